@@ -1,0 +1,52 @@
+"""What every test runs under: the environment, the seeds and the clearing up, in this one place."""
+
+import os
+import sys
+
+# TensorFlow, OpenMP and OpenBLAS read these when they load, so they come before any other import.
+# One thread each: tests run in two processes on two cores, and a sum then has one order.
+os.environ.update(
+    {
+        "KERAS_BACKEND": "tensorflow",
+        "MPLBACKEND": "Agg",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+    }
+)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+SEED = 20131220  # arXiv:1312.6114 is dated 20 December 2013
+
+# No deadline, since the first example may trace a graph. In CI the examples are always the same.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+class Everywhere:
+    """A plugin rather than plain fixtures: these would not reach the doctests of the packages."""
+
+    @pytest.fixture(autouse=True)
+    def _seeded_and_cleared(self) -> Iterator[None]:
+        """Start from the same seeds and default settings; leave no figure and no setting behind."""
+        import keras
+
+        floatx, image_format = keras.config.floatx(), keras.config.image_data_format()
+        keras.utils.clear_session(free_memory=False)
+        keras.utils.set_random_seed(SEED)
+        yield
+        keras.config.set_floatx(floatx)
+        keras.config.set_image_data_format(image_format)
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close("all")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Everywhere(), "keras-vae-everywhere")

@@ -1,0 +1,125 @@
+"""The project's own files agree with one another, and the wheel holds what it should."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email import message_from_string
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import keras_vae
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+PACKAGES = [name for name in ("keras_vae", "export", "serving") if (ROOT / name).is_dir()]
+
+
+def pins() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def ranges() -> list[Requirement]:
+    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    return [Requirement(line) for line in lines]
+
+
+def package_files() -> set[str]:
+    return {
+        path.relative_to(ROOT).as_posix()
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    }
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names of the modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+def test_every_pin_is_exact():
+    for requirement in pins().values():
+        assert re.fullmatch(r"==[0-9][^*,]*", str(requirement.specifier)), requirement
+
+
+@pytest.mark.parametrize("wanted", ranges(), ids=lambda wanted: wanted.name)
+def test_range_starts_at_the_pin_that_is_tested(wanted):
+    pin = pins()[canonicalize_name(wanted.name)]
+    (specifier,) = pin.specifier
+    assert wanted.specifier.contains(specifier.version)
+    if wanted.name != "setuptools":  # builds the package too, and has a major version every month
+        next_major = Version(specifier.version).major + 1
+        assert wanted.specifier == SpecifierSet(f">={specifier.version},<{next_major}")
+
+
+def test_every_import_is_a_declared_dependency():
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    providers = packages_distributions()
+    for file in sorted(package_files()):
+        if not file.endswith(".py"):
+            continue
+        for module in imported(ROOT / file) - sys.stdlib_module_names - set(PACKAGES):
+            names = {canonicalize_name(name) for name in providers.get(module, [module])}
+            assert names & declared, f"{file} imports {module}, which pyproject.toml does not name"
+
+
+def test_version_is_stated_once():
+    assert PROJECT["version"] == keras_vae.__version__
+
+
+def test_import_linter_watches_every_package():
+    watched = PYPROJECT["tool"]["importlinter"]["root_packages"]
+    assert sorted(watched) == sorted(PACKAGES), "add the package and its contract in pyproject.toml"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy: setuptools leaves a folder and takes old files from it."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, source)
+    for name in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / name, source / name)
+    target = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps"]
+    command += ["--no-build-isolation", "--wheel-dir", str(target), str(source)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = target.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_wheel_holds_the_packages_and_nothing_else(wheel):
+    files = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert files == package_files()
+
+
+def test_wheel_states_its_name_licence_and_command(wheel):
+    (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
+    metadata = message_from_string(wheel.read(f"{info}/METADATA").decode())
+    assert metadata["Name"] == "keras-vae"
+    assert metadata["Version"] == keras_vae.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert f"{info}/licenses/LICENSE" in wheel.namelist()
+    assert "keras-vae = keras_vae.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
