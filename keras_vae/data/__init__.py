@@ -1,0 +1,26 @@
+"""Data: files to arrays, arrays to a reproducible stream of batches.
+
+`load` reads a file or a directory, `split` sets a test part aside, `batches` turns an array
+into the `tf.data.Dataset` that `fit`, `evaluate` and `predict` take, and `binarize` and
+`dequantize` are the random steps it can apply to each batch.
+
+    train, test = split(load("digits").x)
+    vae.fit(
+        batches(train, 100, epochs=20, seed=1, rescale=1 / 16, transform=binarize),
+        steps_per_epoch=steps(len(train), 100),
+        epochs=20,
+        shuffle=False,
+        validation_data=batches(test, 100, shuffle=False, rescale=1 / 16, transform=binarize),
+    )
+
+The stream is shuffled already; `shuffle=False` keeps Keras from warning that it will not do so.
+"""
+
+from keras_vae.data.content import DataError as DataError
+from keras_vae.data.files import Data as Data
+from keras_vae.data.files import load as load
+from keras_vae.data.stream import batches as batches
+from keras_vae.data.stream import split as split
+from keras_vae.data.stream import steps as steps
+from keras_vae.data.transforms import binarize as binarize
+from keras_vae.data.transforms import dequantize as dequantize

@@ -1,0 +1,140 @@
+"""Readers of array files: .npy, .npz and IDX, the format of MNIST."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, only_label, reading
+
+ARRAY_NAMES = ("x", "X", "data", "images", "arr_0")
+KNOWN_KINDS = (
+    ".npy, .npz, .csv, .csv.gz, .parquet, IDX (gzip or not), "
+    "or a directory of png, jpg, bmp, gif or webp images"
+)
+_MNIST_IMAGES = re.compile(r"(train|t10k)-images[-.]idx[34]-ubyte(\.gz)?", re.IGNORECASE)
+_IDX_UNSIGNED_BYTE = 0x08
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def npy(path: Path) -> Content:
+    """The array of a .npy file, mapped into memory read-only."""
+    with reading(path, "a .npy array"):
+        return Content(np.lib.format.open_memmap(path, mode="r"))
+
+
+def npz(path: Path, key: str | None, labels: bool) -> Content:
+    """The array `key` of a .npz archive, or the one its name makes out as the data."""
+    if not zipfile.is_zipfile(path):
+        raise DataError(
+            f"{path} cannot be read as a .npz archive: it is truncated or something else. "
+            "Write or download it again."
+        )
+    with reading(path, "a .npz archive"), np.load(path, allow_pickle=False) as archive:
+        key = _npz_key(path, archive.files, key)
+        label_key = _npz_label_key(path, archive.files, key) if labels else None
+        return Content(archive[key], archive[label_key] if label_key else None)
+
+
+def _npz_key(path: Path, keys: Sequence[str], chosen: str | None) -> str:
+    held = ", ".join(keys) or "nothing"
+    if chosen is not None:
+        if chosen in keys:
+            return chosen
+        raise DataError(f"{path} has no array {chosen!r}; it holds: {held}. Choose one of these.")
+    named = [key for key in keys if key in ARRAY_NAMES]
+    others = [key for key in keys if key.lower() not in LABEL_NAMES]
+    for candidates in (named, others, keys):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise DataError(
+        f"{path} does not tell which array is the data; it holds: {held}. "
+        f'Choose one by writing "{path}:key".'
+    )
+
+
+def _npz_label_key(path: Path, keys: Sequence[str], key: str) -> str | None:
+    """The labels' key: `y_train` for `x_train`, otherwise the one with a label's name."""
+    twin = "y" + key[1:]
+    if key[0] in "xX" and twin in keys:
+        return twin
+    return only_label(path, [k for k in keys if k != key])
+
+
+def idx(path: Path, labels: bool) -> Content:
+    """The bytes of an IDX file, with the label file beside an MNIST-style image file."""
+    x = _idx_array(path)
+    if not labels:
+        return Content(x)
+    twin = re.sub(r"images([-.])idx[34]", r"labels\1idx1", path.name, flags=re.IGNORECASE)
+    stem = twin.removesuffix(".gz")
+    for name in (twin, stem, f"{stem}.gz"):
+        if name != path.name and (path.parent / name).is_file():
+            return Content(x, _idx_array(path.parent / name))
+    return Content(x)
+
+
+def _idx_array(path: Path) -> np.ndarray:
+    with reading(path, "an IDX file"):
+        opener = gzip.open if _starts_with(path, _GZIP_MAGIC) else open
+        with opener(path, "rb") as file:
+            head = file.read(4)
+            _check_idx_head(path, head)
+            body = file.read()
+    header_size = 4 * head[3]
+    shape = tuple(
+        int.from_bytes(body[i : i + 4], "big") for i in range(0, min(header_size, len(body)), 4)
+    )
+    size = len(body) - header_size
+    if size < 0:
+        raise DataError(f"{path} is a damaged IDX file: it ends in its header. Download it again.")
+    if size != math.prod(shape):
+        raise DataError(
+            f"{path} is a damaged IDX file: its header announces shape {shape}, "
+            f"{math.prod(shape)} bytes, but {size} follow. Download it again."
+        )
+    return np.frombuffer(body, np.uint8)[header_size:].reshape(shape)
+
+
+def _check_idx_head(path: Path, head: bytes) -> None:
+    if len(head) < 4 or head[:2] != b"\0\0":
+        raise DataError(
+            f"{path} is of an unknown kind (its content begins with {head!r}). Give one of: "
+            f"{KNOWN_KINDS}."
+        )
+    if head[2] != _IDX_UNSIGNED_BYTE or not 1 <= head[3] <= 4:
+        raise DataError(
+            f"{path} looks like an IDX file of type 0x{head[2]:02x} with {head[3]} axes; only "
+            "unsigned bytes (0x08) with 1 to 4 axes are read. Save the array as .npy instead."
+        )
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def mnist_images(root: Path) -> list[str]:
+    """Names of the MNIST-style image files in a directory."""
+    with reading(root, "a directory"):
+        return sorted(name for name in os.listdir(root) if _MNIST_IMAGES.fullmatch(name))
+
+
+def mnist_part(root: Path, names: Sequence[str], split: str) -> Path:
+    """The one image file of the "train" or "test" part."""
+    part = {"train": "train", "test": "t10k"}[split]
+    found = [name for name in names if name.lower().startswith(part)]
+    if len(found) != 1:
+        raise DataError(
+            f"{root} holds {len(found) or 'no'} files of images of the {split} part "
+            f"({listed(names)}). "
+            f"Expected exactly one, such as {part}-images-idx3-ubyte.gz; or give the file's path."
+        )
+    return root / found[0]

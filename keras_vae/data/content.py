@@ -1,0 +1,70 @@
+"""What the readers share: the content of a file, and errors that name the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+LABEL_NAMES = ("label", "labels", "y", "target", "class")
+
+
+class DataError(ValueError):
+    """Data that cannot be read or used; the message names the file and says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """Arrays as a reader found them, not checked yet."""
+
+    x: np.ndarray
+    labels: np.ndarray | None = None
+    feature_names: tuple[str, ...] | None = None
+
+
+def only_label(path: Path, names: Sequence[str]) -> str | None:
+    """The one name among `names` that stands for labels, None if there is none."""
+    found = [name for name in names if name.lower() in LABEL_NAMES]
+    if len(found) > 1:
+        raise DataError(
+            f"{path} has several candidates for the labels: {', '.join(found)}. "
+            "Keep or rename all but one."
+        )
+    return found[0] if found else None
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turns whatever a reader raises on a bad file into one `DataError`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be opened: {reason(error)}. Ask for access.") from error
+    except Exception as error:
+        if re.search(r"\bobjects?\b", str(error), re.IGNORECASE) and kind.startswith("a .np"):
+            raise DataError(
+                f"{path} holds Python objects, which are never unpickled because that can run "
+                "code. Save it again as an array of numbers."
+            ) from error
+        raise DataError(
+            f"{path} cannot be read as {kind}: {reason(error)}. It is incomplete or something "
+            "else; write or download it again."
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, on one line and without a full stop."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split()).rstrip(".")
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first few of `names`, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

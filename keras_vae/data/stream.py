@@ -1,0 +1,290 @@
+"""Arrays as a stream of batches that is a pure function of (seed, epoch, batch index)."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_MAX_SEED = 2**31 - 1
+
+
+def split(
+    x: ArrayLike, *, test_fraction: float = 0.1, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Disjoint random training and test parts of an array, each in the order of `x`.
+
+    Which rows go where depends on `len(x)`, `test_fraction` and `seed` alone, on every machine
+    and numpy version: labels split with the same arguments stay beside their examples. Both
+    parts are copies in memory, also of a memory-mapped `x`.
+
+    Args:
+        x: Array of shape [N, ...].
+        test_fraction: Share of the examples in the test part, between 0 and 1; their number
+            is rounded to the nearest integer.
+        seed: Non-negative integer.
+
+    Returns:
+        The pair (train, test).
+
+    Raises:
+        ValueError: An argument is out of range, or a part would be empty.
+
+    Example:
+        >>> train, test = split(np.arange(10), test_fraction=0.2)
+        >>> len(train), len(test), sorted([*train, *test]) == list(range(10))
+        (8, 2, True)
+    """
+    x = _array("x", x)
+    _check_seed(seed)
+    if not 0.0 < test_fraction < 1.0:
+        raise ValueError(
+            f"Expected `test_fraction` between 0 and 1, both excluded; got {test_fraction}. "
+            "Use the array itself when no test part is wanted."
+        )
+    test_size = round(len(x) * test_fraction)
+    if not 0 < test_size < len(x):
+        raise ValueError(
+            f"Expected at least one example in each part; got {len(x) - test_size} for training "
+            f"and {test_size} for the test out of {len(x)}. Give more examples or another "
+            f"`test_fraction` than {test_fraction}."
+        )
+    order = np.argsort(np.random.Philox(seed).random_raw(len(x)), kind="stable")
+    return x[np.sort(order[test_size:])], x[np.sort(order[:test_size])]
+
+
+def steps(n: int, batch_size: int, *, drop_remainder: bool = False) -> int:
+    """Number of batches in one epoch of `n` examples: the `steps_per_epoch` of `fit`.
+
+    Args:
+        n: Number of examples.
+        batch_size: Number of examples in a batch.
+        drop_remainder: Leave out a last batch that would be short.
+
+    Returns:
+        A number >= 1.
+
+    Raises:
+        ValueError: A size is below 1, or no full batch exists and short ones are left out.
+
+    Example:
+        >>> steps(250, 100), steps(250, 100, drop_remainder=True)
+        (3, 2)
+    """
+    for name, value in (("n", n), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"Expected `{name}` of at least 1; got {value}.")
+    if drop_remainder and n < batch_size:
+        raise ValueError(
+            f"Expected at least `batch_size` = {batch_size} examples; got {n}, which make no full "
+            "batch. Give a smaller `batch_size` or `drop_remainder=False`."
+        )
+    return n // batch_size if drop_remainder else math.ceil(n / batch_size)
+
+
+def batches(
+    x: ArrayLike,
+    batch_size: int,
+    *,
+    epochs: int = 1,
+    seed: int = 0,
+    initial_epoch: int = 0,
+    shuffle: bool = True,
+    drop_remainder: bool = False,
+    rescale: float | None = None,
+    transform: Callable[[Any, Any], Any] | None = None,
+    condition: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> tf.data.Dataset:
+    """Stream of float32 batches, epochs `initial_epoch` to `epochs - 1` one after the other.
+
+    Batch b of epoch e is a pure function of the arguments and of (seed, e, b): its rows come
+    from a permutation drawn with (seed, e), its noise from a seed derived from (seed, e, b).
+    So each epoch presents every example once, in a new order, with fresh noise, and a training
+    resumed at `initial_epoch=k` sees bit for bit the batches of the uninterrupted one. Iterating
+    the dataset again replays it.
+
+    For training, pass all epochs at once, with the same `epochs` and `initial_epoch` to `fit`,
+    and `shuffle=False` so that Keras does not warn about an order it cannot change:
+
+        vae.fit(
+            batches(x, 100, epochs=20, seed=1, transform=binarize),
+            steps_per_epoch=steps(len(x), 100),
+            epochs=20,
+            shuffle=False,
+        )
+
+    For validation and evaluation, one pass in order; its noise is the same whenever it is run:
+
+        vae.evaluate(batches(x_test, 100, shuffle=False, transform=binarize))
+
+    The array stays in memory as it is (uint8 stays uint8) and only a batch becomes float32. Rows
+    of a memory-mapped array, such as `load("x.npy").x`, are read batch by batch.
+
+    An element is, after Keras' convention,
+
+        x                                        float32 [B, ...]
+        {"x": x, "condition": c}                 with `condition`
+        (x or that dictionary, None, weight)     with `sample_weight`; the None stands for y,
+                                                 which a generative model does not have
+
+    Args:
+        x: Array of shape [N, ...] of booleans, integers or floats.
+        batch_size: B, the number of examples in a batch; the last of an epoch may be shorter.
+        epochs: End of the stream, counted from epoch 0.
+        seed: Non-negative integer below 2**31.
+        initial_epoch: First epoch of the stream, below `epochs`.
+        shuffle: Draw a new order for each epoch; otherwise keep the order of `x`.
+        drop_remainder: Leave out the short last batch of each epoch.
+        rescale: Positive factor, applied to each batch after the conversion to float32 and
+            before `transform`. 1/255 gives the bits of `x / 255`.
+        transform: Function of (batch, int32 seed[2]) to batch, made of TensorFlow ops, such as
+            `binarize` or `functools.partial(dequantize, levels=256)`.
+        condition: Array of N rows, given beside `x`; floats become float32, integers stay.
+        sample_weight: Array of N finite non-negative numbers.
+
+    Returns:
+        A dataset of known cardinality, `(epochs - initial_epoch) * steps(N, batch_size)`.
+
+    Raises:
+        TypeError: An array does not hold real numbers.
+        ValueError: An argument is out of range or two lengths differ.
+
+    Example:
+        >>> stream = batches(np.arange(5), 2, epochs=3, shuffle=False)
+        >>> [batch.numpy().tolist() for batch in stream.take(3)], len(stream)
+        ([[0.0, 1.0], [2.0, 3.0], [4.0]], 9)
+    """
+    import tensorflow as tf
+
+    x = _array("x", x)
+    n = len(x)
+    per_epoch = steps(n, batch_size, drop_remainder=drop_remainder)
+    _check_seed(seed)
+    if not 0 <= initial_epoch < epochs:
+        raise ValueError(
+            f"Expected 0 <= initial_epoch < epochs; got initial_epoch={initial_epoch} and "
+            f"epochs={epochs}. `epochs` is the end of the training, not the number still to run."
+        )
+    if rescale is not None and not 0.0 < rescale < math.inf:
+        raise ValueError(f"Expected `rescale` positive and finite, such as 1/255; got {rescale}.")
+
+    fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
+    take_x = _row_reader(x, fixed_size)
+    if condition is not None:
+        take_condition = _row_reader(_side_array("condition", condition, n), fixed_size)
+    if sample_weight is not None:
+        take_weight = _row_reader(_weights(sample_weight, n), fixed_size)
+
+    def epoch_rows(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.range(n, dtype=tf.int64)
+        if shuffle:
+            key = tf.stack([tf.constant(seed, tf.int64), epoch])
+            order = tf.random.experimental.stateless_shuffle(order, key, alg="philox")
+
+        def batch_rows(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            return epoch, batch, order[batch * batch_size : (batch + 1) * batch_size]
+
+        return tf.data.Dataset.range(per_epoch).map(batch_rows)
+
+    def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
+        values = tf.cast(take_x(rows), tf.float32)
+        if rescale is not None:
+            values /= 1.0 / rescale
+        if transform is not None:
+            key = tf.cast(tf.stack([tf.constant(seed, tf.int64), epoch]), tf.int32)
+            fold_in = tf.random.experimental.stateless_fold_in
+            values = transform(values, fold_in(key, tf.cast(batch, tf.int32), alg="philox"))
+        inputs = values
+        if condition is not None:
+            given = take_condition(rows)
+            given = tf.cast(given, tf.float32) if given.dtype.is_floating else given
+            inputs = {"x": values, "condition": given}
+        if sample_weight is not None:
+            return inputs, None, take_weight(rows)
+        return inputs
+
+    total = (epochs - initial_epoch) * per_epoch
+    stream = tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_rows)
+    stream = stream.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return stream.apply(tf.data.experimental.assert_cardinality(total)).prefetch(tf.data.AUTOTUNE)
+
+
+def _row_reader(array: np.ndarray, fixed_size: int | None) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Function of row numbers to rows: a gather in the graph, or reads of a mapped file."""
+    import tensorflow as tf
+
+    if not _is_mapped(array):
+        with tf.device("CPU:0"):
+            table = tf.constant(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        order = np.argsort(rows)
+        values = np.empty((len(rows), *array.shape[1:]), array.dtype.newbyteorder("="))
+        values[order] = array[rows[order]]
+        return values
+
+    def take(rows: tf.Tensor) -> tf.Tensor:
+        if _is_mapped(array):
+            values = tf.numpy_function(read, [rows], tf.as_dtype(array.dtype.newbyteorder("=")))
+        else:
+            values = tf.gather(table, rows)
+        values.set_shape([fixed_size, *array.shape[1:]])
+        return values
+
+    return take
+
+
+def _is_mapped(array: np.ndarray) -> bool:
+    """Whether the memory of an array, or of what it is a view of, is a mapped file."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
+def _array(name: str, value: ArrayLike) -> np.ndarray:
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"Expected `{name}` of booleans, integers or floats of at most 64 bits; got dtype "
+            f"{array.dtype}. Convert it first."
+        )
+    if array.ndim < 1 or array.size == 0:
+        raise ValueError(
+            f"Expected `{name}` with the examples along axis 0; got shape {array.shape}. "
+            "Give at least one example."
+        )
+    return array
+
+
+def _side_array(name: str, value: ArrayLike, n: int) -> np.ndarray:
+    array = _array(name, value)
+    if len(array) != n:
+        raise ValueError(
+            f"Expected `{name}` with one row for each of the {n} examples; got {len(array)}. "
+            "Split and filter both in the same way."
+        )
+    return array
+
+
+def _weights(value: ArrayLike, n: int) -> np.ndarray:
+    weights = _side_array("sample_weight", value, n).astype(np.float32)
+    if weights.ndim != 1 or not np.isfinite(weights).all() or weights.min() < 0.0:
+        raise ValueError(
+            f"Expected `sample_weight` of shape [{n}] with finite numbers >= 0; got shape "
+            f"{weights.shape} and values from {weights.min()} to {weights.max()}."
+        )
+    return weights
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= _MAX_SEED:
+        raise ValueError(f"Expected `seed` from 0 to 2**31 - 1; got {seed}.")
