@@ -1,0 +1,49 @@
+"""Counter-based noise: the same numbers from the same seed in every runtime.
+
+Every draw is a pure function of a seed, computed with integer operations and with float operations
+that IEEE 754 rounds exactly (addition, multiplication, division, square root). There is no random
+op and no state, so the same graph gives the same bits in Keras, a SavedModel, ONNX Runtime and C.
+
+The generator is Philox-4x32-10: ten rounds of a keyed bijection that turn a counter into four
+32-bit words. Each row of a batch has a seed of its own, hence its own generator:
+
+    key     = (seed[:, 0], seed[:, 1])           as uint32
+    counter = (block, 0, stream, 0)              block = 0, 1, 2, ...
+    words   = philox(counter, key)               word i is word i % 4 of block i // 4
+
+Draws of different streams never share a counter, so they are independent for one seed:
+
+| stream | name          | what is drawn from it                                       |
+|--------|---------------|-------------------------------------------------------------|
+| 0      | `LATENT`      | z, from the prior or the posterior                          |
+| 1      | `COMPONENT`   | the component of a mixture                                  |
+| 2      | `OBSERVATION` | x given z                                                   |
+| 3      | `ROWS`        | the seeds of rows, when `row_seeds` is given a pair         |
+| 4-15   |               | reserved                                                    |
+| 16-    |               | free for other programs, up to 65535                        |
+
+The second half of the module turns uniforms into draws from a law by inversion.
+
+Sources: Salmon, Moraes, Dror, Shaw (2011), Parallel random numbers: as easy as 1, 2, 3, SC '11.
+Box, Muller (1958), A note on the generation of random normal deviates. Loader (2000), Fast and
+accurate computation of binomial probabilities.
+"""
+
+from keras_vae.random.inversion import bernoulli as bernoulli
+from keras_vae.random.inversion import binomial as binomial
+from keras_vae.random.inversion import categorical as categorical
+from keras_vae.random.inversion import continuous_bernoulli as continuous_bernoulli
+from keras_vae.random.inversion import laplace as laplace
+from keras_vae.random.inversion import logistic as logistic
+from keras_vae.random.inversion import poisson as poisson
+from keras_vae.random.noise import bits as bits
+from keras_vae.random.noise import normal as normal
+from keras_vae.random.noise import uniform as uniform
+from keras_vae.random.philox import COMPONENT as COMPONENT
+from keras_vae.random.philox import LATENT as LATENT
+from keras_vae.random.philox import OBSERVATION as OBSERVATION
+from keras_vae.random.philox import ROWS as ROWS
+from keras_vae.random.philox import int32_arithmetic as int32_arithmetic
+from keras_vae.random.seeds import fresh_seed as fresh_seed
+from keras_vae.random.seeds import row_seeds as row_seeds
+from keras_vae.random.seeds import stateless_seed as stateless_seed

@@ -1,0 +1,37 @@
+"""Elementary functions from operations that IEEE 754 rounds exactly.
+
+Libraries differ in the last bits of their logarithm, sine and cosine. What is made of additions,
+multiplications, divisions and comparisons is the same everywhere.
+"""
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_vae.random.philox import Tensor
+
+
+def horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """The polynomial with these coefficients, the constant first."""
+    *rest, total = coefficients
+    for coefficient in reversed(rest):
+        total = total * x + coefficient
+    return total
+
+
+def log(x: Tensor, largest_shift: int) -> Tensor:
+    """The natural logarithm of x in [2^-(2 largest_shift), 1], within 2 units in the last place.
+
+    x = m / 2^e with m in [sqrt(1/2), sqrt(2)), and log m = 2 artanh((m - 1) / (m + 1)).
+    """
+    exponent = 0.0
+    shift = largest_shift
+    while shift:
+        small = tf.cast(x < math.sqrt(0.5) * 2.0 ** (1 - shift), tf.float32)
+        x = x * (1.0 + (2.0**shift - 1.0) * small)
+        exponent = exponent + shift * small
+        shift //= 2
+    ratio = (x - 1.0) / (x + 1.0)
+    log_mantissa = ratio * horner(ratio * ratio, [2.0 / (2 * k + 1) for k in range(5)])
+    return log_mantissa - math.log(2.0) * exponent

@@ -1,0 +1,225 @@
+"""Draws from a law by inversion: pure functions of uniforms.
+
+A draw uses one uniform, which `keras_vae.random.uniform` supplies; every function is finite for
+every normal float32 in (0, 1).
+"""
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from keras_vae.random.elementary import horner, log
+from keras_vae.random.philox import Tensor
+
+
+def bernoulli(u: Tensor, logits: Tensor) -> Tensor:
+    """Bernoulli draws: 1 where u < sigmoid(logits), else 0.
+
+    Args:
+        u: Uniforms in (0, 1), float32.
+        logits: Log-odds of 1, of the same shape.
+
+    Returns:
+        float32, 0 or 1.
+    """
+    return tf.cast(u < tf.sigmoid(logits), tf.float32)
+
+
+def logistic(u: Tensor) -> Tensor:
+    """Standard logistic draws: log u - log(1 - u).
+
+    Args:
+        u: Uniforms in (0, 1), float32.
+
+    Returns:
+        float32, finite, within 2e-7 of the exact value, relative where that exceeds 1.
+    """
+    tail = tf.minimum(u, 1.0 - u)
+    return tf.sign(0.5 - u) * log(tail / (1.0 - tail), largest_shift=64)
+
+
+def laplace(u: Tensor) -> Tensor:
+    """Standard Laplace draws: -sign(u - 1/2) log(1 - 2 |u - 1/2|).
+
+    Args:
+        u: Uniforms in (0, 1), float32.
+
+    Returns:
+        float32, finite.
+    """
+    return tf.sign(0.5 - u) * log(2.0 * tf.minimum(u, 1.0 - u), largest_shift=64)
+
+
+def continuous_bernoulli(u: Tensor, logits: Tensor) -> Tensor:
+    """Continuous Bernoulli draws: log(1 + u (exp(l) - 1)) / l, where l are the logits; u at l = 0.
+
+    With a = |l| and v = u or 1 - u, it is -log((1 - v) + v exp(-a)) / a, or one minus it for l > 0.
+    Below a = 1/4 the quotient is expanded: with b = (1 - exp(-a)) / a and s = a b v / (2 - a b v),
+    it is 2 b v / (2 - a b v) * (1 + s^2/3 + s^4/5 + ...).
+
+    Source: Loaiza-Ganem, Cunningham (2019), The continuous Bernoulli, arXiv:1907.06845.
+
+    Args:
+        u: Uniforms in (0, 1), float32.
+        logits: Parameter of the law (not the logits of its mean), of the same shape.
+
+    Returns:
+        float32 in [0, 1], within 1e-6 of the exact value.
+    """
+    size = tf.abs(logits)
+    is_positive = logits > 0.0
+    v, complement = tf.where(is_positive, 1.0 - u, u), tf.where(is_positive, u, 1.0 - u)
+
+    series = [(-1) ** k / math.factorial(k + 1) for k in range(7)]
+    bounded = tf.minimum(size, 0.25)
+    slope = horner(bounded, series)
+    rest = 2.0 - bounded * slope * v
+    ratio = bounded * slope * v / rest
+    near = 2.0 * slope * v / rest * horner(ratio * ratio, [1.0, 1 / 3, 1 / 5, 1 / 7])
+
+    far = -log(complement + v * tf.exp(-size), largest_shift=64) / tf.maximum(size, 0.25)
+    value = tf.where(size < 0.25, near, far)
+    return tf.where(is_positive, 1.0 - value, value)
+
+
+def categorical(u: Tensor, logits: Tensor) -> Tensor:
+    """Categorical draws: the first class whose cumulative probability exceeds u.
+
+    Args:
+        u: Uniforms in (0, 1), float32 `[...]`: one per variable.
+        logits: Unnormalised log-probabilities `[..., K]`; minus infinity is a class never drawn.
+
+    Returns:
+        float32 `[..., K]`, one-hot.
+    """
+    weights = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
+    cumulative = tf.cumsum(weights, axis=-1)
+    threshold = u[..., None] * cumulative[..., -1:]
+    passed = tf.cast(cumulative[..., :-1] <= threshold, tf.float32)
+    edge = tf.ones_like(threshold)
+    return tf.concat([edge, passed], axis=-1) - tf.concat([passed, tf.zeros_like(edge)], axis=-1)
+
+
+def _walk(
+    u: Tensor,
+    start: Tensor,
+    mass: Tensor,
+    up: Callable[[Tensor], Tensor],
+    down: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Inversion of a unimodal law on the integers, visited outwards from `start`.
+
+    The masses of start, start + 1, start - 1, start + 2, ... are subtracted from u until it is
+    negative; the last one visited is the draw. Any order of the support gives the law.
+
+    Args:
+        u: Uniforms.
+        start: First integer, at or near the mode, as float32 of the shape of `u`.
+        mass: Its probability.
+        up: p(k + 1) / p(k) as a function of k.
+        down: p(k - 1) / p(k) as a function of k.
+    """
+
+    def is_open(_: Tensor, rest: Tensor, __: Tensor, above: Tensor, below: Tensor) -> Tensor:
+        return tf.reduce_any((rest >= 0.0) & (above + below > 2.0**-36))
+
+    def visit(
+        step: Tensor, rest: Tensor, draw: Tensor, above: Tensor, below: Tensor
+    ) -> tuple[Tensor, ...]:
+        above = above * up(start + step)
+        after = rest - above
+        draw = tf.where((rest >= 0.0) & (after < 0.0), start + (step + 1.0), draw)
+        below = below * down(start - step)
+        rest = after - below
+        draw = tf.where((after >= 0.0) & (rest < 0.0), start - (step + 1.0), draw)
+        return step + 1.0, rest, draw, above, below
+
+    state = (tf.constant(0.0), u - mass, start, mass, mass)
+    return tf.while_loop(is_open, visit, state, maximum_iterations=2**14)[2]
+
+
+def _stirling_remainder(n: Tensor) -> Tensor:
+    """The remainder log n! - (n + 1/2) log n + n - log(2 pi) / 2, for n >= 8."""
+    return horner(1.0 / (n * n), [1 / 12, -1 / 360, 1 / 1260]) / n
+
+
+def _deviance(k: Tensor, excess: Tensor) -> Tensor:
+    """The deviance k log(k / m) + m - k for m = k + excess, |excess| <= 1, k >= 8."""
+    ratio = excess / k
+    return excess * ratio * horner(ratio, [(-1) ** j / (j + 2) for j in range(8)])
+
+
+def poisson(u: Tensor, rate: Tensor) -> Tensor:
+    """Poisson draws by inversion, visiting the counts outwards from the mode.
+
+    Below a rate of 8 the counts are visited from 0. The number of steps is the largest distance of
+    a draw from the mode, about 5 sqrt(rate). The law is exact but for rounding: of 2^20 equidistant
+    uniforms every count gets its share to within one, for rates up to 1e4, and to within two up to
+    1e5. Above 2^20 the steps, of which there are at most 16384, may not reach the tails.
+
+    Args:
+        u: Uniforms in (0, 1), float32.
+        rate: Mean, at least 0, of a shape that broadcasts to that of `u`.
+
+    Returns:
+        float32, whole numbers; NaN where the rate is NaN.
+    """
+    rate = tf.broadcast_to(rate, tf.shape(u))
+    is_small = rate < 8.0
+    mode = tf.where(is_small, 0.0, tf.floor(rate))
+    center = tf.maximum(mode, 8.0)
+    log_ratio = -_stirling_remainder(center) - _deviance(center, rate - center)
+    at_mode = tf.exp(tf.where(is_small, -rate, log_ratio))
+    mass = at_mode * tf.where(is_small, 1.0, tf.math.rsqrt(2.0 * math.pi * center))
+    floor = tf.maximum(rate, 1e-30)
+    return _walk(u, mode, mass, lambda k: rate / (k + 1.0), lambda k: k / floor)
+
+
+def binomial(u: Tensor, total_count: Tensor, probs: Tensor) -> Tensor:
+    """Binomial draws by inversion, visiting the counts outwards from the mode.
+
+    The rarer of success and failure is counted. Where its mean is below 8 the counts are visited
+    from 0. Steps and accuracy are those of `poisson`, the variance standing for the rate.
+
+    Args:
+        u: Uniforms in (0, 1), float32.
+        total_count: Number of trials, whole, float32, of a shape that broadcasts to that of `u`.
+        probs: Probability of success, likewise.
+
+    Returns:
+        float32, whole numbers from 0 to `total_count`.
+    """
+    n = tf.broadcast_to(total_count, tf.shape(u))
+    probs = tf.broadcast_to(probs, tf.shape(u))
+    is_flipped = probs > 0.5
+    p = tf.where(is_flipped, 1.0 - probs, probs)
+    is_small = n * p < 8.0
+
+    ratio = p / (2.0 - p)
+    log_failure = -ratio * horner(ratio * ratio, [2.0 / (2 * k + 1) for k in range(9)])
+
+    mode = tf.where(is_small, 0.0, tf.floor((n + 1.0) * p))
+    hits, trials = tf.maximum(mode, 8.0), tf.maximum(n, 16.0)
+    misses = trials - hits
+    excess = trials * p - hits
+    log_ratio = (
+        _stirling_remainder(trials)
+        - _stirling_remainder(hits)
+        - _stirling_remainder(misses)
+        - _deviance(hits, excess)
+        - _deviance(misses, -excess)
+    )
+    at_mode = tf.exp(tf.where(is_small, n * log_failure, log_ratio))
+    spread = 2.0 * math.pi * hits * (misses / trials)
+    mass = at_mode * tf.where(is_small, 1.0, tf.math.rsqrt(spread))
+
+    odds = tf.maximum(p, 1e-30) / (1.0 - p)
+    draw = _walk(
+        u,
+        mode,
+        mass,
+        lambda k: (n - k) / (k + 1.0) * odds,
+        lambda k: k / ((n - k + 1.0) * odds),
+    )
+    return tf.where(is_flipped, n - draw, draw)

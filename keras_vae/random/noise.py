@@ -1,0 +1,165 @@
+"""Words, uniforms and normals from per-row seeds."""
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_vae.random.elementary import horner, log
+from keras_vae.random.philox import Tensor, Word, arithmetic, constant_words, philox
+from keras_vae.random.seeds import integer
+
+_MAX_STREAM = 2**16 - 1
+
+
+def _static_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(shape, int) or not hasattr(shape, "__iter__"):
+        raise TypeError(f"Expected `shape` to be a tuple of ints; got {shape!r}.")
+    sizes = tuple(integer(size, "shape") for size in shape)
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"Expected the sizes in `shape` to be 0 or more; got {sizes}.")
+    return sizes
+
+
+def _empty(seed: Tensor, shape: Sequence[int], dtype: tf.DType) -> Tensor:
+    return tf.zeros(tf.concat([tf.shape(seed)[:1], shape], axis=0), dtype)
+
+
+def _draw(seed: Tensor, count: int, stream: int) -> tuple[Word, Word]:
+    seed = tf.convert_to_tensor(seed)
+    if seed.dtype != tf.int32 or seed.shape.rank != 2 or seed.shape[1] not in (2, None):
+        raise ValueError(
+            "Expected `seed` to be int32 of shape [b, 2], one pair per row; "
+            f"got {seed.dtype.name} of shape {seed.shape}. `row_seeds(seed, n)` makes one."
+        )
+    if not 0 <= integer(stream, "stream") <= _MAX_STREAM:
+        raise ValueError(f"Expected `stream` between 0 and {_MAX_STREAM}; got {stream}.")
+    return philox(seed, -(-count // 4), stream)
+
+
+def _interleave(even: Tensor, odd: Tensor, shape: Sequence[int]) -> Tensor:
+    """Two tensors `[2, b, blocks]` as `[b, *shape]`, in the order of the words."""
+    values = tf.transpose(tf.stack([even, odd], axis=-1), [1, 2, 0, 3])
+    values = tf.reshape(values, [-1, 4 * even.shape[2]])
+    return tf.reshape(values[:, : math.prod(shape)], [-1, *shape])
+
+
+def bits(seed: Tensor, count: int, *, stream: int) -> Tensor:
+    """The raw words of the generator, 32 bits each.
+
+    Args:
+        seed: int32 `[b, 2]`, one pair per row.
+        count: Number of words per row.
+        stream: Which of a row's independent sequences; see the table of the module.
+
+    Returns:
+        int32 `[b, count]`, the bit patterns of the words (`.numpy().view("uint32")`).
+
+    Raises:
+        TypeError: If `count` or `stream` is not an int.
+        ValueError: If `seed` is not int32 `[b, 2]`, or `count` or `stream` is out of range.
+
+    Example:
+        >>> from keras_vae import random
+        >>> words = random.bits(random.row_seeds(0, 1), 4, stream=random.LATENT)
+        >>> [f"{word:08x}" for word in words.numpy().view("uint32")[0]]
+        ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
+    """
+    (count,) = _static_shape([count])
+    even, odd = _draw(seed, count, stream)
+    if count == 0:
+        return _empty(seed, [0], tf.int32)
+    join = arithmetic().join
+    return _interleave(join(even), join(odd), [count])
+
+
+def _to_float(word: Word) -> Tensor:
+    """The word as float32, rounded to nearest, whatever its limbs."""
+    values = [tf.cast(limb, tf.float32) for limb in word]
+    return values[0] if len(values) == 1 else values[0] + values[1] * 2.0**16
+
+
+def _to_uniform(word: Word) -> Tensor:
+    """(k + 1/2) / 2^23, where k is the upper 23 bits; exact in float32, inside (0, 1)."""
+    mask = constant_words([0xFFFFFE00])
+    high = tuple(limb & limb_mask for limb, limb_mask in zip(word, mask, strict=True))
+    return _to_float(high) * 2.0**-32 + 2.0**-24
+
+
+def uniform(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
+    """Uniform noise on the open interval (0, 1).
+
+    u = (k + 1/2) / 2^23 with k the upper 23 bits of a word. So u and 1 - u are exact in float32,
+    lie on the same grid, and are at least 2^-24: no logarithm of either is infinite.
+
+    Args:
+        seed: int32 `[b, 2]`, one pair per row. The number of rows may be dynamic, and may be 0.
+        shape: Static shape of a row's noise.
+        stream: Which of a row's independent sequences; see the table of the module.
+
+    Returns:
+        float32 `[b, *shape]`.
+
+    Raises:
+        TypeError: If `shape` or `stream` is not made of ints.
+        ValueError: If `seed` is not int32 `[b, 2]`, or `shape` or `stream` is out of range.
+
+    Example:
+        >>> from keras_vae import random
+        >>> random.uniform(random.row_seeds(7, 3), (5,), stream=random.OBSERVATION).shape
+        TensorShape([3, 5])
+    """
+    shape = _static_shape(shape)
+    even, odd = _draw(seed, math.prod(shape), stream)
+    if 0 in shape:
+        return _empty(seed, shape, tf.float32)
+    return _interleave(_to_uniform(even), _to_uniform(odd), shape)
+
+
+def normal(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
+    """Standard normal noise, by the transform of Box and Muller.
+
+    z = sqrt(-2 log u) (cos a, sin a), two normals from two words. The radius uses 32 bits of its
+    word, u = (w | 1) / 2^32, so |z| reaches 6.66 (what is cut off has probability 3e-11) and the
+    argument of the logarithm is never 0. The angle is drawn in a quarter of the circle around 0,
+    with 23 bits, and two more bits reflect and swap the coordinates.
+
+    Logarithm, sine and cosine are polynomials in operations that are rounded exactly: the values
+    are equal to the last bit in every runtime that does not fuse multiplications with additions.
+    Words 2i and 2i + 1 give the normals 2i and 2i + 1.
+
+    Args:
+        seed: int32 `[b, 2]`, one pair per row. The number of rows may be dynamic, and may be 0.
+        shape: Static shape of a row's noise.
+        stream: Which of a row's independent sequences; see the table of the module.
+
+    Returns:
+        float32 `[b, *shape]`.
+
+    Raises:
+        TypeError: If `shape` or `stream` is not made of ints.
+        ValueError: If `seed` is not int32 `[b, 2]`, or `shape` or `stream` is out of range.
+
+    Example:
+        >>> from keras_vae import random
+        >>> random.normal(random.row_seeds(7, 3), (50,), stream=random.LATENT).shape
+        TensorShape([3, 50])
+    """
+    shape = _static_shape(shape)
+    even, odd = _draw(seed, math.prod(shape), stream)
+    if 0 in shape:
+        return _empty(seed, shape, tf.float32)
+
+    odd_word = (even[0] | 1, *even[1:])
+    radius = tf.sqrt(-2.0 * log(_to_float(odd_word) * 2.0**-32, largest_shift=16))
+
+    turn = _to_uniform(odd) - 0.5
+    square = turn * turn
+    taylor = [(math.pi / 2) ** k / math.factorial(k) * (-1) ** (k // 2) for k in range(11)]
+    sine = turn * horner(square, taylor[1::2])
+    cosine = horner(square, taylor[0::2]) * (1.0 - tf.cast(odd[0] & 2, tf.float32))
+
+    swap = (odd[0] & 1) > 0
+    first = radius * tf.where(swap, sine, cosine)
+    second = radius * tf.where(swap, cosine, sine)
+    return _interleave(first, second, shape)
