@@ -1,0 +1,1 @@
+"""Runners in Python: `python -m export.runtimes.python.NAME ARTIFACT_DIR CASES_DIR ANSWERS_DIR`."""
