@@ -1,0 +1,44 @@
+"""The public names of `keras_vae`."""
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"keras_vae needs the TensorFlow backend of Keras, and this process uses "
+        f"{keras.backend.backend()!r}: set the environment variable KERAS_BACKEND=tensorflow "
+        "before Keras is imported."
+    )
+
+from keras_vae import callbacks as callbacks
+from keras_vae import data as data
+from keras_vae import evaluation as evaluation
+from keras_vae import networks as networks
+from keras_vae.distributions import Bernoulli as Bernoulli
+from keras_vae.distributions import Binomial as Binomial
+from keras_vae.distributions import Categorical as Categorical
+from keras_vae.distributions import ConditionalDistribution as ConditionalDistribution
+from keras_vae.distributions import ContinuousBernoulli as ContinuousBernoulli
+from keras_vae.distributions import DiagonalNormal as DiagonalNormal
+from keras_vae.distributions import DiscretizedLogistic as DiscretizedLogistic
+from keras_vae.distributions import FullCovarianceNormal as FullCovarianceNormal
+from keras_vae.distributions import IsotropicNormal as IsotropicNormal
+from keras_vae.distributions import Laplace as Laplace
+from keras_vae.distributions import Likelihood as Likelihood
+from keras_vae.distributions import Normal as Normal
+from keras_vae.distributions import Parameter as Parameter
+from keras_vae.distributions import Poisson as Poisson
+from keras_vae.distributions import Posterior as Posterior
+from keras_vae.factories import conv_vae as conv_vae
+from keras_vae.factories import mlp_vae as mlp_vae
+from keras_vae.guard import NonFiniteError as NonFiniteError
+from keras_vae.linear_gaussian import LinearGaussian as LinearGaussian
+from keras_vae.model import VAE as VAE
+from keras_vae.model import Bound as Bound
+from keras_vae.objectives import ELBO as ELBO
+from keras_vae.objectives import IWAE as IWAE
+from keras_vae.objectives import Objective as Objective
+from keras_vae.priors import NormalMixture as NormalMixture
+from keras_vae.priors import Prior as Prior
+from keras_vae.priors import StandardNormal as StandardNormal
+from keras_vae.priors import VampPrior as VampPrior
+from keras_vae.supports import DataError as DataError

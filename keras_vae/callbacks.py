@@ -1,0 +1,156 @@
+"""Schedules: callbacks that move a variable of the objective while the model trains."""
+
+from typing import Any, Literal
+
+import keras
+
+from keras_vae.arguments import as_count, as_weight
+from keras_vae.objectives import Objective
+
+__all__ = ["CyclicalSchedule", "LinearSchedule"]
+
+Schedulable = Literal["beta", "capacity"]
+
+
+class _Schedule(keras.callbacks.Callback):
+    """Sets a variable of `model.objective` before each step, from the epochs passed so far.
+
+    The value is a function of the epoch alone, so a resumed training goes on where it was; the
+    variable itself is saved with the model.
+    """
+
+    def __init__(self, variable: Schedulable, start: float, stop: float) -> None:
+        super().__init__()
+        self.variable = variable
+        self.start = as_weight("start", start)
+        self.stop = as_weight("stop", stop)
+
+    def value_at(self, epochs_passed: float) -> float:
+        """The variable's value after that many epochs."""
+        raise NotImplementedError("A schedule defines value_at.")
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Refuses an objective without the variable, and a schedule that cannot finish."""
+        objective: Objective = self.model.objective
+        if self.variable not in objective.schedulable:
+            have = ", ".join(objective.schedulable) or "none"
+            hint = " Give ELBO(capacity=...) a value first." if self.variable == "capacity" else ""
+            raise ValueError(
+                f"{type(self).__name__} moves {self.variable!r}, and the schedulable variables of "
+                f"{type(objective).__name__} are: {have}.{hint}"
+            )
+        needed = self.epochs_needed
+        if needed > self.params["epochs"]:
+            raise ValueError(
+                f"The schedule of {self.variable} needs {needed:g} epochs and fit was asked for "
+                f"{self.params['epochs']}: it would end at "
+                f"{self.value_at(self.params['epochs']):g} instead of {self.stop:g}. Train longer "
+                "or shorten the schedule."
+            )
+
+    @property
+    def epochs_needed(self) -> float:
+        """Epochs until the variable reaches its last value."""
+        raise NotImplementedError("A schedule defines epochs_needed.")
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Sets the value of the epoch's first step."""
+        self._epoch = epoch
+        self._assign(float(epoch))
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Sets the value of the next step, where the number of steps is known."""
+        if self.params.get("steps"):
+            self._assign(self._epoch + batch / self.params["steps"])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Sets the value reached, before anything is saved."""
+        self._assign(epoch + 1.0)
+
+    def _assign(self, epochs_passed: float) -> None:
+        self.model.objective.schedulable[self.variable].assign(self.value_at(epochs_passed))
+
+
+class LinearSchedule(_Schedule):
+    """Straight line from `start` to `stop` over the first epochs, then constant.
+
+    As KL warm-up: Bowman et al. (2016), arXiv:1511.06349; as capacity: Burgess et al. (2018),
+    arXiv:1804.03599.
+
+    Args:
+        variable: "beta" or "capacity".
+        start: first value.
+        stop: last value.
+        epochs: epochs until the last value, positive; `fit` must be asked for at least as many.
+
+    Raises:
+        ValueError: if a number is out of range; when training begins, if it cannot finish.
+    """
+
+    def __init__(
+        self, variable: Schedulable, *, start: float = 0.0, stop: float = 1.0, epochs: float
+    ) -> None:
+        super().__init__(variable, start, stop)
+        self.epochs = as_weight("epochs", epochs)
+        if self.epochs == 0.0:
+            raise ValueError("Expected a positive number of epochs; got 0.")
+
+    @property
+    def epochs_needed(self) -> float:
+        """Epochs until the last value."""
+        return self.epochs
+
+    def value_at(self, epochs_passed: float) -> float:
+        """The variable's value after that many epochs."""
+        return self.start + (self.stop - self.start) * min(1.0, epochs_passed / self.epochs)
+
+
+class CyclicalSchedule(_Schedule):
+    """Repeated lines from `start` to `stop`, each held for a while, then begun anew.
+
+    Source: Fu et al. (2019), Cyclical annealing schedule, arXiv:1903.10145.
+
+    Args:
+        variable: "beta" or "capacity".
+        start: value at the beginning of each cycle.
+        stop: value at the end of each rise; after the last cycle it stays.
+        cycle_epochs: epochs of one cycle, positive.
+        cycles: number of cycles.
+        rise: fraction of a cycle spent rising, in (0, 1].
+
+    Raises:
+        ValueError: if a number is out of range; when training begins, if the cycles cannot finish.
+    """
+
+    def __init__(
+        self,
+        variable: Schedulable,
+        *,
+        start: float = 0.0,
+        stop: float = 1.0,
+        cycle_epochs: float,
+        cycles: int = 4,
+        rise: float = 0.5,
+    ) -> None:
+        super().__init__(variable, start, stop)
+        self.cycle_epochs = as_weight("cycle_epochs", cycle_epochs)
+        self.rise = as_weight("rise", rise)
+        if not (self.cycle_epochs > 0.0 and 0.0 < self.rise <= 1.0):
+            raise ValueError(
+                "Expected positive cycle_epochs and rise in (0, 1]; got "
+                f"cycle_epochs={cycle_epochs!r}, rise={rise!r}."
+            )
+        self.cycles = as_count("cycles", cycles, least=1)
+
+    @property
+    def epochs_needed(self) -> float:
+        """Epochs until the last cycle has risen."""
+        return self.cycle_epochs * (self.cycles - 1 + self.rise)
+
+    def value_at(self, epochs_passed: float) -> float:
+        """The variable's value after that many epochs."""
+        cycle, passed = divmod(epochs_passed, self.cycle_epochs)
+        if cycle >= self.cycles:
+            return self.stop
+        fraction = min(1.0, passed / (self.rise * self.cycle_epochs))
+        return self.start + (self.stop - self.start) * fraction

@@ -1,0 +1,336 @@
+"""What every conditional distribution shares: condition, network, head, parameters, law."""
+
+import abc
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vae import random, supports
+from keras_vae.arguments import as_shape, deserialize, serialize
+from keras_vae.laws import tfd
+
+__all__ = [
+    "SMALLEST_SCALE",
+    "ConditionalDistribution",
+    "HeadSizeError",
+    "Likelihood",
+    "Parameter",
+    "Posterior",
+    "inverse_positive",
+    "positive",
+]
+
+_SOFTPLUS_ONE = math.log(math.e - 1.0)
+SMALLEST_SCALE = 1e-6
+
+
+def positive(raw: tf.Tensor) -> tf.Tensor:
+    """Positive number softplus(raw + log(e - 1)) + 1e-6, which is 1 at raw = 0."""
+    return tf.math.softplus(raw + _SOFTPLUS_ONE) + SMALLEST_SCALE
+
+
+def inverse_positive(value: float | np.ndarray) -> np.ndarray:
+    """The raw number that `positive` maps to `value`."""
+    shifted = np.asarray(value, np.float64) - SMALLEST_SCALE
+    return shifted + np.log(-np.expm1(-shifted)) - _SOFTPLUS_ONE
+
+
+def _identity(raw: tf.Tensor) -> tf.Tensor:
+    return raw
+
+
+class HeadSizeError(ValueError):
+    """A head that emits another number of parameters than the law takes."""
+
+
+class Parameter(NamedTuple):
+    """One parameter of a law, as the head emits it.
+
+    Attributes:
+        size: how many numbers it takes on the last axis.
+        transform: map from the head's raw numbers [..., size] to the parameter.
+    """
+
+    size: int
+    transform: Callable[[tf.Tensor], tf.Tensor] = _identity
+
+
+class ConditionalDistribution(keras.layers.Layer, abc.ABC):
+    """A layer that maps a condition c to a law p(event | c).
+
+    `layer.distribution(c)` is the law, built afresh at each call. `layer(c)` is a tensor
+    [B, *event_shape], legal in Sequential and Functional models: a draw when training, the mean
+    otherwise. Parameters are float32 (float64 under that policy) whatever the network computes in.
+
+    Args:
+        event_shape: shape of one event, an integer or a tuple.
+        network: layer from the condition to features; None is the identity. A network with several
+            inputs (condition given to the VAE) is called with a list.
+        head: layer from features to raw parameters; None is one Dense layer. A convolution with as
+            many filters as parameters per pixel suits images.
+
+    Raises:
+        ValueError: if the event shape is not made of positive integers.
+        TypeError: if `network` or `head` is no layer.
+        HeadSizeError: when built, if the head emits another number of parameters than the law
+            takes.
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        network: keras.layers.Layer | None = None,
+        *,
+        head: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.event_shape = as_shape(event_shape, type(self).__name__)
+        for name, layer in (("network", network), ("head", head)):
+            if not (layer is None or isinstance(layer, keras.layers.Layer)):
+                raise TypeError(
+                    f"Invalid value for argument `{name}`. Expected a Keras layer or model, or "
+                    f"None. Received: {layer!r}"
+                )
+        self.network = network
+        self._has_own_head = head is not None
+        self.head: keras.layers.Layer = head or keras.layers.Dense(
+            self._total_size, dtype=self.law_dtype, name="parameters"
+        )
+        self._input_ranks: list[int] = []
+        self._draws = keras.random.SeedGenerator()
+
+    @abc.abstractmethod
+    def parameter_specs(self) -> dict[str, Parameter]:
+        """Parameters that the head emits, by their names in `law`, in their order on the axis."""
+
+    @abc.abstractmethod
+    def law(self, *args: Any, **parameters: Any) -> tfd.Distribution:
+        """Law with the given parameters [..., *event_shape], batch shape [...]; a pure function."""
+
+    def draw(self, seed: tf.Tensor, *args: Any, **parameters: Any) -> tf.Tensor:
+        """Draws from the law as a pure function of row seeds, the same in every runtime.
+
+        Args:
+            seed: int32 [B, 2], one pair per row; see `keras_vae.random`.
+            *args: parameters of `law` by position.
+            **parameters: parameters of `law` by name, [B, ...].
+
+        Returns:
+            Tensor [B, *event_shape].
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how it is drawn from seeded noise: define "
+            "draw(seed, **parameters) from keras_vae.random.uniform or normal."
+        )
+
+    @property
+    def law_dtype(self) -> str:
+        """Dtype of parameters and log-probabilities: float32, or float64 under that policy."""
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+    @property
+    def channels(self) -> int:
+        """Size of the event's last axis."""
+        return self.event_shape[-1]
+
+    @property
+    def _total_size(self) -> int:
+        return math.prod(self.event_shape[:-1]) * self._last_size
+
+    @property
+    def _last_size(self) -> int:
+        return sum(spec.size for spec in self.parameter_specs().values())
+
+    def constants(self) -> dict[str, tf.Tensor]:
+        """Parameters that are the layer's own and not of the condition; their shapes broadcast."""
+        return {}
+
+    def parameters(self, c: Any, training: bool = False) -> dict[str, tf.Tensor]:
+        """Parameters of the law at the condition, without the layer's own `constants`.
+
+        Args:
+            c: condition [B, ...] or [S, B, ...] (leading axes are folded around the network), or a
+                list of such tensors with the same leading axes.
+            training: whether Dropout, BatchNormalization and their like are in training mode.
+
+        Returns:
+            Tensors [B, ...] or [S, B, ...] by name.
+        """
+        inputs = [tf.convert_to_tensor(part) for part in (c if isinstance(c, list) else [c])]
+        if not self.built:
+            self.build([part.shape for part in inputs] if len(inputs) > 1 else inputs[0].shape)
+        leading = tf.shape(inputs[0])[: inputs[0].shape.rank - self._input_ranks[0]]
+        folded = inputs[0].shape.rank - self._input_ranks[0] != 1
+        if folded:
+            inputs = [
+                tf.reshape(part, tf.concat([[-1], tf.shape(part)[part.shape.rank - rank :]], 0))
+                for part, rank in zip(inputs, self._input_ranks, strict=True)
+            ]
+        raw = self._features(inputs if isinstance(c, list) else inputs[0], training)
+        raw = tf.cast(raw, self.law_dtype)
+        parameters = {}
+        shape = [*self.event_shape[:-1], self._last_size]
+        raw = tf.reshape(raw, tf.concat([leading, shape], 0) if folded else [-1, *shape])
+        specs = self.parameter_specs()
+        parts = tf.split(raw, [spec.size for spec in specs.values()], axis=-1)
+        for (name, spec), part in zip(specs.items(), parts, strict=True):
+            parameters[name] = spec.transform(part)
+        return parameters
+
+    def distribution(self, c: Any, training: bool = False) -> tfd.Distribution:
+        """Law at the condition, rebuilt at each call; arguments as for `parameters`."""
+        return self.law(**self.parameters(c, training), **self.constants())
+
+    def call(self, c: Any, training: bool = False) -> tf.Tensor:
+        """Draw from the law when training, its mean otherwise, [B, *event_shape]."""
+        law = self.distribution(c, training)
+        if training:
+            return law.sample(seed=random.stateless_seed(self._draws.next()))
+        return law.mean()
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights of network and head; input shapes may leave the batch open."""
+        if self._input_ranks:
+            return
+        shapes = input_shape if _is_list_of_shapes(input_shape) else [input_shape]
+        inputs = [
+            keras.KerasTensor((None, *shape[1:]), dtype=self.compute_dtype) for shape in shapes
+        ]
+        raw = self._features(inputs if _is_list_of_shapes(input_shape) else inputs[0], False)
+        emitted = math.prod(raw.shape[1:])
+        if emitted != self._total_size:
+            names = ", ".join(
+                f"{name} {spec.size * math.prod(self.event_shape[:-1])}"
+                for name, spec in self.parameter_specs().items()
+            )
+            raise HeadSizeError(
+                f"The head of {type(self).__name__} emits {emitted} numbers per example (shape "
+                f"{tuple(raw.shape[1:])}); event shape {self.event_shape} needs {self._total_size} "
+                f"({names}). Change the head, or leave head=None for a Dense layer of that size."
+            )
+        self._input_ranks = [len(shape) - 1 for shape in shapes]
+        self.built = True
+
+    def _features(self, inputs: Any, training: bool) -> Any:
+        features = inputs
+        if self.network is not None:
+            features = self.network(inputs, training=training)
+        elif isinstance(inputs, list):
+            features = keras.ops.concatenate(inputs, axis=-1)
+        if not self._has_own_head and len(features.shape) > 2:
+            features = keras.ops.reshape(features, (-1, math.prod(features.shape[1:])))
+        return self.head(features)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Batch size and event shape."""
+        shape = input_shape[0] if _is_list_of_shapes(input_shape) else input_shape
+        return (shape[0], *self.event_shape)
+
+    def compute_output_spec(self, c: Any, training: bool = False) -> keras.KerasTensor:
+        """Symbolic result of `call`."""
+        first = c[0] if isinstance(c, list) else c
+        if not self.built:
+            self.build([part.shape for part in c] if isinstance(c, list) else c.shape)
+        return keras.KerasTensor((first.shape[0], *self.event_shape), dtype=self.law_dtype)
+
+    def _inverted(
+        self,
+        inverse: Callable[..., tf.Tensor],
+        seed: tf.Tensor,
+        *parameters: tf.Tensor,
+        shape: tuple[int, ...] | None = None,
+    ) -> tf.Tensor:
+        """Draws by inversion of one uniform per entry, in float32 as all of `keras_vae.random`."""
+        u = random.uniform(
+            seed, self.event_shape if shape is None else shape, stream=random.OBSERVATION
+        )
+        draw = inverse(u, *(tf.cast(parameter, tf.float32) for parameter in parameters))
+        return tf.cast(draw, self.law_dtype)
+
+    def independent(self, law: tfd.Distribution) -> tfd.Distribution:
+        """The law of the whole event from that of its entries, independent of each other."""
+        return tfd.Independent(law, reinterpreted_batch_ndims=len(self.event_shape))
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {
+            **super().get_config(),
+            "event_shape": list(self.event_shape),
+            "network": serialize(self.network),
+            "head": serialize(self.head) if self._has_own_head else None,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ConditionalDistribution":
+        """The layer with new weights."""
+        layers = {key: deserialize(config[key]) for key in ("network", "head")}
+        return cls(**{**config, **layers})
+
+
+class Likelihood(ConditionalDistribution):
+    """A family of laws p(x | z), with the support of its data."""
+
+    @property
+    @abc.abstractmethod
+    def support(self) -> supports.Support:
+        """Where data may lie; `fit` refuses data outside it."""
+
+    def observe(self, x: tf.Tensor, law: tfd.Distribution) -> None:
+        """Hook after a training pass: a likelihood with a closed-form scale updates it here."""
+
+
+class Posterior(ConditionalDistribution):
+    """A family of laws q(z | x) over a latent vector, reparameterised.
+
+    Args:
+        latent_size: number L of latents.
+        network: the encoder, from x to features.
+        head: layer from features to raw parameters; None is one Dense layer.
+    """
+
+    def __init__(
+        self,
+        latent_size: int,
+        network: keras.layers.Layer | None = None,
+        *,
+        head: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(latent_size, network, head=head, **kwargs)
+        if len(self.event_shape) != 1:
+            raise ValueError(
+                f"{type(self).__name__} expects a latent size such as 50; got {latent_size}."
+            )
+
+    @property
+    def latent_size(self) -> int:
+        """Number L of latents."""
+        return self.event_shape[0]
+
+    @abc.abstractmethod
+    def transport(self, noise: tf.Tensor, *args: Any, **parameters: Any) -> tf.Tensor:
+        """The draw z [B, L] that standard normal noise [B, L] is carried to."""
+
+    @abc.abstractmethod
+    def log_volume(self, *args: Any, **parameters: Any) -> tf.Tensor:
+        """Logarithm of the determinant of `transport`, [B]."""
+
+    def draw(self, seed: tf.Tensor, *args: Any, **parameters: Any) -> tf.Tensor:
+        """Draws z as a pure function of row seeds, from the stream `LATENT`."""
+        noise = random.normal(seed, self.event_shape, stream=random.LATENT)
+        return self.transport(tf.cast(noise, self.law_dtype), *args, **parameters)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        config = super().get_config()
+        config["latent_size"] = config.pop("event_shape")[0]
+        return config
+
+
+def _is_list_of_shapes(shape: Any) -> bool:
+    return len(shape) > 0 and isinstance(shape[0], (tuple, list, tf.TensorShape))

@@ -1,0 +1,287 @@
+"""Diagnosis of a trained model: what its latents carry and whether its decoder is calibrated."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vae.arguments import as_count
+from keras_vae.distributions import ContinuousBernoulli, Laplace, Normal
+from keras_vae.estimators import elbo_terms
+from keras_vae.evaluation._batches import SEED, batches, compiled, count_of, rows_in, spec_of
+from keras_vae.laws import FullNormal
+from keras_vae.model import VAE
+
+__all__ = ["Calibration", "Diagnosis", "diagnose"]
+
+_ACTIVE = 0.01
+_LEAST_INFORMATION = 0.1
+_STEP = 0.1
+_LEVELS = (0.5, 0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether the spread that p(x | z) claims is the spread of the data.
+
+    With z from the true posterior and data from the model, residuals have mean 0 and deviation 1
+    and each interval covers its level.
+
+    Attributes:
+        residual_mean: mean of (x - E[x | z]) / sd[x | z] over examples and entries.
+        residual_deviation: standard deviation of the same; above 1 the decoder is overconfident.
+        coverage: share of entries inside the central interval of p(x | z), by its level.
+    """
+
+    residual_mean: float
+    residual_deviation: float
+    coverage: dict[float, float]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a model does with its latents, in nats per example unless said otherwise.
+
+    Attributes:
+        distortion: -E_q log p(x | z), mean.
+        rate: KL(q(z | x) || p(z)), mean.
+        rate_per_latent: E_x KL(q(z_j | x) || p(z_j)), [L]; their sum is the rate if q and the prior
+            factorise over latents.
+        posterior_mean_variance: Var_x(E_q z_j), [L].
+        active_units: number of latents where it exceeds 0.01.
+        mutual_information: I(x; z) = E log q(z | x) / q(z), q(z) the mean of the N posteriors; at
+            most log N.
+        marginal_kl: KL(q(z) || p(z)); rate = mutual information + marginal KL.
+        information_error: standard error of the mutual information, from one draw per example.
+        log_count: log N, the cap.
+        sensitivity: root mean square over x of |d E[x | z] / d z_j|, [L], in units of the data, by
+            central differences of step 0.1.
+        calibration: of a continuous likelihood; None for the others.
+        collapsed: whether the latents carry nothing.
+        verdict: the same in one sentence with its numbers.
+        num_examples: N.
+    """
+
+    distortion: float
+    rate: float
+    rate_per_latent: np.ndarray
+    posterior_mean_variance: np.ndarray
+    active_units: int
+    mutual_information: float
+    marginal_kl: float
+    information_error: float
+    log_count: float
+    sensitivity: np.ndarray
+    calibration: Calibration | None
+    collapsed: bool
+    verdict: str
+    num_examples: int
+
+
+def diagnose(
+    vae: VAE,
+    x: Any,
+    *,
+    num_samples: int = 8,
+    seed: int = 0,
+    memory: int = 256 * 2**20,
+    progress: bool = False,
+) -> Diagnosis:
+    """Diagnosis of a model on a data set.
+
+    The rate of a latent is that of the marginal laws; where the prior is a mixture it is estimated
+    from the draws. Mutual information and KL of the aggregated posterior take all N x N pairs of
+    a draw and a posterior. The model is called collapsed if no latent is active or the mutual
+    information is below 0.1 nats. Sources: Burda et al. (2016), arXiv:1509.00519, of active
+    units; Hoffman and Johnson (2016), ELBO surgery, of the split of the rate.
+
+    Args:
+        vae: the model.
+        x: data [N, *D], or {"x": ..., "condition": ...}, at least 2 examples.
+        num_samples: draws per example of distortion, rates and calibration.
+        seed: integer, for all draws.
+        memory: bytes, about.
+        progress: whether to show a progress bar.
+
+    Raises:
+        DataError: if x lies outside the support of the likelihood.
+        ValueError: if there is but one example or an argument is out of range.
+    """
+    num_samples = as_count("num_samples", num_samples, least=1)
+    x = vae._contract.arrays(x, in_support=True)
+    count = count_of(x)
+    if count < 2:
+        raise ValueError("diagnose compares examples with each other and needs at least 2; got 1.")
+    size = max(1, rows_in(memory, vae) // max(num_samples, 2))
+    terms = compiled(_pass(vae, num_samples), spec_of(x), SEED)
+    parts: list[dict[str, np.ndarray]] = []
+    for start, batch in batches(x, size, progress):
+        out = terms(batch, tf.constant([seed, start]))
+        parts.append({name: value.numpy() for name, value in out.items()})
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    sensitivity = _sensitivity(vae, x, found["loc"], size)
+    log_q = _log_aggregate(found, memory)
+    information = found["log_posterior"] - log_q
+    variance = found["loc"].var(axis=0)
+    active = int((variance > _ACTIVE).sum())
+    mutual = float(information.mean())
+    collapsed = active == 0 or mutual < _LEAST_INFORMATION
+    rate = float(found["rate"].mean(dtype=np.float64))
+    return Diagnosis(
+        distortion=float(found["distortion"].mean(dtype=np.float64)),
+        rate=rate,
+        rate_per_latent=found["rate_per_latent"].mean(axis=0, dtype=np.float64),
+        posterior_mean_variance=variance,
+        active_units=active,
+        mutual_information=mutual,
+        marginal_kl=float((log_q - found["log_prior"]).mean()),
+        information_error=float(information.std(ddof=1) / math.sqrt(count)),
+        log_count=math.log(count),
+        sensitivity=sensitivity,
+        calibration=_calibration(found),
+        collapsed=collapsed,
+        verdict=_verdict(vae.latent_size, active, rate, mutual, math.log(count), collapsed),
+        num_examples=count,
+    )
+
+
+def _verdict(
+    latents: int, active: int, rate: float, mutual: float, cap: float, collapsed: bool
+) -> str:
+    if collapsed:
+        word = "Collapsed"
+    elif active < latents:
+        word = f"Partly collapsed, {latents - active} latents unused"
+    else:
+        word = "Not collapsed"
+    return (
+        f"{word}: {active} of {latents} latents are active (variance of the posterior mean above "
+        f"{_ACTIVE}), the rate is {rate:.3g} nats and x and z share {mutual:.3g} nats of at most "
+        f"{cap:.3g} that this many examples can show."
+    )
+
+
+def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
+    """Map from a batch and a seed to what is needed of each example."""
+    continuous = isinstance(vae.likelihood, (Normal, Laplace, ContinuousBernoulli))
+
+    def terms(x: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        laws = vae.laws(x)
+        q = laws.posterior
+        z = tf.identity(q.sample(num_samples, seed=seed))
+        distortion, rate = elbo_terms(laws, z)
+        loc, scale = q.mean(), q.stddev()
+        out = {
+            "distortion": distortion,
+            "rate": rate,
+            "rate_per_latent": _marginal_rates(vae, z, loc, scale),
+            "loc": loc,
+            "factor": q.scale.to_dense() if isinstance(q, FullNormal) else scale,
+            "z": z[0],
+            "log_posterior": q.log_prob(z[0]),
+            "log_prior": laws.prior.log_prob(z[0]),
+        }
+        if continuous:
+            law = laws.likelihood(z)
+            residual = (laws.x - law.mean()) / law.stddev()
+            inside = tf.abs(2.0 * law.distribution.cdf(laws.x) - 1.0)
+            axes = [0, *range(2, residual.shape.rank)]
+            out["residual"] = tf.reduce_mean(residual, axis=axes)
+            out["residual_square"] = tf.reduce_mean(residual**2, axis=axes)
+            for level in _LEVELS:
+                covered = tf.cast(inside <= level, z.dtype)
+                out[f"coverage_{level}"] = tf.reduce_mean(covered, axis=axes)
+        return out
+
+    return terms
+
+
+def _marginal_rates(vae: VAE, z: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """KL(q(z_j | x) || p(z_j)), [B, L]: closed for a normal prior, from the draws for a mixture."""
+    prior = vae.prior.components()
+    spread = tf.convert_to_tensor(prior.scale)
+    if spread.shape.rank == 3:
+        spread = tf.norm(spread, axis=-1)
+    centre = tf.convert_to_tensor(prior.loc)
+    if centre.shape[0] == 1:
+        ratio = scale / spread
+        return 0.5 * (ratio**2 + ((loc - centre) / spread) ** 2 - 1.0) - tf.math.log(ratio)
+    log_weights = tf.nn.log_softmax(prior.logits)[:, tf.newaxis]
+    each = log_weights + _log_normal(z[:, :, tf.newaxis], centre, spread)
+    log_p = tf.reduce_logsumexp(each, axis=2)
+    return tf.reduce_mean(_log_normal(z, loc, scale) - log_p, axis=0)
+
+
+def _log_normal(z: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    return -0.5 * ((z - loc) / scale) ** 2 - tf.math.log(scale) - 0.5 * math.log(2.0 * math.pi)
+
+
+def _log_aggregate(found: dict[str, np.ndarray], memory: int) -> np.ndarray:
+    """Log-density of the aggregated posterior 1/N sum_n q(z | x_n) at one draw per example, [N].
+
+    The square of the whitened distance is expanded, so all pairs are matrix products.
+    """
+    z, loc, factor = (found[name].astype(np.float64) for name in ("z", "loc", "factor"))
+    count, latents = z.shape
+    centre = loc.mean(axis=0)
+    z, loc = z - centre, loc - centre
+    if factor.ndim == 2:
+        precision = 1.0 / factor**2
+        log_det = np.log(factor).sum(axis=1)
+        square, linear = precision, precision * loc
+    else:
+        inverse = np.linalg.inv(factor)
+        matrices = np.einsum("nij,nik->njk", inverse, inverse)
+        log_det = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+        linear = np.einsum("njk,nk->nj", matrices, loc)
+        square = matrices.reshape(count, -1)
+    constant = -0.5 * (linear * loc).sum(axis=1) - log_det
+    constant -= 0.5 * latents * math.log(2.0 * math.pi) + math.log(count)
+    log_q = np.empty(count)
+    chunk = max(1, memory // (32 * count))
+    for start in range(0, count, chunk):
+        part = z[start : start + chunk]
+        if factor.ndim == 2:
+            quadratic = part**2 @ square.T
+        else:
+            quadratic = np.einsum("mi,mj->mij", part, part).reshape(len(part), -1) @ square.T
+        log_each = -0.5 * quadratic + part @ linear.T + constant
+        top = log_each.max(axis=1)
+        log_q[start : start + chunk] = top + np.log(np.exp(log_each - top[:, None]).sum(axis=1))
+    return log_q
+
+
+def _sensitivity(vae: VAE, x: Any, loc: np.ndarray, size: int) -> np.ndarray:
+    def squares(batch: Any, centre: tf.Tensor) -> tf.Tensor:
+        likelihood = vae.laws(batch).likelihood
+        rows = []
+        for axis in np.eye(vae.latent_size):
+            shift = tf.constant(_STEP * axis, centre.dtype)
+            means = likelihood(tf.stack([centre + shift, centre - shift])).mean()
+            slope = (means[0] - means[1]) / (2.0 * _STEP)
+            rows.append(tf.reduce_sum(slope**2, axis=list(range(1, slope.shape.rank))))
+        return tf.stack(rows, axis=-1)
+
+    graph = compiled(squares, spec_of(x), tf.TensorSpec([None, vae.latent_size], loc.dtype))
+    parts = [
+        graph(batch, tf.constant(loc[start : start + size])).numpy()
+        for start, batch in batches(x, size, False)
+    ]
+    return np.sqrt(np.concatenate(parts).mean(axis=0, dtype=np.float64))
+
+
+def _calibration(found: dict[str, np.ndarray]) -> Calibration | None:
+    if "residual" not in found:
+        return None
+    mean = float(found["residual"].mean(dtype=np.float64))
+    square = float(found["residual_square"].mean(dtype=np.float64))
+    return Calibration(
+        residual_mean=mean,
+        residual_deviation=math.sqrt(max(square - mean**2, 0.0)),
+        coverage={
+            level: float(found[f"coverage_{level}"].mean(dtype=np.float64)) for level in _LEVELS
+        },
+    )

@@ -1,0 +1,349 @@
+"""The gap log p(x) - ELBO(x), measured, and split by what causes it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vae.arguments import as_count
+from keras_vae.distributions import DiagonalNormal, FullCovarianceNormal, IsotropicNormal
+from keras_vae.estimators import Laws
+from keras_vae.evaluation import annealed
+from keras_vae.evaluation._batches import SEED, batches, compiled, rows_in, spec_of
+from keras_vae.evaluation.marginal import Method, delta_error, log_marginal
+from keras_vae.laws import FullNormal, tfd
+from keras_vae.linear_gaussian import LinearGaussian
+from keras_vae.model import VAE
+
+__all__ = ["BoundGap", "bound_gap"]
+
+Truth = Literal["auto", "exact", "quadrature", "annealed"]
+Family = Literal["isotropic", "diagonal", "full"]
+
+_BLOCKS = 8
+_TAPES = 3
+
+
+@dataclass(frozen=True)
+class BoundGap:
+    """The gap of each example and its parts, in nats.
+
+    gap = approximation + amortisation. With the best full covariance instead of the best member of
+    the family of q, `approximation_full` is what remains.
+
+    Attributes:
+        elbo: of the encoder's q(z | x), [N].
+        elbo_family: of the best member of q's family for each x, [N].
+        elbo_full: of the best normal law with any covariance for each x, [N].
+        lower, upper: bounds on log p(x), [N]; equal to `log_marginal` if it is exact. Of
+            annealed chains the lower one is a bound in expectation; the upper one comes from
+            chains run back from the ends of the forward ones, hence is a bound in expectation to
+            the extent that these are posterior draws.
+        log_marginal: log p(x), or its estimate from below, [N].
+        log_marginal_error: standard error of it, [N].
+        elbo_error: largest standard error of the three bounds, [N].
+        method: how log p(x) was had.
+        family: family of q.
+    """
+
+    elbo: np.ndarray
+    elbo_family: np.ndarray
+    elbo_full: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    log_marginal: np.ndarray
+    log_marginal_error: np.ndarray
+    elbo_error: np.ndarray
+    method: Truth
+    family: Family
+
+    @property
+    def gap(self) -> np.ndarray:
+        """log p(x) - ELBO(x) = KL(q(z | x) || p(z | x)), [N]."""
+        return self.log_marginal - self.elbo
+
+    @property
+    def gap_interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """The gap by the lower and by the upper bound on log p(x), [N] each."""
+        return self.lower - self.elbo, self.upper - self.elbo
+
+    @property
+    def approximation(self) -> np.ndarray:
+        """What the family of q costs even with its best member for each x, [N]."""
+        return self.log_marginal - self.elbo_family
+
+    @property
+    def amortisation(self) -> np.ndarray:
+        """What it costs that one encoder serves every x, [N]."""
+        return self.elbo_family - self.elbo
+
+    @property
+    def approximation_full(self) -> np.ndarray:
+        """What normal laws with any covariance cost with the best member for each x, [N]."""
+        return self.log_marginal - self.elbo_full
+
+    def __str__(self) -> str:
+        low, high = (float(np.mean(bound)) for bound in self.gap_interval)
+        return (
+            f"gap {np.mean(self.gap):.3f} nats, between {low:.3f} and {high:.3f} ({self.method}): "
+            f"{np.mean(self.approximation):.3f} because q is {self.family} "
+            f"({np.mean(self.approximation_full):.3f} with full covariance), "
+            f"{np.mean(self.amortisation):.3f} because one encoder serves all"
+        )
+
+
+def bound_gap(
+    vae: VAE,
+    x: Any,
+    *,
+    method: Truth = "auto",
+    steps: int = 500,
+    num_samples: int = 128,
+    num_chains: int = 16,
+    temperatures: int = 500,
+    seed: int = 0,
+    memory: int = 256 * 2**20,
+    progress: bool = False,
+) -> BoundGap:
+    """The gap log p(x) - ELBO(x) of each example, split into approximation and amortisation.
+
+    The best q of a family maximises the ELBO of one x, without an encoder: Adam, from the encoder's
+    q on, with the rate falling to zero, in coordinates scaled by q. As it may stop short of the
+    best, approximation is an upper bound on its share and amortisation a lower one. Expectations
+    use noise in antithetic pairs, rotated and scaled to covariance I, so terms up to the third
+    order in z are exact; of those of the fourth order a share of 2 over the draws of a block is
+    missing. Source: Cremer, Li and Duvenaud (2018), Inference suboptimality in variational
+    autoencoders, arXiv:1801.03558.
+
+    Args:
+        vae: a model whose posterior is isotropic, diagonal or full normal.
+        x: data [N, *D], or {"x": ..., "condition": ...}.
+        method: how log p(x) is had: "exact", "quadrature", "annealed", or "auto": the first of
+            these that the model allows.
+        steps: of Adam.
+        num_samples: draws per step; final bounds use 8 blocks of 8 times as many.
+        num_chains: annealed chains per example and direction.
+        temperatures: of the annealed chains.
+        seed: integer, for all draws.
+        memory: bytes, about.
+        progress: whether to show a progress bar.
+
+    Raises:
+        DataError: if x lies outside the support of the likelihood.
+        ValueError: if the posterior is of another kind or an argument is out of range.
+    """
+    family = _family_of(vae)
+    x = vae._contract.arrays(x, in_support=True)
+    if method not in ("auto", "exact", "quadrature", "annealed"):
+        raise ValueError(
+            "Invalid value for argument `method`. Expected 'auto', 'exact', 'quadrature' or "
+            f"'annealed'. Received: method={method!r}"
+        )
+    steps = as_count("steps", steps, least=1)
+    num_samples = as_count("num_samples", num_samples, least=2)
+    elbos, error = _best_bounds(vae, x, family, steps, num_samples, seed, memory, progress)
+    if method == "auto":
+        method = _cheapest(vae)
+    if method == "annealed":
+        settings = annealed.Settings(num_chains, temperatures)
+        there, back = annealed.round_trip(vae, x, settings, seed, memory, progress)
+        value, ess = annealed.log_mean(there.log_weights)
+        lower, upper = value, -annealed.log_mean(back.log_weights)[0]
+        value_error = delta_error(ess, num_chains)
+    else:
+        way: Method = "exact" if method == "exact" else "quadrature"
+        found = log_marginal(vae, x, way, seed=seed, memory=memory, progress=progress)
+        value, value_error = found.value, found.standard_error
+        lower, upper = value - value_error, value + value_error
+    return BoundGap(
+        elbo=elbos[0],
+        elbo_family=elbos[1],
+        elbo_full=elbos[2],
+        lower=lower,
+        upper=upper,
+        log_marginal=value,
+        log_marginal_error=value_error,
+        elbo_error=error,
+        method=method,
+        family=family,
+    )
+
+
+def _family_of(vae: VAE) -> Family:
+    kinds: dict[type, Family] = {
+        IsotropicNormal: "isotropic",
+        DiagonalNormal: "diagonal",
+        FullCovarianceNormal: "full",
+    }
+    for kind, family in kinds.items():
+        if isinstance(vae.posterior, kind):
+            return family
+    raise ValueError(
+        "bound_gap optimises q within the families IsotropicNormal, DiagonalNormal and "
+        f"FullCovarianceNormal; this posterior is {type(vae.posterior).__name__}. Its gap is "
+        "log_marginal(vae, x).value - vae.elbo(x).elbo."
+    )
+
+
+def _cheapest(vae: VAE) -> Truth:
+    try:
+        LinearGaussian.from_vae(vae)
+    except ValueError:
+        return "quadrature" if vae.latent_size <= 3 else "annealed"
+    return "exact"
+
+
+def _best_bounds(
+    vae: VAE,
+    x: Any,
+    family: Family,
+    steps: int,
+    num_samples: int,
+    seed: int,
+    memory: int,
+    progress: bool,
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Bounds of the encoder's q, of the best of its family and of the best full one, [N] each."""
+    rows = rows_in(memory, vae)
+    evaluation_samples = max(8 * num_samples, 2 * vae.latent_size + 2)
+    size = max(1, rows // max(_TAPES * num_samples, evaluation_samples))
+    climb = compiled(_climber(vae, family, steps, num_samples), spec_of(x), SEED)
+    batch_spec, dtype = spec_of(x), vae.likelihood.law_dtype
+    latents = vae.latent_size
+    shapes = ([None, latents], [None, latents, latents])
+    specs = [tf.TensorSpec(shape, dtype) for shape in shapes]
+    measure = compiled(_measurer(vae, evaluation_samples), batch_spec, SEED, *specs)
+    results = []
+    for start, batch in batches(x, size, progress):
+        at = tf.constant([seed, start])
+        bounds, errors = [], []
+        for loc, factor in climb(batch, at):
+            blocks = measure(batch, at, loc, factor).numpy().astype(np.float64)
+            bounds.append(blocks.mean(axis=0))
+            errors.append(blocks.std(axis=0, ddof=1) / math.sqrt(_BLOCKS))
+        bounds[1] = np.maximum(bounds[1], bounds[0])
+        bounds[2] = np.maximum(bounds[2], bounds[1])
+        results.append((*bounds, np.max(errors, axis=0)))
+    *elbos, error = (np.concatenate(parts) for parts in zip(*results, strict=True))
+    return tuple(elbos), error
+
+
+def _matched_noise(num_samples: int, latents: int, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Normal noise [S, 1, L] in antithetic pairs, of covariance I if there are enough of them."""
+    half = tf.random.stateless_normal([max(1, num_samples // 2), latents], seed, dtype=dtype)
+    if half.shape[0] >= latents + 1:
+        covariance = tf.matmul(half, half, transpose_a=True) / half.shape[0]
+        cholesky = tf.linalg.cholesky(covariance)
+        half = tf.transpose(tf.linalg.triangular_solve(cholesky, tf.transpose(half)))
+    return tf.concat([half, -half], axis=0)[:, tf.newaxis]
+
+
+def _elbo(laws: Laws, noise: tf.Tensor, loc: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """ELBO [B] of q = N(loc, factor factor'): E log p(x, z) + entropy, the entropy closed."""
+    z = loc + tf.linalg.matvec(factor, noise)
+    log_joint = laws.prior.log_prob(z) + laws.likelihood(z).log_prob(laws.x)
+    log_det = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(factor)), axis=-1)
+    entropy = 0.5 * loc.shape[-1] * (1.0 + math.log(2.0 * math.pi)) + log_det
+    return tf.reduce_mean(log_joint, axis=0) + entropy
+
+
+def _measurer(vae: VAE, num_samples: int) -> Callable[..., tf.Tensor]:
+    def measure(x: Any, seed: tf.Tensor, loc: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+        laws = vae.laws(x)
+
+        def block(index: tf.Tensor) -> tf.Tensor:
+            block_seed = tf.random.experimental.stateless_fold_in(seed, -1 - index)
+            noise = _matched_noise(num_samples, vae.latent_size, block_seed, loc.dtype)
+            return _elbo(laws, noise, loc, factor)
+
+        return tf.map_fn(
+            block, tf.range(_BLOCKS), fn_output_signature=loc.dtype, parallel_iterations=1
+        )
+
+    return measure
+
+
+def _moments(law: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor]:
+    """Centre [B, L] and factor [B, L, L] of a normal law."""
+    if isinstance(law, FullNormal):
+        return law.mean(), law.scale.to_dense()
+    return law.mean(), tf.linalg.diag(law.stddev())
+
+
+def _climber(
+    vae: VAE, family: Family, steps: int, num_samples: int
+) -> Callable[[Any, tf.Tensor], list[tuple[tf.Tensor, tf.Tensor]]]:
+    """Map from a batch to (loc, factor) of the encoder, of the family's best and of the full best.
+
+    With m, S of the encoder's q a candidate is loc = m + s a, factor = exp(d) S + s T, s the
+    diagonal of S and T strictly lower triangular: at zero it is q. The families differ by which of
+    the numbers a, d, T are free.
+    """
+    latents = vae.latent_size
+
+    def climb(x: Any, seed: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        laws = vae.laws(x)
+        loc, factor = (tf.stop_gradient(part) for part in _moments(laws.posterior))
+        dtype = loc.dtype
+        found = [(loc, factor)]
+        kinds: list[Family] = ["full"] if family == "full" else [family, "full"]
+        for kind in kinds:
+            start = found[-1]
+            scale = tf.linalg.diag_part(start[1])
+            widths = [latents, 1 if kind == "isotropic" else latents]
+            widths.append(latents * latents if kind == "full" else 0)
+            size = tf.shape(loc)[0]
+            total = sum(widths)
+
+            def candidate(
+                raw: tf.Tensor,
+                start: tuple[tf.Tensor, tf.Tensor] = start,
+                scale: tf.Tensor = scale,
+                widths: list[int] = widths,
+                kind: Family = kind,
+            ) -> tuple[tf.Tensor, tf.Tensor]:
+                shift, log_scale, below = tf.split(raw, widths, axis=-1)
+                moved = start[1] * tf.exp(log_scale)[:, :, tf.newaxis]
+                if kind == "full":
+                    square = tf.reshape(below, [-1, latents, latents])
+                    strict = tf.linalg.band_part(square, -1, 0) - tf.linalg.diag(
+                        tf.linalg.diag_part(square)
+                    )
+                    moved += scale[:, :, tf.newaxis] * strict
+                return start[0] + scale * shift, moved
+
+            def step(
+                index: tf.Tensor,
+                raw: tf.Tensor,
+                first: tf.Tensor,
+                second: tf.Tensor,
+                candidate: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] = candidate,
+            ) -> tuple[tf.Tensor, ...]:
+                step_seed = tf.random.experimental.stateless_fold_in(seed, index)
+                noise = _matched_noise(num_samples, latents, step_seed, dtype)
+                with tf.GradientTape() as tape:
+                    tape.watch(raw)
+                    elbo = _elbo(laws, noise, *candidate(raw))
+                gradient = tape.gradient(elbo, raw)
+                count = tf.cast(index + 1, dtype)
+                first = 0.9 * first + 0.1 * gradient
+                second = 0.99 * second + 0.01 * gradient**2
+                unbiased = first / (1.0 - 0.9**count)
+                spread = tf.sqrt(second / (1.0 - 0.99**count)) + 1e-8
+                rate = 0.05 * (1.0 + tf.cos(math.pi * (count - 1.0) / steps))
+                return index + 1, raw + rate * unbiased / spread, first, second
+
+            zeros = tf.zeros([size, total], dtype)
+            _, raw, *_ = tf.while_loop(
+                lambda index, *_: index < steps,
+                step,
+                (tf.constant(0), zeros, zeros, zeros),
+                parallel_iterations=1,
+            )
+            found.append(candidate(raw))
+        return found if family != "full" else [*found, found[-1]]
+
+    return climb

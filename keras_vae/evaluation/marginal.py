@@ -1,0 +1,213 @@
+"""Log-evidence log p(x) of each example, by sampling, annealing, quadrature or in closed form."""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vae.arguments import as_count
+from keras_vae.evaluation import annealed, quadrature
+from keras_vae.evaluation._batches import SEED, batches, compiled, count_of, rows_in, spec_of
+from keras_vae.evaluation.annealed import Start
+from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_size
+from keras_vae.linear_gaussian import LinearGaussian
+from keras_vae.model import VAE
+
+__all__ = ["LogMarginal", "Method", "log_marginal"]
+
+Method = Literal["importance", "annealed", "quadrature", "prior", "exact"]
+
+_DRAWS = {"importance": 5000, "prior": 5000, "annealed": 16, "quadrature": 24}
+_FEWEST_EFFECTIVE = 10.0
+_TOLERATED = 0.05
+
+
+@dataclass(frozen=True)
+class LogMarginal:
+    """Log-evidence log p(x) of each example, in nats.
+
+    Attributes:
+        value: [N]. For an estimate from k samples its expectation is the k-sample bound L_k, which
+            lies below log p(x) and rises to it with k; so for k annealed chains.
+        standard_error: of each value, [N]; for samples by the delta method, sqrt(1/ESS - 1/k), for
+            quadrature the change under the last refinement.
+        effective_sample_size: (sum w)^2 / sum w^2 of each example, [N], between 1 and k.
+        side: "below" if the expectation is a lower bound, "exact" if it is log p(x) itself,
+            "either" if the error may have any sign.
+        method: how it was computed.
+        num_samples: k: draws, chains, or points along each axis of the last grid.
+        pareto_k: shape of the weights' tail, [N], where draws were weighed and there were enough:
+            above 0.7 the value and its error are not to be trusted.
+        acceptance: share of the Hamiltonian proposals accepted, [N], of annealed chains.
+    """
+
+    value: np.ndarray
+    standard_error: np.ndarray
+    effective_sample_size: np.ndarray
+    side: Literal["below", "exact", "either"]
+    method: Method
+    num_samples: int
+    pareto_k: np.ndarray | None = None
+    acceptance: np.ndarray | None = None
+
+
+def log_marginal(
+    vae: VAE,
+    x: Any,
+    method: Method = "importance",
+    *,
+    num_samples: int | None = None,
+    temperatures: int = 500,
+    leapfrog_steps: int = 5,
+    start: Start = "posterior",
+    seed: int = 0,
+    memory: int = 256 * 2**20,
+    progress: bool = False,
+) -> LogMarginal:
+    """Log-evidence log p(x) = log E_q[p(x, z) / q(z | x)] of each example.
+
+    | method | how | side |
+    |---|---|---|
+    | importance | k draws from q(z given x), weighed | below |
+    | annealed | k chains from q or the prior to the posterior, see `annealed` | below |
+    | quadrature | a grid over the posterior of 1 to 3 latents, see `quadrature` | either |
+    | prior | k draws from p(z): it takes exp(rate) of them, and is here to show that | below |
+    | exact | closed form of the linear-Gaussian model | exact |
+
+    Sources: Rezende, Mohamed and Wierstra (2014), arXiv:1401.4082; Burda, Grosse and Salakhutdinov
+    (2016), arXiv:1509.00519; Wu, Burda, Salakhutdinov and Grosse (2017), arXiv:1611.04273.
+
+    Args:
+        vae: the model.
+        x: data [N, *D], or {"x": ..., "condition": ...}.
+        method: one of the above.
+        num_samples: draws k per example (default 5000), annealed chains per example (default 16),
+            or points along each axis of the first grid (default 24).
+        temperatures: intermediate laws of "annealed".
+        leapfrog_steps: of each Hamiltonian proposal of "annealed".
+        start: where annealed chains start, "posterior" for q(z | x) or "prior".
+        seed: integer, for the draws.
+        memory: bytes that the draws of one chunk may take, about; the result does not depend on it
+            but for rounding and the choice of draws.
+        progress: whether to show a progress bar.
+
+    Raises:
+        DataError: if x lies outside the support of the likelihood.
+        ValueError: if the method or the start is unknown, "exact" is asked of a model without a
+            closed form or "quadrature" of one with more than 3 latents.
+
+    Warns:
+        UserWarning: if for more than one example in twenty the Pareto-k of importance sampling
+            exceeds 0.7 or the effective sample size is below 10 (one in a hundred exceeds it by
+            chance where the true k is 1/2), or if the quadrature has not converged.
+    """
+    x = vae._contract.arrays(x, in_support=True)
+    if method == "exact":
+        exact = LinearGaussian.from_vae(vae).log_prob(vae._contract.split(x)[0]).numpy()
+        zeros = np.zeros(len(exact))
+        return LogMarginal(exact, zeros, np.full(len(exact), math.inf), "exact", method, 0)
+    if method not in _DRAWS:
+        raise ValueError(
+            "Invalid value for argument `method`. Expected 'importance', 'prior' or 'exact', or, "
+            f"tighter and slower, 'annealed' or 'quadrature'. Received: method={method!r}"
+        )
+    number = _DRAWS[method] if num_samples is None else num_samples
+    number = as_count("num_samples", number, least=1)
+    if method == "quadrature":
+        grid = quadrature.integrate(vae, x, number, seed, memory, progress)
+        nothing = np.full(len(grid.value), math.inf)
+        return LogMarginal(grid.value, grid.error, nothing, "either", method, grid.points)
+    if method == "annealed":
+        settings = annealed.Settings(number, temperatures, leapfrog_steps, start)
+        chains = annealed.forward(vae, x, settings, seed, memory, progress)
+        value, ess = annealed.log_mean(chains.log_weights)
+        error = delta_error(ess, number)
+        return LogMarginal(value, error, ess, "below", method, number, acceptance=chains.acceptance)
+    value, ess, k = _weighed(vae, x, method, number, seed, memory, progress)
+    if method == "importance" and k is not None:
+        _warn(ess, k)
+    return LogMarginal(value, delta_error(ess, number), ess, "below", method, number, k)
+
+
+def delta_error(ess: np.ndarray, num_samples: int) -> np.ndarray:
+    """Standard error of log mean w by the delta method, sqrt(1/ESS - 1/k)."""
+    return np.sqrt(np.maximum(1.0 / ess - 1.0 / num_samples, 0.0))
+
+
+def _warn(ess: np.ndarray, k: np.ndarray) -> None:
+    doubtful = (k > TRUSTED) | (ess < _FEWEST_EFFECTIVE)
+    if doubtful.mean() > _TOLERATED:
+        warnings.warn(
+            f"Importance sampling is not to be trusted for {int(doubtful.sum())} of {len(k)} "
+            f"examples, whose Pareto-k exceeds {TRUSTED} (largest {k.max():.2f}) or whose "
+            f"effective sample size is below {_FEWEST_EFFECTIVE:.0f} (least {ess.min():.1f}): "
+            "log p(x) lies above the value by more than the standard error says; draw more "
+            "samples or choose method='annealed'.",
+            stacklevel=3,
+        )
+
+
+def _weighed(
+    vae: VAE, x: Any, method: Method, num_samples: int, seed: int, memory: int, progress: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Log mean of the weights, effective sample size and Pareto-k, [N] each."""
+    rows = rows_in(memory, vae)
+    batch_size = min(count_of(x), rows, max(128, min(8192, rows // num_samples)))
+    chunk = min(num_samples, max(1, rows // batch_size))
+    kept = tail_size(num_samples) + 1 if num_samples >= FEWEST_DRAWS else 1
+    estimate = compiled(_estimator(vae, method, num_samples, chunk, kept), spec_of(x), SEED)
+    results = []
+    for start, batch in batches(x, batch_size, progress):
+        results.append([part.numpy() for part in estimate(batch, tf.constant([seed, start]))])
+    value, ess, largest = (np.concatenate(parts) for parts in zip(*results, strict=True))
+    return value, ess, pareto_k(largest) if kept > 1 else None
+
+
+def _estimator(
+    vae: VAE, method: Method, num_samples: int, chunk: int, kept: int
+) -> Callable[[Any, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """Map from a batch and a seed to log mean w, ESS, [B], and the largest w [B, kept]."""
+
+    def estimate(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        laws = vae.laws(x)
+        size = tf.shape(laws.x)[:1]
+        dtype = laws.x.dtype
+
+        def add_chunk(
+            done: tf.Tensor, top: tf.Tensor, first: tf.Tensor, second: tf.Tensor, tail: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
+            draws = tf.minimum(chunk, num_samples - done)
+            chunk_seed = tf.random.experimental.stateless_fold_in(seed, done)
+            if method == "importance":
+                z = laws.posterior.sample(draws, seed=chunk_seed)
+                log_w = laws.prior.log_prob(z) - laws.posterior.log_prob(z)
+            else:
+                z = laws.prior.sample(tf.concat([[draws], size], 0), seed=chunk_seed)
+                log_w = tf.zeros([], dtype)
+            log_w += laws.likelihood(z).log_prob(laws.x)
+            new_top = tf.maximum(top, tf.reduce_max(log_w, axis=0))
+            w = tf.exp(log_w - new_top)
+            shrink = tf.exp(top - new_top)
+            first = first * shrink + tf.reduce_sum(w, axis=0)
+            second = second * shrink**2 + tf.reduce_sum(w**2, axis=0)
+            if kept > 1:
+                tail = tf.concat([tail, tf.transpose(log_w)], axis=1)
+                tail = tf.math.top_k(tail, kept, sorted=False).values
+            return done + draws, new_top, first, second, tail
+
+        zeros = tf.zeros(size, dtype)
+        lowest = tf.fill(size, dtype.min)
+        tail = tf.fill(tf.concat([size, [kept]], 0), dtype.min)
+        _, top, first, second, tail = tf.while_loop(
+            lambda done, *_: done < num_samples,
+            add_chunk,
+            (0, lowest, zeros, zeros, tail),
+            parallel_iterations=1,
+        )
+        return top + tf.math.log(first / num_samples), first**2 / second, tail
+
+    return estimate

@@ -1,0 +1,190 @@
+"""Ready models, by data shape, latent size and the name of a likelihood."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_vae import distributions, networks, priors
+from keras_vae.arguments import as_shape
+from keras_vae.distributions import Likelihood
+from keras_vae.model import VAE
+
+__all__ = ["LIKELIHOODS", "POSTERIORS", "PRIORS", "conv_vae", "mlp_vae"]
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "bernoulli": distributions.Bernoulli,
+    "continuous_bernoulli": distributions.ContinuousBernoulli,
+    "normal": distributions.Normal,
+    "laplace": distributions.Laplace,
+    "discretized_logistic": distributions.DiscretizedLogistic,
+    "binomial": distributions.Binomial,
+    "categorical": distributions.Categorical,
+    "poisson": distributions.Poisson,
+}
+POSTERIORS = {
+    "diagonal": distributions.DiagonalNormal,
+    "isotropic": distributions.IsotropicNormal,
+    "full": distributions.FullCovarianceNormal,
+}
+PRIORS = {
+    "standard_normal": priors.StandardNormal,
+    "normal_mixture": priors.NormalMixture,
+    "vamp": priors.VampPrior,
+}
+
+
+def mlp_vae(
+    event_shape: int | Sequence[int],
+    latent_size: int,
+    likelihood: str = "bernoulli",
+    *,
+    hidden: Sequence[int] = (200, 200),
+    activation: str = "tanh",
+    posterior: str = "diagonal",
+    prior: str = "standard_normal",
+    num_components: int = 50,
+    condition_shape: int | Sequence[int] | None = None,
+    **likelihood_options: Any,
+) -> VAE:
+    """VAE whose encoder and decoder are Dense layers.
+
+    Args:
+        event_shape: shape of one example.
+        latent_size: number of latents.
+        likelihood: bernoulli, continuous_bernoulli, normal, laplace, discretized_logistic,
+            binomial, categorical or poisson.
+        hidden: widths of the encoder's layers; the decoder's are the same backwards.
+        activation: of the hidden layers.
+        posterior: diagonal, isotropic or full.
+        prior: standard_normal, normal_mixture or vamp.
+        num_components: components of a mixture or vamp prior.
+        condition_shape: shape of one condition, for a conditional model.
+        **likelihood_options: arguments of the likelihood, such as scale, levels, total_count.
+
+    Raises:
+        ValueError: if a name is unknown, or an argument of the likelihood is wrong.
+
+    Example:
+        >>> mlp_vae((28, 28, 1), 50, "bernoulli").count_params()
+        432184...
+    """
+    shape, condition = as_shape(event_shape, "mlp_vae"), _condition(condition_shape)
+    make = _lookup("likelihood", LIKELIHOODS, likelihood)
+    decoder = networks.mlp(
+        (latent_size,),
+        tuple(hidden)[::-1],
+        activation=activation,
+        condition_shape=condition,
+        name="decoder",
+    )
+    law = make(shape, network=decoder, **likelihood_options)
+    encoder = networks.mlp(
+        shape,
+        hidden,
+        activation=activation,
+        condition_shape=condition,
+        name="encoder",
+        **_range_of(law),
+    )
+    return _assemble(law, encoder, latent_size, posterior, prior, num_components, condition)
+
+
+def conv_vae(
+    event_shape: Sequence[int],
+    latent_size: int,
+    likelihood: str = "bernoulli",
+    *,
+    filters: Sequence[int] = (32, 64),
+    width: int = 256,
+    activation: str = "relu",
+    posterior: str = "diagonal",
+    prior: str = "standard_normal",
+    num_components: int = 50,
+    condition_shape: int | Sequence[int] | None = None,
+    **likelihood_options: Any,
+) -> VAE:
+    """VAE of images whose encoder and decoder are convolutional; arguments as for `mlp_vae`.
+
+    Args:
+        event_shape: shape of one image, (height, width, channels).
+        latent_size: number of latents.
+        likelihood: as for `mlp_vae`.
+        filters: filters of the encoder's convolutions; the decoder's are the same backwards.
+        width: of the Dense layers between the convolutions and the latents.
+        activation: of the hidden layers.
+        posterior: as for `mlp_vae`.
+        prior: as for `mlp_vae`.
+        num_components: components of a mixture or vamp prior.
+        condition_shape: shape of one condition, for a conditional model.
+        **likelihood_options: arguments of the likelihood.
+
+    Raises:
+        ValueError: if a name is unknown, or the data is not images.
+    """
+    shape, condition = as_shape(event_shape, "conv_vae"), _condition(condition_shape)
+    make = _lookup("likelihood", LIKELIHOODS, likelihood)
+    decoder = networks.conv_decoder(
+        latent_size,
+        shape,
+        tuple(filters)[::-1],
+        width=width,
+        activation=activation,
+        condition_shape=condition,
+        name="decoder",
+    )
+    flat = make(shape, **likelihood_options)
+    head = keras.layers.Conv2D(
+        flat._last_size, 3, padding="same", dtype=flat.law_dtype, name="parameters"
+    )
+    law = make(shape, network=decoder, head=head, **likelihood_options)
+    encoder = networks.conv_encoder(
+        shape,
+        filters,
+        width=width,
+        activation=activation,
+        condition_shape=condition,
+        name="encoder",
+        **_range_of(law),
+    )
+    return _assemble(law, encoder, latent_size, posterior, prior, num_components, condition)
+
+
+def _assemble(
+    likelihood: Likelihood,
+    encoder: keras.Model,
+    latent_size: int,
+    posterior: str,
+    prior: str,
+    num_components: int,
+    condition_shape: tuple[int, ...] | None,
+) -> VAE:
+    make_prior = _lookup("prior", PRIORS, prior)
+    components = {} if prior == "standard_normal" else {"num_components": num_components}
+    return VAE(
+        prior=make_prior(latent_size, **components),
+        likelihood=likelihood,
+        posterior=_lookup("posterior", POSTERIORS, posterior)(latent_size, network=encoder),
+        condition_shape=condition_shape,
+    )
+
+
+def _range_of(likelihood: Likelihood) -> dict[str, float]:
+    """Rescaling that takes bounded data to [0, 1]."""
+    support = likelihood.support
+    if support.low is None or support.high is None:
+        return {}
+    return {"offset": support.low, "scale": 1.0 / (support.high - support.low)}
+
+
+def _lookup(argument: str, table: dict[str, Any], name: str) -> Any:
+    if name not in table:
+        raise ValueError(
+            f"Invalid value for argument `{argument}`. Expected one of {', '.join(table)}. "
+            f"Received: {argument}={name!r}"
+        )
+    return table[name]
+
+
+def _condition(shape: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if shape is None else as_shape(shape, "condition_shape")

@@ -1,0 +1,76 @@
+"""Guard of `fit`: training that stops being finite stops at once, before anything is written."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+__all__ = ["NonFiniteError", "NonFiniteGuard", "saves_within_epochs"]
+
+
+class NonFiniteError(FloatingPointError):
+    """A term of the loss, or a weight, became NaN or infinite during training."""
+
+
+class NonFiniteGuard(keras.callbacks.Callback):
+    """Raises `NonFiniteError` with the step and the terms that became NaN or infinite.
+
+    `fit` puts it before every other callback, so that none of them saves a broken model: what an
+    earlier epoch left on disk stays the last good state.
+
+    Args:
+        each_step: look at the weights after every step and not only after every epoch, for
+            callbacks that save within epochs.
+    """
+
+    def __init__(self, *, each_step: bool = False) -> None:
+        super().__init__()
+        self.each_step = each_step
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remembers the epoch."""
+        self._epoch = epoch
+        self._last_batch = -1
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Checks the running means, in which one bad term stays."""
+        logs = logs or {}
+        if not np.isfinite(logs["loss"]):
+            terms = [name for name in ("distortion", "rate") if not np.isfinite(logs[name])] or [
+                "loss"
+            ]
+            first, last = self._last_batch + 2, batch + 1
+            steps = f"step {last}" if first >= last else f"one of steps {first} to {last}"
+            raise NonFiniteError(
+                f"The {' and the '.join(terms)} became {logs[terms[0]]} in {steps} of epoch "
+                f"{self._epoch + 1}; training stopped and nothing was saved since. Lower the "
+                "learning rate, clip gradients (clipnorm=), or bound the scales of the model."
+            )
+        self._last_batch = batch
+        if self.each_step:
+            self._check_weights(f"in step {batch + 1} of epoch {self._epoch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Checks the weights, which a last bad gradient may have broken unseen, and validation."""
+        self._check_weights(f"at the end of epoch {epoch + 1}")
+        for name, value in (logs or {}).items():
+            if name.startswith("val_") and not np.isfinite(value):
+                raise NonFiniteError(
+                    f"{name} is {value} after epoch {epoch + 1}, though the training loss was "
+                    "finite; training stopped and nothing was saved since. Look for validation "
+                    "data unlike the training data, or bound the scales of the model."
+                )
+
+    def _check_weights(self, moment: str) -> None:
+        for weight in self.model.weights:
+            if not np.isfinite(weight.numpy()).all():
+                raise NonFiniteError(
+                    f"The weight {weight.path} became NaN or infinite {moment}, though the loss "
+                    "was finite; training stopped and nothing was saved since. Lower the learning "
+                    "rate or clip gradients (clipnorm=)."
+                )
+
+
+def saves_within_epochs(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback, such as `BackupAndRestore(save_freq=100)`, saves between epochs."""
+    return getattr(callback, "save_freq", "epoch") != "epoch"

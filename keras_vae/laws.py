@@ -1,0 +1,149 @@
+"""Laws of TensorFlow Probability, and the three that it lacks or computes the long way.
+
+This is the only module that imports TensorFlow Probability; the rest of the package takes `tfd`
+from here.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
+
+__all__ = ["Bernoulli", "DiscretizedLogistic", "FullNormal", "fill_scale_tril", "tfd"]
+
+
+class Bernoulli(tfd.Bernoulli):
+    """A Bernoulli law with log p(x) = x logits - softplus(logits), one softplus instead of two."""
+
+    def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
+        logits = self.logits
+        return tf.cast(event, logits.dtype) * logits - tf.math.softplus(logits)
+
+
+class DiscretizedLogistic(tfd.Distribution):
+    r"""A logistic law rounded to the integers 0 .. levels-1, the outer bins open.
+
+    P(x = k) = F(k + 1/2) - F(k - 1/2), F(t) = sigmoid((t - loc) / scale), F(-1/2) := 0 and
+    F(levels - 1/2) := 1. With a = (k + 1/2 - loc) / scale and b = a - 1/scale the difference is
+    sigmoid(a) sigmoid(-b) (1 - exp(-1/scale)), finite in the logarithm for any parameters.
+
+    Args:
+        loc: centre of the logistic, in levels; any shape.
+        scale: its scale, in levels, positive; broadcasts with `loc`.
+        levels: number of integers, at least 2.
+
+    Source: Salimans, Karpathy, Chen and Kingma (2017), PixelCNN++, arXiv:1701.05517.
+    """
+
+    def __init__(
+        self,
+        loc: tf.Tensor,
+        scale: tf.Tensor,
+        levels: int,
+        validate_args: bool = False,
+        allow_nan_stats: bool = True,
+        name: str = "DiscretizedLogistic",
+    ) -> None:
+        parameters = dict(locals())
+        with tf.name_scope(name) as name:
+            self.loc = tf.convert_to_tensor(loc)
+            self.scale = tf.convert_to_tensor(scale, dtype=self.loc.dtype)
+            self.levels = levels
+            super().__init__(
+                dtype=self.loc.dtype,
+                reparameterization_type=tfd.NOT_REPARAMETERIZED,
+                validate_args=validate_args,
+                allow_nan_stats=allow_nan_stats,
+                parameters=parameters,
+                name=name,
+            )
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):  # type: ignore[no-untyped-def]
+        return {
+            "loc": tfp.util.ParameterProperties(),
+            "scale": tfp.util.ParameterProperties(
+                default_constraining_bijector_fn=lambda: tfp.bijectors.Softplus()
+            ),
+        }
+
+    def _event_shape(self) -> tf.TensorShape:
+        return tf.TensorShape([])
+
+    def _event_shape_tensor(self, *_: tf.Tensor, **__: tf.Tensor) -> tf.Tensor:
+        return tf.constant([], dtype=tf.int32)
+
+    def _default_event_space_bijector(self) -> None:
+        return None
+
+    def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
+        upper = (event + 0.5 - self.loc) / self.scale
+        lower = (event - 0.5 - self.loc) / self.scale
+        below_upper = -tf.math.softplus(-upper)
+        above_lower = -tf.math.softplus(lower)
+        width = tf.math.log(-tf.math.expm1(-1.0 / self.scale))
+        log_prob = below_upper + above_lower + width
+        log_prob = tf.where(event < 0.5, below_upper, log_prob)
+        return tf.where(event > self.levels - 1.5, above_lower, log_prob)
+
+    def _sample_n(self, n: int, seed: tf.Tensor) -> tf.Tensor:
+        draw = tfd.Logistic(self.loc, self.scale).sample(n, seed=seed)
+        return tf.clip_by_value(tf.round(draw), 0.0, self.levels - 1.0)
+
+    def _mean(self) -> tf.Tensor:
+        loc, scale = self.loc, self.scale
+
+        def add_tail(k: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            edge = tf.cast(k, loc.dtype) - 0.5
+            return k + 1, total + tf.math.sigmoid((loc - edge) / scale)
+
+        start = tf.zeros_like(loc + scale)
+        _, mean = tf.while_loop(lambda k, _: k < self.levels, add_tail, (1, start))
+        return mean
+
+
+class FullNormal(tfd.MultivariateNormalTriL):
+    """A normal law with full covariance that knows its divergence from a diagonal normal."""
+
+
+@tfd.RegisterKL(FullNormal, tfd.Independent)
+def _kl_full_diagonal(q: FullNormal, p: tfd.Independent, name: str | None = None) -> tf.Tensor:
+    """Divergence KL(q || p) = 1/2 (|inv(P) S|^2 + |inv(P)(m_p - m_q)|^2 - N) + log|P| - log|S|."""
+    base = p.distribution
+    if not isinstance(base, tfd.Normal) or base.batch_shape.rank is None:
+        raise NotImplementedError(f"No closed KL from {q.name} to Independent({base.name}).")
+    with tf.name_scope(name or "kl_full_diagonal"):
+        scale_tril = q.scale.to_dense()
+        log_det = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(scale_tril)), axis=-1)
+        whitened = scale_tril / base.scale[..., tf.newaxis]
+        shift = (base.loc - q.loc) / base.scale
+        per_latent = tf.reduce_sum(whitened**2, axis=-1) + shift**2 - 1.0
+        scale_term = tf.math.log(base.scale) * tf.ones_like(per_latent)
+        return tf.reduce_sum(0.5 * per_latent + scale_term, axis=-1) - log_det
+
+
+def fill_scale_tril(
+    raw: tf.Tensor, size: int, positive: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
+    """Lower triangular factor [..., size, size] with `positive` applied to the diagonal.
+
+    Args:
+        raw: unconstrained numbers [..., size (size + 1) / 2]; the first `size` are the diagonal,
+            the rest the strict lower triangle, row by row.
+        size: number of rows.
+        positive: map of the reals to the positive reals.
+    """
+    diagonal, below = raw[..., :size], raw[..., size:]
+    rows = [
+        tf.concat(
+            [
+                below[..., row * (row - 1) // 2 : row * (row + 1) // 2],
+                positive(diagonal[..., row : row + 1]),
+                tf.zeros_like(diagonal[..., row + 1 :]),
+            ],
+            axis=-1,
+        )
+        for row in range(size)
+    ]
+    return tf.stack(rows, axis=-2)

@@ -1,0 +1,593 @@
+"""Variational autoencoder: three laws, trained by `model.fit`."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vae import estimators, random
+from keras_vae.arguments import as_count, as_shape, deserialize, is_integer, register, serialize
+from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
+from keras_vae.estimators import Laws
+from keras_vae.guard import NonFiniteGuard, saves_within_epochs
+from keras_vae.inputs import Contract
+from keras_vae.laws import tfd
+from keras_vae.objectives import ELBO, Objective, Terms
+from keras_vae.priors import Prior
+
+__all__ = ["VAE", "Bound"]
+
+
+class Bound(NamedTuple):
+    """The evidence lower bound of each example and its two terms, [B], in nats.
+
+    Attributes:
+        elbo: lower bound on log p(x), -(distortion + rate).
+        distortion: -E_q log p(x | z), every constant included.
+        rate: KL(q(z | x) || p(z)).
+    """
+
+    elbo: tf.Tensor
+    distortion: tf.Tensor
+    rate: tf.Tensor
+
+
+@register
+class VAE(keras.Model):
+    """Latent variable model p(x, z) = p(z) p(x | z) with an inference model q(z | x).
+
+    `fit` maximises a bound on log p(x) and logs `loss`, `elbo`, `distortion` and `rate`, in nats
+    per example; `loss` is the objective, with sample weights and the penalties of Keras
+    regularizers in it, the others are unweighted. A call, like `predict` and `reconstruct`, returns
+    the decoder mean at the posterior mean. Source: Kingma and Welling
+    (2014), Auto-encoding variational Bayes, arXiv:1312.6114.
+
+    Args:
+        prior: p(z).
+        likelihood: p(x | z), whose network is the decoder.
+        posterior: q(z | x), whose network is the encoder.
+        condition_shape: shape of one condition c, for p(x | z, c) and q(z | x, c). Encoder and
+            decoder are then called with lists [x, c] and [z, c], and data is passed as
+            {"x": ..., "condition": ...}.
+
+    Raises:
+        ValueError: if the latent sizes or the dtypes of the three laws disagree, or a network does
+            not take its input.
+        TypeError: if an argument is not of its kind.
+
+    Example:
+        >>> vae = VAE(
+        ...     prior=keras_vae.StandardNormal(2),
+        ...     likelihood=keras_vae.Normal(5, network=keras.layers.Dense(8, "relu")),
+        ...     posterior=keras_vae.DiagonalNormal(2, network=keras.layers.Dense(8, "relu")),
+        ... )
+        >>> vae.compile()
+        >>> history = vae.fit(np.zeros([64, 5], "float32"), verbose=0)
+        >>> sorted(history.history)
+        ['distortion', 'elbo', 'loss', 'rate']
+    """
+
+    def __init__(
+        self,
+        *,
+        prior: Prior,
+        likelihood: Likelihood,
+        posterior: Posterior,
+        condition_shape: int | Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        for name, value, kind in (
+            ("prior", prior, Prior),
+            ("likelihood", likelihood, Likelihood),
+            ("posterior", posterior, Posterior),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"Invalid value for argument `{name}`. Expected a keras_vae {kind.__name__}, "
+                    f"a layer with a law. Received: {value!r}"
+                )
+        if prior.latent_size != posterior.latent_size:
+            raise ValueError(
+                f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
+                f"{posterior.latent_size}. Give both the same number."
+            )
+        dtypes = [law.law_dtype for law in (prior, likelihood, posterior)]
+        if len(set(dtypes)) > 1:
+            raise ValueError(
+                f"The laws compute in different dtypes: prior {dtypes[0]}, likelihood {dtypes[1]}, "
+                f"posterior {dtypes[2]}. Give all three the same dtype=."
+            )
+        self.prior = prior
+        self.likelihood = likelihood
+        self.posterior = posterior
+        self.latent_size = prior.latent_size
+        self.condition_shape = (
+            None if condition_shape is None else as_shape(condition_shape, "condition_shape")
+        )
+        self._draws = keras.random.SeedGenerator()
+        self.loss_metric = keras.metrics.Mean(name="loss")
+        self.elbo_metric = keras.metrics.Mean(name="elbo")
+        self.distortion_metric = keras.metrics.Mean(name="distortion")
+        self.rate_metric = keras.metrics.Mean(name="rate")
+        self._build_laws()
+        self.built = True
+
+    def _build_laws(self) -> None:
+        data_shapes = [self.likelihood.event_shape]
+        latent_shapes: list[tuple[int, ...]] = [(self.latent_size,)]
+        if self.condition_shape is not None:
+            data_shapes.append(self.condition_shape)
+            latent_shapes.append(self.condition_shape)
+        for layer, shapes, inputs in (
+            (self.posterior, data_shapes, "x"),
+            (self.likelihood, latent_shapes, "z"),
+        ):
+            batched = [(None, *shape) for shape in shapes]
+            try:
+                layer.build(batched if len(batched) > 1 else batched[0])
+            except HeadSizeError:
+                raise
+            except (TypeError, ValueError) as error:
+                wanted = " and a condition of shape ".join(_batch_of(shape) for shape in shapes)
+                raise ValueError(
+                    f"The network of {type(layer).__name__} does not take {inputs} of shape "
+                    f"{wanted}: {_reason(error)}"
+                ) from error
+        support = self.likelihood.support
+        self.prior.bind(self.posterior, data_shapes, support.low, support.high)
+
+    @property
+    def _contract(self) -> Contract:
+        return Contract(self.likelihood, self.condition_shape)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one example x."""
+        return self.likelihood.event_shape
+
+    def encode(self, x: Any) -> tfd.Distribution:
+        """Posterior q(z | x), batch shape [B], event shape [L].
+
+        Args:
+            x: data [B, *D], or {"x": ..., "condition": ...}.
+
+        Raises:
+            DataError: if a shape is wrong or a number is not finite.
+        """
+        return self._posterior(self._tensors(x, in_support=False))
+
+    def decode(self, z: Any, condition: Any = None) -> tfd.Distribution:
+        """Likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].
+
+        Args:
+            z: latents [B, L] or [S, B, L].
+            condition: conditions [B, *C] of a conditional model.
+
+        Raises:
+            ValueError: if the last axis of z is not the latents, or the condition is missing.
+        """
+        z = tf.convert_to_tensor(z, dtype=self.likelihood.law_dtype)
+        if z.shape.rank < 2 or z.shape[-1] != self.latent_size:
+            raise ValueError(f"z must have shape [n, {self.latent_size}]; got {z.shape.as_list()}.")
+        return self._likelihood(z, self._condition(condition))
+
+    def log_joint(self, x: Any, z: Any) -> tf.Tensor:
+        """Joint log p(x, z) = log p(z) + log p(x | z) in nats, [B], or [S, B] for z [S, B, L].
+
+        Args:
+            x: data [B, *D], or {"x": ..., "condition": ...}.
+            z: latents [B, L] or [S, B, L].
+
+        Raises:
+            DataError: if x lies outside the support of the likelihood.
+        """
+        x, condition = self._contract.split(self._tensors(x, in_support=True))
+        z = tf.convert_to_tensor(z, dtype=self.likelihood.law_dtype)
+        law = self.decode(z, condition)
+        if not z.shape[-2:-1].is_compatible_with(x.shape[:1]):
+            raise ValueError(f"x holds {x.shape[0]} examples and z {z.shape[-2]} of them.")
+        return self.prior.distribution().log_prob(z) + law.log_prob(x)
+
+    def elbo(self, x: Any, num_samples: int = 1, seed: int | None = None) -> Bound:
+        """Evidence lower bound of each example, with the rate in closed form where there is one.
+
+        Args:
+            x: data [B, *D], or {"x": ..., "condition": ...}.
+            num_samples: draws from the posterior per example.
+            seed: integer for reproducible draws; None draws anew each time.
+
+        Returns:
+            `Bound(elbo, distortion, rate)`, each [B], in nats.
+
+        Raises:
+            DataError: if x lies outside the support of the likelihood.
+        """
+        num_samples = as_count("num_samples", num_samples, least=1)
+        laws = self.laws(self._tensors(x, in_support=True))
+        z = laws.posterior.sample(num_samples, seed=self._seed(seed))
+        distortion, rate = estimators.elbo_terms(laws, z)
+        return Bound(-(distortion + rate), distortion, rate)
+
+    def sample(self, n: int, seed: int | None = None, *, condition: Any = None) -> tf.Tensor:
+        """Draws from p(x): z from the prior, x from the likelihood; [n, *D].
+
+        Row i is a pure function of (seed, i), by the counter-based noise of `keras_vae.random`: an
+        exported model gives the same row for the seed pair [seed, i].
+
+        Args:
+            n: number of draws.
+            seed: integer of 32 bits for reproducible draws; None draws anew each time.
+            condition: conditions [n, *C], or one [*C] for all, of a conditional model.
+
+        Raises:
+            ValueError: if `n` or `seed` is out of range, or the condition is missing.
+        """
+        seeds = self._row_seeds(n, seed)
+        parameters = self._parameters_at(seeds, condition)
+        return self.likelihood.draw(seeds, **parameters)
+
+    def sample_mean(self, n: int, seed: int | None = None, *, condition: Any = None) -> tf.Tensor:
+        """Decoder means at the prior draws that `sample` uses for the same seed; [n, *D].
+
+        These are not draws from p(x): they leave out the noise of the likelihood.
+        """
+        seeds = self._row_seeds(n, seed)
+        return self.likelihood.law(**self._parameters_at(seeds, condition)).mean()
+
+    def reconstruct(self, x: Any) -> tf.Tensor:
+        """Decoder mean at the posterior mean, [B, *D]; deterministic, as is `predict`.
+
+        Raises:
+            DataError: if a shape is wrong or a number is not finite.
+        """
+        return self(self._tensors(x, in_support=False), training=False)
+
+    def call(self, x: Any, training: bool = False) -> tf.Tensor:
+        """Decoder mean at the posterior mean, or when training at a posterior draw."""
+        x = self._cast(x)
+        q = self._posterior(x, training)
+        z = q.sample(seed=random.stateless_seed(self._draws.next())) if training else q.mean()
+        return self._likelihood(z, self._contract.split(x)[1], training).mean()
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        objective: Objective | None = None,
+        *,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+        **unsupported: Any,
+    ) -> None:
+        """Sets what is optimised, and how.
+
+        Args:
+            optimizer: Keras optimizer or its name.
+            objective: what is minimised; None is `ELBO()`.
+            run_eagerly: run Python at each step, to debug.
+            steps_per_execution: steps in one call of the graph.
+            jit_compile: whether XLA compiles the step.
+            auto_scale_loss: scale the loss under the policy mixed_float16.
+
+        Raises:
+            TypeError: if the objective is not one, or a Keras loss or metric is passed.
+            ValueError: if the objective needs a closed form that these laws do not have.
+        """
+        if unsupported:
+            raise TypeError(
+                f"VAE.compile does not take {', '.join(sorted(unsupported))}: the loss of a VAE is "
+                "its objective, such as keras_vae.ELBO(beta=...), and its likelihood decides how x "
+                "is compared with its reconstruction."
+            )
+        objective = ELBO() if objective is None else objective
+        if not isinstance(objective, Objective):
+            raise TypeError(
+                "Invalid value for argument `objective`. Expected a keras_vae objective such as "
+                f"ELBO() or IWAE(50). Received: {objective!r}"
+            )
+        super().compile(
+            optimizer=optimizer,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+        objective.check(self.laws(self._contract.zeros()))
+        self.objective = objective
+        self._compile_arguments = {
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+            "jit_compile": jit_compile,
+            "auto_scale_loss": auto_scale_loss,
+        }
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        validation_data: Any = None,
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains the model as `keras.Model.fit` does, with data checked against the likelihood.
+
+        Args:
+            x: array [N, *D], a dict {"x": ..., "condition": ...} of such, or a `tf.data.Dataset`,
+                `PyDataset` or generator of batches. Datasets may yield (x, y, sample_weight), of
+                which y is ignored.
+            y: must be None; a VAE has no targets.
+            sample_weight: numbers [N], at least 0, that weigh `loss` and nothing else.
+            validation_data: as x, or (x, None, sample_weight).
+            callbacks: Keras callbacks.
+            **kwargs: as for `keras.Model.fit`, among them epochs, batch_size, validation_split.
+
+        Raises:
+            DataError: if data lies outside the support, has a wrong shape or is not finite.
+            NonFiniteError: if a term of the loss or a weight becomes NaN or infinite.
+        """
+        if y is not None:
+            raise ValueError(
+                "fit was given targets y, and a VAE models p(x) alone: call fit(x). To condition "
+                'on y build it with condition_shape= and call fit({"x": x, "condition": y}).'
+            )
+        if kwargs.pop("class_weight", None) is not None:
+            raise ValueError(
+                "fit was given class_weight, and a VAE has no classes: use sample_weight."
+            )
+        contract = self._contract
+        if isinstance(x, (tf.data.Dataset, Iterator)):
+            kwargs.setdefault("shuffle", False)
+        if validation_data is not None:
+            val_x, val_y, val_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
+            if val_y is not None and val_weight is None:
+                raise ValueError(
+                    "validation_data was given targets, and a VAE has none: pass validation_data=x "
+                    "or (x, None, sample_weight)."
+                )
+            val_x, targets, val_weight = contract.weighted(val_x, val_weight)
+            kwargs["validation_data"] = (
+                val_x if val_weight is None else (val_x, targets, val_weight)
+            )
+        x, targets, sample_weight = contract.weighted(x, sample_weight)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = callbacks.callbacks
+        callbacks = keras.tree.flatten(callbacks or [])
+        guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
+        with contract.data_errors():
+            return super().fit(
+                x, targets, sample_weight=sample_weight, callbacks=[guard, *callbacks], **kwargs
+            )
+
+    def evaluate(
+        self, x: Any = None, y: Any = None, *, sample_weight: Any = None, **kwargs: Any
+    ) -> Any:
+        """Mean loss, elbo, distortion and rate over a data set, one posterior draw per example."""
+        contract = self._contract
+        if not kwargs.get("_use_cached_eval_dataset"):
+            if y is not None:
+                raise ValueError(
+                    "evaluate was given targets y, and a VAE has none: call evaluate(x)."
+                )
+            x, y, sample_weight = contract.weighted(x, sample_weight)
+        with contract.data_errors():
+            return super().evaluate(x, y, sample_weight=sample_weight, **kwargs)
+
+    def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
+        """Decoder means at the posterior means, batch by batch, [N, *D]; see `reconstruct`."""
+        return super().predict(self._contract.readable(x), **kwargs)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step of the optimizer on one batch."""
+        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            loss, terms = self._loss(x, sample_weight, training=True)
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            total = self.optimizer.scale_loss(tf.reduce_mean(loss) / replicas)
+        weights = self.trainable_weights
+        gradients = tape.gradient(total, weights)
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        return self._record(loss, terms)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """The same bound on one batch without training: z is drawn, never set to its mean."""
+        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        return self._record(*self._loss(x, sample_weight, training=False))
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Means over examples, whatever the batches: loss, elbo, distortion, rate."""
+        return [self.loss_metric, self.elbo_metric, self.distortion_metric, self.rate_metric]
+
+    def laws(self, x: Any, training: bool = False) -> Laws:
+        """The three laws that meet at a batch.
+
+        Args:
+            x: tensors [B, *D], or {"x": ..., "condition": ...}; neither checked nor converted.
+            training: whether the networks are in training mode.
+        """
+        values, condition = self._contract.split(self._cast(x))
+        prior = self.prior.distribution()
+        parameters = self.posterior.parameters(
+            values if condition is None else [values, condition], training
+        )
+        constant = {name: tf.stop_gradient(value) for name, value in parameters.items()}
+
+        def likelihood(z: tf.Tensor) -> tfd.Distribution:
+            law = self._likelihood(z, condition, training)
+            if training:
+                self.likelihood.observe(values, law)
+            return law
+
+        return Laws(
+            x=values,
+            prior=prior,
+            posterior=self.posterior.law(**parameters),
+            frozen_posterior=self.posterior.law(**constant),
+            likelihood=likelihood,
+        )
+
+    def _loss(
+        self, x: Any, sample_weight: tf.Tensor | None, training: bool
+    ) -> tuple[tf.Tensor, Terms]:
+        """Loss of each example, [B], weighted and with the networks' penalties, and its terms."""
+        seed = random.stateless_seed(self._draws.next())
+        terms = self.objective.terms(self.laws(x, training), seed)
+        loss = terms.loss
+        if sample_weight is not None:
+            loss *= tf.cast(_per_example(sample_weight), loss.dtype)
+        for penalty in self.losses:
+            loss += tf.cast(tf.reduce_sum(penalty), loss.dtype)
+        return loss, terms
+
+    def _record(self, loss: tf.Tensor, terms: Terms) -> dict[str, tf.Tensor]:
+        self.loss_metric.update_state(loss)
+        self.elbo_metric.update_state(-(terms.distortion + terms.rate))
+        self.distortion_metric.update_state(terms.distortion)
+        self.rate_metric.update_state(terms.rate)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _posterior(self, x: Any, training: bool = False) -> tfd.Distribution:
+        values, condition = self._contract.split(x)
+        return self.posterior.distribution(
+            values if condition is None else [values, condition], training
+        )
+
+    def _likelihood(
+        self, z: tf.Tensor, condition: tf.Tensor | None, training: bool = False
+    ) -> tfd.Distribution:
+        if condition is None:
+            return self.likelihood.distribution(z, training)
+        leading = tf.shape(z)[:-1]
+        shape = tf.concat([leading, tf.constant(self.condition_shape, tf.int32)], 0)
+        return self.likelihood.distribution([z, _spread(condition, shape, z)], training)
+
+    def _row_seeds(self, n: int, seed: int | None) -> tf.Tensor:
+        if not is_integer(n) or n < 1:
+            raise ValueError(f"Expected a number of draws of at least 1; got n={n!r}.")
+        if seed is None:
+            return random.row_seeds(random.stateless_seed(self._draws.next()), int(n))
+        return random.row_seeds(seed, int(n))
+
+    def _parameters_at(self, seeds: tf.Tensor, condition: Any) -> dict[str, tf.Tensor]:
+        condition = self._condition(condition)
+        if condition is not None and self.condition_shape is not None:
+            if condition.shape[0] not in (1, len(seeds)):
+                raise ValueError(
+                    f"Expected one condition, or one for each of the {len(seeds)} draws; got "
+                    f"{condition.shape[0]}."
+                )
+            condition = tf.broadcast_to(condition, [len(seeds), *self.condition_shape])
+        z = self.prior.components().draw(seeds)
+        inputs = z if condition is None else [z, tf.cast(condition, z.dtype)]
+        return {**self.likelihood.parameters(inputs), **self.likelihood.constants()}
+
+    def _condition(self, condition: Any) -> tf.Tensor | None:
+        """The condition as [n, *C], or [1, *C] if it came without the batch axis."""
+        if self.condition_shape is None:
+            if condition is not None:
+                raise ValueError("This model is unconditional; leave condition out.")
+            return None
+        wanted = f"This model needs a condition of shape {_batch_of(self.condition_shape)}"
+        if condition is None:
+            raise ValueError(f"{wanted}.")
+        condition = self._cast(condition)
+        if condition.shape == self.condition_shape:
+            condition = condition[tf.newaxis]
+        if not condition.shape[1:].is_compatible_with(self.condition_shape):
+            raise ValueError(f"{wanted}; got {condition.shape.as_list()}.")
+        return condition
+
+    def _tensors(self, x: Any, *, in_support: bool) -> Any:
+        if not keras.tree.flatten(x) or not tf.is_symbolic_tensor(keras.tree.flatten(x)[0]):
+            x = self._contract.arrays(x, in_support=in_support)
+        return self._cast(x)
+
+    def _cast(self, x: Any) -> Any:
+        return keras.tree.map_structure(
+            lambda part: tf.cast(tf.convert_to_tensor(part), self.likelihood.law_dtype), x
+        )
+
+    def _seed(self, seed: int | None) -> tf.Tensor:
+        if seed is None:
+            return random.stateless_seed(self._draws.next())
+        if not is_integer(seed) or not -(2**31) <= seed < 2**31:
+            raise ValueError(f"Expected a seed that fits in 32 bits, or None; got seed={seed!r}.")
+        return tf.constant([seed, 0], tf.int32)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the states of the random generators, which Keras leaves out."""
+        for index, variable in enumerate(self._seed_states()):
+            store[str(index)] = variable.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads the states of the random generators."""
+        for index, variable in enumerate(self._seed_states()):
+            if str(index) in store:
+                variable.assign(store[str(index)])
+
+    def _seed_states(self) -> list[keras.Variable]:
+        return [v for v in self.variables if v.path.endswith("seed_generator_state")]
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {
+            **super().get_config(),
+            "prior": serialize(self.prior),
+            "likelihood": serialize(self.likelihood),
+            "posterior": serialize(self.posterior),
+            "condition_shape": None if self.condition_shape is None else list(self.condition_shape),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "VAE":
+        """The model with new weights."""
+        laws = {key: deserialize(config[key]) for key in ("prior", "likelihood", "posterior")}
+        return cls(**{**config, **laws})
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """What `compile` was called with; empty if it was not."""
+        if not self.compiled:
+            return {}
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "objective": keras.saving.serialize_keras_object(self.objective),
+            **self._compile_arguments,
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as `get_compile_config` says and creates the optimizer's variables."""
+        objects = {key: deserialize(config[key]) for key in ("optimizer", "objective")}
+        self.compile(**{**config, **objects})
+        self.optimizer.build(self.trainable_variables)
+
+
+def _per_example(sample_weight: tf.Tensor) -> tf.Tensor:
+    """Weights as [B], from [B] or [B, 1]: any other shape would broadcast silently."""
+    if sample_weight.shape.rank == 2 and sample_weight.shape[1] == 1:
+        return sample_weight[:, 0]
+    if sample_weight.shape.rank != 1:
+        raise ValueError(
+            f"sample_weight must have one number per example, shape [n]; got {sample_weight.shape}."
+        )
+    return sample_weight
+
+
+def _batch_of(shape: Sequence[int]) -> str:
+    return f"[n, {', '.join(map(str, shape))}]"
+
+
+def _reason(error: Exception) -> str:
+    """What Keras says, without colours and without the arguments of the call."""
+    text = re.sub("\x1b\\[[0-9;]*m", "", str(error)).split("\n\nArguments received")[0]
+    return " ".join(text.split())
+
+
+def _spread(condition: tf.Tensor, shape: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    return tf.broadcast_to(tf.cast(condition, like.dtype), shape)

@@ -1,0 +1,157 @@
+"""Networks: encoders and decoders, tensor to tensor, in plain Keras.
+
+Each is a Functional model whose first input is x or z and whose second, if any, is the condition.
+"""
+
+import math
+from collections.abc import Sequence
+
+import keras
+
+__all__ = ["conv_decoder", "conv_encoder", "mlp"]
+
+
+def mlp(
+    input_shape: Sequence[int],
+    hidden: Sequence[int] = (200, 200),
+    *,
+    activation: str = "tanh",
+    condition_shape: Sequence[int] | None = None,
+    offset: float = 0.0,
+    scale: float = 1.0,
+    name: str | None = None,
+) -> keras.Model:
+    """Dense layers on the flattened input, features [B, hidden[-1]].
+
+    Args:
+        input_shape: shape of one x or z.
+        hidden: width of each layer.
+        activation: of each layer.
+        condition_shape: shape of one condition, joined to the input.
+        offset, scale: the input is first mapped to (x - offset) * scale.
+        name: of the model.
+
+    Raises:
+        ValueError: if there is no layer.
+    """
+    if not hidden:
+        raise ValueError("Expected at least one hidden layer; got none. (network=None is linear.)")
+    inputs, features = _flat_inputs(input_shape, condition_shape, offset, scale)
+    for width in hidden:
+        features = keras.layers.Dense(width, activation=activation)(features)
+    return keras.Model(inputs, features, name=name)
+
+
+def conv_encoder(
+    input_shape: Sequence[int],
+    filters: Sequence[int] = (32, 64),
+    *,
+    width: int = 256,
+    activation: str = "relu",
+    condition_shape: Sequence[int] | None = None,
+    offset: float = 0.0,
+    scale: float = 1.0,
+    name: str | None = None,
+) -> keras.Model:
+    """Strided 3x3 convolutions, each halving the image, then one Dense layer: features [B, width].
+
+    Args:
+        input_shape: shape of one image, (height, width, channels).
+        filters: filters of each convolution.
+        width: of the Dense layer.
+        activation: of each layer.
+        condition_shape: shape of one condition, joined before the Dense layer.
+        offset, scale: the input is first mapped to (x - offset) * scale.
+        name: of the model.
+
+    Raises:
+        ValueError: if the input is not an image, or there is no convolution.
+    """
+    _check_image(input_shape, filters)
+    x = keras.Input(input_shape, name="x")
+    features = _rescaled(x, offset, scale)
+    for count in filters:
+        features = keras.layers.Conv2D(count, 3, 2, "same", activation=activation)(features)
+    features = keras.layers.Flatten()(features)
+    inputs, features = _with_condition(x, features, condition_shape)
+    features = keras.layers.Dense(width, activation=activation)(features)
+    return keras.Model(inputs, features, name=name)
+
+
+def conv_decoder(
+    latent_size: int,
+    output_shape: Sequence[int],
+    filters: Sequence[int] = (64, 32),
+    *,
+    width: int = 256,
+    activation: str = "relu",
+    condition_shape: Sequence[int] | None = None,
+    name: str | None = None,
+) -> keras.Model:
+    """Dense layers, then 3x3 transposed convolutions, each doubling the image.
+
+    Features are images [B, height, width, filters[-1]]; use a Conv2D as the likelihood's `head`.
+
+    Args:
+        latent_size: number of latents.
+        output_shape: shape of one image, (height, width, channels).
+        filters: filters of each transposed convolution.
+        width: of the first Dense layer.
+        activation: of each layer.
+        condition_shape: shape of one condition, joined to z.
+        name: of the model.
+
+    Raises:
+        ValueError: if the output is not an image, or there is no convolution.
+    """
+    _check_image(output_shape, filters)
+    z = keras.Input((latent_size,), name="z")
+    inputs, features = _with_condition(z, z, condition_shape)
+    rows, columns = (math.ceil(size / 2 ** len(filters)) for size in output_shape[:2])
+    features = keras.layers.Dense(width, activation=activation)(features)
+    features = keras.layers.Dense(rows * columns * filters[0], activation=activation)(features)
+    features = keras.layers.Reshape((rows, columns, filters[0]))(features)
+    for count in filters:
+        features = keras.layers.Conv2DTranspose(count, 3, 2, "same", activation=activation)(
+            features
+        )
+    excess = (features.shape[1] - output_shape[0], features.shape[2] - output_shape[1])
+    if any(excess):
+        features = keras.layers.Cropping2D(((0, excess[0]), (0, excess[1])))(features)
+    return keras.Model(inputs, features, name=name)
+
+
+def _flat_inputs(
+    input_shape: Sequence[int], condition_shape: Sequence[int] | None, offset: float, scale: float
+) -> tuple[list[keras.KerasTensor] | keras.KerasTensor, keras.KerasTensor]:
+    x = keras.Input(tuple(input_shape), name="x")
+    features = _rescaled(x, offset, scale)
+    if len(input_shape) > 1:
+        features = keras.layers.Flatten()(features)
+    return _with_condition(x, features, condition_shape)
+
+
+def _with_condition(
+    x: keras.KerasTensor, features: keras.KerasTensor, condition_shape: Sequence[int] | None
+) -> tuple[list[keras.KerasTensor] | keras.KerasTensor, keras.KerasTensor]:
+    if condition_shape is None:
+        return x, features
+    condition = keras.Input(tuple(condition_shape), name="condition")
+    flat = condition if len(condition_shape) == 1 else keras.layers.Flatten()(condition)
+    return [x, condition], keras.layers.Concatenate()([features, flat])
+
+
+def _rescaled(x: keras.KerasTensor, offset: float, scale: float) -> keras.KerasTensor:
+    if offset == 0.0 and scale == 1.0:
+        return x
+    return keras.layers.Rescaling(scale, offset=-offset * scale)(x)
+
+
+def _check_image(shape: Sequence[int], filters: Sequence[int]) -> None:
+    if not filters:
+        raise ValueError("Expected at least one convolution; got no filters.")
+    if len(shape) != 3:
+        raise ValueError(
+            f"Expected images of shape (height, width, channels); got {tuple(shape)}. "
+            "For other data use mlp."
+        )

@@ -1,0 +1,158 @@
+"""Supports of likelihoods: where data may lie, and what to say to data that lies elsewhere."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vae.data import DataError
+
+__all__ = ["DataError", "Support", "binary", "integers", "one_hot", "reals", "unit_interval"]
+
+_CHECK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Support:
+    """A set of arrays, with the sentence for what lies outside it.
+
+    Attributes:
+        description: the set in words, as in "binary data {0, 1}".
+        remedy: what to do with data outside it.
+        contains: map of a float batch [B, ...] to booleans of any shape, all true inside.
+        low, high: bounds of each number; None where there is none.
+        integer_dtype: whether an integer dtype is acceptable.
+    """
+
+    description: str
+    remedy: str
+    contains: Callable[[tf.Tensor], tf.Tensor]
+    low: float | None = None
+    high: float | None = None
+    integer_dtype: bool = True
+
+    def sentence(self, owner: str, found: str) -> str:
+        """The refusal: what `owner` expects, what came, what to do."""
+        return f"{owner} models {self.description}; got {found}. {self.remedy}"
+
+    def check(self, x: np.ndarray, owner: str) -> None:
+        """Refuses an array that is not finite or lies outside the support.
+
+        Args:
+            x: data [N, ...]; memory-mapped arrays are read in slices.
+            owner: name of the likelihood, for the message.
+
+        Raises:
+            DataError: if any number is NaN or infinite, the dtype is wrong or x lies outside.
+        """
+        if x.dtype.kind not in "buif":
+            raise DataError(self.sentence(owner, f"dtype {x.dtype}"))
+        if x.dtype.kind in "bui" and not self.integer_dtype:
+            found = f"integers from {x.min()} to {x.max()} of dtype {x.dtype}"
+            raise DataError(self.sentence(owner, "booleans" if x.dtype.kind == "b" else found))
+        rows = max(1, _CHECK_BYTES // max(1, x[:1].size * 4))
+        for start in range(0, len(x), rows):
+            self._check_slice(x[start : start + rows], start, owner)
+
+    def _check_slice(self, x: np.ndarray, start: int, owner: str) -> None:
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+            value = x[bad][0][~np.isfinite(x[bad][0])][0]
+            raise DataError(
+                f"{owner} was given {value} in example {start + int(bad.argmax())} "
+                f"({int(bad.sum())} such examples seen); remove or impute them first."
+            )
+        with tf.device("CPU"), np.errstate(over="ignore"):
+            inside = self.contains(tf.convert_to_tensor(x.astype(np.float32))).numpy()
+        if not inside.all():
+            where = np.argwhere(~inside)[0]
+            value = x[tuple(where[: x.ndim])]
+            found = f"{value}" if np.ndim(value) == 0 else f"{np.array2string(value, threshold=6)}"
+            raise DataError(self.sentence(owner, f"{found} in example {start + int(where[0])}"))
+
+    def assertions(self, x: tf.Tensor, owner: str) -> dict[str, tf.Tensor]:
+        """The same checks of a batch inside a graph: booleans, by the sentence to say if false."""
+        x = tf.cast(x, tf.float32)
+        not_finite = f"{owner} was given NaN or infinity by the dataset; remove or impute it first."
+        outside = self.sentence(owner, "values outside it in the dataset")
+        return {
+            not_finite: tf.reduce_all(tf.math.is_finite(x)),
+            outside: tf.reduce_all(self.contains(x)),
+        }
+
+
+def _is_integral(x: tf.Tensor) -> tf.Tensor:
+    return tf.equal(x, tf.round(x))
+
+
+def binary() -> Support:
+    """The set {0, 1}."""
+    return Support(
+        description="binary data {0, 1}",
+        remedy=(
+            "Binarise it (keras_vae.data.binarize draws from grey levels in [0, 1], or threshold) "
+            "or choose ContinuousBernoulli for grey levels in [0, 1]."
+        ),
+        contains=lambda x: (x == 0.0) | (x == 1.0),
+        low=0.0,
+        high=1.0,
+    )
+
+
+def unit_interval() -> Support:
+    """The set [0, 1]."""
+    return Support(
+        description="numbers in [0, 1]",
+        remedy="Rescale it: divide by the largest possible value (255 for 8-bit images).",
+        contains=lambda x: (x >= 0.0) & (x <= 1.0),
+        low=0.0,
+        high=1.0,
+    )
+
+
+def reals() -> Support:
+    """The real numbers, in a floating dtype: a density does not compare integers."""
+    return Support(
+        description="real numbers by a density",
+        remedy=(
+            "For integer levels choose DiscretizedLogistic or Poisson, or rescale to floating "
+            "point (keras_vae.data.dequantize keeps the density a bound)."
+        ),
+        contains=tf.math.is_finite,
+        integer_dtype=False,
+    )
+
+
+def integers(high: int | None = None) -> Support:
+    """The integers 0 .. high, or all from 0 on."""
+    if high is None:
+        return Support(
+            description="counts 0, 1, 2, ...",
+            remedy="Give the raw counts, neither centred nor normalised.",
+            contains=lambda x: (x >= 0.0) & _is_integral(x),
+            low=0.0,
+        )
+    return Support(
+        description=f"integers from 0 to {high}",
+        remedy="Give the raw levels, not rescaled, and check the number of levels.",
+        contains=lambda x: (x >= 0.0) & (x <= float(high)) & _is_integral(x),
+        low=0.0,
+        high=float(high),
+    )
+
+
+def one_hot() -> Support:
+    """Vectors with a single 1, along the last axis."""
+
+    def contains(x: tf.Tensor) -> tf.Tensor:
+        binary_rows = tf.reduce_all((x == 0.0) | (x == 1.0), axis=-1)
+        return binary_rows & (tf.reduce_sum(x, axis=-1) == 1.0)
+
+    return Support(
+        description="one-hot vectors along the last axis",
+        remedy="Code the categories with keras.utils.to_categorical.",
+        contains=contains,
+        low=0.0,
+        high=1.0,
+    )

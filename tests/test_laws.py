@@ -1,0 +1,350 @@
+"""Laws of every public layer, prior, objective and schedule, over the registry of them all."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+from keras.src import testing
+
+import keras_vae
+from keras_vae import ELBO, IWAE, callbacks, random
+from keras_vae.laws import tfd
+from tests.models import mean_and_error
+from tests.registry import (
+    EVENT,
+    LATENTS,
+    LIKELIHOODS,
+    OBJECTIVES,
+    POSTERIORS,
+    PRIORS,
+    SCHEDULES,
+    WIDTH,
+    built,
+    every,
+    vae_of,
+)
+
+
+def public_classes(*kinds):
+    names = {**vars(keras_vae.api), **vars(callbacks)}.values()
+    classes = {value for value in names if inspect.isclass(value) and issubclass(value, kinds)}
+    return {cls for cls in classes if not inspect.isabstract(cls) and cls.__name__[0] != "_"}
+
+
+def test_registry_is_complete():
+    registered = {
+        type(make())
+        for registry in (LIKELIHOODS, POSTERIORS, PRIORS, OBJECTIVES, SCHEDULES)
+        for make in registry.values()
+    }
+    public = public_classes(
+        keras_vae.ConditionalDistribution,
+        keras_vae.Prior,
+        keras_vae.Objective,
+        callbacks.LinearSchedule.__base__,
+    )
+    assert registered == public
+    modes = {make().scale for make in LIKELIHOODS.values() if hasattr(make(), "scale")}
+    assert modes >= {1.0, 0.3, "learned", "per_feature", "decoder", "optimal"}
+
+
+def continuous_bernoulli(logits):
+    def logpdf(x):
+        # log of logits / tanh(logits / 2) is the normaliser that the cross entropy lacks.
+        return np.log(logits / np.tanh(logits / 2)) + x * logits - np.logaddexp(0.0, logits)
+
+    return logpdf
+
+
+def discretized_logistic(loc, scale):
+    law = scipy.stats.logistic(loc, scale)
+
+    def logpmf(x):
+        above, below = law.cdf(x + 0.5), law.cdf(x - 0.5)
+        return np.log(np.where(x > 3.5, 1.0, above) - np.where(x < 0.5, 0.0, below))
+
+    return logpmf
+
+
+INDEPENDENT = {
+    keras_vae.Bernoulli: lambda logits: scipy.stats.bernoulli(scipy.special.expit(logits)).logpmf,
+    keras_vae.ContinuousBernoulli: continuous_bernoulli,
+    keras_vae.Normal: lambda loc, scale: scipy.stats.norm(loc, scale).logpdf,
+    keras_vae.Laplace: lambda loc, scale: scipy.stats.laplace(loc, scale).logpdf,
+    keras_vae.DiscretizedLogistic: discretized_logistic,
+    keras_vae.Binomial: lambda logits: scipy.stats.binom(5, scipy.special.expit(logits)).logpmf,
+    keras_vae.Categorical: lambda logits: lambda x: x * scipy.special.log_softmax(logits, -1),
+    keras_vae.Poisson: lambda log_rate: scipy.stats.poisson(np.exp(log_rate)).logpmf,
+}
+
+
+def multivariate_normal(loc, scale=None, scale_tril=None):
+    if scale_tril is None:
+        scale_tril = [np.diag(row * np.ones_like(loc[0])) for row in scale]
+    return lambda z: np.array(
+        [
+            scipy.stats.multivariate_normal(centre, factor @ factor.T).logpdf(point)
+            for centre, factor, point in zip(loc, scale_tril, z, strict=True)
+        ]
+    )
+
+
+@every["conditional"]
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-12)])
+def test_log_prob_agrees_with_scipy(make, dtype, tolerance):
+    layer, c = built(make, dtype=dtype)
+    law = layer.distribution(c)
+    event = law.sample(seed=3).numpy()
+    assert event.dtype == dtype
+    parameters = {**layer.parameters(c), **layer.constants()}
+    numbers = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
+    if type(layer) in INDEPENDENT:
+        expected = INDEPENDENT[type(layer)](**numbers)(event.astype("float64")).sum(axis=(1, 2))
+    else:
+        expected = multivariate_normal(**numbers)(event.astype("float64"))
+    # Sums of 6 terms of size up to 10, each with the rounding error of the dtype.
+    np.testing.assert_allclose(law.log_prob(event), expected, atol=tolerance, rtol=tolerance)
+
+
+DISCRETE = {
+    keras_vae.Bernoulli: np.arange(2.0)[:, None],
+    keras_vae.DiscretizedLogistic: np.arange(5.0)[:, None],
+    keras_vae.Binomial: np.arange(6.0)[:, None],
+    keras_vae.Categorical: np.eye(3),
+    keras_vae.Poisson: np.arange(200.0)[:, None],
+}
+
+
+@every["conditional"]
+def test_law_is_normalised(make):
+    event = 3 if make is LIKELIHOODS["categorical"] else 1
+    layer, c = built(lambda **kwargs: make(event, **kwargs), dtype="float64")
+    for row in c[:2]:
+        law = layer.distribution(row[None])
+        if type(layer) in DISCRETE:
+            total, error = np.exp(law.log_prob(DISCRETE[type(layer)])).sum(), 1e-12
+        else:
+            middle = float(law.mean()[0, 0])
+            bounded = isinstance(layer, keras_vae.ContinuousBernoulli)
+            low, high = (0.0, 1.0) if bounded else (middle - 60.0, middle + 60.0)
+            points = np.linspace(low, high, 120_001)
+            total = np.trapezoid(np.exp(law.log_prob(points[:, None])), points)
+            error = 1e-5  # h^2 / 12 of the jump of the slope: h = 0.001, the scale of Laplace 0.1
+        assert total == pytest.approx(1.0, abs=error)
+
+
+@every["conditional"]
+def test_mean_and_seeded_draws_are_those_of_the_law(make):
+    layer, c = built(make)
+    c = np.repeat(c[:1], 20_000, axis=0)
+    parameters = {**layer.parameters(c[:1]), **layer.constants()}
+    law = layer.law(**parameters)
+    draws = layer.draw(random.row_seeds(0, len(c)), **layer.parameters(c), **layer.constants())
+    assert draws.shape == (len(c), *layer.event_shape)
+    samples = law.sample(len(c), seed=0)[:, 0]
+    for numbers in (samples, draws):
+        mean, error = mean_and_error(numbers)
+        assert np.all(np.abs(mean - law.mean()[0]) <= 5 * error + 1e-6)  # 1 in 10^6; a constant
+    (a, b), (c_error, d_error) = zip(
+        *(mean_and_error(law.log_prob(numbers)) for numbers in (samples, draws)), strict=True
+    )
+    assert abs(a - b) <= 5 * np.hypot(c_error, d_error) + 1e-6
+
+
+@every["likelihood"]
+def test_extreme_parameters_leave_log_prob_and_gradient_finite(make):
+    single, double = make(), make(dtype="float64")
+    specs, top = single.parameter_specs(), 80.0 if "poisson" in single.name else 1e4
+    shape = (*EVENT[:-1], sum(spec.size for spec in specs.values()))
+    events = [single.support.low or 0.0, 0.5 if single.support.high == 1.0 else 1.0, 4.0]
+    events = [np.full(EVENT, min(event, single.support.high or np.inf)) for event in events]
+    for event in [np.eye(3)[:2]] if "categorical" in single.name else events:
+        for raw in (-top, -80.0, -1.0, -1e-8, 0.0, 1e-3, 1.0, 80.0, top):
+            found = []
+            for layer in (single, double):
+                numbers = tf.fill(shape, tf.constant(raw, layer.law_dtype))
+                numbers *= tf.cast(tf.linspace(0.5, 1.0, shape[-1]), layer.law_dtype)
+                with tf.GradientTape() as tape:
+                    tape.watch(numbers)
+                    parts = tf.split(numbers, [spec.size for spec in specs.values()], axis=-1)
+                    parameters = {
+                        name: spec.transform(part)
+                        for (name, spec), part in zip(specs.items(), parts, strict=True)
+                    }
+                    law = layer.law(**parameters, **layer.constants())
+                    log_prob = law.log_prob(event.astype(layer.law_dtype))
+                found.append([*np.ravel(tape.gradient(log_prob, numbers)), float(log_prob)])
+            assert np.all(np.isfinite(found[0])), (raw, event)
+            scale = max(1.0, np.abs(found[1]).max())
+            np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-5 * scale)  # float32 and double
+
+
+@every["conditional"]
+def test_leading_axes_fold_into_the_batch(make):
+    layer, _ = built(make)
+    c = np.random.default_rng(4).normal(size=(3, 6, WIDTH)).astype("float32")
+    folded, looped = layer.parameters(c), [layer.parameters(part) for part in c]
+    for name, value in folded.items():
+        expected = np.stack([part[name] for part in looped])
+        np.testing.assert_allclose(value, expected, atol=1e-6)  # matmul of another height
+    law = layer.distribution(c)
+    assert (law.batch_shape, law.event_shape) == ((3, 6), layer.event_shape)
+    assert layer.distribution(c[0]).batch_shape == (6,)
+
+
+@every["conditional"]
+def test_config_makes_the_same_layer(make):
+    for head in (None, keras.layers.Dense(make()._total_size, use_bias=False)):
+        layer = make(network=keras.layers.Dense(5), head=head, name="law")
+        config = json.loads(json.dumps(layer.get_config()))
+        again = type(layer).from_config(config)
+        assert again.get_config() == layer.get_config()
+        assert (again.event_shape, again.name) == (layer.event_shape, "law")
+
+
+@every["conditional"]
+def test_layer_lives_in_functional_models_and_files(make, tmp_path):
+    layer, c = built(make)
+    inputs = keras.Input((WIDTH,))
+    outputs = layer(inputs)
+    assert outputs.shape == (None, *layer.event_shape)
+    model = keras.Sequential([keras.Model(inputs, outputs)])
+    before = model.predict(c, verbose=0)
+    assert before.shape == (6, *layer.event_shape)
+    np.testing.assert_allclose(before, layer.distribution(c).mean(), atol=1e-6)  # graph and eager
+    assert np.any(layer(c, training=True) != layer(c, training=True))
+    model.save(tmp_path / "m.keras")
+    after = keras.saving.load_model(tmp_path / "m.keras").predict(c, verbose=0)
+    np.testing.assert_array_equal(after, before)
+
+
+# Keras' own test feeds `fit` a generator, of which Keras warns that it will not be shuffled.
+@pytest.mark.filterwarnings("ignore:.shuffle=True. was passed:UserWarning")
+@every["conditional"]
+def test_keras_accepts_the_layer(make):
+    layer = make()
+    arguments = inspect.signature(type(layer)).parameters
+    config = {name: value for name, value in layer.get_config().items() if name in arguments}
+    testing.TestCase().run_layer_test(
+        type(layer),
+        init_kwargs={**config, "network": keras.layers.Dense(4)},
+        input_shape=(5, WIDTH),
+        expected_output_shape=(5, *layer.event_shape),
+        expected_num_trainable_weights=4 + len(layer.trainable_weights),
+        expected_num_non_trainable_weights=len(layer.non_trainable_weights),
+        expected_num_seed_generators=1,
+        expected_num_losses=0,
+        supports_masking=False,
+        assert_built_after_instantiation=False,
+        # Draws of a discrete law have no gradient; the laws below train them by log_prob.
+        run_training_check=type(layer) in (keras_vae.Normal, keras_vae.Laplace),
+    )
+
+
+@every["posterior"]
+def test_transport_carries_noise_with_its_volume(make):
+    layer, c = built(make, dtype="float64")
+    parameters, noise = layer.parameters(c), np.random.default_rng(0).normal(size=(6, LATENTS))
+    z = layer.transport(noise, **parameters)
+    expected = scipy.stats.norm.logpdf(noise).sum(-1) - layer.log_volume(**parameters)
+    np.testing.assert_allclose(layer.law(**parameters).log_prob(z), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS.values(), ids=POSTERIORS)
+@every["prior"]
+def test_prior_is_the_mixture_it_says(make, posterior):
+    prior = vae_of(prior=make, posterior=posterior, dtype="float64")[0].prior
+    law, (logits, loc, scale) = prior.distribution(), prior.components()
+    assert (law.batch_shape, law.event_shape) == ((), (LATENTS,))
+    z = law.sample(50, seed=0)
+    factors = tf.linalg.diag(scale) if len(scale.shape) == 2 else scale
+    mixture = tfd.MixtureSameFamily(
+        tfd.Categorical(logits=logits), tfd.MultivariateNormalTriL(loc, factors)
+    )
+    np.testing.assert_allclose(law.log_prob(z), mixture.log_prob(z), atol=1e-12)
+    np.testing.assert_array_equal(prior(z), law.log_prob(z))
+    assert prior.compute_output_shape((None, LATENTS)) == (None,)
+
+    draws = prior.components().draw(random.row_seeds(0, 20_000))
+    mean, error = mean_and_error(draws)
+    assert np.all(np.abs(mean - law.mean()) <= 5 * error)  # 1 in 10^6
+    (a, b), (e, f) = zip(
+        *(mean_and_error(law.log_prob(x)) for x in (draws, law.sample(20_000, seed=1))),
+        strict=True,
+    )
+    assert abs(a - b) <= 5 * np.hypot(e, f)
+
+    again = type(prior).from_config(json.loads(json.dumps(prior.get_config())))
+    assert again.get_config() == prior.get_config()
+
+
+@every["prior"]
+def test_prior_is_normalised(make):
+    one = make(1, dtype="float64")
+    keras_vae.VAE(
+        prior=one,
+        likelihood=keras_vae.Normal(2, dtype="float64"),
+        posterior=keras_vae.DiagonalNormal(1, dtype="float64"),
+        dtype="float64",
+    )
+    points = np.linspace(-60.0, 60.0, 4001)
+    total = np.trapezoid(np.exp(one(points[:, None])), points)
+    assert total == pytest.approx(1.0, abs=1e-10)  # the rule is spectral for normal bumps
+
+
+@every["objective"]
+def test_objective_reports_the_bound_whatever_it_optimises(make):
+    vae, x = vae_of()
+    objective, laws, seed = make(), vae.laws(x), tf.constant([3, 0])
+    terms = objective.terms(laws, seed)
+    assert {tuple(part.shape) for part in terms} == {(16,)}
+    plain = ELBO(kl="monte_carlo", num_samples=objective.num_samples).terms(laws, seed)
+    np.testing.assert_allclose(terms.distortion, plain.distortion, rtol=1e-6)  # float32
+    if objective.get_config().get("kl") == "monte_carlo" or objective.gradient != "pathwise":
+        np.testing.assert_allclose(terms.rate, plain.rate, rtol=1e-5)  # a difference of two logs
+    else:
+        assert np.all(terms.rate > 0.0) or isinstance(objective, IWAE)
+
+    config = json.loads(json.dumps(objective.get_config()))
+    again = type(objective).from_config(config)
+    assert again.get_config() == objective.get_config()
+    np.testing.assert_array_equal(again.terms(laws, seed).loss, terms.loss)
+    with pytest.raises(ValueError, match="gradient"):
+        type(objective).from_config({**config, "gradient": "guess"})
+
+
+def test_estimators_change_gradients_and_never_values():
+    vae, x = vae_of()
+    laws, seed = vae.laws(x), tf.constant([3, 0])
+    for a, b in (
+        (ELBO(kl="monte_carlo"), ELBO(gradient="sticking_the_landing")),
+        (IWAE(4), IWAE(4, gradient="doubly_reparameterized")),
+    ):
+        np.testing.assert_array_equal(a.terms(laws, seed).loss, b.terms(laws, seed).loss)
+
+
+@every["schedule"]
+def test_schedule_goes_from_start_to_stop_and_stays(make):
+    schedule = make()
+    values = np.array([schedule.value_at(epoch) for epoch in np.linspace(0.0, 20.0, 2001)])
+    low, high = sorted((schedule.start, schedule.stop))
+    assert values[0] == schedule.start
+    assert np.all((values >= low) & (values <= high))
+    assert schedule.value_at(schedule.epochs_needed) == pytest.approx(schedule.stop, rel=1e-12)
+    assert schedule.value_at(20.0) == schedule.value_at(1e6) == schedule.stop
+
+
+def test_a_head_of_ones_own_keeps_the_pixels():
+    decoder = keras.Sequential([keras.layers.Dense(12), keras.layers.Reshape((2, 3, 2))])
+    layer = keras_vae.Normal((2, 3, 1), decoder, scale="decoder", head=keras.layers.Conv2D(2, 1))
+    z = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
+    law = layer.distribution(z)
+    raw = layer.head(decoder(z))
+    np.testing.assert_allclose(law.mean()[..., 0], raw[..., 0], atol=1e-6)  # float32
+    expected = keras_vae.distributions.positive(raw[..., 1])
+    np.testing.assert_allclose(law.stddev()[..., 0], expected, rtol=1e-6)
