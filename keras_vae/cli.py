@@ -1,0 +1,330 @@
+"""Command line: `python -m keras_vae` or `keras-vae`.
+
+TensorFlow is imported inside the commands, so that help and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from keras_vae.runs import RunConfig
+
+__all__ = ["Group", "load_tensorflow", "main"]
+
+_LIKELIHOODS = (
+    "bernoulli",
+    "continuous_bernoulli",
+    "normal",
+    "laplace",
+    "discretized_logistic",
+    "binomial",
+    "categorical",
+    "poisson",
+)
+
+
+class Group(click.Group):
+    """A group of commands that ends in one sentence instead of a traceback, unless `--debug`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")
+        )
+
+    def invoke(self, context: click.Context) -> Any:
+        """Runs the command."""
+        debug = context.params.pop("debug", False)
+        try:
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename:
+        sentence = f"{error.filename}: {error.strerror}."
+    elif not isinstance(error, (ValueError, FloatingPointError)):
+        sentence = f"{type(error).__name__}: {sentence} (Run with --debug for the traceback.)"
+    raise click.ClickException(sentence)
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow without the lines its libraries write at start, unless it fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with _quiet_standard_error():
+        import keras
+        import tensorflow as tf
+
+        keras.utils.disable_interactive_logging()
+        tf.constant(0)
+
+
+@contextlib.contextmanager
+def _quiet_standard_error() -> Iterator[None]:
+    sys.stderr.flush()
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="keras-vae", message="%(version)s")
+def main() -> None:
+    """Train variational autoencoders, measure them and draw from them.
+
+    All bounds are in nats per example. A run is a directory with model.keras, history.csv,
+    config.toml and evaluation.json.
+    """
+
+
+@main.command("train")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file with settings (a recipe)."
+)
+@click.option("--data", help="digits, or .npz, .npy, .csv, .parquet, IDX file, or a directory.")
+@click.option("--test-data", help="Test set; by default a part of the data, or t10k beside train.")
+@click.option("--likelihood", type=click.Choice(_LIKELIHOODS), help="p(x|z).  [default: bernoulli]")
+@click.option(
+    "--scale",
+    help="normal, laplace, discretized_logistic: a number, learned, "
+    "per_feature, decoder or optimal.",
+)
+@click.option("--levels", type=int, help="discretized_logistic: number of levels.")
+@click.option("--total-count", type=int, help="binomial: number of trials.")
+@click.option("--network", type=click.Choice(["mlp", "conv"]), help="[default: mlp]")
+@click.option("--hidden", help="Widths or filters, as in 200,200.")
+@click.option("--activation", help="Of hidden layers.  [default: tanh]")
+@click.option("--latent", type=int, help="Number of latents.  [default: 16]")
+@click.option("--posterior", type=click.Choice(["diagonal", "isotropic", "full"]))
+@click.option("--prior", type=click.Choice(["standard_normal", "normal_mixture", "vamp"]))
+@click.option("--components", type=int, help="Components of a mixture or vamp prior.")
+@click.option("--objective", type=click.Choice(["elbo", "iwae"]))
+@click.option("--num-samples", type=int, help="Draws per example.  [default: 1]")
+@click.option("--gradient", help="pathwise, sticking_the_landing, doubly_reparameterized.")
+@click.option("--kl", type=click.Choice(["analytic", "monte_carlo"]))
+@click.option("--beta", type=float, help="Weight of the rate.  [default: 1]")
+@click.option("--free-bits", type=float, help="Nats per latent that are free.")
+@click.option("--warmup-epochs", type=float, help="Epochs in which beta rises from 0.")
+@click.option("--epochs", type=int, help="[default: 20]")
+@click.option("--batch-size", type=int, help="[default: 100]")
+@click.option("--learning-rate", type=float, help="Of Adam.  [default: 0.001]")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="[default: 0]")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
+def train_command(config: Path | None, out: Path, resume: bool, **options: Any) -> None:
+    """Train a model into a run directory.
+
+    Killed at any moment, it continues with --resume from its last finished epoch, on the same
+    batches and draws as if it had not stopped.
+    """
+    load_tensorflow()
+    from keras_vae import commands
+
+    settings = _settings(config, options, resume_from=out if resume else None)
+    started = time.perf_counter()
+    run = commands.train_with_progress(settings, out, resume, click.echo)
+    last = run.history()[-1]
+    click.echo(
+        f"Trained {last['epoch']:.0f} epochs in {time.perf_counter() - started:.0f} s: held-out "
+        f"elbo {last['val_elbo']:.2f} nats. Next: keras-vae evaluate {out}"
+    )
+
+
+@main.command("evaluate")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--samples", default=1000, show_default=True, help="Importance samples per example.")
+@click.option(
+    "--limit",
+    default=1000,
+    show_default=True,
+    help="Test examples for importance sampling; 0 for all.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of all draws.")
+def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
+    """Measure bound and log-likelihood of a run on its test set, beside simple models."""
+    load_tensorflow()
+    from keras_vae import commands
+    from keras_vae.runs import Run
+
+    values = commands.evaluate(
+        Run(run),
+        num_samples=samples,
+        limit=limit,
+        seed=seed,
+        progress=sys.stdout.isatty(),
+        report=click.echo,
+    )
+    print_evaluation(values)
+
+
+@main.command("sample")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--n", "count", default=100, show_default=True, help="Number of draws.")
+@click.option("--seed", default=0, show_default=True, help="Same seed, same draws.")
+@click.option("--mean", is_flag=True, help="Decoder means at prior draws instead of draws of x.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help=".npy, .csv or .png.")
+def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> None:
+    """Draw from a run's model, p(x): z from the prior, x from the likelihood."""
+    load_tensorflow()
+    from keras_vae import commands
+    from keras_vae.runs import Run
+
+    commands.sample(Run(run), count=count, seed=seed, mean=mean, out=out, report=click.echo)
+
+
+@main.command("report")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="Of all draws.")
+def report_command(run: Path, seed: int) -> None:
+    """Write report.html into a run: curves, bounds, latents, draws; one file, no network."""
+    load_tensorflow()
+    from keras_vae import report
+    from keras_vae.runs import Run
+
+    click.echo(f"Wrote {report.write(Run(run), seed=seed, report=click.echo)}")
+
+
+@main.command("quickstart")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs/quickstart"),
+    show_default=True,
+    help="Run directory.",
+)
+@click.option(
+    "--artifacts",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts/quickstart"),
+    show_default=True,
+    help="Where the exported versions go.",
+)
+@click.option("--epochs", type=int, help="Fewer epochs, to try it out.")
+def quickstart_command(out: Path, artifacts: Path, epochs: int | None) -> None:
+    """Train, measure, export and verify a VAE of handwritten digits, in about a minute."""
+    load_tensorflow()
+    import dataclasses
+    import subprocess
+
+    from keras_vae import commands
+
+    settings = commands.quickstart_config()
+    if epochs is not None:
+        settings = dataclasses.replace(settings, epochs=epochs)
+    click.secho("1/4  Training on scikit-learn's digits, 8x8 images of 17 grey levels", bold=True)
+    run = commands.train_with_progress(settings, out, True, click.echo)
+    click.secho("2/4  Measuring on the test set", bold=True)
+    values = commands.evaluate(
+        run, num_samples=1000, limit=0, seed=0, progress=sys.stdout.isatty(), report=click.echo
+    )
+    print_evaluation(values)
+    click.secho("3/4  Drawing pictures", bold=True)
+    for path in commands.draw_pictures(run, seed=0):
+        click.echo(f"  {path}")
+    click.secho("4/4  Exporting and verifying in another process", bold=True)
+    export = [sys.executable, "-m", "export", str(run.model_path), "--to", str(artifacts)]
+    if subprocess.run(export, check=False).returncode:
+        raise click.ClickException("The export failed; see above.")
+    click.echo(
+        f"\nLook at {out / 'samples.png'} first. Then train on your own data:\n"
+        "  .venv/bin/keras-vae train --data FILE --likelihood normal --out runs/mine\n"
+        "  .venv/bin/keras-vae evaluate runs/mine\n"
+        "  .venv/bin/python -m export runs/mine/model.keras --to artifacts/mine"
+    )
+
+
+def print_evaluation(values: dict[str, Any]) -> None:
+    """The evaluation as a table, best model first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{values['test_examples']} test examples, nats per example")
+    table.add_column("model")
+    table.add_column("log p(x)", justify="right")
+    table.add_column("standard error", justify="right")
+    rows = [
+        (f"VAE, {values['log_marginal']['method']} (lower bound)", values["log_marginal"]),
+        ("VAE, ELBO (lower bound)", values["elbo"]),
+        *values["baselines"].items(),
+    ]
+    for name, value in sorted(rows, key=lambda row: -row[1]["mean"]):
+        error = "-" if value["standard_error"] is None else f"{value['standard_error']:.2f}"
+        table.add_row(name, f"{value['mean']:.2f}", error)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"distortion {values['distortion']['mean']:.2f}, rate {values['rate']['mean']:.2f} nats; "
+        f"{values['active_units']} of {values['latent_size']} latents active; "
+        f"{values['bits_per_dim']:.3f} bits per dimension",
+        highlight=False,
+    )
+    if values["nats_to_raw_units"]:
+        console.print(
+            f"These are densities of the prepared data ({values['preparation']}); add "
+            f"{values['nats_to_raw_units']:.2f} nats for the units of the file.",
+            highlight=False,
+        )
+
+
+def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | None) -> RunConfig:
+    import dataclasses
+
+    from keras_vae import runs
+
+    given = {name: value for name, value in options.items() if value is not None}
+    likelihood_options: dict[str, Any] = {}
+    for name in ("scale", "levels", "total_count"):
+        if name in given:
+            likelihood_options[name] = given.pop(name)
+    if "scale" in likelihood_options:
+        with contextlib.suppress(ValueError):
+            likelihood_options["scale"] = float(likelihood_options["scale"])
+    if "hidden" in given:
+        try:
+            given["hidden"] = tuple(int(width) for width in given["hidden"].split(","))
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{given['hidden']!r} is not like 200,200.", param_hint="--hidden"
+            ) from error
+    if config is not None:
+        base = runs.read_config(config, needs_data="data" not in given)
+    elif resume_from is not None and (resume_from / "config.toml").is_file():
+        base = runs.read_config(resume_from / "config.toml")
+        changed = sorted(set(given) - {"epochs", "data", "test_data"})
+        if changed:
+            raise click.UsageError(
+                f"--resume continues the run as it was configured; leave out "
+                f"{', '.join('--' + name.replace('_', '-') for name in changed)}."
+            )
+    elif "data" in given:
+        base = runs.RunConfig(data=given["data"])
+    else:
+        raise click.UsageError("Say which data to train on: --data PATH, or --data digits.")
+    merged = {**base.likelihood_options, **likelihood_options}
+    return dataclasses.replace(base, **given, likelihood_options=merged)
+
+
+if __name__ == "__main__":
+    main()

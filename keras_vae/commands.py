@@ -1,0 +1,216 @@
+"""What the commands do, on top of the library: evaluate a run, draw from it, the quickstart."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_vae import baselines, evaluation, pictures, random
+from keras_vae.model import VAE
+from keras_vae.runs import Run, RunConfig, RunError, train, write_atomically
+from keras_vae.signatures import signatures
+
+__all__ = ["evaluate", "quickstart_config", "sample"]
+
+Report = Callable[[str], None]
+_CHUNK = 1000
+
+
+def evaluate(
+    run: Run, *, num_samples: int, limit: int, seed: int, progress: bool, report: Report
+) -> dict[str, Any]:
+    """Bound and log-likelihood of a run on its test set, written to `evaluation.json`.
+
+    Args:
+        run: the run.
+        num_samples: importance samples per example.
+        limit: number of test examples for the importance-sampled value; 0 for all.
+        seed: of all draws.
+        progress: whether to show progress bars.
+        report: called with sentences.
+
+    Returns:
+        What is written: means in nats per example with their standard errors.
+    """
+    vae = run.load()
+    train_raw, test_raw = run.raw()
+    x = run.preparation.array(test_raw, run.config.seed)
+    bound = vae.elbo(x, seed=seed)
+    subset = x[:limit] if limit else x
+    started = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        marginal = evaluation.log_marginal(
+            vae, subset, num_samples=num_samples, seed=seed, progress=progress
+        )
+    seconds = time.perf_counter() - started
+    report(f"Importance sampling took {seconds:.1f} s for {len(subset)} examples.")
+    for warning in caught:
+        report(f"Note: {warning.message}")
+    dimensions = math.prod(vae.event_shape)
+    simple = baselines.log_probs(
+        run.config.likelihood,
+        run.preparation.array(train_raw, run.config.seed),
+        x,
+        run.config.latent,
+        run.config.seed,
+    )
+    values: dict[str, Any] = {
+        "elbo": _summary(bound.elbo),
+        "log_marginal": {
+            **_summary(marginal.value),
+            "method": f"importance sampling, k = {num_samples}",
+            "side": marginal.side,
+            "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
+        },
+        "distortion": _summary(bound.distortion),
+        "rate": _summary(bound.rate),
+        "bits_per_dim": -float(np.mean(marginal.value)) / (dimensions * math.log(2.0)),
+        "active_units": evaluation.active_units(vae, x),
+        "latent_size": vae.latent_size,
+        "baselines": {name: _summary(value) for name, value in simple.items()},
+        "test_examples": len(x),
+        "units": "nats per example, natural logarithm",
+        "nats_to_raw_units": run.preparation.nats_offset * dimensions,
+        "preparation": run.preparation.sentence,
+        "seed": seed,
+    }
+    run.write_json("evaluation.json", values)
+    return values
+
+
+def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Report) -> None:
+    """Draws from a run's model into a .npy, .csv or .png file, in the units of the data file."""
+    if out.suffix not in (".npy", ".csv", ".png"):
+        raise RunError(f"Expected --out to end in .npy, .csv or .png; got {out.name}.")
+    vae = run.load()
+    if out.suffix == ".png" and len(vae.event_shape) != 3:
+        raise RunError(
+            f"The model's data has shape {vae.event_shape}, not that of an image; choose .npy or "
+            ".csv."
+        )
+    function = signatures(vae, run.preparation)["sample"].function
+    seeds = random.row_seeds(seed, count)
+    draws = np.concatenate(
+        [
+            function(seed=seeds[start : start + _CHUNK])["mean" if mean else "sample"]
+            for start in range(0, count, _CHUNK)
+        ]
+    )
+    with write_atomically(out) as temporary:
+        if out.suffix == ".npy":
+            np.save(temporary, draws)
+        elif out.suffix == ".csv":
+            np.savetxt(temporary, draws.reshape(count, -1), delimiter=",", fmt="%.9g")
+        else:
+            title = "decoder means at prior draws" if mean else "draws from the model"
+            pictures.image_grid({title: draws}, temporary)
+    report(f"Wrote {count} {'decoder means' if mean else 'samples'} to {out}.")
+
+
+def draw_pictures(run: Run, seed: int) -> list[Path]:
+    """Samples, reconstructions and learning curves of a run, as PNG files in its directory."""
+    vae: VAE = run.load()
+    _, test_raw = run.raw()
+    x = run.preparation.array(test_raw[:100], run.config.seed)
+    written = [run.path / "learning_curves.png"]
+    with write_atomically(written[0]) as temporary:
+        pictures.learning_curves(run.history(), temporary)
+    if len(vae.event_shape) == 3:
+        written += [run.path / "samples.png", run.path / "reconstructions.png"]
+        with write_atomically(written[1]) as temporary:
+            pictures.image_grid(
+                {
+                    "test data": x,
+                    "draws from the model": vae.sample(100, seed=seed).numpy(),
+                    "decoder means at the same z": vae.sample_mean(100, seed=seed).numpy(),
+                },
+                temporary,
+            )
+        with write_atomically(written[2]) as temporary:
+            pictures.reconstructions(x[:60], vae.reconstruct(x[:60]).numpy(), temporary)
+    return written
+
+
+def quickstart_config() -> RunConfig:
+    """The quickstart's training: grey digits in 17 levels, a discretised logistic likelihood."""
+    return RunConfig(
+        data="digits",
+        test_fraction=0.2,
+        likelihood="discretized_logistic",
+        hidden=(256, 128),
+        activation="relu",
+        latent=16,
+        epochs=60,
+        learning_rate=2e-3,
+    )
+
+
+def train_with_progress(config: RunConfig, out: Path, resume: bool, report: Report) -> Run:
+    """`runs.train` with a progress bar."""
+    return train(
+        config, out, resume=resume, report=report, extra_callbacks=(EpochProgress(report),)
+    )
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """One progress bar over all epochs; plain lines where the output is a file."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self._report = report
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Opens the bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console()
+        self._is_terminal = console.is_terminal
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+            disable=not self._is_terminal,
+        )
+        self._bar.start()
+        total = self.params["epochs"] * (self.params["steps"] or 1)
+        self._task = self._bar.add_task("", total=total, epoch="0", numbers="")
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves the bar."""
+        done = self._epoch * (self.params["steps"] or 1) + batch + 1
+        self._bar.update(self._task, completed=done, epoch=f"{self._epoch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Shows the epoch's numbers."""
+        logs = logs or {}
+        numbers = f"elbo {logs['elbo']:.2f}"
+        if "val_elbo" in logs:
+            numbers += f", held-out {logs['val_elbo']:.2f} nats"
+        self._bar.update(self._task, numbers=numbers)
+        every = max(1, self.params["epochs"] // 10)
+        if not self._is_terminal and (epoch + 1) % every == 0:
+            self._report(f"epoch {epoch + 1}/{self.params['epochs']}: {numbers}")
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the bar."""
+        self._bar.stop()
+
+
+def _summary(values: Any) -> dict[str, float]:
+    mean, error = evaluation.mean_and_error(values)
+    return {"mean": mean, "standard_error": error}

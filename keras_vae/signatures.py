@@ -1,0 +1,242 @@
+"""Signatures: the pure functions of a model that leave the building.
+
+Each is stateless, takes and returns named tensors whose axis 0 is the batch, and is traced as it is
+into the SavedModel and into ONNX. Clients send and receive what the data file held: rescaling,
+standardisation and one-hot coding are inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vae import estimators, random
+from keras_vae.estimators import Laws
+from keras_vae.model import VAE
+from keras_vae.preparation import Preparation
+from keras_vae.priors import Components
+
+__all__ = ["PREPARATION", "Signature", "signatures"]
+
+PREPARATION = 4
+"""Stream of the noise that prepares data: binarisation and dequantisation inside `score`."""
+
+Tensors = dict[str, tf.Tensor]
+
+
+class Signature(NamedTuple):
+    """One function that is exported.
+
+    Attributes:
+        name: decode, encode, sample, reconstruct or score.
+        function: map of keyword tensors to a dict of tensors, both with the batch as axis 0.
+        inputs: specification of each input, by name.
+        outputs: names of the outputs.
+        description: one sentence for the reader of the artifact.
+    """
+
+    name: str
+    function: Callable[..., Tensors]
+    inputs: dict[str, tf.TensorSpec]
+    outputs: tuple[str, ...]
+    description: str
+
+
+def signatures(vae: VAE, preparation: Preparation | None = None) -> dict[str, Signature]:
+    """The five signatures of a model, `decode` first.
+
+    | name | inputs | outputs |
+    |---|---|---|
+    | decode | z [b, L] | mean, and the likelihood's parameters |
+    | encode | x | the posterior's parameters |
+    | sample | seed int32 [b, 2] | sample, mean, z |
+    | reconstruct | x | mean |
+    | score | x, seed int32 [b, 2] | elbo, distortion, rate, each [b], nats |
+
+    A conditional model takes `condition` beside z, x or seed. `x`, `mean` and `sample` are in the
+    units of the data file; the parameters are those of the prepared data. Data that the training
+    binarised is taken as the probability of a one by `encode` and `reconstruct`, and drawn from
+    the row's seed by `score`, as dequantisation noise is; `score` is a bound on the log-probability
+    of x as the file held it (for binarised data: of the draw). All numbers are float32 but the
+    seeds, whatever the model computes in.
+
+    Args:
+        vae: the model; its weights are captured as they are.
+        preparation: how the training prepared its data; None for not at all.
+    """
+    model = _Model(vae, preparation or Preparation())
+    z = {"z": tf.TensorSpec([None, vae.latent_size], tf.float32, "z")}
+    x = {"x": tf.TensorSpec([None, *model.raw_shape], tf.float32, "x")}
+    seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
+    condition = {}
+    if vae.condition_shape is not None:
+        spec = tf.TensorSpec([None, *vae.condition_shape], tf.float32, "condition")
+        condition = {"condition": spec}
+    likelihood = (*vae.likelihood.parameter_specs(), *vae.likelihood.constants())
+    posterior = tuple(vae.posterior.parameter_specs())
+    table = [
+        Signature(
+            "decode",
+            _in_float32(model.decode),
+            {**z, **condition},
+            ("mean", *likelihood),
+            "Law p(x | z) of the latents z: its mean and its parameters.",
+        ),
+        Signature(
+            "encode",
+            _in_float32(model.encode),
+            {**x, **condition},
+            posterior,
+            "Law q(z | x) of the data x: its parameters.",
+        ),
+        Signature(
+            "sample",
+            _in_float32(model.sample),
+            {**seed, **condition},
+            ("sample", "mean", "z"),
+            "A draw from p(x) for each seed pair, the mean at its z, and z.",
+        ),
+        Signature(
+            "reconstruct",
+            _in_float32(model.reconstruct),
+            {**x, **condition},
+            ("mean",),
+            "Mean of p(x | z) at the mean of q(z | x).",
+        ),
+        Signature(
+            "score",
+            _in_float32(model.score),
+            {**x, **seed, **condition},
+            ("elbo", "distortion", "rate"),
+            "Lower bound on log p(x) in nats from one draw of z, and its two terms.",
+        ),
+    ]
+    return {signature.name: signature for signature in table}
+
+
+class _Model:
+    """The functions behind the signatures."""
+
+    def __init__(self, vae: VAE, preparation: Preparation) -> None:
+        self._vae = vae
+        self._preparation = preparation
+        self._dtype = vae.likelihood.law_dtype
+        self._prior = Components(*(part.numpy() for part in vae.prior.components()))
+        shape = vae.event_shape
+        self.raw_shape = shape[:-1] if preparation.categories else shape
+
+    def decode(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
+        parameters = self._likelihood(z, condition)
+        return {"mean": self._mean(parameters), **_broadcast(parameters)}
+
+    def encode(self, x: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
+        return self._posterior(self._prepare(x), condition)
+
+    def sample(self, seed: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
+        z = self._prior.draw(seed)
+        parameters = self._likelihood(z, condition)
+        draw = self._vae.likelihood.draw(seed, **parameters)
+        return {"sample": self._to_raw(draw), "mean": self._mean(parameters), "z": z}
+
+    def reconstruct(self, x: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
+        z = self._vae.posterior.law(**self._posterior(self._prepare(x), condition)).mean()
+        return {"mean": self._mean(self._likelihood(z, condition))}
+
+    def score(self, x: tf.Tensor, seed: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
+        vae = self._vae
+        x = self._prepare(x, seed)
+        parameters = self._posterior(x, condition)
+        q = vae.posterior.law(**parameters)
+        noise = random.normal(seed, (vae.latent_size,), stream=random.LATENT)
+        noise = tf.cast(noise, self._dtype)
+        z = vae.posterior.transport(noise, **parameters)
+        law = vae.likelihood.law(**self._likelihood(z, condition))
+        distortion = -law.log_prob(x) - self._preparation.nats_offset * math.prod(vae.event_shape)
+        laws = Laws(x, vae.prior.distribution(), q, q, lambda _: law)
+        try:
+            rate = estimators.analytic_rate(laws)
+        except ValueError:
+            log_q = _log_standard_normal(noise) - vae.posterior.log_volume(**parameters)
+            rate = log_q - _log_prob(self._prior, z)
+        return {"elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
+
+    def _likelihood(self, z: tf.Tensor, condition: tf.Tensor | None) -> Tensors:
+        likelihood = self._vae.likelihood
+        z = tf.cast(z, self._dtype)
+        inputs = z if condition is None else [z, tf.cast(condition, self._dtype)]
+        return {**likelihood.parameters(inputs), **likelihood.constants()}
+
+    def _posterior(self, x: tf.Tensor, condition: tf.Tensor | None) -> Tensors:
+        inputs = x if condition is None else [x, tf.cast(condition, self._dtype)]
+        return self._vae.posterior.parameters(inputs)
+
+    def _mean(self, parameters: Tensors) -> tf.Tensor:
+        return self._to_raw(self._vae.likelihood.law(**parameters).mean(), is_mean=True)
+
+    def _prepare(self, x: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        how, shape = self._preparation, self.raw_shape
+        if how.center:
+            x = (x - np.asarray(how.center, np.float32)) / np.asarray(how.spread, np.float32)
+        if how.categories:
+            x = tf.one_hot(tf.cast(x, tf.int32), how.categories)
+        if how.divide != 1.0:
+            x = x / how.divide
+        if how.step == "binarize" and seed is not None:
+            x = tf.cast(random.uniform(seed, shape, stream=PREPARATION) < x, tf.float32)
+        if how.step == "dequantize":
+            u = 0.5 if seed is None else random.uniform(seed, shape, stream=PREPARATION)
+            x = (x + u) / how.levels
+        return tf.cast(x, self._dtype)
+
+    def _to_raw(self, x: tf.Tensor, is_mean: bool = False) -> tf.Tensor:
+        how, x = self._preparation, tf.cast(x, tf.float32)
+        if how.categories and not is_mean:
+            x = tf.cast(tf.argmax(x, axis=-1), tf.float32)
+        if how.step == "dequantize":
+            levels = x * how.levels - (0.5 if is_mean else 0.0)
+            x = levels if is_mean else tf.clip_by_value(tf.floor(levels), 0.0, how.levels - 1.0)
+        x = x * how.divide if how.divide != 1.0 else x
+        if how.center:
+            x = x * np.asarray(how.spread, np.float32) + np.asarray(how.center, np.float32)
+        return x
+
+
+def _in_float32(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
+    def cast(**inputs: tf.Tensor) -> Tensors:
+        return {name: tf.cast(value, tf.float32) for name, value in function(**inputs).items()}
+
+    return cast
+
+
+def _log_prob(components: Components, z: tf.Tensor) -> tf.Tensor:
+    """Log-density of a mixture given as constants, [b], at z [b, L]."""
+    shifted = z[:, tf.newaxis] - components.loc
+    if components.scale.ndim == 2:
+        whitened = shifted / components.scale
+        diagonal = components.scale
+    else:
+        inverse = np.linalg.inv(components.scale.astype(np.float64)).astype(components.scale.dtype)
+        whitened = tf.reduce_sum(inverse * shifted[:, :, tf.newaxis], axis=-1)
+        diagonal = np.diagonal(components.scale, axis1=1, axis2=2)
+    log_weights = components.logits - np.logaddexp.reduce(components.logits)
+    log_each = _log_standard_normal(whitened) - np.log(diagonal).sum(axis=1) + log_weights
+    return tf.reduce_logsumexp(log_each, axis=-1)
+
+
+def _log_standard_normal(noise: tf.Tensor) -> tf.Tensor:
+    size = noise.shape[-1]
+    return -0.5 * tf.reduce_sum(noise**2, axis=-1) - 0.5 * size * math.log(2.0 * math.pi)
+
+
+def _broadcast(parameters: Tensors) -> Tensors:
+    """The parameters, those without a batch axis repeated to the shape of the first."""
+    shape = tf.shape(next(iter(parameters.values())))
+    first = next(iter(parameters.values()))
+    return {
+        name: value if value.shape.rank == first.shape.rank else tf.broadcast_to(value, shape)
+        for name, value in parameters.items()
+    }

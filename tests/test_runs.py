@@ -1,0 +1,254 @@
+"""Runs: what is on disk at any moment of a training, and that it can always go on."""
+
+import dataclasses
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from keras_vae import runs
+from keras_vae.cli import main
+from keras_vae.runs import Run, RunConfig, RunError, train
+
+CONFIG = RunConfig(data="digits", hidden=(8,), latent=2, epochs=3, batch_size=300)
+
+
+class Killed(BaseException):
+    """A process that ends between two system calls."""
+
+
+def weights(run: Run) -> np.ndarray:
+    return np.concatenate([weight.ravel() for weight in run.load().get_weights()])
+
+
+def invoke(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(CONFIG, tmp_path_factory.mktemp("run") / "digits")
+
+
+def test_a_run_holds_what_it_promises(finished: Run) -> None:
+    assert sorted(path.name for path in finished.path.iterdir()) == [
+        "config.toml",
+        "history.csv",
+        "model.keras",
+    ]
+    assert [row["epoch"] for row in finished.history()] == [1, 2, 3]
+    assert {"loss", "elbo", "val_elbo", "rate"} <= set(finished.history()[0])
+    assert Run(finished.path).config == finished.config
+
+
+@pytest.mark.parametrize("call", range(7))
+def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(
+    call: int, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three epochs replace config.toml once, and history.csv and model.keras three times each."""
+    calls = 0
+    replace = Path.replace
+
+    def dying_replace(self: Path, target: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == call + 1:
+            raise Killed
+        return replace(self, target)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", dying_replace)
+        with pytest.raises(Killed):
+            train(CONFIG, out)
+    run = train(CONFIG, out, resume=True)
+    assert [row["epoch"] for row in run.history()] == [1, 2, 3]
+    # The same operations on the same numbers, on one thread: equal but for nothing.
+    np.testing.assert_array_equal(weights(run), weights(finished))
+    resumed, whole = run.history()[-1], finished.history()[-1]
+    assert resumed == whole
+
+
+@pytest.mark.slow
+def test_kill_9_leaves_a_readable_run_and_resume_continues(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "keras_vae", "train", "--out", str(out)]
+    first = ["--data", "digits", "--hidden", "8", "--latent", "2", "--batch-size", "300"]
+    for attempt in range(2):
+        words = ["--resume"] if attempt else [*first, "--epochs", "400"]
+        finished_before = len(Run(out).history()) if attempt else 0
+        process = subprocess.Popen([*command, *words])
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+            if (out / "history.csv").exists() and len(Run(out).history()) > finished_before + 3:
+                break
+        assert process.poll() is None, "the training ended before it was killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        run = Run(out)
+        iterations = int(run.load().optimizer.iterations.numpy())
+        assert iterations % 6 == 0  # 1 617 examples in batches of 300
+        assert len(run.history()) - iterations // 6 in (0, 1)
+    assert iterations // 6 > finished_before
+
+
+def test_more_epochs_can_be_asked_for(finished: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(dataclasses.replace(CONFIG, epochs=1), out)
+    run = train(CONFIG, out, resume=True)
+    np.testing.assert_array_equal(weights(run), weights(finished))
+
+
+def test_a_directory_that_is_in_use_is_left_alone(finished: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"exists and is not empty\. Continue it with --resume"):
+        train(CONFIG, finished.path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="is a file"):
+        train(CONFIG, tmp_path / "file")
+    with pytest.raises(OSError, match="Not a directory"):
+        train(CONFIG, tmp_path / "file" / "run")
+
+
+def test_two_processes_do_not_train_into_one_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    handle = os.open(out, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(RunError, match="Another process is training"):
+        train(CONFIG, out, resume=True)
+    os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data = 'digits'\nlatents = 3", "unknown settings: latents"),
+        ("latent = 3", "does not say which data"),
+        ("data = [", "is not TOML"),
+        ("data = 'digits'\nnetwork = 'rnn'", "network to be one of mlp, conv; got 'rnn'"),
+        ("data = 'digits'\nepochs = 0", "epochs of at least 1; got 0"),
+        ("data = 'digits'\nlearning_rate = -1.0", "positive learning_rate"),
+    ],
+)
+def test_a_bad_configuration_is_told(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(RunError, match=message):
+        runs.read_config(path)
+
+
+def test_every_recipe_is_a_configuration() -> None:
+    recipes = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+    assert recipes
+    for path in recipes:
+        runs.read_config(path, needs_data=False)
+
+
+def test_nan_stops_training_and_the_last_good_model_stays(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(dataclasses.replace(CONFIG, epochs=1), out)
+    good = (out / "model.keras").read_bytes()
+    run = Run(out)
+    vae = run.load()
+    vae.optimizer.learning_rate.assign(1e38)
+    run.save(vae)
+    broken = (out / "model.keras").read_bytes()
+    code, output = invoke("train", "--out", out, "--resume", "--epochs", "3")
+    assert code == 1
+    assert "became" in output
+    assert "epoch 2" in output
+    assert (out / "model.keras").read_bytes() == broken != good
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--out", "x"], "Say which data to train on"),
+        (["train", "--data", "missing.npz", "--out", "x"], "missing.npz"),
+        (["train", "--data", "digits", "--hidden", "wide", "--out", "x"], "is not like 200,200"),
+        (["train", "--data", "digits", "--scale", "0", "--likelihood", "normal", "--out", "x"],
+         "Invalid value for argument `scale`"),
+        (["evaluate", "nowhere"], "nowhere is not a run directory"),
+        (["sample", "nowhere", "--out", "x.npy"], "nowhere is not a run directory"),
+    ],
+)  # fmt: skip
+def test_commands_fail_with_one_sentence(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = invoke(*words)
+    assert code != 0
+    assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "x").exists()
+
+
+def test_truncated_and_damaged_models_are_told(finished: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.toml").write_bytes((finished.path / "config.toml").read_bytes())
+    with pytest.raises(RunError, match=r"holds no model\.keras yet"):
+        Run(out).load()
+    (out / "model.keras").write_bytes(finished.model_path.read_bytes()[:1000])
+    with pytest.raises(RunError, match="cannot be read"):
+        Run(out).load()
+
+
+def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
+    code, output = invoke("evaluate", finished.path, "--samples", "20", "--limit", "50")
+    assert code == 0, output
+    assert "independent pixels" in output
+    values = runs.read_json(finished.path / "evaluation.json")
+    # A bound with 20 samples lies above the bound with one, up to their errors.
+    error = values["elbo"]["standard_error"] + values["log_marginal"]["standard_error"]
+    assert values["log_marginal"]["mean"] > values["elbo"]["mean"] - 4 * error
+    for suffix in ("npy", "csv", "png"):
+        first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+        for path in (first, second):
+            code, output = invoke("sample", finished.path, "--n", "9", "--seed", "3", "--out", path)
+            assert code == 0, output
+        assert first.read_bytes() == second.read_bytes()
+    draws = np.load(tmp_path / "a.npy")
+    assert draws.shape == (9, 8, 8, 1)
+    assert set(np.unique(draws)) <= {0.0, 1.0}
+    code, output = invoke("sample", finished.path, "--out", tmp_path / "a.txt")
+    assert code == 1
+    assert ".npy, .csv or .png" in output
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "raw", "step", "prepared"),
+    [
+        ("bernoulli", np.array([[0, 255], [255, 0]], np.uint8), "binarize", {0.0, 1.0}),
+        ("bernoulli", np.array([[0.0, 1.0], [1.0, 1.0]]), "none", {0.0, 1.0}),
+        ("continuous_bernoulli", np.array([[0, 4], [2, 4]], np.float32), "none", {0.0, 0.5, 1.0}),
+        ("poisson", np.array([[0, 4], [2, 4]]), "none", {0.0, 2.0, 4.0}),
+        ("normal", np.array([[1.0, 5.0], [3.0, 9.0]]), "none", {-1.0, 1.0}),
+        ("categorical", np.array([[0, 2], [1, 2]]), "none", {0.0, 1.0}),
+    ],
+)
+def test_preparation(likelihood: str, raw: np.ndarray, step: str, prepared: set[float]) -> None:
+    preparation, _ = runs.prepare(likelihood, raw)
+    assert preparation.step == step
+    assert set(np.unique(preparation.array(raw))) == prepared
+    if likelihood == "categorical":
+        assert preparation.array(raw).shape == (2, 2, 3)
+
+
+def test_dequantised_bounds_are_bounds_on_levels() -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (50, 2, 2, 1)).astype(np.uint8)
+    preparation, _ = runs.prepare("normal", raw)
+    assert preparation.step == "dequantize"
+    x = preparation.array(raw)
+    assert ((x >= 0) & (x < 1)).all()
+    np.testing.assert_array_equal(np.floor(x * 256), raw)
+    assert preparation.nats_offset == pytest.approx(-np.log(256))
