@@ -28,6 +28,8 @@ from keras_vae.distributions import Normal as Normal
 from keras_vae.distributions import Parameter as Parameter
 from keras_vae.distributions import Poisson as Poisson
 from keras_vae.distributions import Posterior as Posterior
+from keras_vae.explain import LossExplanation as LossExplanation
+from keras_vae.explain import explain_loss as explain_loss
 from keras_vae.factories import conv_vae as conv_vae
 from keras_vae.factories import mlp_vae as mlp_vae
 from keras_vae.guard import NonFiniteError as NonFiniteError

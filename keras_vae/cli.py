@@ -194,6 +194,54 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
     commands.sample(Run(run), count=count, seed=seed, mean=mean, out=out, report=click.echo)
 
 
+@main.command("explain-loss")
+@click.option(
+    "--reconstruction",
+    type=click.Choice(["mse", "bce"]),
+    default="mse",
+    show_default=True,
+    help="Squared error or cross entropy.",
+)
+@click.option(
+    "--reduction",
+    type=click.Choice(["mean", "sum", "mean_channels"]),
+    default="mean",
+    show_default=True,
+    help="Over the numbers of an example.",
+)
+@click.option("--kl-weight", type=float, default=1.0, show_default=True, help="w in R + w KL.")
+@click.option(
+    "--kl-reduction",
+    type=click.Choice(["sum", "mean"]),
+    default="sum",
+    show_default=True,
+    help="Over the latents.",
+)
+@click.option("--shape", required=True, help="Of one example, as in 64,64,3.")
+@click.option("--latent", type=int, required=True, help="Number of latents.")
+def explain_loss_command(
+    reconstruction: str,
+    reduction: str,
+    kl_weight: float,
+    kl_reduction: str,
+    shape: str,
+    latent: int,
+) -> None:
+    """Say which model, likelihood scale and beta a hand-written loss R + w KL is."""
+    from keras_vae.explain import explain_loss
+
+    explanation = explain_loss(
+        reconstruction,  # type: ignore[arg-type]
+        reduction=reduction,  # type: ignore[arg-type]
+        kl_weight=kl_weight,
+        data_shape=_integers(shape, "--shape"),
+        latent_size=latent,
+        kl_reduction=kl_reduction,  # type: ignore[arg-type]
+    )
+    click.echo(explanation.sentence)
+    click.echo(f"In keras_vae: {explanation.code}")
+
+
 @main.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="Of all draws.")
@@ -288,6 +336,13 @@ def print_evaluation(values: dict[str, Any]) -> None:
         )
 
 
+def _integers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not like 200,200.", param_hint=option) from error
+
+
 def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | None) -> RunConfig:
     import dataclasses
 
@@ -302,12 +357,7 @@ def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | 
         with contextlib.suppress(ValueError):
             likelihood_options["scale"] = float(likelihood_options["scale"])
     if "hidden" in given:
-        try:
-            given["hidden"] = tuple(int(width) for width in given["hidden"].split(","))
-        except ValueError as error:
-            raise click.BadParameter(
-                f"{given['hidden']!r} is not like 200,200.", param_hint="--hidden"
-            ) from error
+        given["hidden"] = _integers(given["hidden"], "--hidden")
     if config is not None:
         base = runs.read_config(config, needs_data="data" not in given)
     elif resume_from is not None and (resume_from / "config.toml").is_file():

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
+from scipy.special import logsumexp
 
-from keras_vae import data, evaluation
+from keras_vae import data, estimators, evaluation
 from keras_vae.model import VAE
 from keras_vae.pictures import tile
 from keras_vae.runs import Run, read_json, write_atomically
@@ -25,6 +26,8 @@ __all__ = ["write"]
 
 _EXAMPLES = 1000
 _HARD = 64
+_GAP = 32
+_DRAWS = 1000
 _SIZE = (4.7, 3.1)
 _BLUE, _ORANGE, _GREY = "#2a6fbb", "#d9822b", "#8a8a8a"
 
@@ -103,14 +106,14 @@ def write(run: Run, *, seed: int = 0, report: Callable[[str], None] = lambda sen
     report("Learning curves and the bound")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what the curve shows, it need not say too
-        bounds = _bounds(vae, x, seed)
+        bounds = [*_bounds(vae, x, seed), _gap(vae, x, seed)]
         worst = _least_likely(vae, x, seed)
     sections.append(("Training and the bound", [*_curves(run), *bounds]))
     report("Latents")
     sections.append(("Latents", _latents(run, vae, x)))
     report("What the model draws")
     sections.append(("Data and draws", [*_draws(vae, x, seed), *worst]))
-    page = _page(run, vae, x, sections)
+    page = _page(run, vae, evaluation.diagnose(vae, x, seed=seed).verdict, sections)
     path = run.path / "report.html"
     with write_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -147,17 +150,12 @@ def _curves(run: Run) -> list[_Picture]:
 def _bounds(vae: VAE, x: np.ndarray, seed: int) -> list[_Picture]:
     """The multi-sample bounds against k, annealed importance sampling above them."""
     few = x[:_HARD]
+    log_w = _log_weights(vae, few, seed)
     sizes = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
-    means, errors = [], []
+    means = []
     for k in sizes:
-        repeats = max(1, 50 // k)
-        values = [
-            evaluation.log_marginal(vae, few, num_samples=k, seed=seed + repeat).value
-            for repeat in range(repeats)
-        ]
-        mean, error = evaluation.mean_and_error(np.mean(values, axis=0))
-        means.append(mean)
-        errors.append(error)
+        groups = log_w.reshape(_DRAWS // k, k, len(few))
+        means.append(float(np.mean(logsumexp(groups, axis=1) - math.log(k))))
     annealed = evaluation.log_marginal(
         vae, few, "annealed", num_samples=8, temperatures=200, seed=seed
     )
@@ -174,6 +172,38 @@ def _bounds(vae: VAE, x: np.ndarray, seed: int) -> list[_Picture]:
         f"{top_error:.2f} (standard error), which all share."
     )
     return [_line("The bound rises towards log p(x)", caption, figure)]
+
+
+def _gap(vae: VAE, x: np.ndarray, seed: int) -> _Picture:
+    """The gap log p(x) - ELBO and what causes it."""
+    few = x[:_GAP]
+    gap = evaluation.bound_gap(
+        vae, few, steps=200, num_samples=64, num_chains=8, temperatures=200, seed=seed
+    )
+    shares = {
+        "the family of q": float(np.mean(gap.approximation)),
+        "one encoder for all": float(np.mean(gap.amortisation)),
+    }
+    figure, axes = _figure()
+    axes.barh([*shares], [*shares.values()], color=[_BLUE, _ORANGE])
+    axes.invert_yaxis()
+    axes.set_xlabel("nats per example", fontsize=9)
+    axes.tick_params(labelsize=8)
+    return _line(
+        "Why the bound is below log p(x)", f"Mean over {len(few)} test examples: {gap}.", figure
+    )
+
+
+def _log_weights(vae: VAE, x: np.ndarray, seed: int) -> np.ndarray:
+    """Log-weights log p(x, z) - log q(z | x) of `_DRAWS` draws, [S, N]."""
+    laws = vae.laws(tf.constant(x))
+
+    @tf.function
+    def chunk(index: tf.Tensor) -> tf.Tensor:
+        z = laws.posterior.sample(_DRAWS // 10, seed=tf.stack([seed, index]))
+        return tf.add(*estimators.log_weights(laws, z))
+
+    return np.concatenate([chunk(tf.constant(index)).numpy() for index in range(10)])
 
 
 def _latents(run: Run, vae: VAE, x: np.ndarray) -> list[_Picture]:
@@ -333,7 +363,7 @@ def _labels(run: Run, count: int) -> np.ndarray | None:
     return np.unique(found, return_inverse=True)[1][:count]
 
 
-def _page(run: Run, vae: VAE, x: np.ndarray, sections: Iterable[tuple[str, list[_Picture]]]) -> str:
+def _page(run: Run, vae: VAE, verdict: str, sections: Iterable[tuple[str, list[_Picture]]]) -> str:
     config = run.config
     name = html.escape(run.path.resolve().name)
     law = type(vae.likelihood).__name__
@@ -347,6 +377,7 @@ def _page(run: Run, vae: VAE, x: np.ndarray, sections: Iterable[tuple[str, list[
         f"posterior {type(vae.posterior).__name__}. {len(run.history())} epochs on "
         f"{html.escape(config.data)}: {html.escape(run.preparation.sentence)}.</p>",
     ]
+    lines.append(f"<p>{html.escape(verdict)}</p>")
     path = run.path / "evaluation.json"
     if path.is_file():
         lines += _measurements(read_json(path))

@@ -121,7 +121,8 @@ def dci(codes: Any, factors: Any, *, seed: int = 0) -> tuple[float, float, float
     C = mean_k (1 - H_L(R_k / sum R_k)); informativeness is the accuracy on the half of the data
     that was not fitted. Entropies are to the base of the number of factors or latents. Source:
     Eastwood and Williams (2018), A framework for the quantitative evaluation of disentangled
-    representations, with forests of 50 trees instead of the lasso.
+    representations, with forests of 50 trees, which may
+    split by any latent, instead of the lasso.
 
     Args:
         codes: real numbers [N, L].
@@ -135,7 +136,9 @@ def dci(codes: Any, factors: Any, *, seed: int = 0) -> tuple[float, float, float
     train, test = train_test_split(np.arange(len(codes)), test_size=0.5, random_state=seed)
     importance, scores = [], []
     for factor in factors.T:
-        forest = RandomForestClassifier(50, random_state=seed).fit(codes[train], factor[train])
+        forest = RandomForestClassifier(50, max_features=None, random_state=seed).fit(
+            codes[train], factor[train]
+        )
         importance.append(forest.feature_importances_)
         scores.append(forest.score(codes[test], factor[test]))
     table = np.stack(importance, axis=1)

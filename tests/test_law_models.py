@@ -1,0 +1,137 @@
+"""Laws of every model that the registry makes: files, dtypes, XLA, and gradients everywhere."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_vae
+from keras_vae import ELBO, random
+from keras_vae.laws import tfd
+from tests import test_laws
+from tests.models import binary, compiled, tiny_vae
+from tests.registry import (
+    EVENT,
+    LATENTS,
+    MODELS,
+    OBJECTIVES,
+    PRIORS,
+    every_model,
+    likelihood,
+    vae_of,
+)
+
+
+def test_pseudo_inputs_stay_in_the_range_of_the_data():
+    vae, _ = vae_of(prior=PRIORS["vamp"])
+    (u,) = vae.prior.pseudo_inputs
+    assert np.all((u >= 0.0) & (u <= 1.0))
+    before = vae.encode(np.ones((1, *EVENT)))
+    u.assign(np.full(u.shape, 7.0))
+    z = before.sample(9, seed=0)[:, 0]
+    np.testing.assert_allclose(  # every component is the posterior at 1, the largest value
+        vae.prior.distribution().log_prob(z), before.log_prob(z[:, None])[:, 0], rtol=1e-5
+    )
+
+
+@every_model
+def test_gradient_reaches_every_weight(laws):
+    vae, x = vae_of(**laws)
+    with tf.GradientTape() as tape:
+        terms = ELBO().terms(vae.laws(x, training=True), tf.constant([0, 1]))
+    weights = vae.trainable_weights
+    gradients = tape.gradient(terms.loss, weights)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        assert gradient is not None, weight.path
+        assert np.any(gradient), weight.path
+
+
+@every_model
+def test_model_file_keeps_the_model(laws, tmp_path):
+    vae, x = vae_of(**laws)
+    compiled(vae).fit(x, epochs=1, verbose=0)
+    vae.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(again.reconstruct(x), vae.reconstruct(x))
+    np.testing.assert_array_equal(again.elbo(x, seed=1).elbo, vae.elbo(x, seed=1).elbo)
+    np.testing.assert_array_equal(again.sample(5, seed=1), vae.sample(5, seed=1))
+    assert json.dumps(again.get_config()) == json.dumps(vae.get_config())  # lists for tuples
+
+
+@every_model
+@pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])
+def test_model_trains_in_other_dtypes(laws, dtype):
+    floatx = "float64" if dtype == "float64" else "float32"
+    keras.config.set_floatx(floatx)  # which the fixture of conftest.py sets back
+    vae, x = vae_of(**laws, dtype=dtype)
+    history = compiled(vae).fit(x, batch_size=8, verbose=0).history
+    assert np.all(np.isfinite([history[name] for name in history]))
+    q, p = vae.encode(x), vae.decode(np.zeros((2, LATENTS)))
+    dtypes = {q.dtype.name, p.dtype.name, vae.sample(2).dtype.name, vae.elbo(x).elbo.dtype.name}
+    assert dtypes == {floatx}
+    assert {weight.dtype for weight in vae.weights} == {floatx}
+
+
+# Of the places of a scale one is enough: they differ in a weight and in no operation.
+SAME_OPERATIONS = {"normal", "normal_fixed", "normal_learned", "normal_per_feature", "diagonal"}
+SAME_OPERATIONS |= {"laplace_optimal", "discretized_logistic_learned", "standard_normal"}
+
+
+XLA = [*(name for name in MODELS if name not in SAME_OPERATIONS), *OBJECTIVES]
+
+
+@pytest.mark.parametrize("name", XLA)
+def test_model_trains_under_xla(name):
+    objective = OBJECTIVES.get(name, ELBO)()
+    vae, x = vae_of(**MODELS.get(name, {}))
+    before = [weight.numpy() for weight in vae.trainable_weights]
+    vae.compile("sgd", objective, jit_compile=True)
+    logs = vae.fit(x, verbose=0).history
+    assert np.all(np.isfinite([logs[name] for name in logs]))
+    assert all(np.any(a != b) for a, b in zip(before, vae.trainable_weights, strict=True))
+
+
+@keras.saving.register_keras_serializable()
+class Logistic(keras_vae.Likelihood):
+    """The recipe in the docstring of `keras_vae.distributions`."""
+
+    @property
+    def support(self):
+        return keras_vae.supports.reals()
+
+    def parameter_specs(self):
+        positive = keras_vae.distributions.positive
+        return {
+            "loc": keras_vae.Parameter(self.channels),
+            "scale": keras_vae.Parameter(self.channels, positive),
+        }
+
+    def law(self, loc, scale):
+        return self.independent(tfd.Logistic(loc, scale))
+
+    def draw(self, seed, loc, scale):
+        u = random.uniform(seed, self.event_shape, stream=random.OBSERVATION)
+        return loc + scale * random.logistic(u)
+
+
+def test_a_family_of_ones_own_obeys_the_same_laws(tmp_path):
+    make = likelihood(Logistic)
+    test_laws.test_mean_and_seeded_draws_are_those_of_the_law(make)
+    test_laws.test_leading_axes_fold_into_the_batch(make)
+    test_laws.test_config_makes_the_same_layer(make)
+    test_model_file_keeps_the_model({"likelihood": make}, tmp_path)
+
+
+def test_factories_make_every_law_by_name():
+    names = keras_vae.factories
+    for name in names.LIKELIHOODS:
+        options = {"binomial": {"total_count": 3}}.get(name, {})
+        assert type(tiny_vae(name, **options).likelihood) is names.LIKELIHOODS[name]
+    for posterior in names.POSTERIORS:
+        for prior in names.PRIORS:
+            vae = tiny_vae(posterior=posterior, prior=prior, num_components=3)
+            assert type(vae.posterior) is names.POSTERIORS[posterior]
+            assert type(vae.prior) is names.PRIORS[prior]
+            assert np.all(np.isfinite(vae.elbo(binary(4)).elbo))

@@ -1,0 +1,64 @@
+"""The report: one file, nothing fetched, for images and for tables."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_vae import report
+from keras_vae.runs import RunConfig, RunError, train
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags that match, titles, and what they point to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.captions = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        self.captions += tag == "figcaption"
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["images", "table"])
+def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
+    config = RunConfig(data="digits", hidden=(8,), latent=3, epochs=2, batch_size=300, beta=2.0)
+    if kind == "table":
+        path = tmp_path / "table.npz"
+        np.savez(path, x=np.random.default_rng(0).normal(size=(400, 4)))
+        config = RunConfig(
+            data=str(path), likelihood="normal", hidden=(8,), latent=2, epochs=2, batch_size=100
+        )
+    run = train(config, tmp_path / "run")
+    path = Path(report.write(run))
+    text = path.read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.links
+    assert all(link.startswith("data:image/") for link in page.links)
+    assert not re.findall(r"https?://(?!www\.w3\.org)", re.sub(r'src="[^"]*"', "", text))
+    assert page.captions == len(page.links) >= 8
+    # With beta 2 the loss is not the negative ELBO, and has a picture of its own.
+    assert ("Loss, which is not the ELBO" in text) == (kind == "images")
+    assert "Not measured yet" in text
+
+
+def test_report_needs_a_model(tmp_path: Path) -> None:
+    config = RunConfig(data="digits", hidden=(8,), latent=2, epochs=1, batch_size=300)
+    run = train(config, tmp_path / "run")
+    run.model_path.unlink()
+    with pytest.raises(RunError, match=r"holds no model\.keras yet"):
+        report.write(run)
+    assert not (run.path / "report.html").exists()
