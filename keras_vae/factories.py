@@ -67,7 +67,7 @@ def mlp_vae(
 
     Example:
         >>> mlp_vae((28, 28, 1), 50, "bernoulli").count_params()
-        432184...
+        425284
     """
     shape, condition = as_shape(event_shape, "mlp_vae"), _condition(condition_shape)
     make = _lookup("likelihood", LIKELIHOODS, likelihood)

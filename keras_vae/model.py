@@ -59,6 +59,7 @@ class VAE(keras.Model):
         TypeError: if an argument is not of its kind.
 
     Example:
+        >>> import keras_vae
         >>> vae = VAE(
         ...     prior=keras_vae.StandardNormal(2),
         ...     likelihood=keras_vae.Normal(5, network=keras.layers.Dense(8, "relu")),
@@ -298,6 +299,7 @@ class VAE(keras.Model):
             auto_scale_loss=auto_scale_loss,
         )
         objective.check(self.laws(self._contract.zeros()))
+        self.optimizer.build(self.trainable_variables)
         self.objective = objective
         self._compile_arguments = {
             "run_eagerly": run_eagerly,
@@ -562,10 +564,9 @@ class VAE(keras.Model):
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as `get_compile_config` says and creates the optimizer's variables."""
+        """Compiles as `get_compile_config` says."""
         objects = {key: deserialize(config[key]) for key in ("optimizer", "objective")}
         self.compile(**{**config, **objects})
-        self.optimizer.build(self.trainable_variables)
 
 
 def _per_example(sample_weight: tf.Tensor) -> tf.Tensor:

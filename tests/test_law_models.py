@@ -82,6 +82,16 @@ SAME_OPERATIONS |= {"laplace_optimal", "discretized_logistic_learned", "standard
 XLA = [*(name for name in MODELS if name not in SAME_OPERATIONS), *OBJECTIVES]
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_factories_follow_the_policy(policy):
+    keras.config.set_dtype_policy(policy)  # which the fixture of conftest.py clears
+    vae = keras_vae.conv_vae((7, 5, 3), 2, "normal", scale="decoder", filters=(2,), width=4)
+    compiled(vae).fit(np.zeros((4, 7, 5, 3)), verbose=0)
+    expected = "float64" if policy == "float64" else "float32"
+    assert {weight.dtype for weight in vae.weights} == {expected}
+    assert vae.sample(2).dtype == vae.likelihood.law_dtype == expected
+
+
 @pytest.mark.parametrize("name", XLA)
 def test_model_trains_under_xla(name):
     objective = OBJECTIVES.get(name, ELBO)()

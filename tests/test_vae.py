@@ -238,6 +238,14 @@ def test_file_keeps_everything_that_training_needs(tmp_path):
     np.testing.assert_array_equal(vae.sample(4), loaded.sample(4))
 
 
+def test_file_of_an_untrained_model_opens_without_a_word(tmp_path):
+    compiled(tiny_vae(), optimizer="adam").save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")  # warnings are errors in these tests
+    assert int(loaded.optimizer.iterations) == 0
+    tiny_vae().save(tmp_path / "m.keras")
+    assert not keras.saving.load_model(tmp_path / "m.keras").compiled
+
+
 def test_file_opens_in_a_fresh_process(tmp_path):
     vae = trained(prior="vamp", num_components=3)
     vae.save(tmp_path / "m.keras")

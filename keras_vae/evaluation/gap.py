@@ -232,18 +232,18 @@ def _best_bounds(
 
 
 def _matched_noise(num_samples: int, latents: int, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Normal noise [S, 1, L] in antithetic pairs, of covariance I if there are enough of them."""
+    """Normal noise [S, L] in antithetic pairs, of covariance I if there are enough of them."""
     half = tf.random.stateless_normal([max(1, num_samples // 2), latents], seed, dtype=dtype)
     if half.shape[0] >= latents + 1:
         covariance = tf.matmul(half, half, transpose_a=True) / half.shape[0]
         cholesky = tf.linalg.cholesky(covariance)
         half = tf.transpose(tf.linalg.triangular_solve(cholesky, tf.transpose(half)))
-    return tf.concat([half, -half], axis=0)[:, tf.newaxis]
+    return tf.concat([half, -half], axis=0)
 
 
 def _elbo(laws: Laws, noise: tf.Tensor, loc: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """ELBO [B] of q = N(loc, factor factor'): E log p(x, z) + entropy, the entropy closed."""
-    z = loc + tf.linalg.matvec(factor, noise)
+    z = loc + tf.einsum("blm,sm->sbl", factor, noise)
     log_joint = laws.prior.log_prob(z) + laws.likelihood(z).log_prob(laws.x)
     log_det = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(factor)), axis=-1)
     entropy = 0.5 * loc.shape[-1] * (1.0 + math.log(2.0 * math.pi)) + log_det

@@ -1,0 +1,163 @@
+"""Runs the code of why-the-elbo-is-tractable.md, rewrites what it prints and makes its pictures.
+
+python docs/make_pictures.py
+"""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE / "why-the-elbo-is-tractable.md"
+BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
+
+
+def blocks() -> list[tuple[str, str | None]]:
+    """The code blocks of the page, each with what it is said to print, or None."""
+    return [(match[1], match[2]) for match in BLOCK.finditer(PAGE.read_text())]
+
+
+def run(code: str, namespace: dict[str, Any]) -> str:
+    """What a block prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, str(PAGE), "exec"), namespace)
+    return printed.getvalue()
+
+
+def _axes(figure: Figure, position: tuple[int, int, int], x: str, y: str) -> Axes:
+    axes = figure.add_subplot(*position)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return axes
+
+
+def _save(figure: Figure, name: str) -> None:
+    figure.tight_layout()
+    (HERE / "images").mkdir(exist_ok=True)
+    figure.savefig(HERE / "images" / name, dpi=110)
+
+
+def evidence(names: dict[str, Any]) -> None:
+    """Error of three estimates against the number of latents."""
+    figure = Figure(figsize=(6.2, 3.4))
+    axes = _axes(figure, (1, 1, 1), "number of latents", "estimate - log p(x), nats")
+    for label, key, marker in (
+        ("10 000 draws from the prior", "naive", "o"),
+        ("10 000 draws from q, weighted", "weighted", "s"),
+        ("ELBO from 10 draws of q", "bounds", "^"),
+    ):
+        values = np.array(names[key])
+        low, middle, high = np.percentile(values, [10, 50, 90], axis=1)
+        axes.plot(names["sizes"], middle, marker=marker, markersize=4, label=label)
+        axes.fill_between(names["sizes"], low, high, alpha=0.2)
+    axes.set_title("median and 10 to 90 % of 50 examples, linear-Gaussian model", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, "evidence.png")
+
+
+def gradient(names: dict[str, Any]) -> None:
+    """Both gradient estimates."""
+    figure = Figure(figsize=(6.2, 3.0))
+    axes = _axes(figure, (1, 1, 1), "gradient of the first centre from one draw", "density")
+    low, high = np.percentile(names["score"], [1, 99])
+    edges = np.linspace(low, high, 120)
+    for label, key in (("pathwise", "pathwise"), ("score function", "score")):
+        axes.hist(names[key], edges.tolist(), density=True, alpha=0.6, label=label)
+    axes.axvline(names["pathwise"].mean(), color="black", linewidth=1, label="mean of both")
+    axes.set_yscale("log")
+    axes.set_title("40 latents, 4000 draws; the density is on a logarithmic axis", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, "gradient.png")
+
+
+def bounds(names: dict[str, Any]) -> None:
+    """The k-sample bound against k, and the truth."""
+    figure = Figure(figsize=(6.2, 3.0))
+    axes = _axes(figure, (1, 1, 1), "samples k", "nats per example")
+    axes.semilogx(names["counts"], names["levels"], "o-", label="L_k; at k = 1 the ELBO")
+    axes.axhline(names["truth"], color="black", linewidth=1, label="log p(x) by quadrature")
+    axes.axhline(names["annealed"], color="tab:red", linestyle="--", label="annealed, 16 chains")
+    best = np.mean(names["gap"].elbo_family)
+    axes.axhline(best, color="tab:green", linestyle=":", label="ELBO of the best diagonal q")
+    axes.set_title("two-latent Bernoulli VAE, mean of 100 test digits", fontsize=9)
+    axes.legend(fontsize=8, frameon=False, loc="center right")
+    _save(figure, "bounds.png")
+
+
+def posteriors(names: dict[str, Any]) -> None:
+    """Posteriors on a grid with the encoder's q, the best diagonal and the best full q."""
+    from keras_vae.evaluation.gap import _climber
+
+    vae, part, gap = names["vae"], names["part"], names["gap"]
+    order = np.argsort(gap.gap)
+    rows = order[[len(order) // 4, len(order) // 2, -3]]
+    laws = _climber(vae, "diagonal", 500, 128)(tf.constant(part[rows]), tf.constant([0, 0]))
+    figure = Figure(figsize=(9.0, 3.5))
+    turn = np.linspace(0.0, 2.0 * np.pi, 200)
+    circle = np.stack([np.cos(turn), np.sin(turn)])
+    for column, row in enumerate(rows):
+        axes = _axes(figure, (1, 3, column + 1), "first latent", "second latent")
+        loc, spread = laws[2][0][column].numpy(), laws[2][1][column].numpy()
+        deviation = np.sqrt((spread**2).sum(axis=1)).max()
+        span = np.linspace(-4.5, 4.5, 161) * deviation
+        first, second = np.meshgrid(loc[0] + span, loc[1] + span)
+        z = np.stack([first.ravel(), second.ravel()], axis=1)[:, None].astype("float32")
+        log_p = vae.log_joint(part[row : row + 1], z).numpy().reshape(first.shape)
+        density = np.exp(log_p - log_p.max())
+        axes.contourf(first, second, density, levels=12, cmap="Greys")
+        for (centre, factor), color, style, label in zip(
+            laws,
+            ("tab:blue", "tab:green", "tab:red"),
+            ("-", "--", ":"),
+            ("encoder's q", "best diagonal q", "best full q"),
+            strict=True,
+        ):
+            ring = centre[column].numpy()[:, None] + 2.0 * factor[column].numpy() @ circle
+            axes.plot(*ring, color=color, linestyle=style, linewidth=1.6, label=label)
+        axes.set_title(
+            f"gap {gap.gap[row]:.2f}: approximation {gap.approximation[row]:.2f}\n"
+            f"(full {gap.approximation_full[row]:.2f}), amortisation {gap.amortisation[row]:.2f}",
+            fontsize=8.5,
+        )
+        axes.set_aspect("equal")
+    axes.legend(fontsize=7.5, loc="upper right")
+    _save(figure, "posteriors.png")
+
+
+def family(names: dict[str, Any]) -> None:
+    """Cost of a diagonal posterior against the correlation."""
+    figure = Figure(figsize=(6.2, 3.0))
+    axes = _axes(figure, (1, 1, 1), "correlation of the posterior", "cost of a diagonal q, nats")
+    r = np.linspace(-0.995, 0.0, 300)
+    axes.plot(r, -0.5 * np.log(1.0 - r**2), label=r"$-\frac{1}{2}\,\log(1 - r^2)$")
+    axes.plot(names["correlations"], names["losses"], "o", markersize=4, label="model.gap()")
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, "family.png")
+
+
+def main() -> None:
+    """Rewrites the page's printed numbers and its pictures."""
+    names: dict[str, Any] = {}
+    page = PAGE.read_text()
+    for code, printed in blocks():
+        found = run(code, names)
+        if printed is not None:
+            old, new = (f"{code}```\n\n```text\n{text}```" for text in (printed, found))
+            page = page.replace(old, new)
+    PAGE.write_text(page)
+    for picture in (evidence, gradient, bounds, posteriors, family):
+        picture(names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Command line: `python -m export MODEL --to DIR`, and `verify` and `parity` of what it made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keras_vae.cli import Group, load_tensorflow
+
+__all__ = ["main"]
+
+_RUNTIMES = "onnxruntime, reference, openvino, saved_model, node, browser, c"
+_OWN_OPTIONS = ("--debug", "--help", "-h")
+
+
+class _PublishByDefault(Group):
+    """A first word that is no command belongs to `publish`."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Puts `publish` before the words that are not the group's own."""
+        own = 0
+        while own < len(args) and args[own] in _OWN_OPTIONS:
+            own += 1
+        if own < len(args) and args[own] not in self.commands:
+            args = [*args[:own], "publish", *args[own:]]
+        return super().parse_args(context, args)
+
+
+def _split(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(word for word in value.replace(" ", "").split(",") if word)
+
+
+@click.group(cls=_PublishByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Export a trained model as SavedModel and ONNX, verified before it is published.
+
+    python -m export runs/digits/model.keras --to artifacts/digits
+    """
+
+
+@main.command("publish")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Directory of the artifact's versions.",
+)
+@click.option("--version", type=click.IntRange(1), help="Version; by default the next one.")
+@click.option(
+    "--runtimes",
+    default="",
+    callback=_split,
+    help=f"Where to verify beside onnxruntime and saved_model: {_RUNTIMES}.",
+)
+@click.option(
+    "--allow-partial", is_flag=True, help="Leave out signatures that ONNX cannot express."
+)
+@click.option(
+    "--int32-random",
+    is_flag=True,
+    help="Also write sample and score with noise in 32-bit integers, for OpenVINO.",
+)
+@click.option(
+    "--precisions",
+    default="",
+    callback=_split,
+    help="Also write the ONNX files in float16, int8 or both.",
+)
+@click.option(
+    "--max-nats",
+    type=click.FloatRange(0.0),
+    default=0.1,
+    show_default=True,
+    help="What a precision may cost, nats per example.",
+)
+@click.option("--tflite", is_flag=True, help="Also write decode.tflite.")
+def publish_command(model: Path, target: Path, **options: Any) -> None:
+    """Write, verify and publish the model; the command when none is named."""
+    load_tensorflow()
+    from export import pipeline
+
+    published = pipeline.export(model, target, pipeline.Options(**options), report=click.echo)
+    click.secho(f"Published {published}", bold=True)
+    click.echo(f"Check it later with: python -m export verify {published}")
+
+
+@main.command("verify")
+@click.argument("directory", type=click.Path(path_type=Path))
+def verify_command(directory: Path) -> None:
+    """Check hashes, gates and parity of a published version in ONNX Runtime."""
+    load_tensorflow()
+    from export import pipeline
+
+    pipeline.verify(directory, report=click.echo)
+    click.secho(f"{directory} is as it was published.", bold=True)
+
+
+@main.command("parity")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--runtimes",
+    default="onnxruntime",
+    show_default=True,
+    callback=_split,
+    help=f"{_RUNTIMES}; or all.",
+)
+def parity_command(directory: Path, runtimes: tuple[str, ...]) -> None:
+    """Compare other runtimes with the SavedModel of a published version."""
+    load_tensorflow()
+    from export import pipeline
+    from export.runtimes import RUNTIMES
+
+    chosen = tuple(RUNTIMES) if runtimes == ("all",) else runtimes
+    pipeline.verify(directory, runtimes=chosen, report=click.echo)

@@ -1,0 +1,225 @@
+"""Gates: what a model and its signatures must be before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from export.errors import ExportError
+from keras_vae import random
+from keras_vae.distributions import ConditionalDistribution
+from keras_vae.model import VAE
+from keras_vae.signatures import Signature
+
+__all__ = ["PURE_OPS", "check_contract", "check_function", "check_model", "family", "layer_of"]
+
+PURE_OPS = frozenset(
+    """
+    Abs AccumulateNVV2 Acos Acosh Add AddN AddV2 All Any ArgMax ArgMin Asin Asinh Atan Atan2 Atanh
+    AvgPool AvgPool3D BatchMatMul BatchMatMulV2 BatchMatMulV3 BatchToSpaceND BesselI0e BesselI1e
+    Betainc BiasAdd Bitcast BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize Cast
+    Ceil Cholesky ClipByValue Complex ComplexAbs ConcatV2 Conj Const Conv2D Conv2DBackpropInput
+    Conv3D Conv3DBackpropInputV2 Cos Cosh CropAndResize Cross Cumprod Cumsum CumulativeLogsumexp
+    DepthToSpace DepthwiseConv2dNative Diag DiagPart Digamma Div DivNoNan Einsum Elu EnsureShape
+    Equal Erf Erfc Erfinv Exp ExpandDims Expm1 FFT FFT2D Fill Floor FloorDiv FloorMod
+    FusedBatchNormV3 GatherNd GatherV2 Greater GreaterEqual IFFT IFFT2D IRFFT IRFFT2D Identity
+    IdentityN If Igamma Igammac Imag Invert InvertPermutation IsFinite IsInf IsNan L2Loss LRN
+    LeakyRelu LeftShift Less LessEqual Lgamma LinSpace Log Log1p LogMatrixDeterminant LogSoftmax
+    LogicalAnd LogicalNot LogicalOr MatMul MatrixBandPart MatrixDeterminant MatrixDiag
+    MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixDiagV2 MatrixDiagV3 MatrixInverse
+    MatrixSetDiagV3 MatrixSolve MatrixTriangularSolve Max MaxPool MaxPool3D Maximum Mean Merge Min
+    Minimum MirrorPad Mod Mul MulNoNan Ndtri Neg NextAfter NoOp NotEqual OneHot OnesLike Pack Pad
+    PadV2 PartitionedCall Placeholder Polygamma Pow PreventGradient Prod Qr RFFT RFFT2D Range Rank
+    ReadVariableOp Real RealDiv Reciprocal Relu Relu6 Reshape ResizeBicubic ResizeBilinear
+    ResizeNearestNeighbor ResourceGather ReverseV2 RightShift Rint Roll Round Rsqrt ScatterNd
+    SegmentMax SegmentMean SegmentSum Select SelectV2 SelfAdjointEigV2 Selu Shape ShapeN Sigmoid
+    Sign Sin Sinh Size Slice Softmax SoftmaxCrossEntropyWithLogits Softplus Softsign SpaceToBatchND
+    SpaceToDepth SparseSoftmaxCrossEntropyWithLogits Split SplitV Sqrt
+    Square SquaredDifference Squeeze StatefulPartitionedCall StatelessIf StatelessWhile StopGradient
+    StridedSlice Sub Sum Svd Switch Tan Tanh TensorScatterAdd TensorScatterUpdate Tile TopKV2
+    Transpose TruncateDiv TruncateMod Unpack UnsortedSegmentSum VarHandleOp Where While Xdivy
+    Xlog1py Xlogy ZerosLike Zeta
+    """.split()  # noqa: SIM905
+)
+"""Ops of TensorFlow that neither draw, nor keep state, nor reach outside the graph."""
+
+_ROWS = 11
+_UNKNOWN = "is not known to be pure"
+_RESERVED = frozenset({"condition", "mean", "sample", "seed", "x", "z"})
+
+
+def family(vae: VAE) -> str:
+    """The model in words, as in "Bernoulli with DiagonalNormal and VampPrior"."""
+    likelihood, posterior, prior = (
+        type(law).__name__ for law in (vae.likelihood, vae.posterior, vae.prior)
+    )
+    return f"{likelihood} with {posterior} and {prior}"
+
+
+def check_model(vae: Any) -> None:
+    """Refuses what is no VAE, weights that are not finite, and Lambda layers.
+
+    Raises:
+        ExportError: naming the weight or the layer.
+    """
+    if not isinstance(vae, VAE):
+        raise ExportError(f"Expected a keras_vae.VAE; got a {type(vae).__name__}.")
+    for layer in vae._flatten_layers():
+        if isinstance(layer, keras.layers.Lambda):
+            raise ExportError(
+                f"The layer {layer.name} is a Lambda, which runs Python code of its own. Replace "
+                "it with a registered layer of keras.ops."
+            )
+    for weight in vae.weights:
+        if not np.isfinite(weight.numpy()).all():
+            raise ExportError(
+                f"The weight {weight.path} holds NaN or infinity; export the last good model."
+            )
+
+
+def check_contract(vae: VAE) -> None:
+    """Refuses laws whose shapes are not those of a batch of events.
+
+    Raises:
+        ExportError: naming the family and what has the wrong shape.
+    """
+    condition = [] if vae.condition_shape is None else [tf.zeros([_ROWS, *vae.condition_shape])]
+    seeds = random.row_seeds(0, _ROWS)
+    z = random.normal(seeds, (vae.latent_size,), stream=random.LATENT)
+    with _blamed_on(vae.likelihood):
+        parameters, law = _law(vae.likelihood, [z, *condition])
+        x = vae.likelihood.draw(seeds, **parameters)
+        events = (_ROWS, *vae.event_shape)
+        shapes = {"the mean of its law": (law.mean(), events), "what `draw` returns": (x, events)}
+        _check_shapes(vae.likelihood, shapes)
+        shapes = {"the log-probability of a draw": (law.log_prob(x), (_ROWS,))}
+        _check_shapes(vae.likelihood, shapes)
+    with _blamed_on(vae.posterior):
+        parameters, law = _law(vae.posterior, [x, *condition])
+        noise = tf.cast(z, vae.posterior.law_dtype)
+        shapes = {
+            "the mean of its law": (law.mean(), (_ROWS, vae.latent_size)),
+            "what `transport` returns": (
+                vae.posterior.transport(noise, **parameters),
+                (_ROWS, vae.latent_size),
+            ),
+            "what `log_volume` returns": (vae.posterior.log_volume(**parameters), (_ROWS,)),
+        }
+        _check_shapes(vae.posterior, shapes)
+
+
+def check_function(signature: Signature, concrete: Any) -> None:
+    """Refuses a traced signature that is not a pure function of its inputs and the weights.
+
+    Raises:
+        ExportError: naming the signature, the op and the layer.
+    """
+    name = signature.name
+    variables = {id(variable.handle) for variable in concrete.graph.variables}
+    for outside, inside in concrete.graph.captures:
+        if id(outside) not in variables:
+            raise ExportError(
+                f"{name}: the tensor {inside.name} of shape {tuple(inside.shape)} was made outside "
+                "the function and captured, so the graph would ask its caller for it. Keep it as a "
+                "NumPy array and make the tensor inside `call`."
+            )
+    graph = concrete.graph.as_graph_def()
+    functions = graph.library.function
+    for function in functions:
+        if function.attr["_XlaMustCompile"].b:
+            raise ExportError(
+                f"{name}: the function {function.signature.name} asks for XLA, which a server only "
+                "has if it was started for it. Set jit_compile=False."
+            )
+    nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
+    impure = [node for node in nodes if node.op not in PURE_OPS]
+    if impure:
+        node = min(impure, key=lambda node: _why(node.op) == _UNKNOWN)
+        raise ExportError(
+            f"{name}: the op {node.op} of {layer_of(node.name)} {_why(node.op)}. Exported "
+            "functions neither draw (keras_vae.random does, from row seeds), nor keep state, nor "
+            "run Python, nor touch files."
+        )
+    for output in signature.outputs:
+        shape = concrete.structured_outputs[output].shape
+        if shape.rank is None or shape.rank == 0 or None in shape[1:].as_list():
+            raise ExportError(
+                f"{name}: the output {output} has shape {shape}; expected the batch as axis 0 and "
+                "sizes that are known."
+            )
+
+
+def layer_of(node_name: str) -> str:
+    """The layer that made a node, by the scopes in the node's name."""
+    parts = [part for part in node_name.split("/") if "PartitionedCall" not in part]
+    return "layer " + "/".join(parts[:-1]) if len(parts) > 1 else f"node {node_name}"
+
+
+def _why(op: str) -> str:
+    if "Random" in op or op in ("Multinomial", "ParameterizedTruncatedNormal"):
+        return "is random"
+    if "PyFunc" in op:
+        return "runs Python"
+    return _UNKNOWN
+
+
+@contextlib.contextmanager
+def _blamed_on(layer: ConditionalDistribution) -> Iterator[None]:
+    """Any exception inside the block becomes an `ExportError` that names the layer."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        sentence = " ".join(str(error).split())
+        raise ExportError(f"{type(layer).__name__} cannot be exported: {sentence}") from error
+
+
+def _law(layer: ConditionalDistribution, inputs: list[tf.Tensor]) -> tuple[dict[str, Any], Any]:
+    """Parameters, constants included, and the law at a batch."""
+    inputs = [tf.cast(part, layer.law_dtype) for part in inputs]
+    parameters = layer.parameters(inputs if len(inputs) > 1 else inputs[0])
+    _check_names(layer, [*parameters, *layer.constants()])
+    for name, value in parameters.items():
+        if value.shape.rank == 0 or value.shape[0] != _ROWS:
+            raise ExportError(
+                f"{type(layer).__name__}: the parameter {name} has shape {tuple(value.shape)} for "
+                f"{_ROWS} rows; its axis 0 must be the batch. What belongs to the layer alone "
+                "comes from `constants`."
+            )
+    parameters = {**parameters, **layer.constants()}
+    law = layer.law(**parameters)
+    if law.batch_shape != [_ROWS] or law.event_shape != layer.event_shape:
+        raise ExportError(
+            f"{type(layer).__name__}: its law has batch shape {tuple(law.batch_shape)} and event "
+            f"shape {tuple(law.event_shape)}; expected ({_ROWS},) and {layer.event_shape}. "
+            "`independent` makes one event of independent entries."
+        )
+    return parameters, law
+
+
+def _check_names(layer: ConditionalDistribution, names: Iterable[str]) -> None:
+    for name in names:
+        if name in _RESERVED or name.endswith("_bytes"):
+            why = (
+                "TensorFlow Serving reads names in _bytes as base64"
+                if name.endswith("_bytes")
+                else "the signatures use that name"
+            )
+            raise ExportError(f"{type(layer).__name__}: rename the parameter {name}; {why}.")
+
+
+def _check_shapes(
+    layer: ConditionalDistribution, shapes: Mapping[str, tuple[tf.Tensor, tuple[int, ...]]]
+) -> None:
+    for what, (value, expected) in shapes.items():
+        if tuple(value.shape) != expected:
+            raise ExportError(
+                f"{type(layer).__name__}: {what} has shape {tuple(value.shape)} for {_ROWS} rows; "
+                f"expected {expected}."
+            )

@@ -1,0 +1,279 @@
+"""Manifest: everything a consumer needs to use an artifact without Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+
+from export.errors import ExportError
+from keras_vae import __version__
+from keras_vae.model import VAE
+from keras_vae.preparation import Preparation
+from keras_vae.signatures import PREPARATION, Signature
+
+__all__ = [
+    "SCHEMA",
+    "build",
+    "digest",
+    "file_hashes",
+    "metadata",
+    "model_card",
+    "properties",
+    "validate",
+]
+
+SCHEMA = json.loads((Path(__file__).parent / "manifest.schema.json").read_text())
+
+_HOW = {
+    "Bernoulli": "P(x = 1) = 1 / (1 + exp(-logits)); mean is that probability.",
+    "ContinuousBernoulli": "Density proportional to exp(x logits) on [0, 1].",
+    "Normal": "Normal density with centre loc and standard deviation scale.",
+    "Laplace": "Laplace density with centre loc and scale.",
+    "DiscretizedLogistic": "P(x = k) = F(k + 1/2) - F(k - 1/2), F(t) = 1 / (1 + exp(-(t - loc) / "
+    "scale)), the outer levels open.",
+    "Binomial": "x successes of total_count trials with probability 1 / (1 + exp(-logits)).",
+    "Categorical": "P(category k) = softmax(logits)_k along the last axis.",
+    "Poisson": "Poisson counts of rate exp(log_rate).",
+}
+_PACKAGES = ("keras-vae", "tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx")
+_SEED_PROTOCOL = {
+    "generator": "Philox-4x32-10",
+    "key": "the row's seed pair as two uint32 words",
+    "counter": "(block, 0, stream, 0), block = 0, 1, 2, ...; word i is word i mod 4 of block i / 4",
+    "streams": {"z": 0, "mixture component": 1, "x given z": 2, "preparation of x": PREPARATION},
+    "uniform": "((word >> 9) + 1/2) / 2^23",
+    "row_seeds": "row i of sample(n, seed) in Python has the seed pair [seed, i]",
+}
+
+
+def metadata(vae: VAE, preparation: Preparation) -> dict[str, Any]:
+    """What the manifest says of the model itself."""
+    support = vae.likelihood.support
+    bounds = [support.low, support.high]
+    if preparation.divide != 1.0 and support.high is not None:
+        bounds = [support.low, support.high * preparation.divide]
+    if preparation.step == "dequantize":
+        bounds = [0.0, preparation.levels - 1.0]
+    if preparation.categories:
+        bounds = [0.0, preparation.categories - 1.0]
+    options = {
+        key: getattr(vae.likelihood, key)
+        for key in ("scale", "levels", "total_count")
+        if hasattr(vae.likelihood, key)
+    }
+    family = type(vae.likelihood).__name__
+    shape = vae.event_shape[:-1] if preparation.categories else vae.event_shape
+    return {
+        "data": {
+            "shape": list(shape),
+            "dtype": "float32",
+            "range": bounds,
+            "one_hot": family == "Categorical" and not preparation.categories,
+            "preparation": dataclasses.asdict(preparation),
+            "preparation_is_inside": True,
+        },
+        "likelihood": {
+            "family": family,
+            "parameters": [*vae.likelihood.parameter_specs(), *vae.likelihood.constants()],
+            "options": options,
+            "how_to_read": _HOW.get(family, ""),
+        },
+        "posterior": {
+            "family": type(vae.posterior).__name__,
+            "parameters": list(vae.posterior.parameter_specs()),
+        },
+        "prior": {
+            "family": type(vae.prior).__name__,
+            "components": int(vae.prior.components().loc.shape[0]),
+        },
+        "latent_size": vae.latent_size,
+        "condition_shape": None if vae.condition_shape is None else list(vae.condition_shape),
+        "seed_protocol": _SEED_PROTOCOL,
+        "weights_digest": digest(vae),
+    }
+
+
+def build(
+    *,
+    name: str,
+    about: dict[str, Any],
+    signatures: dict[str, Signature],
+    functions: dict[str, Any],
+    omitted: dict[str, str],
+    variants: dict[str, Any],
+    training: dict[str, Any],
+    files: dict[str, str],
+) -> dict[str, Any]:
+    """The manifest.
+
+    Args:
+        name: of the artifact.
+        about: from `metadata`.
+        signatures: all signatures.
+        functions: the traced signatures.
+        omitted: reason by name of each signature that has no ONNX form.
+        variants: files of other precisions and formats, with what they cost.
+        training: configuration and measurements of the run, or empty.
+        files: sha256 by relative path.
+    """
+    return {
+        "schema_version": 1,
+        "name": name,
+        "signatures": {
+            key: {
+                "description": signature.description,
+                "inputs": {entry: _tensor(spec) for entry, spec in signature.inputs.items()},
+                "outputs": {
+                    entry: _tensor(functions[key].get_concrete_function().structured_outputs[entry])
+                    for entry in signature.outputs
+                },
+                "onnx": None if key in omitted else f"onnx/{key}.onnx",
+            }
+            for key, signature in signatures.items()
+        },
+        "omitted": omitted,
+        "variants": variants,
+        **about,
+        "training": training,
+        "versions": {package: _version(package) for package in _PACKAGES},
+        "files": files,
+    }
+
+
+def properties(about: dict[str, Any], signature: str) -> dict[str, str]:
+    """What `metadata_props` of a signature's ONNX file hold, by key."""
+    entries = {"signature": signature, **about}
+    return {
+        f"keras_vae.{key}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for key, value in entries.items()
+    }
+
+
+def validate(manifest: Any) -> None:
+    """Refuses what is not a manifest.
+
+    Raises:
+        ExportError: naming the first field that is wrong.
+    """
+    try:
+        jsonschema.validate(manifest, SCHEMA)
+    except jsonschema.ValidationError as error:
+        where = "/".join(map(str, error.absolute_path)) or "manifest.json"
+        raise ExportError(f"manifest.json: {where}: {error.message}") from error
+
+
+def digest(vae: VAE) -> str:
+    """SHA-256 of the weights in their order: shape, dtype and bytes of each."""
+    result = hashlib.sha256()
+    for layer in (vae.prior, vae.likelihood, vae.posterior):
+        for weight in layer.weights:
+            array = np.ascontiguousarray(weight.numpy())
+            result.update(f"{array.dtype.str}{array.shape}".encode())
+            result.update(array.tobytes())
+    return result.hexdigest()
+
+
+def file_hashes(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file below a directory but the manifest, by relative path."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path != directory / "manifest.json"
+    }
+
+
+def model_card(manifest: dict[str, Any]) -> str:
+    """The model card in Markdown."""
+    data, likelihood, training = manifest["data"], manifest["likelihood"], manifest["training"]
+    low, high = ("unbounded" if bound is None else f"{bound:g}" for bound in data["range"])
+    lines = [
+        f"# {manifest['name']}",
+        "",
+        f"A variational autoencoder with {manifest['latent_size']} latents: prior "
+        f"{manifest['prior']['family']}, likelihood {likelihood['family']}, posterior "
+        f"{manifest['posterior']['family']}.",
+        "",
+        "## Data",
+        "",
+        f"Examples of shape {tuple(data['shape'])} as float32 in the units of the data file, from "
+        f"{low} to {high}. Prepared inside the graphs: {data['preparation']['sentence']}.",
+        "",
+        f"How to read p(x | z): {likelihood['how_to_read']}",
+        "",
+    ]
+    if manifest["condition_shape"] is not None:
+        lines += [f"Conditional: shape {tuple(manifest['condition_shape'])} beside each x.", ""]
+    lines += ["## Measurements", "", *_measurements(training.get("evaluation"))]
+    config = training.get("config")
+    if config:
+        beta = training["final_beta"]
+        lines += [
+            "",
+            "## Training",
+            "",
+            f"Data {config['data']}, {config['epochs']} epochs of batches of "
+            f"{config['batch_size']}, Adam at {config['learning_rate']:g}, objective "
+            f"{config['objective']} with {config['num_samples']} draws, "
+            f"{'no beta' if beta is None else f'final beta {beta:g}'}, seed {config['seed']}.",
+        ]
+    if manifest["variants"]:
+        lines += ["", "## Variants", "", "| files | what | nats per example |", "|---|---|---|"]
+        lines += _variants(manifest["variants"])
+    if manifest["omitted"]:
+        lines += ["", "## Without an ONNX form", ""]
+        lines += [f"- {reason}" for reason in manifest["omitted"].values()]
+    lines += ["", f"Weights: sha256 {manifest['weights_digest']}.", ""]
+    return "\n".join(lines)
+
+
+def _measurements(evaluation: dict[str, Any] | None) -> list[str]:
+    if not evaluation:
+        return ["Not measured before the export. `keras-vae evaluate RUN` measures a run."]
+    marginal = evaluation["log_marginal"]
+    gap = marginal["mean"] - evaluation["elbo"]["mean"]
+    offset = evaluation.get("nats_to_raw_units", 0.0)
+    units = f" Add {offset:.2f} nats for the units of the data file." if offset else ""
+    return [
+        f"On {evaluation['test_examples']} test examples, in nats per example (natural logarithm), "
+        f"data {evaluation['preparation']}:",
+        "",
+        "| quantity | mean | standard error |",
+        "|---|---|---|",
+        _row("ELBO, a lower bound", evaluation["elbo"]),
+        _row(f"log p(x) by {marginal['method']}, {marginal['side']} the truth", marginal),
+        _row("distortion", evaluation["distortion"]),
+        _row("rate", evaluation["rate"]),
+        *(_row(f"{name} (another model)", v) for name, v in evaluation["baselines"].items()),
+        "",
+        f"The bound lies at least {gap:.2f} nats below log p(x). {evaluation['active_units']} of "
+        f"{evaluation['latent_size']} latents are active.{units}",
+    ]
+
+
+def _variants(entries: dict[str, Any]) -> list[str]:
+    rows = {}
+    for file, entry in entries.items():
+        _, _, ending = file.partition(".")
+        cost = "-" if entry["mean_nats"] is None else f"{entry['mean_nats']:.2g}"
+        rows[ending] = f"| *.{ending} | {entry['what']} | {cost} |"
+    return list(rows.values())
+
+
+def _row(name: str, value: dict[str, Any]) -> str:
+    error = value["standard_error"]
+    return f"| {name} | {value['mean']:.2f} | {'-' if error is None else f'{error:.2f}'} |"
+
+
+def _tensor(spec: Any) -> dict[str, Any]:
+    return {"dtype": spec.dtype.name, "shape": ["batch", *spec.shape.as_list()[1:]]}
+
+
+def _version(package: str) -> str:
+    return __version__ if package == "keras-vae" else importlib.metadata.version(package)

@@ -1,0 +1,533 @@
+"""Pipeline: model file to published artifact, or an error and nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+
+from export import gates, onnx_graphs, parity, publish, saved_model, variants, warmup
+from export import manifest as manifests
+from export.errors import ExportError
+from export.runtimes import RUNTIMES
+from keras_vae import random
+from keras_vae.model import VAE
+from keras_vae.preparation import Preparation
+from keras_vae.runs import Run, read_json
+from keras_vae.signatures import Signature, signatures
+
+__all__ = ["VERIFIED_IN", "Options", "export", "export_model", "load", "read_manifest", "verify"]
+
+VERIFIED_IN = ("onnxruntime", "saved_model")
+"""Runtimes that every artifact is verified in before it is published."""
+
+Report = Callable[[str], None]
+
+
+def _silent(sentence: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is written beside the five signatures, and where it is verified.
+
+    Attributes:
+        version: integer version; None takes the next one.
+        runtimes: where it is verified beside `VERIFIED_IN`, names of `export.runtimes.RUNTIMES`.
+        allow_partial: leave out signatures that ONNX cannot express, and say so in the manifest.
+        int32_random: also write `sample` and `score` with noise in 32-bit integers, for runtimes
+            whose 64-bit integers are wrong.
+        precisions: also write the ONNX files in these, "float16" or "int8".
+        max_nats: what a precision may cost, nats per example.
+        tflite: also write `decode.tflite`.
+    """
+
+    version: int | None = None
+    runtimes: tuple[str, ...] = ()
+    allow_partial: bool = False
+    int32_random: bool = False
+    precisions: tuple[str, ...] = ()
+    max_nats: float = variants.MAX_NATS
+    tflite: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what could not be done, before anything is."""
+        if self.version is not None and self.version < 1:
+            raise ExportError(f"Expected a version of at least 1; got {self.version}.")
+        unknown = [name for name in self.precisions if name not in variants.PRECISIONS]
+        if unknown:
+            raise ExportError(
+                f"Unknown precision {unknown[0]!r}; expected one of "
+                f"{', '.join(variants.PRECISIONS)}."
+            )
+        if not self.max_nats >= 0.0:
+            raise ExportError(f"Expected max_nats of at least 0; got {self.max_nats}.")
+        parity.check_runtimes(self.verified_in)
+
+    @property
+    def verified_in(self) -> list[str]:
+        """Every runtime that verifies the artifact."""
+        return list(dict.fromkeys([*VERIFIED_IN, *self.runtimes]))
+
+
+def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
+    """The model of a file, how its run prepared data, and what is known of its training.
+
+    Raises:
+        ExportError: if the file holds no VAE that can be exported.
+    """
+    if not path.is_file():
+        raise ExportError(f"{path} is no file; give the model.keras of a run.")
+    try:
+        vae = keras.saving.load_model(path, compile=True)
+    except Exception as error:
+        sentence = " ".join(str(error).split())
+        if "lambda" in sentence.lower():
+            raise ExportError(
+                f"{path} holds a Lambda layer, whose Python code would run on loading and has no "
+                "place in an artifact. Replace it with a registered layer of keras.ops."
+            ) from error
+        raise ExportError(f"{path} cannot be loaded: {sentence}") from error
+    if not (path.parent / "config.toml").is_file():
+        return vae, Preparation(), {}
+    run = Run(path.parent)
+    training: dict[str, Any] = {"config": dataclasses.asdict(run.config), "final_beta": None}
+    del training["config"]["preparation"]
+    objective = getattr(vae, "objective", None)
+    if objective is not None and "beta" in objective.schedulable:
+        training["final_beta"] = float(objective.schedulable["beta"].numpy())
+    evaluation = path.parent / "evaluation.json"
+    if evaluation.is_file():
+        training["evaluation"] = read_json(evaluation)
+    return vae, run.preparation, training
+
+
+def export(
+    model: Path, target: Path, options: Options | None = None, report: Report = _silent
+) -> Path:
+    """Exports the model of a file; arguments as for `export_model`."""
+    options = options or Options()
+    _refuse_taken(target, options.version)
+    vae, preparation, training = load(model)
+    return export_model(
+        vae, target, options, preparation=preparation, training=training, report=report
+    )
+
+
+def export_model(
+    vae: VAE,
+    target: Path,
+    options: Options | None = None,
+    *,
+    preparation: Preparation | None = None,
+    training: dict[str, Any] | None = None,
+    report: Report = _silent,
+) -> Path:
+    """Writes, verifies and publishes an artifact, `target/<version>`.
+
+    Args:
+        vae: the model.
+        target: directory of the artifact's versions; its name is the artifact's.
+        options: what is written and verified.
+        preparation: how raw numbers become data, as in `keras_vae.signatures`.
+        training: what the manifest says of the training.
+        report: called with sentences and timings.
+
+    Returns:
+        The published directory.
+
+    Raises:
+        ExportError: if anything is not as it should be; the target is then as it was.
+    """
+    options, target = options or Options(), Path(target).absolute()
+    _refuse_taken(target, options.version)
+    gates.check_model(vae)
+    gates.check_contract(vae)
+    clock = _Clock(report)
+    work = _Work(vae, preparation or Preparation(), options, clock, report)
+    with publish.staging(target) as directory:
+        work.ask_the_live_model()
+        with clock("SavedModel and warm-up requests"):
+            saved_model.write(vae, work.functions, directory)
+            saved_model.check_ops(directory)
+            warmup.write(directory, target.name, work.cases)
+            warmup.replay(directory)
+        omitted = work.write_onnx(directory)
+        comparisons = work.compare(directory, omitted)
+        extra, more = work.write_variants(directory, omitted)
+        comparisons += more
+        _print(comparisons, report)
+        parity.refuse_failed(comparisons)
+        _write_json(directory / "parity.json", parity.as_json(comparisons))
+        manifest = manifests.build(
+            name=target.name,
+            about=work.about,
+            signatures=work.signatures,
+            functions=work.functions,
+            omitted=omitted,
+            variants=extra,
+            training=training or {},
+            files={},
+        )
+        (directory / "MODEL_CARD.md").write_text(manifests.model_card(manifest))
+        manifest["files"] = manifests.file_hashes(directory)
+        manifests.validate(manifest)
+        _write_json(directory / "manifest.json", manifest)
+        published = publish.publish(directory, target, options.version)
+    clock.total()
+    return published
+
+
+def verify(
+    directory: Path, *, runtimes: Sequence[str] = VERIFIED_IN[:1], report: Report = _silent
+) -> list[parity.Comparison]:
+    """Checks a published artifact: every hash, the gates, and runtimes against its SavedModel.
+
+    Args:
+        directory: one version of an artifact.
+        runtimes: what is compared with the SavedModel, which is loaded without Keras and TFP.
+        report: called with sentences.
+
+    Raises:
+        ExportError: if a file was changed, is missing or was added, or a runtime disagrees.
+    """
+    parity.check_runtimes(["saved_model", *runtimes])
+    directory = Path(directory).absolute()
+    manifest = read_manifest(directory)
+    _check_hashes(directory, manifest)
+    report(f"All {len(manifest['files'])} files are as they were published.")
+    _check_onnx(directory, manifest)
+    saved_model.check_ops(directory)
+    count = warmup.replay(directory)
+    report(f"Ops, names and metadata are right; {count} warm-up requests are answered.")
+    clock = _Clock(report)
+    sample = tf.saved_model.load(str(directory)).signatures["sample"]
+    cases = parity.make_cases(
+        _declared(manifest["signatures"]), manifest["data"], _draws(sample, manifest)
+    )
+    tensors = saved_model.tensor_names(directory)
+    with clock("all cases in the SavedModel"):
+        answers = parity.run_runtime("saved_model", directory, cases, tensors)
+    expected = []
+    for case, answer in zip(cases, answers, strict=True):
+        if not len(next(iter(case.inputs.values()))):
+            outputs = manifest["signatures"][case.signature]["outputs"]
+            shapes = {name: outputs[name]["shape"][1:] for name in case.outputs}
+            answer = parity.nothing(case, shapes)
+        if isinstance(answer, str):
+            raise ExportError(f"The SavedModel refuses a case of {case.signature}: {answer}")
+        expected.append(answer)
+    comparisons = []
+    for runtime in runtimes:
+        with clock(f"all cases in {runtime}"):
+            comparisons += _compare(
+                runtime, directory, cases, expected, manifest, manifest["omitted"], tensors
+            )
+    if manifest["variants"]:
+        with clock("variants"):
+            comparisons += _compare_variants(directory, cases, expected, manifest)
+    _print(comparisons, report)
+    parity.refuse_failed(comparisons)
+    return comparisons
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The validated manifest of an artifact.
+
+    Raises:
+        ExportError: if there is none, or it is damaged.
+    """
+    path = directory / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except OSError as error:
+        raise ExportError(
+            f"{directory} is not a version of an artifact: manifest.json cannot be read."
+        ) from error
+    except ValueError as error:
+        raise ExportError(f"{path} is damaged: {error}.") from error
+    manifests.validate(manifest)
+    return manifest
+
+
+class _Work:
+    """One export: the model, its signatures, and what they answer."""
+
+    def __init__(
+        self,
+        vae: VAE,
+        preparation: Preparation,
+        options: Options,
+        clock: _Clock,
+        report: Report,
+    ) -> None:
+        self._vae, self._options = vae, options
+        self._clock, self._report = clock, report
+        self.signatures = signatures(vae, preparation)
+        self.about = manifests.metadata(vae, preparation)
+        self.functions: dict[str, Any] = {}
+        self.cases: list[parity.Case] = []
+        self.expected: list[dict[str, np.ndarray]] = []
+
+    def ask_the_live_model(self) -> None:
+        """Traces the signatures through the gates, and has them answer all cases."""
+        with self._clock("live model, traced and asked all cases"):
+            for name, signature in self.signatures.items():
+                self.functions[name] = onnx_graphs.traced(signature)
+            shapes: parity.Shapes = {
+                name: (
+                    {k: (s.dtype.name, s.shape.as_list()[1:]) for k, s in entry.inputs.items()},
+                    entry.outputs,
+                )
+                for name, entry in self.signatures.items()
+            }
+            draw = _draws(self.signatures["sample"].function, self.about)
+            self.cases = parity.make_cases(shapes, self.about["data"], draw)
+            self.expected = parity.reference(self.functions, self.cases)
+
+    def write_onnx(self, directory: Path) -> dict[str, str]:
+        """Writes the ONNX files; returns the reason for each signature left out."""
+        (directory / "onnx").mkdir()
+        omitted = {}
+        for name, signature in self.signatures.items():
+            try:
+                with self._clock(f"ONNX of {name}"):
+                    self._convert(directory / "onnx", signature)
+            except ExportError as error:
+                reason = f"{error} (The model is {gates.family(self._vae)}.)"
+                if not self._options.allow_partial:
+                    raise ExportError(reason) from error
+                omitted[name] = reason
+                self._report(f"          left out: {reason}")
+        return omitted
+
+    def compare(self, directory: Path, omitted: dict[str, str]) -> list[parity.Comparison]:
+        """All cases in every runtime that verifies the artifact."""
+        tensors = saved_model.tensor_names(directory)
+        comparisons = []
+        for runtime in self._options.verified_in:
+            with self._clock(f"all cases in {runtime}"):
+                comparisons += _compare(
+                    runtime, directory, self.cases, self.expected, self.about, omitted, tensors
+                )
+        return comparisons
+
+    def write_variants(
+        self, directory: Path, omitted: dict[str, str]
+    ) -> tuple[dict[str, Any], list[parity.Comparison]]:
+        """Other precisions and formats; what the manifest says of them, and their comparisons."""
+        options, entries = self._options, {}
+        comparisons: list[parity.Comparison] = []
+        asked = (self.cases, self.expected, self.about)
+        if options.int32_random:
+            with self._clock("noise in 32-bit integers"):
+                for name in sorted({"sample", "score"} - set(omitted)):
+                    path = directory / "onnx" / f"{name}.int32.onnx"
+                    entries[f"onnx/{path.name}"] = _entry(path, "Noise in 32-bit integers.")
+                comparisons += variants.compare_onnx(directory, "int32", *asked)
+        if options.precisions and "score" in omitted:
+            raise ExportError("Without score, other precisions cannot be measured in nats.")
+        for precision in options.precisions:
+            with self._clock(f"ONNX in {precision}"):
+                paths = []
+                for name in (name for name in variants.SIGNATURES if name not in omitted):
+                    model = onnx.load(directory / "onnx" / f"{name}.onnx")
+                    paths.append(directory / "onnx" / f"{name}.{precision}.onnx")
+                    onnx.save(variants.convert(model, precision), paths[-1])
+                found = variants.compare_onnx(
+                    directory, precision, *asked, precision=precision, max_nats=options.max_nats
+                )
+                comparisons += found
+                what = variants.PRECISIONS[precision]
+                for path in paths:
+                    entry = _entry(path, what, precision, found[0].mean_nats, options.max_nats)
+                    entries[f"onnx/{path.name}"] = entry
+        if options.tflite:
+            with self._clock("LiteRT"):
+                path = variants.write_lite(directory)
+                comparisons += variants.compare_lite(path, *asked)
+                entries[path.name] = _entry(path, "LiteRT; takes no empty batch.")
+        return entries, comparisons
+
+    def _convert(self, directory: Path, signature: Signature) -> None:
+        name = signature.name
+        models = {name: onnx_graphs.convert(signature, self.functions[name])}
+        if self._options.int32_random and "seed" in signature.inputs:
+            with random.int32_arithmetic():
+                models[f"{name}.int32"] = onnx_graphs.convert(signature)
+        for stem, model in models.items():
+            onnx.helper.set_model_props(model, manifests.properties(self.about, name))
+            onnx.save(model, directory / f"{stem}.onnx")
+
+
+def _entry(
+    path: Path,
+    what: str,
+    precision: str = "float32",
+    mean_nats: float | None = None,
+    max_nats: float | None = None,
+) -> dict[str, Any]:
+    return {
+        "signature": path.name.split(".")[0],
+        "format": path.suffix[1:],
+        "precision": precision,
+        "what": what,
+        "bytes": path.stat().st_size,
+        "mean_nats": mean_nats,
+        "max_nats": max_nats,
+    }
+
+
+def _refuse_taken(target: Path, version: int | None) -> None:
+    if version is not None:
+        publish.refuse_existing(target / str(version))
+
+
+def _declared(table: dict[str, Any]) -> parity.Shapes:
+    """The signatures of a manifest."""
+    return {
+        name: (
+            {key: (spec["dtype"], spec["shape"][1:]) for key, spec in entry["inputs"].items()},
+            tuple(entry["outputs"]),
+        )
+        for name, entry in table.items()
+    }
+
+
+def _draws(
+    sample: Callable[..., dict[str, tf.Tensor]], about: dict[str, Any]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Map from seeds to x, as the file would hold it: grey levels where they are binarised."""
+    is_binarised = about["data"]["preparation"]["step"] == "binarize"
+    condition = about["condition_shape"]
+
+    def draw(seeds: np.ndarray) -> np.ndarray:
+        inputs = {"seed": tf.constant(seeds)}
+        if condition is not None:
+            inputs["condition"] = tf.zeros([len(seeds), *condition])
+        return sample(**inputs)["mean" if is_binarised else "sample"].numpy()
+
+    return draw
+
+
+def _compare(
+    runtime: str,
+    directory: Path,
+    cases: Sequence[parity.Case],
+    expected: Sequence[dict[str, np.ndarray]],
+    about: dict[str, Any],
+    omitted: dict[str, str],
+    tensors: dict[tuple[str, str], str],
+) -> list[parity.Comparison]:
+    """All cases in a runtime, but for those of signatures that it has no file of."""
+    missing = omitted if RUNTIMES[runtime].format == "onnx" else {}
+    kept = [index for index, case in enumerate(cases) if case.signature not in missing]
+    chosen = [cases[index] for index in kept]
+    answers = parity.run_runtime(runtime, directory, chosen, tensors)
+    return parity.compare(runtime, chosen, [expected[i] for i in kept], answers, about)
+
+
+def _compare_variants(
+    directory: Path,
+    cases: Sequence[parity.Case],
+    expected: Sequence[dict[str, np.ndarray]],
+    manifest: dict[str, Any],
+) -> list[parity.Comparison]:
+    """The other precisions and formats of a published artifact."""
+    comparisons = []
+    files = {path.split(".")[-2]: entry for path, entry in manifest["variants"].items()}
+    for suffix, entry in files.items():
+        if entry["format"] == "onnx":
+            comparisons += variants.compare_onnx(
+                directory,
+                suffix,
+                cases,
+                expected,
+                manifest,
+                precision=entry["precision"],
+                max_nats=entry["max_nats"],
+            )
+    if "decode.tflite" in manifest["variants"]:
+        path = directory / "decode.tflite"
+        comparisons += variants.compare_lite(path, cases, expected, manifest)
+    return comparisons
+
+
+def _print(comparisons: Sequence[parity.Comparison], report: Report) -> None:
+    from rich.console import Console
+
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(parity.table(comparisons))
+    report(f"\n{capture.get().rstrip()}\n")
+
+
+def _check_hashes(directory: Path, manifest: dict[str, Any]) -> None:
+    present, known = manifests.file_hashes(directory), manifest["files"]
+    changed = sorted(name for name in known if name in present and present[name] != known[name])
+    missing = sorted(set(known) - set(present))
+    added = sorted(set(present) - set(known))
+    for names, what in ((changed, "was changed"), (missing, "is missing"), (added, "was added")):
+        if names:
+            raise ExportError(
+                f"{directory}: {names[0]} {what} after publishing"
+                f"{f' (and {len(names) - 1} more)' if len(names) > 1 else ''}. Do not serve it; "
+                "export the model again."
+            )
+
+
+def _check_onnx(directory: Path, manifest: dict[str, Any]) -> None:
+    """The gates again, and whether the files say of the model what the manifest says."""
+    paths = {entry["onnx"]: name for name, entry in manifest["signatures"].items() if entry["onnx"]}
+    paths |= {
+        path: entry["signature"]
+        for path, entry in manifest["variants"].items()
+        if entry["format"] == "onnx"
+    }
+    for path, name in paths.items():
+        model = onnx.load(directory / path)
+        entry = manifest["signatures"][name]
+        onnx_graphs.check(model, path, list(entry["inputs"]), list(entry["outputs"]))
+        found = {item.key: item.value for item in model.metadata_props}
+        about = {key.removeprefix("keras_vae."): key for key in found}
+        del about["signature"]
+        declared = manifests.properties({key: manifest[key] for key in about}, name)
+        wrong = sorted(key for key in declared if declared[key] != found.get(key))
+        if wrong:
+            raise ExportError(
+                f"{directory}: manifest.json and {path} disagree about "
+                f"{wrong[0].removeprefix('keras_vae.')}; one of them was changed after publishing."
+            )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+class _Clock:
+    """Reports how long each part took."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._start = time.perf_counter()
+
+    @contextlib.contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._report(f"{time.perf_counter() - start:6.1f} s  {what}")
+
+    def total(self) -> None:
+        """Reports the whole."""
+        self._report(f"{time.perf_counter() - self._start:6.1f} s  in all")

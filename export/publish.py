@@ -1,0 +1,128 @@
+"""Publishing: all is written and verified beside the target, then one rename makes it real."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from export.errors import ExportError
+
+__all__ = ["publish", "refuse_existing", "staging", "versions"]
+
+_PREFIX = ".export-"
+
+
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A directory beside the versions of `target`, gone when the block ends unless published.
+
+    What a killed exporter left there is removed; what a running one holds is not.
+
+    Raises:
+        ExportError: if the target cannot be written.
+    """
+    is_new = not target.exists()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with _locked(target):
+            _remove_abandoned(target)
+            directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target))
+            handle = os.open(directory, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        raise ExportError(f"{target} cannot be written: {error.strerror}.") from error
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(handle)
+        if is_new:
+            with contextlib.suppress(OSError):
+                target.rmdir()
+
+
+def publish(directory: Path, target: Path, version: int | None) -> Path:
+    """Renames a finished directory to its version, the next free one if `version` is None.
+
+    Raises:
+        ExportError: if that version exists.
+    """
+    _sync(directory)
+    directory.chmod(0o755)
+    with _locked(target):
+        number = version if version is not None else max(versions(target), default=0) + 1
+        final = target / str(number)
+        refuse_existing(final)
+        directory.rename(final)
+        _sync_directory(target)
+    return final
+
+
+def refuse_existing(final: Path) -> None:
+    """Refuses a version that is there.
+
+    Raises:
+        ExportError: if it is.
+    """
+    if os.path.lexists(final):
+        raise ExportError(
+            f"{final} exists, and a published version is never overwritten. Leave out --version to "
+            "take the next one."
+        )
+
+
+def versions(target: Path) -> list[int]:
+    """The published versions, in order."""
+    if not target.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in target.iterdir() if entry.name.isdecimal())
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(target: Path) -> None:
+    for entry in target.glob(f"{_PREFIX}*"):
+        try:
+            handle = os.open(entry, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+def _sync(directory: Path) -> None:
+    for root, _, files in os.walk(directory):
+        for name in files:
+            handle = os.open(Path(root) / name, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        _sync_directory(Path(root))
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,123 @@
+"""SavedModel: the same signatures for TensorFlow Serving, and what may be in it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from export.errors import ExportError
+from export.gates import PURE_OPS
+from keras_vae.model import VAE
+
+__all__ = ["check_ops", "tensor_names", "write"]
+
+_SAVING_OPS = frozenset(
+    {"AssignVariableOp", "DisableCopyOnRead", "MergeV2Checkpoints", "RestoreV2", "SaveV2"}
+    | {"ShardedFilename", "StaticRegexFullMatch", "StringJoin", "VarIsInitializedOp"}
+)
+
+
+def write(vae: VAE, functions: dict[str, Any], directory: Path) -> None:
+    """Writes the SavedModel.
+
+    Args:
+        vae: owner of the weights.
+        functions: traced signatures by name; the first is also `serving_default`.
+        directory: where.
+    """
+    archive = keras.export.ExportArchive()
+    for layer in (vae.prior, vae.likelihood, vae.posterior):
+        archive.track(layer)
+    for name, function in functions.items():
+        archive.add_endpoint(name, function)
+    with contextlib.redirect_stdout(io.StringIO()):
+        archive.write_out(str(directory), verbose=False)
+    (directory / "fingerprint.pb").unlink(missing_ok=True)
+
+
+def check_ops(directory: Path) -> None:
+    """Refuses a SavedModel with an op that is not known to be pure, or that asks for XLA.
+
+    What a signature reaches must be pure. What only the loader calls may also save and restore
+    variables; every other op is refused wherever it is.
+
+    Raises:
+        ExportError: naming the op and where it is.
+    """
+    meta_graph = _meta_graph(directory)
+    graph = meta_graph.graph_def
+    functions = {function.signature.name: function for function in graph.library.function}
+    served = _served_functions(meta_graph)
+    for name, function in functions.items():
+        if function.attr["_XlaMustCompile"].b:
+            raise ExportError(
+                f"SavedModel: the function {name} asks for XLA; set jit_compile=False."
+            )
+    places = [(graph.node, PURE_OPS | _SAVING_OPS)]
+    for name, function in functions.items():
+        allowed = PURE_OPS if name in served else PURE_OPS | _SAVING_OPS
+        places.append((function.node_def, allowed))
+    for nodes, allowed in places:
+        for node in nodes:
+            if node.op not in allowed:
+                raise ExportError(
+                    f"SavedModel: the op {node.op} ({node.name}) is not known to be pure; exported "
+                    "functions neither draw, nor keep state, nor touch files."
+                )
+
+
+def _served_functions(meta_graph: tf.compat.v1.MetaGraphDef) -> set[str]:
+    """Names of the functions that a signature reaches."""
+    graph = meta_graph.graph_def
+    nodes = {node.name: node for node in graph.node}
+    functions = {function.signature.name: function for function in graph.library.function}
+    waiting = [
+        info.name.split(":")[0]
+        for definition in meta_graph.signature_def.values()
+        for info in definition.outputs.values()
+    ]
+    seen: set[str] = set()
+    called: list[str] = []
+    while waiting:
+        name = waiting.pop()
+        if name not in seen and name in nodes:
+            seen.add(name)
+            called += _calls(nodes[name])
+            waiting += [entry.lstrip("^").split(":")[0] for entry in nodes[name].input]
+    served: set[str] = set()
+    while called:
+        name = called.pop()
+        if name not in served and name in functions:
+            served.add(name)
+            for node in functions[name].node_def:
+                called += _calls(node)
+    return served
+
+
+def _calls(node: tf.compat.v1.NodeDef) -> list[str]:
+    names = []
+    for attribute in node.attr.values():
+        names += [attribute.func.name] if attribute.HasField("func") else []
+        names += [function.name for function in attribute.list.func]
+    return names
+
+
+def tensor_names(directory: Path) -> dict[tuple[str, str], str]:
+    """Names of the graph's tensors by (signature, input or output), for the C API."""
+    names = {}
+    for signature, definition in _meta_graph(directory).signature_def.items():
+        for name, info in [*definition.inputs.items(), *definition.outputs.items()]:
+            names[signature, name] = info.name
+    return names
+
+
+def _meta_graph(directory: Path) -> tf.compat.v1.MetaGraphDef:
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    saved_model = SavedModel.FromString((directory / "saved_model.pb").read_bytes())
+    return saved_model.meta_graphs[0]

@@ -1,0 +1,234 @@
+"""Variants: the ONNX files in fewer bits, noise in 32-bit integers, and LiteRT.
+
+Every one is run and compared before it is published; what fewer bits cost is measured in nats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tensorflow as tf
+
+from export import onnx_graphs, parity
+from export.cases import Case
+from export.errors import ExportError
+
+__all__ = ["MAX_NATS", "PRECISIONS", "compare_lite", "compare_onnx", "convert", "write_lite"]
+
+MAX_NATS = 0.1
+"""What another precision may cost by default: a tenth of what papers report as a difference."""
+
+PRECISIONS: dict[str, str] = {
+    "float16": "Weights and products of Dense layers and convolutions in float16.",
+    "int8": "Weights of Dense layers in int8, what enters them in uint8 by the range of its batch: "
+    "a row's result depends a little on its neighbours.",
+}
+"""Precisions beside float32, and what they are. Noise, laws and sums stay in float32."""
+
+SIGNATURES = ("decode", "encode", "reconstruct", "score")
+"""Signatures that have other precisions; in `sample` a rounded threshold would be another draw."""
+
+_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+Tensors = dict[str, np.ndarray]
+
+
+def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """The model in another precision; inputs and outputs stay as they are.
+
+    Raises:
+        ExportError: if the precision is unknown, or a weight is out of its range.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(
+            f"Unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}."
+        )
+    result = _to_float16(model) if precision == "float16" else _to_int8(model)
+    names = [[entry.name for entry in part] for part in (model.graph.input, model.graph.output)]
+    onnx_graphs.check(result, f"{model.graph.name} in {precision}", *names)
+    return result
+
+
+def compare_onnx(
+    directory: Path,
+    suffix: str,
+    cases: Sequence[Case],
+    expected: Sequence[Tensors],
+    about: dict[str, Any],
+    *,
+    precision: str = "float32",
+    max_nats: float | None = None,
+) -> list[parity.Comparison]:
+    """The files `onnx/SIGNATURE.SUFFIX.onnx` in ONNX Runtime against the live model.
+
+    Args:
+        directory: the artifact.
+        suffix: which files.
+        cases: what to ask; cases of signatures without such a file are left out.
+        expected: what the live model answers.
+        about: what the manifest says of the model.
+        precision: of the files.
+        max_nats: what it may cost.
+
+    Raises:
+        ExportError: if a file does not run, or is not finite.
+    """
+    ending = f".{suffix}.onnx"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "onnx"
+        folder.mkdir()
+        for file in (directory / "onnx").glob(f"*{ending}"):
+            (folder / file.name.replace(ending, ".onnx")).symlink_to(file.absolute())
+        chosen = [i for i, c in enumerate(cases) if (folder / f"{c.signature}.onnx").exists()]
+        some = [cases[index] for index in chosen]
+        answers = parity.run_runtime("onnxruntime", Path(name), some)
+    return parity.compare(
+        f"onnxruntime {suffix}" if precision == "float32" else "onnxruntime",
+        some,
+        [expected[index] for index in chosen],
+        answers,
+        about,
+        precision=precision,
+        max_nats=max_nats,
+    )
+
+
+def write_lite(directory: Path, name: str = "decode") -> Path:
+    """Writes `decode.tflite` from the SavedModel; its signature keeps the names.
+
+    Raises:
+        ExportError: if LiteRT lacks an op.
+    """
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(directory), signature_keys=[name])
+    try:
+        with _quiet():
+            content = converter.convert()
+    except Exception as error:
+        raise ExportError(
+            f"{name}: LiteRT cannot express it; leave out --tflite. {' '.join(str(error).split())}"
+        ) from error
+    path = directory / f"{name}.tflite"
+    path.write_bytes(content)
+    return path
+
+
+def compare_lite(
+    path: Path, cases: Sequence[Case], expected: Sequence[Tensors], about: dict[str, Any]
+) -> list[parity.Comparison]:
+    """A LiteRT file in its interpreter against the live model; it takes no empty batch.
+
+    Raises:
+        ExportError: if it does not run.
+    """
+    chosen = [
+        index
+        for index, case in enumerate(cases)
+        if case.signature == path.stem and len(next(iter(case.inputs.values())))
+    ]
+    some = [cases[index] for index in chosen]
+    with _quiet():
+        interpreter = tf.lite.Interpreter(
+            model_content=path.read_bytes(),
+            experimental_op_resolver_type=(
+                tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            ),
+        )
+        run = interpreter.get_signature_runner(path.stem)
+        try:
+            answers: list[Tensors | str] = [run(**case.inputs) for case in some]
+        except Exception as error:
+            raise ExportError(
+                f"{path.name} does not run: {' '.join(str(error).split())}"
+            ) from error
+    wanted = [expected[index] for index in chosen]
+    return parity.compare("litert", some, wanted, answers, about)
+
+
+def _to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights of linear ops in float16, with casts around each of these ops."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes, halves = [], {}
+    for node in graph.node:
+        weight = constants.get(node.input[1]) if node.op_type in _LINEAR else None
+        if weight is None or weight.data_type != onnx.TensorProto.FLOAT:
+            nodes.append(node)
+            continue
+        for index, name in enumerate(node.input):
+            half = f"{name}_float16"
+            if name in constants and name not in halves:
+                halves[name] = _half(constants[name], half)
+            elif name and name not in constants:
+                half = f"{node.output[0]}_input_{index}"
+                nodes.append(_cast(name, half, onnx.TensorProto.FLOAT16))
+            node.input[index] = half if name else ""
+        output = node.output[0]
+        node.output[0] = f"{output}_float16"
+        nodes += [node, _cast(node.output[0], output, onnx.TensorProto.FLOAT)]
+    read = {name for node in nodes for name in onnx_graphs.reads(node)}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*kept, *halves.values()])
+    return result
+
+
+def _half(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    values = onnx.numpy_helper.to_array(tensor)
+    if np.abs(values).max(initial=0.0) > np.finfo(np.float16).max:
+        raise ExportError(
+            f"float16: a weight is {np.abs(values).max():g}, out of its range. Leave float16 out "
+            "of --precisions."
+        )
+    return onnx.numpy_helper.from_array(values.astype(np.float16), name)
+
+
+def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
+    return onnx.helper.make_node("Cast", [source], [target], name=f"cast_{target}", to=kind)
+
+
+def _to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Dense layers by `MatMulInteger` of the standard domain."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as name, _quiet():
+        source, target = Path(name) / "float32.onnx", Path(name) / "int8.onnx"
+        onnx.save(model, source)
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+        result = onnx.load(target)
+    del result.opset_import[:]
+    result.opset_import.extend(model.opset_import)
+    result.producer_name, result.producer_version = model.producer_name, model.producer_version
+    del result.metadata_props[:]
+    result.metadata_props.extend(model.metadata_props)
+    return result
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A block in which libraries neither warn nor log nor print."""
+    threshold = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(threshold)

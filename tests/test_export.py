@@ -1,0 +1,852 @@
+"""The whole pipeline: what is published, what is refused, and that nothing else is ever seen."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from models import tiny_vae
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
+
+import keras_vae
+from export import gates, manifest, onnx_graphs, parity, pipeline, publish, saved_model, warmup
+from export import variants as other
+from export.cases import Case
+from export.cli import main
+from export.errors import ExportError
+from keras_vae import random
+from keras_vae.laws import tfd
+from keras_vae.preparation import Preparation
+from keras_vae.runs import RunConfig
+from keras_vae.signatures import Signature, signatures
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "export" / "runtimes" / "examples"
+FIVE = {"decode", "encode", "sample", "reconstruct", "score"}
+NUMBER = {"mean": -9.5, "standard_error": 0.25}
+EVALUATION = {
+    "elbo": {"mean": -10.0, "standard_error": 0.25},
+    "log_marginal": {**NUMBER, "method": "importance sampling, k = 100", "side": "below"},
+    "distortion": NUMBER,
+    "rate": NUMBER,
+    "active_units": 2,
+    "latent_size": 2,
+    "baselines": {"independent pixels": NUMBER},
+    "test_examples": 7,
+    "nats_to_raw_units": 0.0,
+    "preparation": "binarised",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory as a training leaves it, of a model that keeps its first weights."""
+    keras.utils.set_random_seed(1)
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    path.mkdir()
+    vae = tiny_vae("bernoulli", (4, 4, 1))
+    vae.compile("sgd", keras_vae.ELBO(beta=0.5))
+    vae.save(path / "model.keras")
+    preparation = Preparation("binarize", 16.0, sentence="binarised anew")
+    config = RunConfig(data="digits", latent=2, preparation=preparation)
+    (path / "config.toml").write_text(config.to_toml())
+    (path / "evaluation.json").write_text(json.dumps(EVALUATION))
+    return path
+
+
+@pytest.fixture(scope="module")
+def published(run, tmp_path_factory):
+    """What the command line printed, and the version that it published."""
+    target = tmp_path_factory.mktemp("artifacts") / "digits"
+    words = [str(run / "model.keras"), "--to", str(target)]
+    words += ["--precisions", "float16,int8", "--max-nats", "1", "--tflite", "--int32-random"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    return result.output, target / "1"
+
+
+@pytest.fixture
+def artifact(published, tmp_path):
+    """A copy that may be damaged."""
+    return shutil.copytree(published[1], tmp_path / "digits" / "1")
+
+
+def sentence(words):
+    """The one sentence that a command fails with."""
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+# What is published
+
+
+def test_artifact_holds_every_file(published):
+    directory = published[1]
+    files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    models = {f"onnx/{name}.onnx" for name in FIVE}
+    models |= {f"onnx/{name}.int32.onnx" for name in ("sample", "score")}
+    models |= {
+        f"onnx/{name}.{kind}.onnx" for name in FIVE - {"sample"} for kind in ("float16", "int8")
+    }
+    assert files >= models | {
+        "saved_model.pb",
+        "variables/variables.index",
+        "assets.extra/tf_serving_warmup_requests",
+        "manifest.json",
+        "parity.json",
+        "MODEL_CARD.md",
+        "decode.tflite",
+    }
+    assert [entry.name for entry in directory.parent.iterdir()] == ["1"]
+    assert directory.stat().st_mode & 0o777 == 0o755
+
+
+def test_terminal_says_where_the_time_goes_and_what_agrees(published):
+    text, directory = published
+    for name in FIVE:
+        assert f"s  ONNX of {name}\n" in text
+    assert "s  all cases in onnxruntime" in text
+    assert "s  in all" in text
+    assert "FAILED" not in text
+    assert f"Published {directory}" in text
+    assert max(map(len, text.splitlines())) <= 100 or len(str(directory)) > 60
+
+
+def test_manifest_obeys_its_schema(published):
+    jsonschema.Draft202012Validator.check_schema(manifest.SCHEMA)
+    found = pipeline.read_manifest(published[1])
+    jsonschema.validate(found, manifest.SCHEMA)
+    assert set(found["signatures"]) == FIVE
+    assert found["data"]["range"] == [0.0, 16.0]
+    assert found["data"]["shape"] == [4, 4, 1]
+    assert found["data"]["preparation"]["step"] == "binarize"
+    assert found["likelihood"]["family"] == "Bernoulli"
+    assert found["latent_size"] == 2
+    assert found["training"]["final_beta"] == 0.5
+    assert found["omitted"] == {}
+    assert found["versions"]["keras-vae"] == keras_vae.__version__
+    assert set(found["files"]) == set(manifest.file_hashes(published[1]))
+
+
+def test_onnx_files_say_what_the_manifest_says(published):
+    found = pipeline.read_manifest(published[1])
+    for path in sorted((published[1] / "onnx").iterdir()):
+        model = onnx.load(path)
+        about = {entry.key: entry.value for entry in model.metadata_props}
+        assert about.pop("keras_vae.signature") == path.name.split(".")[0]
+        assert len(about) == 8
+        for key, value in about.items():
+            expected = found[key.removeprefix("keras_vae.")]
+            assert value == expected or json.loads(value) == expected
+
+
+def test_onnx_files_are_plain_and_the_batch_is_called_batch(published):
+    for path in sorted((published[1] / "onnx").iterdir()):
+        model = onnx.load(path)
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+        assert model.ir_version == 8
+        for entry in [*model.graph.input, *model.graph.output]:
+            dims = entry.type.tensor_type.shape.dim
+            assert dims[0].dim_param == "batch"
+            assert all(dim.dim_value > 0 for dim in dims[1:])
+            kinds = {"seed": onnx.TensorProto.INT32}
+            assert entry.type.tensor_type.elem_type == kinds.get(entry.name, onnx.TensorProto.FLOAT)
+
+
+def test_saved_model_obeys_tensorflow_serving(published):
+    definitions = dict(saved_model._meta_graph(published[1]).signature_def)
+    definitions.pop("__saved_model_init_op", None)
+    assert set(definitions) == FIVE | {"serving_default"}
+    assert set(definitions["serving_default"].inputs) == {"z"}
+    for definition in definitions.values():
+        for name, info in [*definition.inputs.items(), *definition.outputs.items()]:
+            sizes = [dim.size for dim in info.tensor_shape.dim]
+            assert sizes[0] == -1
+            assert all(size > 0 for size in sizes[1:])
+            assert not name.endswith("_bytes")
+
+
+def test_every_runtime_and_precision_was_compared(published):
+    entries = json.loads((published[1] / "parity.json").read_text())
+    assert {(entry["runtime"], entry["precision"]) for entry in entries} == {
+        ("onnxruntime", "float32"),
+        ("saved_model", "float32"),
+        ("onnxruntime int32", "float32"),
+        ("onnxruntime", "float16"),
+        ("onnxruntime", "int8"),
+        ("litert", "float32"),
+    }
+    assert all(entry["passed"] for entry in entries)
+    whole = [entry for entry in entries if entry["precision"] == "float32"]
+    assert {entry["different"] for entry in whole if entry["output"] == "sample"} == {0}
+    assert max(entry["max_nats"] for entry in whole if entry["output"] == "elbo") < 1e-3
+    for precision in ("float16", "int8"):
+        (cost,) = {entry["mean_nats"] for entry in entries if entry["precision"] == precision}
+        assert 0.0 < cost <= 1.0
+
+
+def test_variants_are_smaller_and_priced(published):
+    found = pipeline.read_manifest(published[1])["variants"]
+    for path, entry in found.items():
+        assert entry["bytes"] == (published[1] / path).stat().st_size
+        assert (entry["mean_nats"] is None) == (entry["precision"] == "float32")
+    assert len(found) == 2 + 2 * 4 + 1
+
+
+def test_model_card(published):
+    text = (published[1] / "MODEL_CARD.md").read_text()
+    for words in (
+        "# digits",
+        "likelihood Bernoulli",
+        "binarised anew",
+        "from 0 to 16",
+        "| ELBO, a lower bound | -10.00 | 0.25 |",
+        "importance sampling, k = 100, below the truth | -9.50",
+        "at least 0.50 nats below log p(x)",
+        "final beta 0.5",
+        "| *.float16.onnx |",
+    ):
+        assert words in text
+
+
+def test_warm_up_asks_every_signature_at_every_size(published):
+    cases = list(warmup.read(published[1]))
+    asked = {(case.signature, len(next(iter(case.inputs.values())))) for case in cases}
+    assert asked == {(name, size) for name in FIVE for size in warmup.SIZES}
+
+
+def test_consumer_without_tensorflow_prints_the_models_own_sample(published, run):
+    """The one in JavaScript is run by test_runtimes.py."""
+    vae = keras.saving.load_model(run / "model.keras")
+    expected = vae.sample(3, seed=7).numpy().reshape(3, -1) * 16.0
+    command = [sys.executable, "-P", str(EXAMPLES / "sample.py"), str(published[1]), "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.strip().splitlines()]
+    np.testing.assert_array_equal(np.array(lines, float), expected)
+
+
+# Publishing
+
+
+COMMAND = [sys.executable, "-m", "export"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def start(run, target):
+    command = [*COMMAND, str(run / "model.keras"), "--to", str(target)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+    )
+
+
+def kill_after(process, words):
+    for line in process.stdout:
+        if words in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_exporters_at_once_and_a_killed_one(published, run, tmp_path):
+    """Two fresh processes publish byte-equal ONNX files as two versions; a third one dies."""
+    target = tmp_path / "digits"
+    shutil.copytree(published[1], target / "1")
+    before = manifest.file_hashes(target / "1")
+    killed, *others = [start(run, target) for _ in range(3)]
+    kill_after(killed, "ONNX of encode")
+    for process in others:
+        text, _ = process.communicate()
+        assert process.returncode == 0, text
+    assert publish.versions(target) == [1, 2, 3]
+    assert manifest.file_hashes(target / "1") == before
+    second, third = (pipeline.read_manifest(target / number) for number in ("2", "3"))
+    assert second["weights_digest"] == third["weights_digest"]
+    for name in FIVE:
+        file = f"onnx/{name}.onnx"
+        assert second["files"][file] == third["files"][file] == before[file]
+    for number, found in (("2", second), ("3", third)):
+        assert manifest.file_hashes(target / number) == found["files"]
+    (left,) = target.glob(".export-*")
+    with publish.staging(target) as directory:
+        assert not left.exists()
+        with publish.staging(target):
+            assert directory.exists()
+
+
+def test_killed_at_the_end_leaves_nothing_or_all(run, tmp_path):
+    target = tmp_path / "digits"
+    kill_after(start(run, target), "all cases in saved_model")
+    for number in publish.versions(target):
+        found = pipeline.read_manifest(target / str(number))
+        assert manifest.file_hashes(target / str(number)) == found["files"]
+    with publish.staging(target):
+        assert len(list(target.glob(".export-*"))) == 1
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from export import publish
+
+moment, target, count = int(sys.argv[1]), Path(sys.argv[2]), 0
+EVENTS = ("open", "os.", "fcntl.", "shutil.", "tempfile.")
+
+def hook(event, arguments):
+    global count
+    if event.startswith(EVENTS):
+        count += 1
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+with publish.staging(target) as directory:
+    (directory / "onnx").mkdir()
+    for name in ("saved_model.pb", "onnx/decode.onnx", "manifest.json"):
+        (directory / name).write_text(name)
+    publish.publish(directory, target, None)
+"""
+
+
+def test_killed_at_every_file_operation_of_publishing(tmp_path):
+    """From the first operation on until one exporter lives to its end."""
+    complete = {"saved_model.pb", "onnx/decode.onnx", "manifest.json"}
+    moment, versions = 0, 0
+    while True:
+        moment += 1
+        command = [sys.executable, "-c", _KILLED, str(moment), str(tmp_path / "digits")]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=False)
+        for number in publish.versions(tmp_path / "digits"):
+            directory = tmp_path / "digits" / str(number)
+            files = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
+            assert files == complete
+            versions = max(versions, number)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert moment > 20
+    assert versions > 1
+    assert not list((tmp_path / "digits").glob(".export-*"))
+
+
+def test_version_can_be_chosen_and_is_never_overwritten(tmp_path, run, published):
+    for number in ("7", None):
+        with publish.staging(tmp_path) as directory:
+            (directory / "file").write_text("x")
+            version = None if number is None else int(number)
+            assert publish.publish(directory, tmp_path, version).name == (number or "8")
+    with (
+        publish.staging(tmp_path) as directory,
+        pytest.raises(ExportError, match=r"7 exists, and a published version is never overwritt"),
+    ):
+        publish.publish(directory, tmp_path, 7)
+    assert (tmp_path / "7" / "file").read_text() == "x"
+    words = [run / "model.keras", "--to", published[1].parent, "--version", "1"]
+    assert "1 exists, and a published version is never overwritten" in sentence(words)
+
+
+def fails_within(target):
+    with contextlib.suppress(KeyError), publish.staging(target) as directory:
+        (directory / "half").write_text("x")
+        raise KeyError
+
+
+def test_failure_leaves_the_target_as_it_was(tmp_path):
+    target = tmp_path / "new"
+    fails_within(target)
+    assert not target.exists()
+    (tmp_path / "old").mkdir()
+    fails_within(tmp_path / "old")
+    assert list((tmp_path / "old").iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ExportError, match="cannot be written"), publish.staging(tmp_path / "file"):
+        pass
+
+
+# Verifying
+
+
+def test_verify_repeats_everything(published):
+    result = CliRunner().invoke(main, ["verify", str(published[1])])
+    assert result.exit_code == 0, result.output
+    assert "is as it was published" in result.output
+    for words in ("float16", "int8", "litert", "onnxruntime int32"):
+        assert words in result.output
+
+
+def test_parity_in_another_runtime(published):
+    words = ["parity", str(published[1]), "--runtimes", "c"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert " c " in result.output
+
+
+def test_verify_refuses_a_changed_file(artifact):
+    path = artifact / "onnx" / "decode.onnx"
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    assert "onnx/decode.onnx was changed after publishing" in sentence(["verify", artifact])
+
+
+def test_verify_refuses_a_missing_file(artifact):
+    (artifact / "decode.tflite").unlink()
+    assert "decode.tflite is missing after publishing" in sentence(["verify", artifact])
+
+
+@pytest.mark.parametrize("name", ["assets.extra/evil.so", "onnx/manifest.json"])
+def test_verify_refuses_an_added_file(artifact, name):
+    (artifact / name).write_text("x")
+    assert f"{name} was added after publishing" in sentence(["verify", artifact])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[: len(text) // 2], "is damaged"),
+        (lambda text: text.replace('"latent_size"', '"latents"'), "manifest.json: "),
+        (lambda text: text.replace('"latent_size": 2,', '"latent_size": 0,'), "latent_size"),
+        (lambda text: text.replace('"latent_size": 2,', '"latent_size": 3,'), "disagree about"),
+        (lambda text: text.replace("1 / (1 + exp(-logits))", "logits"), "disagree about likeli"),
+    ],
+    ids=["truncated", "field", "value", "size", "reading"],
+)
+def test_verify_refuses_a_damaged_manifest(artifact, change, words):
+    path = artifact / "manifest.json"
+    path.write_text(change(path.read_text()))
+    assert words in sentence(["verify", artifact])
+
+
+def test_verify_refuses_what_is_no_artifact(tmp_path):
+    assert "is not a version of an artifact" in sentence(["verify", tmp_path])
+
+
+# Warm-up
+
+
+def request(signature, **inputs):
+    message = PredictRequest()
+    message.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        message.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return PredictionLog(predict_log=PredictLog(request=message)).SerializeToString()
+
+
+Z = np.zeros([1, 2], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([request("sing", z=Z)], "the signature 'sing' refuses"),
+        ([request("decode", z=Z[:, :1])], "the signature 'decode' refuses"),
+        ([request("decode", z=Z.astype(np.float64))], "the signature 'decode' refuses"),
+        ([request("decode", z=Z, w=Z)], "the signature 'decode' refuses"),
+        ([request("decode")], "the signature 'decode' refuses"),
+        ([b"\xff\xff"], "request 0 is damaged"),
+        ([], "holds 0 requests"),
+        ([request("decode", z=Z)] * 1001, "holds 1001 requests"),
+    ],
+    ids=["name", "shape", "dtype", "extra", "missing", "bytes", "none", "many"],
+)
+def test_bad_warm_up_is_refused(artifact, records, words):
+    with tf.io.TFRecordWriter(str(artifact / warmup.FILE)) as writer:
+        for record in records:
+            writer.write(record)
+    with pytest.raises(ExportError, match=words):
+        warmup.replay(artifact)
+
+
+def test_truncated_warm_up_is_refused(artifact):
+    path = artifact / warmup.FILE
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ExportError, match="is damaged"):
+        warmup.replay(artifact)
+
+
+# Models that are refused
+
+
+class Layer(keras.layers.Layer):
+    """A layer of one function, which a saved model would not bring along."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def with_layer(function, where="likelihood"):
+    dense = keras.layers.Dense(4)
+    network = keras.Sequential([keras.layers.Dense(4), Layer(function)])
+    return keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Bernoulli(3, network=network if where == "likelihood" else dense),
+        posterior=keras_vae.DiagonalNormal(2, network=network if where == "posterior" else dense),
+    )
+
+
+def refused(vae, tmp_path, **options):
+    """The message with which an export fails, having left nothing."""
+    target = tmp_path / "artifacts"
+    with pytest.raises(ExportError) as caught:
+        pipeline.export_model(vae, target, pipeline.Options(**options))
+    assert not target.exists()
+    return str(caught.value)
+
+
+def read_a_file(x):
+    return x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: x + tf.random.normal(tf.shape(x)), "op RandomStandardNormal of layer"),
+        (lambda x: keras.random.dropout(x, 0.5), "is random"),
+        (lambda x: tf.ensure_shape(tf.py_function(tf.abs, [x], x.dtype), x.shape), "runs Python"),
+        (read_a_file, "op ReadFile of layer"),
+        (tf.function(tf.abs, jit_compile=True), "asks for XLA"),
+    ],
+    ids=["random", "stateless", "python", "file", "xla"],
+)
+def test_impure_model_is_refused(function, words, tmp_path):
+    message = refused(with_layer(function), tmp_path, allow_partial=True)
+    assert message.startswith("decode: ")
+    assert words in message
+
+
+def test_captured_tensor_is_refused(tmp_path):
+    tensor = tf.ones([4])
+    message = refused(with_layer(lambda x: x + tensor), tmp_path)
+    assert "decode: the tensor" in message
+    assert "captured, so the graph would ask its caller for it" in message
+
+
+def test_lambda_layer_is_refused(tmp_path):
+    network = keras.Sequential([keras.layers.Dense(4), keras.layers.Lambda(lambda x: x + 1)])
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Bernoulli(3, network=network),
+        posterior=keras_vae.DiagonalNormal(2),
+    )
+    assert "is a Lambda, which runs Python code of its own" in refused(vae, tmp_path)
+    vae.save(tmp_path / "model.keras")
+    words = [tmp_path / "model.keras", "--to", tmp_path / "artifacts"]
+    assert "holds a Lambda layer" in sentence(words)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    vae = tiny_vae()
+    weight = vae.likelihood.trainable_weights[0]
+    weight.assign(weight * np.nan)
+    assert f"The weight {weight.path} holds NaN or infinity" in refused(vae, tmp_path)
+
+
+def test_answers_that_are_not_finite_are_refused(tmp_path):
+    vae = with_layer(lambda x: x / tf.maximum(12.0 - tf.abs(x), 0.0))
+    vae.likelihood.network.layers[0].kernel.assign(tf.ones([2, 4]))
+    message = refused(vae, tmp_path)
+    assert "is not finite on adversarial input" in message
+
+
+class Wrong(keras_vae.Normal):
+    """A likelihood that breaks its contract in the way it is told."""
+
+    def __init__(self, fault):
+        super().__init__(3, network=keras.layers.Dense(4), scale="decoder")
+        self.fault = fault
+
+    def parameters(self, c, training=False):
+        found = super().parameters(c, training)
+        if self.fault == "batch":
+            found["scale"] = found["scale"][0]
+        return found
+
+    def law(self, loc, scale):
+        if self.fault == "event":
+            return tfd.Normal(loc, scale)
+        if self.fault == "mean":
+            return Meanless(tfd.Normal(loc, scale), 1)
+        return super().law(loc, scale)
+
+    def draw(self, seed, loc, scale):
+        if self.fault == "none":
+            raise NotImplementedError("Wrong does not say how it is drawn")
+        return super().draw(seed, loc, scale)[:, :2] if self.fault == "draw" else loc
+
+
+class Meanless(tfd.Independent):
+    def _mean(self, **_):
+        return self.distribution.mean()[..., :2]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("batch", r"the parameter scale has shape \(3,\) for 11 rows; its axis 0 must be the"),
+        ("event", r"its law has batch shape \(11, 3\) and event shape \(\)"),
+        ("mean", r"the mean of its law has shape \(11, 2\) for 11 rows; expected \(11, 3\)"),
+        ("draw", r"what `draw` returns has shape \(11, 2\) for 11 rows; expected \(11, 3\)"),
+        ("none", "Wrong cannot be exported: Wrong does not say how it is drawn"),
+    ],
+)
+def test_likelihood_that_breaks_its_contract_is_refused(fault, words):
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=Wrong(fault),
+        posterior=keras_vae.DiagonalNormal(2),
+    )
+    with pytest.raises(ExportError, match=words):
+        gates.check_contract(vae)
+
+
+@pytest.mark.parametrize("name", ["mean", "image_bytes"])
+def test_parameter_names_that_clash_are_refused(name):
+    with pytest.raises(ExportError, match=f"rename the parameter {name}"):
+        gates._check_names(keras_vae.Bernoulli(3), [name])
+
+
+def signature(function):
+    spec = {"z": tf.TensorSpec([None, 2], tf.float32, "z")}
+    return Signature("decode", function, spec, ("mean",), "A test.")
+
+
+def test_output_whose_axis_0_is_not_the_batch_is_refused():
+    total = signature(lambda z: {"mean": tf.reduce_sum(z, axis=0)})
+    function = onnx_graphs.traced(total)
+    case = Case("decode", {"z": np.zeros([5, 2], np.float32)}, ("mean",))
+    with pytest.raises(ExportError, match="axis 0 of mean is not the batch: shape"):
+        parity.reference({"decode": function}, [case])
+    scalar = signature(lambda z: {"mean": tf.reduce_sum(z)})
+    with pytest.raises(ExportError, match="expected the batch as axis 0"):
+        onnx_graphs.traced(scalar)
+
+
+def test_output_that_no_input_reaches_is_refused():
+    constant = signature(lambda z: {"mean": tf.ones([3, 2])})
+    with pytest.raises(ExportError, match="decode: the ONNX checker refuses the model"):
+        onnx_graphs.convert(constant)
+
+
+def unknown(x):
+    return tf.math.bessel_i0e(x)
+
+
+def test_op_without_an_onnx_form_is_refused():
+    table = signatures(with_layer(unknown))
+    with pytest.raises(
+        ExportError, match=r"decode: the op BesselI0e of layer .* has no ONNX form at op set 18"
+    ):
+        onnx_graphs.convert(table["decode"])
+
+
+def test_partial_export_says_what_it_left_out(tmp_path):
+    vae = with_layer(unknown, "posterior")
+    assert "encode: the op BesselI0e" in refused(vae, tmp_path)
+    options = pipeline.Options(allow_partial=True)
+    directory = pipeline.export_model(vae, tmp_path / "artifacts", options)
+    found = pipeline.read_manifest(directory)
+    assert set(found["omitted"]) == {"encode", "reconstruct", "score"}
+    assert "BesselI0e" in found["omitted"]["encode"]
+    assert "Bernoulli with DiagonalNormal and StandardNormal" in found["omitted"]["encode"]
+    assert found["signatures"]["encode"]["onnx"] is None
+    assert sorted(path.stem for path in (directory / "onnx").iterdir()) == ["decode", "sample"]
+    assert "BesselI0e" in (directory / "MODEL_CARD.md").read_text()
+    assert not found["training"]
+
+
+def write_a_file(x):
+    with tf.control_dependencies([tf.io.write_file("/nowhere/never", "x")]):
+        return {"y": tf.identity(x)}
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (tf.function(write_a_file), "the op WriteFile"),
+        (tf.function(lambda x: {"y": x + 1.0}, jit_compile=True), "asks for XLA"),
+    ],
+    ids=["file", "xla"],
+)
+def test_saved_model_ops_are_checked_again_on_disk(function, words, tmp_path):
+    module = tf.Module()
+    module.function = function
+    concrete = function.get_concrete_function(tf.TensorSpec([None, 2], tf.float32))
+    tf.saved_model.save(module, str(tmp_path), signatures={"decode": concrete})
+    with pytest.raises(ExportError, match=words):
+        saved_model.check_ops(tmp_path)
+
+
+def test_onnx_gate_refuses_other_domains_and_names(published):
+    model = onnx.load(published[1] / "onnx" / "decode.onnx")
+    names = ["z"], ["mean", "logits"]
+    onnx_graphs.check(model, "decode", *names)
+    with pytest.raises(ExportError, match="takes"):
+        onnx_graphs.check(model, "decode", ["x"], names[1])
+    with pytest.raises(ExportError, match="gives"):
+        onnx_graphs.check(model, "decode", ["z"], ["mean"])
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    with pytest.raises(ExportError, match="expected op set 18 of the standard domain alone"):
+        onnx_graphs.check(model, "decode", *names)
+
+
+# Parity refuses
+
+
+def answers(change):
+    """A comparison of a sample of Bernoulli draws, changed before it is compared."""
+    seeds = random.row_seeds(1, 40)
+    mean = np.full([40, 5], 0.5, np.float32)
+    u = random.uniform(seeds, (5,), stream=random.OBSERVATION).numpy()
+    mean[0, 0] = u[0, 0] + 2e-7
+    want = {"sample": (u < mean).astype(np.float32), "mean": mean}
+    got = {name: value.copy() for name, value in want.items()}
+    change(got)
+    case = Case("sample", {"seed": seeds.numpy()}, ("sample", "mean"))
+    about = manifest.metadata(tiny_vae("bernoulli", 5), Preparation())
+    return parity.compare("node", [case], [want], [got], about)
+
+
+def flip(row, column):
+    def change(got):
+        got["sample"][row, column] = 1.0 - got["sample"][row, column]
+
+    return change
+
+
+def test_bernoulli_draws_may_differ_at_their_threshold_alone():
+    parity.refuse_failed(answers(flip(0, 0)))
+    with pytest.raises(ExportError, match="node disagrees with the model: sample, sample"):
+        parity.refuse_failed(answers(flip(0, 1)))
+
+
+def test_parity_refuses_other_numbers_shapes_and_nan():
+    def nudge(got):
+        got["mean"] += 3e-5
+
+    def nan(got):
+        got["mean"][3] = np.nan
+
+    for change in (nudge, nan):
+        with pytest.raises(ExportError, match="sample, mean differs by"):
+            parity.refuse_failed(answers(change))
+    with pytest.raises(ExportError, match=r"mean has shape \(40, 4\) instead of \(40, 5\)"):
+        answers(lambda got: got.update(mean=got["mean"][:, :4]))
+    with pytest.raises(ExportError, match="mean has shape nothing"):
+        answers(lambda got: got.pop("mean"))
+
+
+def test_precision_that_costs_too_much_is_refused(run, tmp_path):
+    words = [run / "model.keras", "--to", tmp_path / "a", "--precisions", "int8"]
+    message = sentence([*words, "--max-nats", "1e-9"])
+    assert "int8 costs" in message
+    assert "raise --max-nats" in message
+    assert not (tmp_path / "a").exists()
+
+
+def test_float16_keeps_noise_exact_and_refuses_weights_out_of_range(published):
+    model = onnx.load(published[1] / "onnx" / "score.onnx")
+    half = other.convert(model, "float16")
+    kinds = {tensor.data_type for tensor in half.graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    linear = {"MatMul", "Gemm"}
+    casts = sum(node.op_type == "Cast" for node in half.graph.node)
+    casts -= sum(node.op_type == "Cast" for node in model.graph.node)
+    assert casts == 2 * sum(
+        node.op_type in linear and any("float16" in name for name in node.input)
+        for node in half.graph.node
+    )
+    weights = next(t for t in model.graph.initializer if t.data_type == 1 and len(t.dims) == 2)
+    large = onnx.numpy_helper.from_array(
+        onnx.numpy_helper.to_array(weights) + np.float32(1e5), weights.name
+    )
+    weights.CopyFrom(large)
+    with pytest.raises(ExportError, match="float16: a weight is"):
+        other.convert(model, "float16")
+
+
+def test_unused_precision_words(published):
+    model = onnx.load(published[1] / "onnx" / "decode.onnx")
+    with pytest.raises(ExportError, match="Unknown precision 'int4'"):
+        other.convert(model, "int4")
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.keras", "--to", "a"], "missing.keras is no file"),
+        (["{model}", "--to", "a", "--runtimes", "toaster"], "Unknown runtime 'toaster'"),
+        (["{model}", "--to", "a", "--precisions", "int4"], "Unknown precision 'int4'"),
+        (["{model}", "--to", "{model}"], "cannot be written"),
+        (["{config}", "--to", "a"], "cannot be loaded"),
+        (["parity", "nowhere"], "is not a version of an artifact"),
+    ],
+    ids=["file", "runtime", "precision", "target", "format", "artifact"],
+)
+def test_one_sentence_says_what_is_wrong(words, message, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = {"model": run / "model.keras", "config": run / "config.toml"}
+    assert message in sentence([word.format(**paths) for word in words])
+    assert not (tmp_path / "a").exists()
+
+
+def test_options_come_before_or_after_the_model(run):
+    for words in (["--help"], ["-h"], ["verify", "--help"], ["publish", "-h"]):
+        assert CliRunner().invoke(main, words).exit_code == 0
+    for words in (["--to", "verify", "nothing.keras"], ["nothing.keras", "--to", "verify"]):
+        assert "nothing.keras is no file" in sentence(words)
+    assert CliRunner().invoke(main, ["m.keras", "--to", "a", "--version", "0"]).exit_code == 2
+
+
+def test_model_that_is_no_vae(tmp_path):
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]).save(tmp_path / "m.keras")
+    message = sentence([tmp_path / "m.keras", "--to", tmp_path / "a"])
+    assert "Expected a keras_vae.VAE; got a Sequential" in message
+
+
+def test_options_are_checked_at_once():
+    for options in ({"version": 0}, {"max_nats": float("nan")}, {"runtimes": ("openwine",)}):
+        with pytest.raises(ExportError, match=r"Expected|Unknown"):
+            pipeline.Options(**options)
+    assert dataclasses.replace(pipeline.Options(), runtimes=("c", "onnxruntime")).verified_in == [
+        "onnxruntime",
+        "saved_model",
+        "c",
+    ]
+
+
+def test_row_seeds_are_all_that_a_row_depends_on(published):
+    """To the last bit for draws of discrete data, alone and among 257."""
+    session = onnxruntime.InferenceSession(published[1] / "onnx" / "sample.onnx")
+    seeds = random.row_seeds(9, 257).numpy()
+    (many,) = session.run(["sample"], {"seed": seeds})
+    for row in (0, 100, 256):
+        (one,) = session.run(["sample"], {"seed": seeds[row : row + 1]})
+        np.testing.assert_array_equal(one[0], many[row])

@@ -1,0 +1,184 @@
+"""Every family is converted and verified in ONNX Runtime, in this process.
+
+`decode` depends on the likelihood alone, `encode` on the posterior; `sample` is a draw of z (prior,
+and posterior for a VampPrior) and one of x (likelihood); `reconstruct` depends on likelihood and
+posterior; `score` is a distortion (likelihood, posterior) plus a rate (posterior, prior). Each is
+made of pairs. So 24 models in which every pair of families meets cover the 72 combinations, each
+model with all five signatures.
+"""
+
+import itertools
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+import tensorflow as tf
+from models import tiny_vae
+
+import keras_vae
+from export import gates, manifest, onnx_graphs, parity, pipeline
+from keras_vae.factories import LIKELIHOODS, POSTERIORS, PRIORS
+from keras_vae.preparation import Preparation
+from keras_vae.signatures import signatures
+
+OPTIONS = {
+    "discretized_logistic": {"levels": 5},
+    "binomial": {"total_count": 5},
+    "normal": {"scale": "decoder"},
+    "laplace": {"scale": "per_feature"},
+}
+MATRIX = [
+    (likelihood, posterior, list(PRIORS)[(row + column) % len(PRIORS)])
+    for row, likelihood in enumerate(LIKELIHOODS)
+    for column, posterior in enumerate(POSTERIORS)
+]
+
+
+def verify(vae, preparation=None, only=None):
+    """Gates, conversion and parity of a model, as `export` does it, without files."""
+    preparation = preparation or Preparation()
+    gates.check_model(vae)
+    gates.check_contract(vae)
+    about = manifest.metadata(vae, preparation)
+    table = signatures(vae, preparation)
+    draw = pipeline._draws(table["sample"].function, about)
+    table = {name: entry for name, entry in table.items() if only is None or name in only}
+    functions = {name: onnx_graphs.traced(entry) for name, entry in table.items()}
+    shapes = {
+        name: (
+            {key: (spec.dtype.name, spec.shape.as_list()[1:]) for key, spec in s.inputs.items()},
+            s.outputs,
+        )
+        for name, s in table.items()
+    }
+    cases = parity.make_cases(shapes, about["data"], draw)
+    expected = parity.reference(functions, cases)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    sessions = {}
+    for name, entry in table.items():
+        content = onnx_graphs.convert(entry, functions[name]).SerializeToString()
+        sessions[name] = onnxruntime.InferenceSession(content, options)
+    answers = [
+        dict(
+            zip(
+                case.outputs,
+                sessions[case.signature].run(list(case.outputs), case.inputs),
+                strict=True,
+            )
+        )
+        for case in cases
+    ]
+    comparisons = parity.compare("onnxruntime", cases, expected, answers, about)
+    parity.refuse_failed(comparisons)
+    return comparisons
+
+
+def test_every_pair_of_families_meets():
+    families = (LIKELIHOODS, POSTERIORS, PRIORS)
+    for first, second in itertools.combinations(range(3), 2):
+        met = {(row[first], row[second]) for row in MATRIX}
+        assert met == set(itertools.product(families[first], families[second]))
+
+
+@pytest.mark.parametrize(("likelihood", "posterior", "prior"), MATRIX)
+def test_family(likelihood, posterior, prior):
+    shape = (2, 3) if likelihood == "categorical" else 5
+    components = {} if prior == "standard_normal" else {"num_components": 3}
+    vae = tiny_vae(
+        likelihood,
+        shape,
+        posterior=posterior,
+        prior=prior,
+        **components,
+        **OPTIONS.get(likelihood, {}),
+    )
+    comparisons = verify(vae)
+    assert {entry.signature for entry in comparisons} == set(signatures(vae))
+    (z,) = (entry for entry in comparisons if entry.output == "z")
+    assert z.max_scaled <= 2e-6
+    (elbo,) = (entry for entry in comparisons if entry.output == "elbo")
+    assert elbo.mean_nats <= 1e-4
+
+
+@pytest.mark.parametrize("scale", [0.3, "learned", "optimal"])
+def test_scales_that_are_no_output_of_the_decoder(scale):
+    verify(tiny_vae("normal", scale=scale), only=("decode",))
+
+
+def test_conditional_model_with_a_vamp_prior_and_full_covariance():
+    vae = tiny_vae("bernoulli", condition_shape=3, posterior="full", prior="vamp", num_components=2)
+    verify(vae)
+
+
+def test_convolutions():
+    vae = keras_vae.conv_vae((8, 8, 1), 2, "discretized_logistic", filters=(4, 8), width=16)
+    verify(vae, only=("decode", "encode", "reconstruct"))
+
+
+def test_batch_normalization_dropout_and_other_layers():
+    """Statistics are those of the training; nothing is dropped."""
+
+    def network():
+        return keras.Sequential(
+            [
+                keras.layers.Flatten(),
+                keras.layers.Dense(8, "gelu"),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dropout(0.5),
+                keras.layers.Dense(8, "silu"),
+                keras.layers.LayerNormalization(),
+                keras.layers.PReLU(),
+            ]
+        )
+
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Bernoulli((3, 2), network=network()),
+        posterior=keras_vae.DiagonalNormal(2, network=network()),
+    )
+    for layer in vae._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(tf.random.stateless_normal(layer.moving_mean.shape, [1, 2]))
+    verify(vae, only=("decode", "encode", "reconstruct"))
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "shape", "preparation"),
+    [
+        ("bernoulli", 6, Preparation("binarize", 255.0)),
+        ("normal", (2, 2, 1), Preparation("dequantize", levels=256)),
+        (
+            "laplace",
+            3,
+            Preparation(center=(1.0, 100.0, -3.0), spread=(0.1, 50.0, 1.0)),
+        ),
+        ("categorical", (4, 3), Preparation(categories=3)),
+        ("continuous_bernoulli", 6, Preparation(divide=255.0)),
+    ],
+    ids=["binarize", "dequantize", "standardise", "categories", "divide"],
+)
+def test_preparation_inside(likelihood, shape, preparation):
+    scale = {"scale": 0.5} if likelihood in ("normal", "laplace") else {}
+    only = ("encode", "reconstruct", "score")
+    verify(tiny_vae(likelihood, shape, **scale), preparation, only)
+
+
+def test_double_precision():
+    keras.config.set_floatx("float64")
+    verify(tiny_vae("normal"), only=("decode", "encode", "reconstruct"))
+
+
+def test_adversarial_rows_stay_in_the_support():
+    for likelihood, shape in (("poisson", 5), ("categorical", (2, 3)), ("bernoulli", 5)):
+        vae = tiny_vae(likelihood, shape)
+        about = manifest.metadata(vae, Preparation())
+        draw = pipeline._draws(signatures(vae)["sample"].function, about)
+        shapes = {"encode": ({"x": ("float32", list(vae.event_shape))}, ("loc",))}
+        cases = parity.make_cases(shapes, about["data"], draw)
+        for case in cases:
+            vae.likelihood.support.check(case.inputs["x"], likelihood)
+        (hostile,) = (case for case in cases if case.kind == "adversarial")
+        assert len(np.unique(hostile.inputs["x"])) > 1
