@@ -33,15 +33,25 @@ def split(path: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def fit(x: np.ndarray, latents: int, seed: int, steps: int) -> keras_vae.VAE:
-    """A VAE of one hidden layer, started where only its prior is known."""
+    """A VAE of one hidden layer, stopped where the bound on a held-out seventh is highest."""
     keras.utils.set_random_seed(seed)
     vae = keras_vae.mlp_vae(
-        x.shape[1], latents, "normal", hidden=(64,), activation="relu", scale="learned"
+        x.shape[1], latents, "normal", hidden=(64,), activation="tanh", scale="learned"
     )
-    epochs = min(300, max(1, steps // max(1, len(x) // 64)))
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, epochs * -(-len(x) // 64))
-    vae.compile(keras.optimizers.Adam(rate))
-    vae.fit(x, epochs=epochs, batch_size=64, verbose=0)
+    cut = len(x) * 6 // 7
+    epochs = min(150, max(30, steps // -(-cut // 64)))
+    stop = keras.callbacks.EarlyStopping(
+        "val_elbo", mode="max", patience=15, restore_best_weights=True
+    )
+    vae.compile(keras.optimizers.Adam(3e-3))
+    vae.fit(
+        x[:cut],
+        validation_data=x[cut:],
+        epochs=epochs,
+        batch_size=64,
+        callbacks=[stop],
+        verbose=0,
+    )
     return vae
 
 
@@ -49,7 +59,7 @@ def main() -> None:
     """Prints one line for each table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", type=Path)
-    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--splits", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()

@@ -281,7 +281,7 @@ def compare(
                     f"{want[name].shape} on a batch of {_size(case)}."
                 )
             near = _near_threshold(case, name, want, about)
-            pair = _Pair(case, want[name], got[name], near, _unit(name, about))
+            pair = _Pair(case, want[name], got[name], near, _unit(case.signature, name, about))
             gathered.setdefault((case.signature, name), []).append(pair)
     if precision != "float32":
         return _priced(runtime, precision, max_nats, gathered)
@@ -471,7 +471,8 @@ def _check_rows(
             row = int(case.kind.split()[1])
             for name, alone in answer.items():
                 among = whole[case.signature][name][row : row + 1]
-                scaled = np.abs(alone - among) / np.maximum(_unit(name, about), np.abs(among))
+                unit = _unit(case.signature, name, about)
+                scaled = np.abs(alone - among) / np.maximum(unit, np.abs(among))
                 limit = _SCALED if runtime in _SUMS_ROWS_OTHERWISE else _ROW
                 if name == "sample" and _is_integral(among):
                     limit = 0.0
@@ -497,14 +498,14 @@ def _near_threshold(
     return np.abs(u - probability) <= _THRESHOLD
 
 
-def _unit(output: str, about: dict[str, Any]) -> float:
+def _unit(signature: str, output: str, about: dict[str, Any]) -> float:
     """The size of the numbers that an output is made of, at least 1."""
     levels = about["likelihood"]["options"].get("levels", 1)
     preparation = about["data"]["preparation"]
     if output in ("mean", "sample"):
         sizes = [*map(abs, preparation["center"]), *preparation["spread"]]
         return float(max(levels, preparation["levels"], preparation["divide"], 1.0, *sizes))
-    return float(levels) if output in about["likelihood"]["parameters"] else 1.0
+    return float(levels) if signature == "decode" else 1.0
 
 
 def _nats(entry: Comparison) -> str:

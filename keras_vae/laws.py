@@ -6,11 +6,16 @@ from here.
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 __all__ = ["Bernoulli", "DiscretizedLogistic", "FullNormal", "fill_scale_tril", "tfd"]
+
+
+_TAILS = 16
+"""Tail probabilities summed at once: the mean takes this many times the memory of the parameters."""
 
 
 class Bernoulli(tfd.Bernoulli):
@@ -92,14 +97,12 @@ class DiscretizedLogistic(tfd.Distribution):
         return tf.clip_by_value(tf.round(draw), 0.0, self.levels - 1.0)
 
     def _mean(self) -> tf.Tensor:
-        loc, scale = self.loc, self.scale
-
-        def add_tail(k: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            edge = tf.cast(k, loc.dtype) - 0.5
-            return k + 1, total + tf.math.sigmoid((loc - edge) / scale)
-
-        start = tf.zeros_like(loc + scale)
-        _, mean = tf.while_loop(lambda k, _: k < self.levels, add_tail, (1, start))
+        loc, scale = self.loc[..., tf.newaxis], self.scale[..., tf.newaxis]
+        mean = tf.zeros_like(self.loc + self.scale)
+        for start in range(1, self.levels, _TAILS):
+            edges = np.arange(start, min(start + _TAILS, self.levels)) - 0.5
+            tails = (loc - tf.constant(edges, loc.dtype)) / scale
+            mean += tf.reduce_sum(tf.math.sigmoid(tails), axis=-1)
         return mean
 
 

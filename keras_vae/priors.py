@@ -40,12 +40,15 @@ class Components(NamedTuple):
         count, size = self.loc.shape
         loc, scale = tf.convert_to_tensor(self.loc), tf.convert_to_tensor(self.scale)
         noise = tf.cast(random.normal(seed, (size,), stream=random.LATENT), loc.dtype)
-        if count > 1:
+        if count == 1:
+            loc, scale = loc[0], scale[0]
+        else:
             u = random.uniform(seed, (), stream=random.COMPONENT)
             logits = tf.broadcast_to(tf.cast(self.logits, tf.float32), [tf.shape(seed)[0], count])
             chosen = tf.argmax(random.categorical(u, logits), axis=-1)
             loc, scale = tf.gather(loc, chosen), tf.gather(scale, chosen)
-        spread = scale * noise if scale.shape.rank == 2 else tf.linalg.matvec(scale, noise)
+        is_diagonal = self.scale.ndim == 2
+        spread = scale * noise if is_diagonal else tf.linalg.matvec(scale, noise)
         return loc + spread
 
 

@@ -82,6 +82,21 @@ SAME_OPERATIONS |= {"laplace_optimal", "discretized_logistic_learned", "standard
 XLA = [*(name for name in MODELS if name not in SAME_OPERATIONS), *OBJECTIVES]
 
 
+def test_data_beyond_half_precision_reaches_the_network_whole():
+    policy = {"dtype": "mixed_float16"}
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2, **policy),
+        likelihood=keras_vae.Normal(3, **policy),
+        posterior=keras_vae.DiagonalNormal(2, **policy),
+        **policy,
+    )
+    x = np.array([[1e5, 1.0001, -1e5]], "float32")  # half precision ends at 65504
+    mean = vae.decode(vae.encode(x).mean()).mean()
+    assert np.all(np.isfinite(mean))
+    for found in (vae(x), vae.reconstruct(x), vae.predict(x, verbose=0)):
+        np.testing.assert_allclose(found, mean, rtol=1e-6)  # eager and graph
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
 def test_factories_follow_the_policy(policy):
     keras.config.set_dtype_policy(policy)  # which the fixture of conftest.py clears

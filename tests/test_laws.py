@@ -198,6 +198,15 @@ def test_leading_axes_fold_into_the_batch(make):
 
 
 @every["conditional"]
+def test_half_precision_stays_inside_the_network(make):
+    half, c = built(make, network=False, dtype="mixed_float16")
+    single, _ = built(make, network=False)
+    single.set_weights(half.get_weights())
+    np.testing.assert_array_equal(half(c), single(c))
+    assert np.asarray(half(c)).dtype == "float32"
+
+
+@every["conditional"]
 def test_config_makes_the_same_layer(make):
     for head in (None, keras.layers.Dense(make()._total_size, use_bias=False)):
         layer = make(network=keras.layers.Dense(5), head=head, name="law")
@@ -281,6 +290,16 @@ def test_prior_is_the_mixture_it_says(make, posterior):
 
     again = type(prior).from_config(json.loads(json.dumps(prior.get_config())))
     assert again.get_config() == prior.get_config()
+
+
+def test_divergence_of_a_full_from_a_diagonal_normal_is_that_of_two_full_ones():
+    q, c = built(POSTERIORS["full"], dtype="float64")
+    q = q.distribution(c)
+    loc, scale = np.random.default_rng(0).normal(size=(2, LATENTS))
+    diagonal = tfd.Independent(tfd.Normal(loc, np.exp(scale)), 1)
+    full = tfd.MultivariateNormalTriL(loc, np.diag(np.exp(scale)))
+    expected = tfd.kl_divergence(tfd.MultivariateNormalTriL(q.loc, q.scale_tril), full)
+    np.testing.assert_allclose(tfd.kl_divergence(q, diagonal), expected, atol=1e-12)
 
 
 @every["prior"]

@@ -160,8 +160,8 @@ def _verdict(
     at_cap = "at least " if mutual > 0.9 * cap else ""
     return (
         f"{word}: {active} of {latents} latents are active (variance of the posterior mean above "
-        f"{_ACTIVE}), the rate is {rate:.3g} nats and x and z share {at_cap}{mutual:.3g} nats of at "
-        f"most {cap:.3g} that this many examples can show."
+        f"{_ACTIVE}), the rate is {rate:.3g} nats and x and z share {at_cap}{mutual:.3g} nats of "
+        f"at most {cap:.3g} that this many examples can show."
     )
 
 

@@ -19,7 +19,8 @@ Draws of different streams never share a counter, so they are independent for on
 | 1      | `COMPONENT`   | the component of a mixture                                  |
 | 2      | `OBSERVATION` | x given z                                                   |
 | 3      | `ROWS`        | the seeds of rows, when `row_seeds` is given a pair         |
-| 4-15   |               | reserved                                                    |
+| 4      |               | binarisation and dequantisation of x, in exported scores    |
+| 5-15   |               | reserved                                                    |
 | 16-    |               | free for other programs, up to 65535                        |
 
 The second half of the module turns uniforms into draws from a law by inversion.
