@@ -15,7 +15,7 @@ __all__ = ["Bernoulli", "DiscretizedLogistic", "FullNormal", "fill_scale_tril", 
 
 
 _TAILS = 16
-"""Tail probabilities summed at once: the mean takes this many times the memory of the parameters."""
+"""Tail probabilities summed at once: the mean takes this many times the parameters' memory."""
 
 
 class Bernoulli(tfd.Bernoulli):
