@@ -1,5 +1,6 @@
 """Schedules: callbacks that move a variable of the objective while the model trains."""
 
+import abc
 from typing import Any, Literal
 
 import keras
@@ -12,7 +13,7 @@ __all__ = ["CyclicalSchedule", "LinearSchedule"]
 Schedulable = Literal["beta", "capacity"]
 
 
-class _Schedule(keras.callbacks.Callback):
+class _Schedule(keras.callbacks.Callback, abc.ABC):
     """Sets a variable of `model.objective` before each step, from the epochs passed so far.
 
     The value is a function of the epoch alone, so a resumed training goes on where it was; the
@@ -25,9 +26,9 @@ class _Schedule(keras.callbacks.Callback):
         self.start = as_weight("start", start)
         self.stop = as_weight("stop", stop)
 
+    @abc.abstractmethod
     def value_at(self, epochs_passed: float) -> float:
         """The variable's value after that many epochs."""
-        raise NotImplementedError("A schedule defines value_at.")
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuses an objective without the variable, and a schedule that cannot finish."""
@@ -49,9 +50,9 @@ class _Schedule(keras.callbacks.Callback):
             )
 
     @property
+    @abc.abstractmethod
     def epochs_needed(self) -> float:
         """Epochs until the variable reaches its last value."""
-        raise NotImplementedError("A schedule defines epochs_needed.")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the value of the epoch's first step."""
