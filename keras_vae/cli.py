@@ -308,18 +308,14 @@ def print_evaluation(values: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from keras_vae.runs import ranked_models
+
     table = Table(title=f"{values['test_examples']} test examples, nats per example")
     table.add_column("model")
     table.add_column("log p(x)", justify="right")
     table.add_column("standard error", justify="right")
-    rows = [
-        (f"VAE, {values['log_marginal']['method']} (lower bound)", values["log_marginal"]),
-        ("VAE, ELBO (lower bound)", values["elbo"]),
-        *values["baselines"].items(),
-    ]
-    for name, value in sorted(rows, key=lambda row: -row[1]["mean"]):
-        error = "-" if value["standard_error"] is None else f"{value['standard_error']:.2f}"
-        table.add_row(name, f"{value['mean']:.2f}", error)
+    for row in ranked_models(values):
+        table.add_row(*row)
     console = Console()
     console.print(table)
     console.print(

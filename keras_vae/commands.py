@@ -216,6 +216,7 @@ class EpochProgress(keras.callbacks.Callback):
         self._bar.stop()
 
 
-def _summary(values: Any) -> dict[str, float]:
+def _summary(values: Any) -> dict[str, float | None]:
+    """Mean and standard error for JSON, which has no NaN: one example has no scatter."""
     mean, error = evaluation.mean_and_error(values)
-    return {"mean": mean, "standard_error": error}
+    return {"mean": mean, "standard_error": None if math.isnan(error) else error}

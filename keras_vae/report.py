@@ -20,7 +20,7 @@ from scipy.special import logsumexp
 from keras_vae import data, estimators, evaluation
 from keras_vae.model import VAE
 from keras_vae.pictures import tile
-from keras_vae.runs import Run, read_json, write_atomically
+from keras_vae.runs import Run, ranked_models, read_json, write_atomically
 
 __all__ = ["write"]
 
@@ -403,22 +403,15 @@ def _page(run: Run, vae: VAE, verdict: str, sections: Iterable[tuple[str, list[_
 
 
 def _measurements(values: dict[str, Any]) -> list[str]:
-    marginal = values["log_marginal"]
-    rows = [
-        (f"VAE, {marginal['method']} (lower bound)", marginal),
-        ("VAE, ELBO (lower bound)", values["elbo"]),
-        *values["baselines"].items(),
-    ]
     lines = [
         "<h2>Measurements</h2>",
         f"<p>{values['test_examples']} test examples, nats per example, natural logarithm.</p>",
         '<div class="scroll"><table><tr><th>model</th><th class="number">log p(x)</th>'
         '<th class="number">standard error</th></tr>',
     ]
-    for name, value in sorted(rows, key=lambda row: -row[1]["mean"]):
-        error = "" if value["standard_error"] is None else f"{value['standard_error']:.2f}"
+    for name, mean, error in ranked_models(values):
         lines.append(
-            f'<tr><td>{html.escape(name)}</td><td class="number">{value["mean"]:.2f}</td>'
+            f'<tr><td>{html.escape(name)}</td><td class="number">{mean}</td>'
             f'<td class="number">{error}</td></tr>'
         )
     lines.append(

@@ -211,6 +211,10 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     # A bound with 20 samples lies above the bound with one, up to their errors.
     error = values["elbo"]["standard_error"] + values["log_marginal"]["standard_error"]
     assert values["log_marginal"]["mean"] > values["elbo"]["mean"] - 4 * error
+    code, output = invoke("evaluate", finished.path, "--samples", "20", "--limit", "1")
+    assert code == 0, output
+    alone = runs.read_json(finished.path / "evaluation.json")
+    assert alone["log_marginal"]["standard_error"] is None
     for suffix in ("npy", "csv", "png"):
         first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
         for path in (first, second):
