@@ -78,6 +78,7 @@ def evaluate(
         "distortion": _summary(bound.distortion),
         "rate": _summary(bound.rate),
         "bits_per_dim": -float(np.mean(marginal.value)) / (dimensions * math.log(2.0)),
+        "rate_per_latent": evaluation.rate_per_latent(vae, x, seed=seed).tolist(),
         "active_units": evaluation.active_units(vae, x),
         "latent_size": vae.latent_size,
         "baselines": {name: _summary(value) for name, value in simple.items()},

@@ -20,6 +20,7 @@ from keras_vae.evaluation import (
     factor_vae_score,
     log_marginal,
     mig,
+    rate_per_latent,
     sap,
 )
 from tests.models import digits, linear_gaussian, mean_and_error, tiny_vae
@@ -39,6 +40,7 @@ def test_linear_gaussian_model_is_diagnosed_as_it_is(full):
     np.testing.assert_allclose(found.posterior_mean_variance, np.var(q.mean(), axis=0), rtol=1e-9)
     marginal = 0.5 * (q.variance() + q.mean() ** 2 - 1.0) - tf.math.log(q.stddev())
     np.testing.assert_allclose(found.rate_per_latent, tf.reduce_mean(marginal, 0), rtol=1e-9)
+    np.testing.assert_allclose(rate_per_latent(vae, x), found.rate_per_latent, rtol=1e-9)
     if not full:
         assert found.rate_per_latent.sum() == pytest.approx(found.rate, rel=1e-9)
     # rate = information + KL of the aggregate; both from draws, the rate in closed form

@@ -211,6 +211,8 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     # A bound with 20 samples lies above the bound with one, up to their errors.
     error = values["elbo"]["standard_error"] + values["log_marginal"]["standard_error"]
     assert values["log_marginal"]["mean"] > values["elbo"]["mean"] - 4 * error
+    # The rates of the latents sum to that of the model, whose prior and posterior factorise.
+    assert sum(values["rate_per_latent"]) == pytest.approx(values["rate"]["mean"], rel=1e-5)
     code, output = invoke("evaluate", finished.path, "--samples", "20", "--limit", "1")
     assert code == 0, output
     alone = runs.read_json(finished.path / "evaluation.json")

@@ -10,6 +10,7 @@ from keras_vae.evaluation.density import ex_post_density as ex_post_density
 from keras_vae.evaluation.diagnosis import Calibration as Calibration
 from keras_vae.evaluation.diagnosis import Diagnosis as Diagnosis
 from keras_vae.evaluation.diagnosis import diagnose as diagnose
+from keras_vae.evaluation.diagnosis import rate_per_latent as rate_per_latent
 from keras_vae.evaluation.disentanglement import Disentanglement as Disentanglement
 from keras_vae.evaluation.disentanglement import dci as dci
 from keras_vae.evaluation.disentanglement import disentanglement as disentanglement

@@ -15,9 +15,10 @@ from keras_vae.evaluation._batches import SEED, batches, compiled, count_of, row
 from keras_vae.laws import FullNormal
 from keras_vae.model import VAE
 
-__all__ = ["Calibration", "Diagnosis", "diagnose"]
+__all__ = ["Calibration", "Diagnosis", "diagnose", "rate_per_latent"]
 
 _ACTIVE = 0.01
+_CHUNK = 1000
 _LEAST_INFORMATION = 0.1
 _STEP = 0.1
 _LEVELS = (0.5, 0.9, 0.99)
@@ -146,6 +147,24 @@ def diagnose(
         verdict=_verdict(vae.latent_size, active, rate, mutual, math.log(count), collapsed),
         num_examples=count,
     )
+
+
+def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
+    """Rate of each latent, E_x KL(q(z_j | x) || p(z_j)), in nats per example, [L].
+
+    Where the prior is a mixture it is estimated from one draw per example.
+
+    Args:
+        vae: the model.
+        x: data [N, *D], or {"x": ..., "condition": ...}.
+        seed: integer, for the draws.
+    """
+    parts = []
+    for start, batch in batches(x, _CHUNK, progress=False):
+        q = vae.encode(batch)
+        z = q.sample(1, seed=tf.constant([seed, start]))
+        parts.append(_marginal_rates(vae, z, q.mean(), q.stddev()).numpy())
+    return np.concatenate(parts).mean(axis=0, dtype=np.float64)
 
 
 def _verdict(
