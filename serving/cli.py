@@ -29,7 +29,7 @@ class _Group(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
-        debug = context.params.pop("debug", False)
+        debug = context.params.get("debug", False)
         try:
             return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
