@@ -1,0 +1,284 @@
+"""Messages: the gRPC interface of TensorFlow Serving, and arrays in its messages.
+
+The messages are those of `tensorflow_serving.proto`, byte for byte what `tensorflow_serving.apis`
+writes and reads. A server registers `METHODS` under their paths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+
+from serving.artifact import Signature, Tensor
+from serving.errors import DtypeError, InputError, MalformedError, ReplyError
+from serving.protocol import tensorflow_serving_pb2 as pb
+from serving.protocol.checks import DEFAULT, Arrays, check_inputs, find_signature
+
+__all__ = [
+    "METADATA_FIELD",
+    "METHODS",
+    "SIGNATURES_URL",
+    "Method",
+    "from_proto",
+    "metadata",
+    "model_spec",
+    "parse",
+    "predict_request",
+    "read_metadata",
+    "read_outputs",
+    "read_predict",
+    "signature_map",
+    "signatures_of",
+    "to_proto",
+    "write_outputs",
+]
+
+
+class Method(NamedTuple):
+    """A method of the gRPC interface: its path, and the classes of its messages."""
+
+    path: str
+    request: Any
+    response: Any
+
+
+METHODS: dict[str, Method] = {
+    "Predict": Method(
+        "/tensorflow.serving.PredictionService/Predict", pb.PredictRequest, pb.PredictResponse
+    ),
+    "GetModelMetadata": Method(
+        "/tensorflow.serving.PredictionService/GetModelMetadata",
+        pb.GetModelMetadataRequest,
+        pb.GetModelMetadataResponse,
+    ),
+    "GetModelStatus": Method(
+        "/tensorflow.serving.ModelService/GetModelStatus",
+        pb.GetModelStatusRequest,
+        pb.GetModelStatusResponse,
+    ),
+}
+"""The methods of an artifact's server by name."""
+
+METADATA_FIELD = "signature_def"
+"""The one field of metadata that there is."""
+
+SIGNATURES_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+"""Type of that field, as TensorFlow Serving names it."""
+
+_TYPES = {"float32": pb.DT_FLOAT, "int32": pb.DT_INT32}
+_NAMES = {number: name for name, number in _TYPES.items()}
+_PREDICT = "tensorflow/serving/predict"
+_MOST_FILLED = 2**24  # numbers that one repeated value may stand for
+
+
+def to_proto(array: np.ndarray) -> Any:
+    """A float32 or int32 array as TensorProto.
+
+    Raises:
+        DtypeError: if it is neither.
+    """
+    name = array.dtype.name
+    if name not in _TYPES:
+        raise DtypeError(f"Expected a float32 or int32 array; got {name}.")
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return pb.TensorProto(
+        dtype=_TYPES[name], tensor_shape=_shape(array.shape), tensor_content=little.tobytes()
+    )
+
+
+def from_proto(proto: Any, name: str = "tensor") -> np.ndarray:
+    """The array in a TensorProto, be its numbers in `tensor_content` or in the typed field.
+
+    As in TensorFlow, a typed field that is shorter than the shape repeats its last number, and an
+    empty one is zeros.
+
+    Args:
+        proto: the message.
+        name: what an error calls it.
+
+    Raises:
+        DtypeError: if it holds neither float32 nor int32.
+        MalformedError: if shape and numbers do not agree.
+    """
+    if proto.dtype not in _NAMES:
+        known = proto.dtype in pb.DataType.values()
+        what = pb.DataType.Name(proto.dtype) if known else f"type {proto.dtype}"
+        raise DtypeError(f"{name}: expected DT_FLOAT or DT_INT32; got {what}.")
+    dtype = np.dtype(_NAMES[proto.dtype])
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
+        raise MalformedError(f"{name}: a tensor needs a shape that is known; got {list(shape)}.")
+    count, content = math.prod(shape), proto.tensor_content
+    if content:
+        if len(content) != count * dtype.itemsize:
+            raise MalformedError(
+                f"{name}: {dtype} of shape {list(shape)} is {count * dtype.itemsize} bytes; got "
+                f"{len(content)}."
+            )
+        return np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+    values = np.array(proto.float_val if dtype == np.float32 else proto.int_val, dtype)
+    if len(values) > count or (len(values) < count and count > _MOST_FILLED):
+        raise MalformedError(
+            f"{name}: shape {list(shape)} is {count} numbers; got {len(values)} of them."
+        )
+    filled = np.full(count, values[-1] if len(values) else 0, dtype)
+    filled[: len(values)] = values
+    return filled.reshape(shape)
+
+
+def parse(message: Any, body: bytes) -> Any:
+    """The message of a class in bytes.
+
+    Raises:
+        MalformedError: if they are none.
+    """
+    try:
+        return message.FromString(body)
+    except DecodeError as error:
+        raise MalformedError(f"Expected a {message.DESCRIPTOR.name}; got other bytes.") from error
+
+
+def model_spec(
+    name: str, version: int | None = None, label: str | None = None, signature: str = ""
+) -> Any:
+    """A ModelSpec."""
+    spec = pb.ModelSpec(name=name, signature_name=signature)
+    if version is not None:
+        spec.version.value = version
+    elif label is not None:
+        spec.version_label = label
+    return spec
+
+
+def predict_request(spec: Any, inputs: Arrays) -> Any:
+    """A PredictRequest, for a client."""
+    return pb.PredictRequest(
+        model_spec=spec, inputs={name: to_proto(array) for name, array in inputs.items()}
+    )
+
+
+def read_predict(request: Any, signatures: Mapping[str, Signature]) -> tuple[Signature, Arrays]:
+    """What a PredictRequest calls: the signature, and its inputs, checked.
+
+    `output_filter` is checked too; `write_outputs` obeys it.
+
+    Raises:
+        UnknownSignatureError, MalformedError, InputError: if the request is at fault.
+    """
+    signature = find_signature(signatures, request.model_spec.signature_name)
+    arrays = {name: from_proto(proto, name) for name, proto in request.inputs.items()}
+    unknown = [name for name in request.output_filter if name not in signature.outputs]
+    if unknown:
+        raise InputError(
+            f"{signature.name}: output_filter names {', '.join(unknown)}; the outputs are "
+            f"{', '.join(signature.outputs)}."
+        )
+    return signature, check_inputs(signature, arrays, exact=True)
+
+
+def write_outputs(spec: Any, outputs: Arrays, only: Iterable[str] = ()) -> Any:
+    """A PredictResponse, for a server.
+
+    Args:
+        spec: model, version and signature that answered.
+        outputs: arrays by name.
+        only: the request's `output_filter`; empty for all.
+    """
+    names = list(only) or list(outputs)
+    return pb.PredictResponse(
+        model_spec=spec, outputs={name: to_proto(outputs[name]) for name in names}
+    )
+
+
+def read_outputs(response: Any) -> Arrays:
+    """The outputs in a PredictResponse, for a client; not yet checked.
+
+    Raises:
+        ReplyError: if one cannot be read.
+    """
+    try:
+        return {name: from_proto(proto, name) for name, proto in response.outputs.items()}
+    except (DtypeError, MalformedError) as error:
+        raise ReplyError(f"The reply cannot be read. {error}") from error
+
+
+def signature_map(signatures: Mapping[str, Signature]) -> Any:
+    """A SignatureDefMap, for a server; `serving_default` is `decode` again."""
+    table = dict(signatures)
+    if "decode" in table:
+        table.setdefault(DEFAULT, table["decode"])
+    return pb.SignatureDefMap(
+        signature_def={
+            key: pb.SignatureDef(
+                inputs=_infos(f"{key}_", signature.inputs),
+                outputs=_infos(f"{key}_output_", signature.outputs),
+                method_name=_PREDICT,
+            )
+            for key, signature in table.items()
+        }
+    )
+
+
+def signatures_of(definitions: Any) -> dict[str, Signature]:
+    """The signatures in a SignatureDefMap that take and give batches of float32 and int32.
+
+    Others, such as the initialiser that a SavedModel shows, are left out.
+    """
+    table = {}
+    for name, definition in sorted(definitions.signature_def.items()):
+        inputs, outputs = _tensors(definition.inputs), _tensors(definition.outputs)
+        if inputs and outputs:
+            table[name] = Signature(name, "", inputs, outputs, None)
+    return table
+
+
+def metadata(spec: Any, signatures: Mapping[str, Signature]) -> Any:
+    """A GetModelMetadataResponse, for a server."""
+    response = pb.GetModelMetadataResponse(model_spec=spec)
+    field = response.metadata[METADATA_FIELD]
+    field.type_url, field.value = SIGNATURES_URL, signature_map(signatures).SerializeToString()
+    return response
+
+
+def read_metadata(response: Any) -> dict[str, Signature]:
+    """The signatures in a GetModelMetadataResponse, for a client.
+
+    Raises:
+        ReplyError: if there are none in it.
+    """
+    field = response.metadata.get(METADATA_FIELD)
+    if field is None or field.type_url != SIGNATURES_URL:
+        raise ReplyError("The metadata of the model holds no signatures.")
+    try:
+        return signatures_of(pb.SignatureDefMap.FromString(field.value))
+    except DecodeError as error:
+        raise ReplyError("The metadata of the model cannot be read.") from error
+
+
+def _infos(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Message]:
+    return {
+        name: pb.TensorInfo(
+            name=f"{prefix}{name}:0",
+            dtype=_TYPES[tensor.dtype],
+            tensor_shape=_shape((-1, *tensor.shape)),
+        )
+        for name, tensor in tensors.items()
+    }
+
+
+def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
+    tensors = {}
+    for name, info in sorted(infos.items()):
+        sizes = [dim.size for dim in info.tensor_shape.dim]
+        if info.dtype not in _NAMES or not sizes or sizes[0] != -1 or min(sizes[1:], default=1) < 1:
+            return {}
+        tensors[name] = Tensor(_NAMES[info.dtype], tuple(sizes[1:]))
+    return tensors
+
+
+def _shape(sizes: Iterable[int]) -> Any:
+    return pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=size) for size in sizes])
