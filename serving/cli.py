@@ -9,7 +9,9 @@ import click
 
 __all__ = ["main"]
 
-_COMMANDS: dict[str, str] = {}
+_COMMANDS: dict[str, str] = {
+    "local": "serving.local.command:local",
+}
 """Where each command is, as MODULE:NAME."""
 
 

@@ -1,0 +1,123 @@
+"""Command `python -m serving local`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from serving.local.server import serve
+from serving.local.service import Service
+from serving.local.settings import Settings
+
+__all__ = ["local"]
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+
+
+@click.command()
+@click.argument("artifacts", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8501, show_default=True, help="Port of REST; 0 for a free one.")
+@click.option("--grpc-port", default=8500, show_default=True, help="Port of gRPC; 0 as above.")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A models.config, as `python -m serving config` writes it: models, versions, labels.",
+)
+@click.option("--max-body", default=16.0, show_default=True, help="MiB of one request.")
+@click.option("--max-batch", default=512, show_default=True, help="Rows of a request and a batch.")
+@click.option("--max-queue", default=4096, show_default=True, help="Rows that may wait.")
+@click.option("--max-requests", default=256, show_default=True, help="Requests in hand at once.")
+@click.option(
+    "--batch-delay", default=0.0, show_default=True, help="Milliseconds to wait for company."
+)
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds of one request.")
+@click.option("--poll", default=1.0, show_default=True, help="Seconds between looks for versions.")
+@click.option(
+    "--threads", default=os.cpu_count() or 1, show_default=True, help="Threads of ONNX Runtime."
+)
+@click.option(
+    "--log",
+    type=click.Choice(["console", "json"]),
+    help="Form of the log; by default console in a terminal, otherwise JSON.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(list(_LEVELS)),
+    default="info",
+    show_default=True,
+    help="Least level that is logged; single requests are info.",
+)
+def local(
+    artifacts: Path,
+    host: str,
+    port: int,
+    grpc_port: int,
+    config: Path | None,
+    log: str | None,
+    log_level: str,
+    **limits: Any,
+) -> None:
+    """Serve ARTIFACTS (NAME/VERSION below it) with TensorFlow Serving's API, for development.
+
+    REST and gRPC on ONNX Runtime; new versions are taken up as they are published. In production,
+    TensorFlow Serving itself serves the same directory.
+    """
+    _configure_log(log or ("console" if sys.stderr.isatty() else "json"), _LEVELS[log_level])
+    limits["max_body"] = int(limits["max_body"] * 2**20)
+    limits["batch_delay"] /= 1e3
+    service = Service(artifacts, Settings(**limits), config)
+    asyncio.run(
+        serve(service, host, port, grpc_port, lambda *ports: _announce(service, host, *ports))
+    )
+
+
+def _announce(service: Service, host: str, port: int, grpc_port: int) -> None:
+    where = f"[{host}]" if ":" in host else host
+    console = Console()
+    table = Table("model", "version", "state", "labels", "signatures", box=None, pad_edge=False)
+    for name, versions, labels in service.repository.models():
+        for number, status in versions.items():
+            names = [label for label, version in labels.items() if version == number]
+            loaded = status.loaded
+            table.add_row(
+                name,
+                str(number),
+                status.state,
+                ", ".join(names) or "-",
+                ", ".join(loaded.batchers) if loaded else status.error,
+            )
+    console.print(table)
+    console.print(f"REST  http://{where}:{port}/v1/models/NAME:predict", highlight=False)
+    console.print(f"gRPC  {where}:{grpc_port}", highlight=False)
+    console.print(f"Read  http://{where}:{port}/docs  (also /metrics, /readyz)", highlight=False)
+    console.print("A development server. Ctrl-C to stop.", style="dim")
+
+
+def _configure_log(form: str, level: int) -> None:
+    renderer = (
+        structlog.dev.ConsoleRenderer()
+        if form == "console"
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,72 @@
+"""models.config of TensorFlow Serving: which models are served, versions and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from google.protobuf import text_format
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from serving.errors import ServingError
+
+__all__ = ["Policy", "read_config"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which versions of a model are served.
+
+    Attributes:
+        latest: how many of the newest, or None for all.
+        specific: these alone, if any.
+        labels: version by label.
+    """
+
+    latest: int | None = 1
+    specific: tuple[int, ...] = ()
+    labels: dict[str, int] = field(default_factory=dict)
+
+    def choose(self, numbers: list[int]) -> list[int]:
+        """Those of the versions on disk (ascending) that are served."""
+        if self.specific:
+            return [number for number in numbers if number in self.specific]
+        return numbers if self.latest is None else numbers[-self.latest :]
+
+
+def read_config(path: Path, root: Path) -> dict[str, tuple[Path, Policy]]:
+    """Directory and policy by name of model.
+
+    A base path is one inside the container of TensorFlow Serving: its last part is looked up below
+    `root`.
+
+    Raises:
+        ServingError: if the file cannot be read, or says what cannot be.
+    """
+    try:
+        config = text_format.Parse(path.read_text(), ModelServerConfig())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServingError(f"{path} cannot be read: {error}.") from error
+    except text_format.ParseError as error:
+        raise ServingError(f"{path} is not a models.config: {error}") from error
+    models = {}
+    for entry in config.model_config_list.config:
+        directory = root / Path(entry.base_path).name
+        if not entry.name or not directory.is_dir() or directory.parent != root:
+            raise ServingError(
+                f"{path}: the model {entry.name!r} has the base path {entry.base_path!r}, expected "
+                f"one whose last part is a directory of {root}."
+            )
+        policy = entry.model_version_policy
+        kind = policy.WhichOneof("policy_choice")
+        models[entry.name] = (
+            directory,
+            Policy(
+                None if kind == "all" else max(1, policy.latest.num_versions),
+                tuple(policy.specific.versions) if kind == "specific" else (),
+                dict(entry.version_labels),
+            ),
+        )
+    if not models:
+        raise ServingError(f"{path} names no model.")
+    return models

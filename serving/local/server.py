@@ -1,0 +1,106 @@
+"""Process of the local server: sockets, signals, and an end that leaves no request unanswered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from serving.errors import ServingError
+from serving.local import app, rpc
+from serving.local.service import Service
+
+__all__ = ["serve"]
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that closes the gRPC server at the same moment as its own sockets."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, grpc_server: Any) -> None:
+        super().__init__(config)
+        self._service = service
+        self._grpc_server = grpc_server
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.is_closing = True
+        grace = self._service.settings.timeout
+        await asyncio.gather(super().shutdown(sockets), self._grpc_server.stop(grace))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one.
+
+    Raises:
+        ServingError: if the port cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise ServingError(
+            f"{host}:{port} cannot be listened on ({reason}); choose another --port or --host."
+        ) from error
+    return listener
+
+
+async def serve(
+    service: Service,
+    host: str,
+    port: int,
+    grpc_port: int,
+    announce: Callable[[int, int], None] = lambda port, grpc_port: None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then answers what is in hand and refuses what is new.
+
+    Args:
+        service: models and limits.
+        host: address to listen on.
+        port: of REST; 0 for a free one.
+        grpc_port: of gRPC; 0 for a free one.
+        announce: told both ports when every model is loaded and requests are welcome.
+
+    Raises:
+        ServingError: if a port cannot be had, or no model can be served.
+    """
+    with contextlib.closing(listen(host, port)) as listener:
+        async with service.running():
+            if not any(service.repository.latest()):
+                raise ServingError(_reasons(service))
+            grpc_server = rpc.build(service)
+            address = f"[{host}]:{grpc_port}" if ":" in host else f"{host}:{grpc_port}"
+            try:
+                bound = grpc_server.add_insecure_port(address)
+            except RuntimeError as error:
+                raise ServingError(
+                    f"{address} cannot be listened on; choose another --grpc-port."
+                ) from error
+            config = uvicorn.Config(
+                app.build(service),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=int(service.settings.timeout) + 1,
+                server_header=False,
+            )
+            await grpc_server.start()
+            listener.listen(config.backlog)
+            announce(listener.getsockname()[1], bound)
+            await _Server(config, service, grpc_server).serve([listener])
+
+
+def _reasons(service: Service) -> str:
+    sentences = [
+        f"{name}/{number}: {status.error}"
+        for name, versions, _ in service.repository.models()
+        for number, status in versions.items()
+        if status.error
+    ]
+    return f"No model can be served. {' '.join(sentences)}"

@@ -1,0 +1,148 @@
+"""One version of a model in ONNX Runtime: checked against its manifest, then run."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from serving.artifact import Artifact, Signature, Tensor
+from serving.errors import ServingError
+
+__all__ = ["Session", "load"]
+
+_DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
+
+
+class Session:
+    """A signature, ready to run. Safe to call from several threads.
+
+    Args:
+        artifact: the version that it belongs to.
+        signature: one of its signatures that has an ONNX file.
+        threads: threads of ONNX Runtime.
+
+    Raises:
+        ServingError: if the file is not the one in the manifest, or is not what the manifest says.
+    """
+
+    def __init__(self, artifact: Artifact, signature: Signature, threads: int) -> None:
+        self.signature = signature
+        self._outputs = list(signature.outputs)
+        content = _verified(artifact, signature)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Idle threads that spin would take the processor from the event loop and other sessions.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ServingError(f"{signature.onnx} cannot be loaded: {_line(error)}") from error
+        self._check_interface()
+        zeros = {
+            name: np.zeros((1, *tensor.shape), tensor.dtype)
+            for name, tensor in signature.inputs.items()
+        }
+        try:
+            outputs = self(zeros)
+        except Exception as error:
+            raise ServingError(f"{signature.onnx} cannot be run: {_line(error)}") from error
+        for name, tensor in signature.outputs.items():
+            _agree(signature, name, tensor, outputs[name].dtype.name, outputs[name].shape[1:])
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs [B, ...] by name of inputs [B, ...] by name.
+
+        Raises:
+            ServingError: if the graph cannot compute them, or gives another number of rows.
+        """
+        rows = len(next(iter(inputs.values())))
+        try:
+            values = self._session.run(self._outputs, inputs)
+        except Exception as error:
+            raise ServingError(
+                f"The graph of {self.signature.name!r} refused its input: {_line(error)}"
+            ) from error
+        for name, value in zip(self._outputs, values, strict=True):
+            if value.shape[:1] != (rows,):
+                raise ServingError(
+                    f"The output {name!r} of {self.signature.name!r} has shape {value.shape}, "
+                    f"expected {rows} rows."
+                )
+        return dict(zip(self._outputs, values, strict=True))
+
+    def _check_interface(self) -> None:
+        signature = self.signature
+        for what, nodes, tensors in (
+            ("inputs", self._session.get_inputs(), signature.inputs),
+            ("outputs", self._session.get_outputs(), signature.outputs),
+        ):
+            found = {node.name: node for node in nodes}
+            if set(found) != set(tensors):
+                raise ServingError(
+                    f"{signature.onnx} has the {what} {sorted(found)}, the manifest says "
+                    f"{sorted(tensors)}."
+                )
+            for name, tensor in tensors.items():
+                node = found[name]
+                dtype = _DTYPES.get(node.type, node.type)
+                shape = tuple(node.shape[1:])
+                # An output's size may be unknown to the graph; the run with one row tells.
+                if what == "inputs" or dtype != tensor.dtype:
+                    _agree(signature, name, tensor, dtype, shape)
+
+
+def load(artifact: Artifact, threads: int) -> dict[str, Session]:
+    """Sessions by name of the signatures that have an ONNX file, each run once.
+
+    Raises:
+        ServingError: if one cannot be served.
+    """
+    sessions = {
+        name: Session(artifact, signature, threads)
+        for name, signature in artifact.signatures.items()
+        if signature.onnx is not None
+    }
+    if not sessions:
+        raise ServingError(
+            f"{artifact.path} has no ONNX file; export it again without `--no-onnx`, or serve its "
+            "SavedModel with TensorFlow Serving."
+        )
+    return sessions
+
+
+def _verified(artifact: Artifact, signature: Signature) -> bytes:
+    path = signature.onnx
+    if path is None:
+        raise ServingError(f"The signature {signature.name!r} has no ONNX file.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ServingError(f"{path} cannot be read: {error.strerror}.") from error
+    relative = path.relative_to(artifact.path).as_posix()
+    expected = artifact.manifest.get("files", {}).get(relative)
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ServingError(
+            f"{path} is not the file that was published: its sha256 is {found}, manifest.json says "
+            f"{expected}. Publish the version again."
+        )
+    return content
+
+
+def _agree(signature: Signature, name: str, tensor: Tensor, dtype: str, shape: Any) -> None:
+    if (dtype, tuple(shape)) != (tensor.dtype, tensor.shape):
+        raise ServingError(
+            f"{signature.onnx}: {name!r} is {dtype} with rows of shape {tuple(shape)}, the "
+            f"manifest says {tensor.dtype} with rows of shape {tensor.shape}."
+        )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
