@@ -17,6 +17,7 @@ ReplyError               an answer that cannot be right
 __all__ = [
     "DeadlineError",
     "DtypeError",
+    "FailedError",
     "InputError",
     "MalformedError",
     "RefusedError",
@@ -64,6 +65,10 @@ class UnknownModelError(ServingError):
 
 class RefusedError(ServingError):
     """A request that the server refused; holds the server's words."""
+
+
+class FailedError(ServingError):
+    """A request on which the server failed; holds the server's words."""
 
 
 class UnavailableError(ServingError):

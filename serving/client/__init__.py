@@ -1,0 +1,6 @@
+"""Client of models that TensorFlow Serving or `python -m serving local` serves."""
+
+from serving.client.clients import AsyncClient, Client
+from serving.client.wire import Metadata, VersionStatus
+
+__all__ = ["AsyncClient", "Client", "Metadata", "VersionStatus"]

@@ -1,0 +1,363 @@
+"""Clients: blocking and awaiting, over the same core."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import tenacity
+from numpy.typing import ArrayLike
+
+from serving.client.address import Address
+from serving.client.core import Calls, Core, Pause, Steps
+from serving.client.transports import async_transport, transport
+from serving.client.wire import Call, Metadata, VersionStatus, wire
+from serving.errors import DeadlineError, ServingError, UnavailableError
+from serving.protocol.checks import Arrays
+from serving.protocol.rest import Layout
+
+__all__ = ["AsyncClient", "Client"]
+
+T = TypeVar("T")
+
+
+class _Base:
+    """What both clients are made of."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        layout: Layout = "columns",
+        deadline: float = 60.0,
+        timeout: float = 20.0,
+        retries: int = 4,
+        max_rows: int = 32,
+        concurrency: int = 8,
+        root_certificates: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._address = Address.parse(url, model, version, label)
+        if layout not in ("rows", "columns"):
+            raise ServingError(f"Expected the layout rows or columns; got {layout!r}.")
+        for name, value, least in (
+            ("deadline", deadline, 1e-3),
+            ("timeout", timeout, 1e-3),
+            ("retries", retries, 0),
+            ("max_rows", max_rows, 1),
+            ("concurrency", concurrency, 1),
+        ):
+            if not value >= least:
+                raise ServingError(f"Expected {name} of at least {least:g}; got {value!r}.")
+        certificates = None if root_certificates is None else Path(root_certificates)
+        if certificates is not None and not self._address.is_secure:
+            raise ServingError(f"Root certificates are for https:// and grpcs://; got {url!r}.")
+        if certificates is not None and not certificates.is_file():
+            raise ServingError(f"{certificates} is not a file of root certificates.")
+        self._wire = wire(self._address, layout)
+        self._core = Core(self._address, self._wire, max_rows)
+        self._deadline, self._timeout, self._retries = deadline, timeout, retries
+        self._concurrency = concurrency
+        self._connect(certificates)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._address}>"
+
+    def _connect(self, certificates: Path | None) -> None:
+        raise NotImplementedError
+
+    def _retries_until(self, end: float, is_retried: bool) -> dict[str, Any]:
+        """When an unanswered call is sent again, in the words of tenacity."""
+        return {
+            "retry": tenacity.retry_if_exception_type(UnavailableError),
+            "stop": tenacity.stop_after_attempt(1 + self._retries * is_retried)
+            | tenacity.stop_before_delay(end - time.monotonic()),
+            "wait": tenacity.wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
+            "reraise": True,
+        }
+
+    def _seconds(self, end: float) -> float:
+        """Seconds that an attempt has.
+
+        Raises:
+            DeadlineError: if there are none left.
+        """
+        left = end - time.monotonic()
+        if left <= 0:
+            raise DeadlineError(
+                f"{self._address.url} did not answer all before the deadline; send less at once, "
+                "or give the client a longer one."
+            )
+        return min(left, self._timeout)
+
+
+class Client(_Base):
+    """A client of a model that a server serves, TensorFlow Serving or `python -m serving local`.
+
+    NumPy in, NumPy out: every method returns the signature's outputs by name, with the rows of the
+    input as axis 0. Signatures are read once, from the server's metadata, and every request is
+    checked against them before it is sent. It may be used from several threads.
+
+    Every signature is a pure function, so a request that got no answer (no connection, a broken
+    one, a server that is overloaded or late) is sent again, after waits that double; what a server
+    refused is not. Large inputs are sent as several requests and their answers joined in order.
+
+    Args:
+        url: `http://HOST:8501` or `https://` for REST, `grpc://HOST:8500` or `grpcs://` for gRPC.
+        model: name of the model.
+        version: a version; by default the server's newest.
+        label: a label, such as "stable", instead of a version.
+        layout: form of REST requests: "columns" names each input once and is shorter, "rows" names
+            it in every row.
+        deadline: seconds that a method may take, all requests and attempts included.
+        timeout: seconds that one attempt at a request may take.
+        retries: further attempts at a request that got no answer.
+        max_rows: rows of one request at most; 32 is the largest batch that the warm-up requests
+            of an artifact cover.
+        concurrency: requests of one method that are under way at once.
+        root_certificates: PEM file with the authorities to trust instead of the usual ones.
+
+    Raises:
+        ServingError: if an argument cannot be used.
+
+    Example:
+        >>> from serving import Client
+        >>> with Client("http://localhost:8501", "digits") as client:  # doctest: +SKIP
+        ...     client.wait_ready()
+        ...     images = client.sample(seed=7, n=3)["sample"]
+    """
+
+    def encode(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+        """Parameters of q(z | x), such as `loc` and `scale` [n, L], of data x [n, *D].
+
+        Args:
+            x: data in the units of the training data's file.
+            condition: conditions [n, *C], or one [*C] for all rows, of a conditional model.
+
+        Raises:
+            InputError, UnavailableError, ServingError: see `serving.errors`; so do all methods.
+        """
+        return self._run(self._core.predict("encode", {"x": x, "condition": condition}))
+
+    def decode(self, z: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+        """`mean` [n, *D] and parameters of p(x | z) of latents z [n, L]."""
+        return self._run(self._core.predict("decode", {"z": z, "condition": condition}))
+
+    def sample(
+        self, seed: int | ArrayLike, n: int | None = None, *, condition: ArrayLike | None = None
+    ) -> Arrays:
+        """Draws from p(x): `sample` and `mean` [n, *D], and `z` [n, L].
+
+        Args:
+            seed: an integer of 32 bits gives row i the pair [seed, i], as `vae.sample(n, seed)`
+                does; an int32 array [n, 2] is taken as it is.
+            n: number of draws from an integer; 1 by default.
+            condition: as in `encode`.
+        """
+        return self._run(self._core.sample(seed, n, condition))
+
+    def reconstruct(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+        """`mean` [n, *D] of p(x | z) at the mean of q(z | x), of data x [n, *D]."""
+        return self._run(self._core.predict("reconstruct", {"x": x, "condition": condition}))
+
+    def score(
+        self, x: ArrayLike, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+    ) -> Arrays:
+        """`elbo`, `distortion` and `rate` [n] in nats, of data x [n, *D], from one draw of z each.
+
+        Args:
+            x: data in the units of the training data's file.
+            seed: of the draws, as in `sample`.
+            condition: as in `encode`.
+        """
+        return self._run(self._core.score(x, seed, condition))
+
+    def predict(self, signature: str, inputs: Mapping[str, ArrayLike]) -> Arrays:
+        """Outputs of a signature by name, for inputs by name."""
+        return self._run(self._core.predict(signature, inputs))
+
+    def metadata(self) -> Metadata:
+        """Version and signatures, read from the server now; later checks use them."""
+        return self._run(self._core.metadata())
+
+    def status(self) -> list[VersionStatus]:
+        """What each version does, newest first."""
+        return self._run(self._core.status())
+
+    def wait_ready(self, timeout: float = 60.0) -> Metadata:
+        """Returns the metadata as soon as the model answers.
+
+        Raises:
+            DeadlineError: if it does not within `timeout` seconds; says what was last heard.
+        """
+        return self._run(self._core.wait_ready(timeout), timeout + 1.0)
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _connect(self, certificates: Path | None) -> None:
+        self._transport = transport(self._address, self._wire, certificates)
+
+    def _run(self, steps: Steps[T], seconds: float | None = None) -> T:
+        end = time.monotonic() + (seconds or self._deadline)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = self._answer(step, end)
+                except ServingError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+
+    def _answer(self, step: Calls | Pause, end: float) -> list[Any]:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return []
+        if len(step.calls) == 1:
+            return [self._call(step.calls[0], end, step.is_retried)]
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            try:
+                return list(
+                    pool.map(lambda call: self._call(call, end, step.is_retried), step.calls)
+                )
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _call(self, call: Call, end: float, is_retried: bool) -> Any:
+        return tenacity.Retrying(**self._retries_until(end, is_retried))(self._attempt, call, end)
+
+    def _attempt(self, call: Call, end: float) -> Any:
+        return call.read(self._transport.send(call, self._seconds(end)))
+
+
+class AsyncClient(_Base):
+    """`Client` for asyncio: the same arguments and methods, to be awaited.
+
+    It belongs to the event loop that first uses it.
+
+    Example:
+        >>> from serving import AsyncClient
+        >>> async def main():
+        ...     async with AsyncClient("grpc://localhost:8500", "digits") as client:
+        ...         return await client.sample(seed=7, n=3)
+    """
+
+    async def encode(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+        """Parameters of q(z | x); see `Client.encode`."""
+        return await self._run(self._core.predict("encode", {"x": x, "condition": condition}))
+
+    async def decode(self, z: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+        """Mean and parameters of p(x | z); see `Client.decode`."""
+        return await self._run(self._core.predict("decode", {"z": z, "condition": condition}))
+
+    async def sample(
+        self, seed: int | ArrayLike, n: int | None = None, *, condition: ArrayLike | None = None
+    ) -> Arrays:
+        """Draws from p(x); see `Client.sample`."""
+        return await self._run(self._core.sample(seed, n, condition))
+
+    async def reconstruct(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+        """Mean of p(x | z) at the mean of q(z | x); see `Client.reconstruct`."""
+        return await self._run(self._core.predict("reconstruct", {"x": x, "condition": condition}))
+
+    async def score(
+        self, x: ArrayLike, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+    ) -> Arrays:
+        """ELBO, distortion and rate in nats; see `Client.score`."""
+        return await self._run(self._core.score(x, seed, condition))
+
+    async def predict(self, signature: str, inputs: Mapping[str, ArrayLike]) -> Arrays:
+        """Outputs of a signature by name, for inputs by name."""
+        return await self._run(self._core.predict(signature, inputs))
+
+    async def metadata(self) -> Metadata:
+        """Version and signatures; see `Client.metadata`."""
+        return await self._run(self._core.metadata())
+
+    async def status(self) -> list[VersionStatus]:
+        """What each version does, newest first."""
+        return await self._run(self._core.status())
+
+    async def wait_ready(self, timeout: float = 60.0) -> Metadata:
+        """Returns the metadata as soon as the model answers; see `Client.wait_ready`."""
+        return await self._run(self._core.wait_ready(timeout), timeout + 1.0)
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _connect(self, certificates: Path | None) -> None:
+        self._transport = async_transport(self._address, self._wire, certificates)
+
+    async def _run(self, steps: Steps[T], seconds: float | None = None) -> T:
+        end = time.monotonic() + (seconds or self._deadline)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = await self._answer(step, end)
+                except ServingError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+
+    async def _answer(self, step: Calls | Pause, end: float) -> list[Any]:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return []
+        gate = asyncio.Semaphore(self._concurrency)
+
+        async def one(call: Call) -> Any:
+            async with gate:
+                return await self._call(call, end, step.is_retried)
+
+        tasks = [asyncio.ensure_future(one(call)) for call in step.calls]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _call(self, call: Call, end: float, is_retried: bool) -> Any:
+        retrying = tenacity.AsyncRetrying(**self._retries_until(end, is_retried))
+        return await retrying(self._attempt, call, end)
+
+    async def _attempt(self, call: Call, end: float) -> Any:
+        return call.read(await self._transport.send(call, self._seconds(end)))

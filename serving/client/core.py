@@ -1,0 +1,210 @@
+"""Core: what a client asks and in what order, without any connection; both clients drive it.
+
+Every operation is a generator. It yields calls to be answered or a pause to be made, is sent the
+answers, in order, or thrown the error, and returns its result. So the logic is written once, and a
+driver is a loop: `serving.client.clients` has one that blocks and one that awaits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from serving.artifact import Signature
+from serving.client.address import Address
+from serving.client.wire import Call, Metadata, VersionStatus, Wire
+from serving.errors import (
+    DeadlineError,
+    InputError,
+    RefusedError,
+    ServingError,
+    ShapeError,
+    UnavailableError,
+    UnknownModelError,
+    ValueRangeError,
+)
+from serving.protocol.checks import Arrays, check_inputs, check_outputs, find_signature
+
+__all__ = ["Calls", "Core", "Pause", "Steps"]
+
+T = TypeVar("T")
+
+_MOST_NUMBERS = 2**19  # of one request and its answer: about 10 MB of JSON
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls that are independent of one another, so that they may run at the same time.
+
+    Attributes:
+        calls: what to send.
+        is_retried: whether a call that found no server is sent again.
+    """
+
+    calls: list[Call]
+    is_retried: bool = True
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A while in which nothing is sent.
+
+    Attributes:
+        seconds: how long.
+    """
+
+    seconds: float
+
+
+Steps = Generator[Calls | Pause, Any, T]
+
+
+class Core:
+    """The operations of a client.
+
+    Args:
+        address: server and model.
+        wire: interface of the server.
+        max_rows: rows of one request at most.
+    """
+
+    def __init__(self, address: Address, wire: Wire, max_rows: int) -> None:
+        if not _is_integer(max_rows) or max_rows < 1:
+            raise ServingError(f"Expected max_rows of at least 1; got {max_rows!r}.")
+        self._address = address
+        self._wire = wire
+        self._max_rows = max_rows
+        self._signatures: dict[str, Signature] | None = None
+
+    def metadata(self) -> Steps[Metadata]:
+        """Metadata of the model, read anew; its signatures are those checked from now on."""
+        try:
+            [metadata] = yield Calls([self._wire.metadata()])
+        except RefusedError as error:
+            raise self._unknown(error) from error
+        self._signatures = metadata.signatures
+        return metadata
+
+    def status(self) -> Steps[list[VersionStatus]]:
+        """Status of the versions, newest first."""
+        return (yield from self._status(is_retried=True))
+
+    def wait_ready(self, timeout: float) -> Steps[Metadata]:
+        """Metadata of the model, as soon as a version answers."""
+        end, pause = time.monotonic() + timeout, 0.05
+        while True:
+            try:
+                states = yield from self._status(is_retried=False)
+                if any(status.state == "AVAILABLE" for status in states):
+                    return (yield from self.metadata())
+                last = "; ".join(
+                    f"version {status.version} is {status.state} {status.message}".strip()
+                    for status in states
+                )
+            except (UnavailableError, UnknownModelError) as error:
+                last = str(error)
+            if time.monotonic() + pause > end:
+                raise DeadlineError(
+                    f"{self._address} was not ready within {timeout:g} s; at last: {last}"
+                )
+            yield Pause(pause)
+            pause = min(2 * pause, 1.0)
+
+    def predict(self, name: str, inputs: Mapping[str, ArrayLike | None]) -> Steps[Arrays]:
+        """Outputs of a signature; inputs that are None are left out."""
+        if self._signatures is None:
+            yield from self.metadata()
+        signature = find_signature(self._signatures or {}, name)
+        arrays = check_inputs(signature, _with_condition(signature, inputs))
+        rows = len(next(iter(arrays.values())))
+        tensors = [*signature.inputs.values(), *signature.outputs.values()]
+        numbers = sum(math.prod(tensor.shape) for tensor in tensors)
+        size = min(self._max_rows, max(1, _MOST_NUMBERS // numbers))
+        parts = [
+            {key: array[start : start + size] for key, array in arrays.items()}
+            for start in range(0, rows, size)
+        ]
+        answers = yield Calls([self._predict(signature, part) for part in parts])
+        if len(answers) == 1:
+            return answers[0]
+        return {
+            key: np.concatenate([answer[key] for answer in answers]) for key in signature.outputs
+        }
+
+    def sample(self, seed: Any, n: int | None, condition: ArrayLike | None) -> Steps[Arrays]:
+        """Draws from p(x)."""
+        if n is not None and not _is_integer(seed):
+            raise InputError("Give n with one integer as seed; an array of pairs says how many.")
+        seeds = _pairs(seed, 1 if n is None else n)
+        return (yield from self.predict("sample", {"seed": seeds, "condition": condition}))
+
+    def score(self, x: ArrayLike, seed: Any, condition: ArrayLike | None) -> Steps[Arrays]:
+        """ELBO, distortion and rate."""
+        seeds = _pairs(seed, max(1, next(iter(_shape(x)), 1)))
+        inputs = {"x": x, "seed": seeds, "condition": condition}
+        return (yield from self.predict("score", inputs))
+
+    def _predict(self, signature: Signature, inputs: Arrays) -> Call:
+        call = self._wire.predict(signature, inputs)
+        rows = len(next(iter(inputs.values())))
+        return Call(
+            call.path, call.body, lambda body: check_outputs(signature, call.read(body), rows)
+        )
+
+    def _status(self, is_retried: bool) -> Steps[list[VersionStatus]]:
+        try:
+            [states] = yield Calls([self._wire.status()], is_retried)
+        except RefusedError as error:
+            raise self._unknown(error) from error
+        return sorted(states, key=lambda status: -status.version)
+
+    def _unknown(self, error: RefusedError) -> ServingError:
+        """TensorFlow Serving refuses an unknown label as a bad request."""
+        return error if self._address.label is None else UnknownModelError(str(error))
+
+
+def _with_condition(
+    signature: Signature, inputs: Mapping[str, ArrayLike | None]
+) -> dict[str, ArrayLike]:
+    """The inputs that there are, one condition repeated for every row."""
+    given = {name: value for name, value in inputs.items() if value is not None}
+    row = signature.inputs.get("condition")
+    if row is not None and "condition" in given and _shape(given["condition"]) == row.shape:
+        rows = [_shape(value)[:1] for name, value in given.items() if name != "condition"]
+        shape = (*next(iter(rows), ()), *row.shape)
+        given["condition"] = np.broadcast_to(np.asarray(given["condition"]), shape)
+    return given
+
+
+def _pairs(seed: Any, n: int) -> ArrayLike:
+    """Seed pairs [seed, i] of n rows for an integer; anything else as it is, to be checked.
+
+    Raises:
+        ValueRangeError: if the integer does not fit into 32 bits.
+        ShapeError: if there is no row.
+    """
+    if not _is_integer(seed):
+        return seed
+    if not -(2**31) <= seed < 2**31:
+        raise ValueRangeError(f"Expected a seed from -2^31 to 2^31 - 1; got {seed}.")
+    if not _is_integer(n) or n < 1:
+        raise ShapeError(f"Expected n of at least 1; got {n!r}.")
+    return np.stack([np.full(n, seed, np.int32), np.arange(n, dtype=np.int32)], axis=1)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _shape(value: ArrayLike) -> tuple[int, ...]:
+    """Shape of an array; () where its rows differ, which `check_inputs` refuses."""
+    try:
+        return np.shape(value)
+    except ValueError:
+        return ()
