@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -92,6 +93,32 @@ class Artifact:
                 f"`python -m export verify {path}`."
             ) from error
         return cls(path, path.parent.name, int(path.name), manifest, signatures)
+
+    def verify(self) -> None:
+        """Compares every file with the SHA-256 that the manifest states.
+
+        Raises:
+            ServingError: naming the first file that is missing, changed or unknown.
+        """
+        known = self.manifest["files"]
+        present = {
+            path.relative_to(self.path).as_posix(): path
+            for path in sorted(self.path.rglob("*"))
+            if path.is_file() and path != self.path / "manifest.json"
+        }
+        for file in sorted(known.keys() | present.keys()):
+            if file not in present:
+                why = "is missing"
+            elif file not in known:
+                why = "is not one of the manifest"
+            elif hashlib.sha256(present[file].read_bytes()).hexdigest() != known[file]:
+                why = "is not what was published"
+            else:
+                continue
+            raise ServingError(
+                f"{self.path / file} {why}: do not serve this version, publish it again with "
+                "`python -m export`."
+            )
 
 
 def versions(path: str | os.PathLike[str]) -> list[int]:

@@ -11,6 +11,8 @@ __all__ = ["main"]
 
 _COMMANDS: dict[str, str] = {
     "local": "serving.local.command:local",
+    "config": "serving.deploy.cli:config_command",
+    "tls": "serving.deploy.cli:tls_command",
 }
 """Where each command is, as MODULE:NAME."""
 

@@ -24,6 +24,20 @@ OPTIONS = {
 MATRIX = list(itertools.product(LIKELIHOODS, POSTERIORS, PRIORS))
 
 
+def obeys_tensorflow_serving(functions):
+    """The rules of server-side batching and of the row format, in what the graphs declare."""
+    for function in functions.values():
+        graph = function.get_concrete_function()
+        inputs = {tensor.name: tensor for tensor in graph.structured_input_signature[0]}
+        assert inputs, "REST cannot call a signature without inputs"
+        for name, tensor in [*inputs.items(), *graph.structured_outputs.items()]:
+            assert tensor.shape.rank >= 1, "a scalar is refused"
+            assert tensor.shape[0] is None, "axis 0 is the batch, or it is sliced wrong"
+            assert tensor.shape[1:].is_fully_defined()
+            assert tensor.dtype in (tf.float32, tf.int32), "JSON has no half"
+            assert not name.endswith("_bytes"), "REST takes it for base64"
+
+
 def verify(vae, preparation=None, only=None):
     """Gates, conversion and parity of a model, as `export` does it, without files."""
     preparation = preparation or Preparation()
@@ -34,6 +48,7 @@ def verify(vae, preparation=None, only=None):
     draw = pipeline._draws(table["sample"].function, about)
     table = {name: entry for name, entry in table.items() if only is None or name in only}
     functions = {name: onnx_graphs.traced(entry) for name, entry in table.items()}
+    obeys_tensorflow_serving(functions)
     shapes = {
         name: (
             {key: (spec.dtype.name, spec.shape.as_list()[1:]) for key, spec in s.inputs.items()},

@@ -1,0 +1,1 @@
+"""Deployment: everything that TensorFlow Serving is run with, written from the artifacts."""

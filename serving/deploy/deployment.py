@@ -1,0 +1,247 @@
+"""A deployment: which versions of which models are served, with what, and what it was told."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.artifact import Artifact, find
+from serving.deploy import warmup
+from serving.errors import ServingError
+
+__all__ = [
+    "IMAGE",
+    "MARKER",
+    "STABLE",
+    "Deployment",
+    "Model",
+    "Settings",
+    "artifacts_of",
+    "check_label",
+    "check_name",
+    "plan",
+    "published",
+    "read_marker",
+]
+
+IMAGE = "tensorflow/serving:2.21.0"
+"""The image that a deployment runs unless it is told another."""
+
+MARKER = "deployment.json"
+"""File that tells a deployment's directory from any other."""
+
+STABLE = "stable"
+"""Label of the version that callers are meant to use."""
+
+_TENSORFLOW = (2, 21)
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a deployment is told.
+
+    Attributes:
+        image: TensorFlow Serving, pinned by a tag or a digest.
+        follow_latest: serve the newest version of each model as soon as it is there, without
+            labels; otherwise only versions that have a label are served.
+        cpus: processors of one server.
+        memory_mib: memory of one server, MiB.
+        replicas: fewest and most servers in Kubernetes.
+        poll_seconds: how often a server looks for a changed `models.config` and new versions.
+        tls: file with the `ssl_config_file` of the server, or None for gRPC in the clear.
+    """
+
+    image: str = IMAGE
+    follow_latest: bool = False
+    cpus: int = 2
+    memory_mib: int = 2048
+    replicas: tuple[int, int] = (2, 6)
+    poll_seconds: int = 10
+    tls: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what could not run."""
+        if not _IMAGE.fullmatch(self.image) or self.image.endswith(":latest"):
+            raise ServingError(
+                f"Expected an image with a version, such as {IMAGE} or NAME@sha256:DIGEST; got "
+                f"{self.image!r}, which may be another one tomorrow."
+            )
+        low, high = self.replicas
+        if not 1 <= low <= high:
+            raise ServingError(f"Expected replicas as FEWEST..MOST; got {low}..{high}.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is served.
+
+    Attributes:
+        name: as in its URL.
+        versions: those that are loaded; empty for whichever is newest.
+        labels: version by label.
+        batch_sizes: those that all of its versions are warmed up with.
+    """
+
+    name: str
+    versions: tuple[int, ...]
+    labels: dict[str, int]
+    batch_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Models, settings, and where the artifacts are."""
+
+    artifacts: Path
+    models: tuple[Model, ...]
+    settings: Settings
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Batch sizes that every model is warmed up with, ascending."""
+        return tuple(sorted(set.intersection(*(set(model.batch_sizes) for model in self.models))))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the models."""
+        return tuple(model.name for model in self.models)
+
+
+def plan(
+    artifacts: Path,
+    settings: Settings,
+    *,
+    names: Sequence[str] = (),
+    labels: dict[str, dict[str, int]] | None = None,
+) -> Deployment:
+    """The deployment of artifacts, each version of which is checked against its manifest.
+
+    Args:
+        artifacts: directory of NAME/VERSION.
+        settings: what it is told.
+        names: the models that are served; empty for all.
+        labels: version by label by model; a model without gets its newest version as `stable`.
+
+    Raises:
+        ServingError: if a model, a version or its files are not as they should be, or cannot be
+            served together.
+    """
+    artifacts = artifacts.resolve()
+    present, wanted = find(artifacts), labels or {}
+    for name in [*names, *wanted]:
+        if name not in present:
+            raise ServingError(
+                f"{artifacts} holds no model {name!r}; it holds {', '.join(present)}."
+            )
+    models = []
+    for name in dict.fromkeys(names or present):
+        check_name(name)
+        chosen = {} if settings.follow_latest else wanted.get(name) or {STABLE: present[name][-1]}
+        served = sorted(set(chosen.values())) or [present[name][-1]]
+        sizes = [_check(artifacts / name, version, settings) for version in served]
+        models.append(
+            Model(
+                name,
+                () if settings.follow_latest else tuple(served),
+                chosen,
+                tuple(sorted(set.intersection(*map(set, sizes)))),
+            )
+        )
+    deployment = Deployment(artifacts, tuple(models), settings)
+    if not deployment.batch_sizes:
+        raise ServingError(
+            "The models are warmed up at different batch sizes, and one server has one list of "
+            "them; publish them again with one version of `python -m export`."
+        )
+    return deployment
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that would not survive a URL.
+
+    Raises:
+        ServingError: if it is one.
+    """
+    if not _MODEL.fullmatch(name):
+        raise ServingError(
+            f"Expected a model's name of letters, digits, '.', '_' and '-', at most 63; got "
+            f"{name!r}. Rename its directory."
+        )
+
+
+def check_label(label: str) -> None:
+    """Refuses a label that would not survive a URL.
+
+    Raises:
+        ServingError: if it is one.
+    """
+    if not _LABEL.fullmatch(label):
+        raise ServingError(
+            f"Expected a label of letters, digits, '_' and '-' that begins with a letter, such as "
+            f"canary; got {label!r}."
+        )
+
+
+def published(directory: Path, version: int) -> Artifact:
+    """The version of a model, verified against the hashes of its manifest.
+
+    Raises:
+        ServingError: if it does not exist or is not what was published.
+    """
+    if not (directory / str(version)).is_dir():
+        raise ServingError(
+            f"{directory} has no version {version}; publish it with `python -m export MODEL --to "
+            f"{directory} --version {version}`."
+        )
+    artifact = Artifact.read(directory / str(version))
+    artifact.verify()
+    return artifact
+
+
+def read_marker(directory: Path) -> dict[str, Any]:
+    """What a deployment's directory says of itself.
+
+    Raises:
+        ServingError: if it is none.
+    """
+    path = directory / MARKER
+    try:
+        marker = json.loads(path.read_text())
+        if marker["schema_version"] != 1:
+            raise ValueError(f"schema_version {marker['schema_version']}")
+        return {"files": dict(marker["files"]), "artifacts": str(marker["artifacts"])}
+    except OSError as error:
+        raise ServingError(
+            f"{directory} is no deployment (no readable {MARKER}); write one with `python -m "
+            f"serving config ARTIFACTS --to {directory}`."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServingError(
+            f"{path} is damaged ({error!r}); write the deployment again with `python -m serving "
+            "config`."
+        ) from error
+
+
+def artifacts_of(directory: Path) -> Path:
+    """Directory of the artifacts that a deployment serves."""
+    return Path(os.path.normpath(directory.resolve() / read_marker(directory)["artifacts"]))
+
+
+def _check(directory: Path, version: int, settings: Settings) -> list[int]:
+    artifact = published(directory, version)
+    written = artifact.manifest["versions"]["tensorflow"]
+    numbers = tuple(int(part) for part in written.split(".")[:2])
+    if settings.image == IMAGE and numbers > _TENSORFLOW:
+        raise ServingError(
+            f"{artifact.path} was written by TensorFlow {written}, newer than {IMAGE}; name an "
+            "image at least as new with --image."
+        )
+    return warmup.batch_sizes(artifact)
