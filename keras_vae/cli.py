@@ -130,6 +130,15 @@ def main() -> None:
 @click.option("--epochs", type=int, help="[default: 20]")
 @click.option("--batch-size", type=int, help="[default: 100]")
 @click.option("--learning-rate", type=float, help="Of Adam.  [default: 0.001]")
+@click.option("--learning-rate-milestones", help="Epochs after which it falls, as in 30,40.")
+@click.option("--learning-rate-decay", type=float, help="Its factor there.  [default: 0.1]")
+@click.option("--adam-beta-1", type=float, help="[default: 0.9]")
+@click.option("--adam-epsilon", type=float, help="[default: 1e-7]")
+@click.option(
+    "--output-bias",
+    type=click.Choice(["zeros", "data_mean"]),
+    help="Where the decoder's mean starts.  [default: zeros]",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="[default: 0]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
@@ -352,8 +361,9 @@ def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | 
     if "scale" in likelihood_options:
         with contextlib.suppress(ValueError):
             likelihood_options["scale"] = float(likelihood_options["scale"])
-    if "hidden" in given:
-        given["hidden"] = _integers(given["hidden"], "--hidden")
+    for name in ("hidden", "learning_rate_milestones"):
+        if name in given:
+            given[name] = _integers(given[name], f"--{name.replace('_', '-')}")
     if config is not None:
         base = runs.read_config(config, needs_data="data" not in given)
     elif resume_from is not None and (resume_from / "config.toml").is_file():

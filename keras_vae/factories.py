@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_vae import distributions, networks, priors
 from keras_vae.arguments import as_shape
 from keras_vae.distributions import Likelihood
 from keras_vae.model import VAE
 
-__all__ = ["LIKELIHOODS", "POSTERIORS", "PRIORS", "conv_vae", "mlp_vae"]
+__all__ = ["LIKELIHOODS", "POSTERIORS", "PRIORS", "conv_vae", "mlp_vae", "start_at_mean"]
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": distributions.Bernoulli,
@@ -55,7 +56,7 @@ def mlp_vae(
         likelihood: bernoulli, continuous_bernoulli, normal, laplace, discretized_logistic,
             binomial, categorical or poisson.
         hidden: widths of the encoder's layers; the decoder's are the same backwards.
-        activation: of the hidden layers.
+        activation: of the hidden layers; "glu" makes them gated.
         posterior: diagonal, isotropic or full.
         prior: standard_normal, normal_mixture or vamp.
         num_components: components of a mixture or vamp prior.
@@ -148,6 +149,50 @@ def conv_vae(
         **_range_of(law),
     )
     return _assemble(law, encoder, latent_size, posterior, prior, num_components, condition)
+
+
+def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
+    """Sets the decoder's last bias so that, with features of zero, its mean is the given one.
+
+    As Burda, Grosse and Salakhutdinov (2016) start their decoders; probabilities are kept from
+    0.001 to 0.999 and rates above 0.001. The likelihood's head must be a Dense layer, as in
+    `mlp_vae`.
+
+    Args:
+        vae: a model of likelihood Bernoulli, Poisson, Normal or Laplace.
+        mean: of the training data, of the shape of one example.
+
+    Raises:
+        ValueError: if the likelihood is another one or the shape is wrong.
+
+    Example:
+        >>> vae = mlp_vae(2, 1, "bernoulli", hidden=(4,))
+        >>> start_at_mean(vae, np.array([0.25, 0.5]))
+        >>> vae.likelihood.head.bias.numpy()
+        array([-1.0986,  0.    ], dtype=float32)
+    """
+    likelihood = vae.likelihood
+    mean = np.asarray(mean, np.float64)
+    if mean.shape != likelihood.event_shape:
+        raise ValueError(
+            f"Expected a mean of the shape {likelihood.event_shape} of one example; got "
+            f"{mean.shape}."
+        )
+    if isinstance(likelihood, distributions.Bernoulli):
+        p = np.clip(mean, 0.001, 0.999)
+        raw = np.log(p) - np.log1p(-p)
+    elif isinstance(likelihood, distributions.Poisson):
+        raw = np.log(np.maximum(mean, 0.001))
+    elif isinstance(likelihood, (distributions.Normal, distributions.Laplace)):
+        raw = mean
+    else:
+        raise ValueError(
+            f"The mean of {type(likelihood).__name__} is not one of its decoder's numbers, so no "
+            "bias starts there: leave the bias at zero."
+        )
+    bias = np.zeros((*mean.shape[:-1], likelihood._last_size))
+    bias[..., : mean.shape[-1]] = raw
+    likelihood.head.bias.assign(bias.ravel())
 
 
 def _assemble(

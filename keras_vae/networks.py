@@ -26,7 +26,7 @@ def mlp(
     Args:
         input_shape: shape of one x or z.
         hidden: width of each layer.
-        activation: of each layer.
+        activation: of each layer; "glu" is the gated layer a * sigmoid(b) of two affine maps a, b.
         condition_shape: shape of one condition, joined to the input.
         offset, scale: the input is first mapped to (x - offset) * scale.
         name: of the model.
@@ -38,7 +38,10 @@ def mlp(
         raise ValueError("Expected at least one hidden layer; got none. (network=None is linear.)")
     inputs, features = _flat_inputs(input_shape, condition_shape, offset, scale)
     for width in hidden:
-        features = keras.layers.Dense(width, activation=activation)(features)
+        if activation == "glu":
+            features = keras.ops.glu(keras.layers.Dense(2 * width)(features))
+        else:
+            features = keras.layers.Dense(width, activation=activation)(features)
     return keras.Model(inputs, features, name=name)
 
 
@@ -65,9 +68,10 @@ def conv_encoder(
         name: of the model.
 
     Raises:
-        ValueError: if the input is not an image, or there is no convolution.
+        ValueError: if the input is not an image, there is no convolution, or the activation is
+            glu.
     """
-    _check_image(input_shape, filters)
+    _check_image(input_shape, filters, activation)
     x = keras.Input(input_shape, name="x")
     features = _rescaled(x, offset, scale)
     for count in filters:
@@ -102,9 +106,10 @@ def conv_decoder(
         name: of the model.
 
     Raises:
-        ValueError: if the output is not an image, or there is no convolution.
+        ValueError: if the output is not an image, there is no convolution, or the activation is
+            glu.
     """
-    _check_image(output_shape, filters)
+    _check_image(output_shape, filters, activation)
     z = keras.Input((latent_size,), name="z")
     inputs, features = _with_condition(z, z, condition_shape)
     rows, columns = (math.ceil(size / 2 ** len(filters)) for size in output_shape[:2])
@@ -147,9 +152,11 @@ def _rescaled(x: keras.KerasTensor, offset: float, scale: float) -> keras.KerasT
     return keras.layers.Rescaling(scale, offset=-offset * scale)(x)
 
 
-def _check_image(shape: Sequence[int], filters: Sequence[int]) -> None:
+def _check_image(shape: Sequence[int], filters: Sequence[int], activation: str) -> None:
     if not filters:
         raise ValueError("Expected at least one convolution; got no filters.")
+    if activation == "glu":
+        raise ValueError("Gated layers, activation 'glu', are for mlp; choose 'relu' or the like.")
     if len(shape) != 3:
         raise ValueError(
             f"Expected images of shape (height, width, channels); got {tuple(shape)}. "

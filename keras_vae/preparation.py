@@ -69,6 +69,11 @@ class Preparation:
         stream = data.batches(self.static(raw), 1000, seed=seed, shuffle=False, **self.stream())
         return np.concatenate([batch.numpy() for batch in stream])
 
+    def mean(self, raw: np.ndarray) -> np.ndarray:
+        """Mean of the model data over `raw` [N, ...] and over the random step, [...]."""
+        mean = self.static(raw).mean(axis=0, dtype=np.float64) / self.divide
+        return (mean + 0.5) / self.levels if self.step == "dequantize" else mean
+
     @property
     def nats_offset(self) -> float:
         """Nats per dimension that take a bound on prepared data to one on the raw data.

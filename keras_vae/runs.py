@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import fcntl
 import io
+import itertools
 import json
 import os
 import tempfile
@@ -64,6 +65,12 @@ class RunConfig:
         epochs: epochs of training.
         batch_size: examples per step.
         learning_rate: of Adam.
+        learning_rate_milestones: epochs after which the learning rate falls, ascending.
+        learning_rate_decay: what it is multiplied by at each of them.
+        adam_beta_1: decay of Adam's mean of gradients.
+        adam_epsilon: number that Adam adds to the root of the mean square. A loss here is a mean
+            over the batch; where a paper's is a sum, divide its number by the batch size.
+        output_bias: "zeros", or "data_mean": the decoder's mean starts at that of the training set.
         seed: of initial weights, order, noise and test split.
         preparation: how raw numbers become data; decided from the training set.
     """
@@ -90,12 +97,21 @@ class RunConfig:
     epochs: int = 20
     batch_size: int = 100
     learning_rate: float = 1e-3
+    learning_rate_milestones: tuple[int, ...] = ()
+    learning_rate_decay: float = 0.1
+    adam_beta_1: float = 0.9
+    adam_epsilon: float = 1e-7
+    output_bias: str = "zeros"
     seed: int = 0
     preparation: Preparation | None = None
 
     def __post_init__(self) -> None:
         """Refuses values that no training could use."""
-        choices = {"network": ("mlp", "conv"), "objective": ("elbo", "iwae")}
+        choices = {
+            "network": ("mlp", "conv"),
+            "objective": ("elbo", "iwae"),
+            "output_bias": ("zeros", "data_mean"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise RunError(
@@ -107,6 +123,25 @@ class RunConfig:
                 raise RunError(f"Expected {name} of at least 1; got {getattr(self, name)}.")
         if not 0.0 < self.learning_rate < float("inf"):
             raise RunError(f"Expected a positive learning_rate; got {self.learning_rate}.")
+        if not 0.0 < self.learning_rate_decay <= 1.0:
+            raise RunError(
+                f"Expected learning_rate_decay in (0, 1]; got {self.learning_rate_decay}."
+            )
+        milestones = self.learning_rate_milestones
+        if any(later <= earlier for earlier, later in itertools.pairwise((0, *milestones))):
+            raise RunError(
+                f"Expected learning_rate_milestones to be ascending epochs from 1 on; got "
+                f"{', '.join(map(str, milestones))}."
+            )
+        if not 0.0 <= self.adam_beta_1 < 1.0:
+            raise RunError(f"Expected adam_beta_1 in [0, 1); got {self.adam_beta_1}.")
+        if not 0.0 < self.adam_epsilon < float("inf"):
+            raise RunError(f"Expected a positive adam_epsilon; got {self.adam_epsilon}.")
+        if self.output_bias == "data_mean" and self.network == "conv":
+            raise RunError(
+                "output_bias = 'data_mean' sets one number per entry, which a convolution does not "
+                "have: choose network = 'mlp' or output_bias = 'zeros'."
+            )
 
     def build(self, event_shape: tuple[int, ...]) -> VAE:
         """The compiled model, with new weights."""
@@ -134,8 +169,16 @@ class RunConfig:
                 free_bits=self.free_bits,
                 gradient=self.gradient,
             )
-        vae.compile(keras.optimizers.Adam(self.learning_rate), objective)
+        adam = keras.optimizers.Adam(
+            self.learning_rate, self.adam_beta_1, epsilon=self.adam_epsilon
+        )
+        vae.compile(adam, objective)
         return vae
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        passed = sum(milestone <= epoch for milestone in self.learning_rate_milestones)
+        return self.learning_rate * self.learning_rate_decay**passed
 
     def to_toml(self) -> str:
         """The configuration as TOML."""
@@ -299,8 +342,9 @@ def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
         )
     if needs_data and "data" not in values:
         raise RunError(f"{path} does not say which data: add data = 'PATH'.")
-    if "hidden" in values:
-        values["hidden"] = tuple(values["hidden"])
+    for name in ("hidden", "learning_rate_milestones"):
+        if name in values:
+            values[name] = tuple(values[name])
     if "preparation" in values:
         parts = values["preparation"]
         for name in ("center", "spread"):
@@ -363,6 +407,8 @@ def train(
         finished = int(vae.optimizer.iterations.numpy()) // per_epoch
     if vae is None:
         vae = config.build(train_x.shape[1:])
+        if config.output_bias == "data_mean":
+            factories.start_at_mean(vae, preparation.mean(train_raw))
     vae.steps_per_execution = max(n for n in range(1, 33) if per_epoch % n == 0)
     out.mkdir(parents=True, exist_ok=True)
     with write_atomically(out / "config.toml") as temporary:
@@ -373,9 +419,13 @@ def train(
         return run
     if finished:
         report(f"Continuing after epoch {finished} of {config.epochs}.")
-    schedule = []
+    schedule: list[keras.callbacks.Callback] = []
+    if config.learning_rate_milestones:
+        schedule.append(keras.callbacks.LearningRateScheduler(config.learning_rate_at))
     if config.warmup_epochs and config.objective == "elbo":
-        schedule = [callbacks.LinearSchedule("beta", stop=config.beta, epochs=config.warmup_epochs)]
+        schedule.append(
+            callbacks.LinearSchedule("beta", stop=config.beta, epochs=config.warmup_epochs)
+        )
     with _held(out):
         vae.fit(
             data.batches(

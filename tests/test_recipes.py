@@ -1,0 +1,179 @@
+"""Recipes: each is a configuration, and trains on data of its shape."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import keras_vae
+from keras_vae import factories, runs
+from keras_vae.cli import main
+from keras_vae.preparation import prepare
+from keras_vae.runs import RunConfig, RunError, train
+from tests.models import tiny_vae
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+
+
+def raw(config: RunConfig) -> np.ndarray:
+    """Twelve examples of the kind that a recipe is for."""
+    random = np.random.default_rng(0)
+    if config.likelihood == "bernoulli":
+        return random.integers(0, 256, (12, 28, 28, 1)).astype(np.uint8)
+    if config.likelihood == "poisson":
+        return random.poisson(0.3, (12, 30))
+    return random.normal(size=(12, 9))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_trains_one_step(path: Path) -> None:
+    config = runs.read_config(path, needs_data=False)
+    examples = raw(config)
+    preparation, options = prepare(config.likelihood, examples)
+    config = dataclasses.replace(
+        config, likelihood_options={**options, **config.likelihood_options}
+    )
+    vae = config.build(examples.shape[1:])
+    vae.run_eagerly = True
+    vae.fit(preparation.array(examples), batch_size=12, verbose=0)
+    assert int(vae.optimizer.iterations.numpy()) == 1
+    assert np.isfinite(vae.history.history["loss"]).all()
+
+
+def test_the_schedule_of_the_iwae_paper() -> None:
+    """Learning rate 1e-3 * 10^(-i/7) for 3^i passes, i = 0 .. 7: 3280 passes in all."""
+    config = runs.read_config(RECIPES[0].parent / "iwae-1.toml", needs_data=False)
+    expected = [1e-3 * 10 ** (-i / 7) for i in range(8) for _ in range(3**i)]
+    assert config.epochs == len(expected) == 3280
+    rates = [config.learning_rate_at(epoch) for epoch in range(config.epochs)]
+    # The factor is written with four digits and applied seven times.
+    np.testing.assert_allclose(rates, expected, rtol=7 * 1e-4)
+
+
+def test_the_learning_rate_falls_in_training_and_after_a_resume(tmp_path: Path) -> None:
+    config = RunConfig(
+        data="digits",
+        hidden=(8,),
+        latent=2,
+        epochs=2,
+        batch_size=300,
+        learning_rate_milestones=(1, 2),
+        learning_rate_decay=0.5,
+        adam_beta_1=0.8,
+        adam_epsilon=1e-3,
+    )
+    train(config, tmp_path / "run")
+    run = train(dataclasses.replace(config, epochs=3), tmp_path / "run", resume=True)
+    rates = [row["learning_rate"] for row in run.history()]
+    assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4], rel=1e-6)  # float32
+    optimizer = run.load().optimizer
+    assert (optimizer.beta_1, optimizer.epsilon) == (0.8, 1e-3)
+    assert run.config.learning_rate_milestones == (1, 2)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "poisson", "normal", "laplace"])
+def test_a_decoder_starts_at_the_mean_of_the_data(likelihood: str) -> None:
+    vae = tiny_vae(likelihood)
+    mean = np.linspace(0.1, 0.9, 6)
+    factories.start_at_mean(vae, mean)
+    vae.likelihood.head.kernel.assign(np.zeros((8, 6)))
+    # Float32 of a logit or a logarithm and back.
+    np.testing.assert_allclose(vae.decode(np.ones((1, 2))).mean()[0], mean, rtol=1e-6)
+
+
+def test_a_mean_that_cannot_be_a_start_is_told() -> None:
+    with pytest.raises(ValueError, match="Categorical is not one of its decoder's numbers"):
+        factories.start_at_mean(tiny_vae("categorical"), np.full(6, 0.1))
+    with pytest.raises(ValueError, match=r"Expected a mean of the shape \(6,\)"):
+        factories.start_at_mean(tiny_vae(), np.full(5, 0.1))
+
+
+def test_a_run_starts_at_the_mean_of_its_training_set(tmp_path: Path) -> None:
+    """One step of a tiny learning rate moves no mean by more than it."""
+    config = RunConfig(
+        data="digits", hidden=(8,), latent=2, epochs=1, batch_size=2000, learning_rate=1e-7,
+        output_bias="data_mean",
+    )  # fmt: skip
+    run = train(config, tmp_path / "run")
+    train_raw, _ = run.raw()
+    bias = run.load().likelihood.head.bias.numpy().reshape(8, 8, 1)
+    mean = np.clip(train_raw.mean(axis=0, dtype=float) / 16, 0.001, 0.999)
+    np.testing.assert_allclose(1 / (1 + np.exp(-bias)), mean, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "examples"),
+    [
+        ("bernoulli", np.array([[0, 255], [51, 255]], np.uint8)),
+        ("normal", np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)),
+        ("normal", np.array([[1.0, 5.0], [3.0, 9.0]])),
+        ("poisson", np.array([[0, 4], [2, 4]])),
+    ],
+)
+def test_the_mean_of_a_preparation_is_that_of_its_arrays(
+    likelihood: str, examples: np.ndarray
+) -> None:
+    preparation, _ = prepare(likelihood, examples)
+    many = preparation.array(np.tile(examples, (2000, *[1] * (examples.ndim - 1))))
+    means = many.reshape(2000, *examples.shape).mean(axis=1)
+    error = means.std(axis=0) / math.sqrt(2000) + 1e-6
+    assert (np.abs(means.mean(axis=0) - preparation.mean(examples)) <= 5 * error).all()
+
+
+def test_gated_layers() -> None:
+    """The layer is a * sigmoid(b) of the two halves of one affine map; it survives a file."""
+    network = keras_vae.networks.mlp((3,), (4, 5), activation="glu")
+    x = np.random.default_rng(0).normal(size=(7, 3)).astype("float32")
+    features = x
+    for kernel, bias in zip(network.get_weights()[::2], network.get_weights()[1::2], strict=True):
+        a, b = np.split(features @ kernel + bias, 2, axis=-1)
+        features = a / (1 + np.exp(-b))
+    np.testing.assert_allclose(network(x), features, rtol=1e-5, atol=1e-6)  # float32
+    again = keras.Model.from_config(network.get_config())
+    assert again.count_params() == network.count_params()
+    with pytest.raises(ValueError, match="are for mlp"):
+        factories.conv_vae((8, 8, 1), 2, activation="glu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate_milestones": (3, 2)}, "ascending epochs from 1 on; got 3, 2"),
+        ({"learning_rate_milestones": (0, 2)}, "ascending epochs from 1 on"),
+        ({"learning_rate_decay": 0.0}, r"learning_rate_decay in \(0, 1\]; got 0.0"),
+        ({"adam_beta_1": 1.0}, r"adam_beta_1 in \[0, 1\)"),
+        ({"adam_epsilon": 0.0}, "positive adam_epsilon"),
+        ({"output_bias": "mean"}, "output_bias to be one of zeros, data_mean; got 'mean'"),
+        ({"output_bias": "data_mean", "network": "conv"}, "which a convolution does not have"),
+    ],
+)
+def test_a_bad_setting_is_told(settings: dict, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        RunConfig(data="digits", **settings)
+
+
+def test_the_command_line_says_them_too(tmp_path: Path) -> None:
+    options = {
+        "data": "digits",
+        "hidden": 8,
+        "latent": 2,
+        "epochs": 2,
+        "batch-size": 1000,
+        "learning-rate-milestones": 1,
+        "learning-rate-decay": 0.5,
+        "adam-beta-1": 0.8,
+        "adam-epsilon": 1e-3,
+        "output-bias": "data_mean",
+        "out": tmp_path / "run",
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    result = CliRunner().invoke(main, ["train", *words])
+    assert result.exit_code == 0, result.output
+    config = runs.Run(tmp_path / "run").config
+    assert config.learning_rate_milestones == (1,)
+    assert (config.learning_rate_decay, config.adam_beta_1, config.adam_epsilon) == (0.5, 0.8, 1e-3)
+    assert config.output_bias == "data_mean"
