@@ -73,9 +73,12 @@ class Awaiting:
 
 
 def _options(address: Address, certificates: Path | None) -> dict[str, Any]:
+    verify: ssl.SSLContext | bool = address.is_secure
+    if certificates is not None:
+        verify = ssl.create_default_context(cafile=certificates)
     return {
         "base_url": f"{'https' if address.is_secure else 'http'}://{address.target}",
-        "verify": True if certificates is None else ssl.create_default_context(cafile=certificates),
+        "verify": verify,
         "limits": httpx.Limits(max_connections=256, max_keepalive_connections=64),
         "headers": {"Accept": "application/json"},
     }
