@@ -496,7 +496,7 @@ class Tally:
         self.numbers = iter(range(REQUESTS))
         self.lock = threading.Lock()
         self.answered = np.zeros(REQUESTS, int)
-        self.unavailable = 0
+        self.count = self.unavailable = 0
         self.wrong = []
         self.kills = list(KILLS)
 
@@ -505,16 +505,16 @@ class Tally:
             return next(self.numbers, None)
 
     def answer(self, number, outputs):
-        rows = slice(number, number + 1)
         right = all(
-            np.allclose(outputs[key], value[rows], rtol=1e-6, atol=1e-6)
+            (abs(outputs[key] - value[number]) <= 1e-6 * (1.0 + abs(value[number]))).all()
             for key, value in self.expected[number % 2].items()
         )
         with self.lock:
             self.answered[number] += 1
+            self.count += 1
             if not right:
                 self.wrong.append(number)
-            due = bool(self.kills) and self.answered.sum() >= self.kills[0]
+            due = bool(self.kills) and self.count >= self.kills[0]
             if due:
                 del self.kills[0]
         if due:
