@@ -5,10 +5,12 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 READY := $(VENV)/ready
+PEERS := .venv-bench
 PACKAGES := $(wildcard keras_vae export serving)
 
 PRINT_VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
@@ -18,7 +20,7 @@ FINISHED := $(filter $(shell cat $(READY) 2>/dev/null),$(shell $(BIN)/python $(P
 GOOD := $(if $(filter file,$(origin PYTHON)),$(FINISHED),$(filter $(FINISHED),$(if $(FINISHED),$(OFFERED))))
 
 .DEFAULT_GOAL := help
-.PHONY: help test quickstart lint format coverage javascript wheel clean distclean FORCE
+.PHONY: help test quickstart lint format coverage javascript bench wheel clean distclean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -51,6 +53,16 @@ coverage: $(READY) javascript  ## Run every test and say which lines and branche
 javascript: $(READY)  ## Install the JavaScript packages that tests run artifacts in, if they are missing or others.
 	@$(BIN)/python -m export.runtimes install
 
+bench: $(READY) $(PEERS)/ready  ## Measure `fit` beside JAX, PyTorch, Pythae and plain Keras (BENCH_ARGS="--cases mlp-100").
+	@$(BIN)/python -m benchmarks.peers --peers $(PEERS)/bin/python $(BENCH_ARGS)
+
+$(PEERS)/ready: benchmarks/requirements.txt
+	@echo "== $(PEERS): JAX, PyTorch and Pythae, which the project itself does not need (log: $(PEERS)/install.log)"
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --no-input install -r benchmarks/requirements.txt >$(PEERS)/install.log 2>&1 \
+		|| { tail -n 30 $(PEERS)/install.log >&2; exit 1; }
+	@touch $@
+
 wheel: $(READY)  ## Build the wheel into dist/.
 	@rm -rf build
 	@$(PIP) --quiet wheel --no-deps --no-build-isolation --wheel-dir dist .
@@ -60,8 +72,8 @@ clean:  ## Remove caches and build leftovers; the environment, runs/ and artifac
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
 	@find . \( -path ./$(VENV) -o -path ./.git \) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-distclean: clean  ## Remove the environment too.
-	@rm -rf $(VENV)
+distclean: clean  ## Remove the environments too.
+	@rm -rf $(VENV) $(PEERS)
 
 # $(READY) is removed first and written last, so an interrupted installation is never taken for a finished one. Without
 # it the environment is made anew; with it only what changed in the files below is installed.

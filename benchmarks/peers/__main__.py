@@ -1,0 +1,272 @@
+"""`fit` beside its peers: every system trains the same model, an epoch at a time, in turns.
+
+    make bench                                       # the default set, about ten minutes
+    make bench BENCH_ARGS="--cases mlp-100 iwae-50 --systems keras_vae jax_scan"
+    make bench BENCH_ARGS="--data PATH_OF_MNIST"     # binarised MNIST instead of generated images
+
+Each system is a process of its own that is stopped (SIGSTOP) while another one works. Rounds go
+A B C, B C A, ...: what the machine does in the meantime hits all alike. The table gives medians and
+the span of the middle half, as ratios to `fit` of keras_vae; "products" is the time of the matrix
+products alone. A row is void if its loss after the first epoch, on the same examples from the same
+initial weights, is further than the band from the median of the systems.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.cases import CASES, Case, data
+from benchmarks.peers.worker import MODULES
+
+OURS = "keras_vae"
+FLOOR = "products"
+BAND = 0.02
+"""Relative distance from the median of the losses above which a row is void."""
+
+_OTHERS, _TRIES = 0.05, 3
+"""Cores that other processes may take during an epoch, and how often it is measured before."""
+
+_ROOT = Path(__file__).parents[2]
+_RESULTS = _ROOT / "benchmarks" / "results"
+_EVIDENCE_SYSTEMS = (OURS, "pythae", FLOOR)
+
+
+class Worker:
+    """A system in its own process, stopped unless it is its turn."""
+
+    def __init__(self, system: str, case: Case, path: Path, python: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(_ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        command = [str(python), "-W", "ignore", "-m", "benchmarks.peers.worker"]
+        self.system = system
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [*command, system, case.name, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            cwd=_ROOT,
+            env=environment,
+        )
+        self.versions: dict[str, str] = {}
+        self.epochs: list[dict[str, Any]] = []
+
+    def wait(self) -> None:
+        """Waits until the system is imported."""
+        self.versions = self._read()["versions"]
+        self.process.send_signal(signal.SIGSTOP)
+
+    def epoch(self, most: float = 1.0, tries: int = 1) -> None:
+        """One epoch, with the machine to itself: again if others took more than `most` of it."""
+        for _ in range(tries):
+            busy, own = _busy(), _used(self.process.pid)
+            started = time.perf_counter()
+            self.process.send_signal(signal.SIGCONT)
+            print("go", file=self.process.stdin, flush=True)
+            epoch = self._read()
+            self.process.send_signal(signal.SIGSTOP)
+            others = _busy() - busy - (_used(self.process.pid) - own)
+            epoch["others"] = max(0.0, others / (time.perf_counter() - started))
+            if epoch["others"] <= most:
+                break
+        self.epochs.append(epoch)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.log.seek(0)
+            raise RuntimeError(f"{self.system} ended:\n{self.log.read()[-3000:]}")
+        return json.loads(line)  # type: ignore[no-any-return]
+
+
+def _busy() -> float:
+    """Processor seconds that the machine has worked; 0 where Linux does not say."""
+    try:
+        fields = Path("/proc/stat").read_text().split()[1:8]
+    except OSError:
+        return 0.0
+    return (sum(map(int, fields)) - int(fields[3]) - int(fields[4])) / os.sysconf("SC_CLK_TCK")
+
+
+def _used(process: int) -> float:
+    """Processor seconds that a process has worked."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def workers(systems: list[str], case: Case, path: Path, peers: Path) -> Iterator[list[Worker]]:
+    """The systems, started together, and ended at the end whatever happens."""
+    started: list[Worker] = []
+    try:
+        for system in systems:
+            ours = MODULES[system] == "keras_systems"
+            started.append(Worker(system, case, path, Path(sys.executable) if ours else peers))
+        for worker in started:
+            worker.wait()
+        yield started
+    finally:
+        for worker in started:
+            worker.close()
+
+
+def measure(
+    case: Case, systems: list[str], peers: Path, grey: np.ndarray | None, warm: int, repeats: int
+) -> dict[str, Any]:
+    """Seconds of each system's epochs, by rounds; the first `warm` rounds do not count."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.npy"
+        np.save(path, data(case, grey))
+        with workers(systems, case, path, peers) as running:
+            for number in range(warm + repeats):
+                turn = number % len(running)
+                for worker in running[turn:] + running[:turn]:
+                    worker.epoch(*((_OTHERS, _TRIES) if number >= warm else ()))
+                if sys.stderr.isatty():
+                    round_of = f"\r{case.name}: round {number + 1} of {warm + repeats}  "
+                    print(round_of, end="\r", file=sys.stderr, flush=True)
+    return {
+        "case": case.name,
+        "data": "generated" if grey is None or np.prod(case.event_shape) != 784 else "given",
+        "steps": case.steps,
+        "batch": case.batch,
+        "warm": warm,
+        "systems": {
+            worker.system: {
+                "versions": worker.versions,
+                "loss": worker.epochs[0]["loss"],
+                "first": worker.epochs[0]["seconds"],
+                "seconds": [epoch["seconds"] for epoch in worker.epochs[warm:]],
+                "others": [round(epoch["others"], 3) for epoch in worker.epochs[warm:]],
+                "peak_mib": worker.epochs[-1]["peak_mib"],
+            }
+            for worker in running
+        },
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as text: time of a step or of an image, ratios, loss and verdict."""
+    systems = result["systems"]
+    losses = [row["loss"] for row in systems.values() if row["loss"] is not None]
+    middle = statistics.median(losses) if losses else 0.0
+    case = CASES[result["case"]]
+    count, unit, scale = (
+        (case.steps, "us/step", 1e6) if case.task == "fit" else (case.examples, "ms/image", 1e3)
+    )
+    base = statistics.median(systems[OURS]["seconds"]) if OURS in systems else None
+    floor = statistics.median(systems[FLOOR]["seconds"]) if FLOOR in systems else None
+    lines = [
+        f"{case.name}: batch {case.batch}, {case.steps} steps, k = {case.num_samples}, "
+        f"{result['data']} data",
+        f"  {'system':14s} {unit:>9s} {'middle half':>17s} {'ours/this':>9s} {'over floor':>10s} "
+        f"{'loss':>9s} {'peak MiB':>8s}",
+    ]
+    for name, row in systems.items():
+        low, mid, high = statistics.quantiles(row["seconds"], n=4, method="inclusive")
+        ratio = f"{base / mid:9.2f}" if base is not None else " " * 9
+        above = f"{mid / floor:10.2f}" if floor is not None else " " * 10
+        loss = " " * 9 if row["loss"] is None else f"{row['loss']:9.2f}"
+        void = ""
+        if row["loss"] is not None and abs(row["loss"] - middle) > BAND * abs(middle):
+            void = f"  VOID: loss more than {BAND:.0%} from the median {middle:.2f}"
+        figures = (value / count * scale for value in (mid, low, high))
+        lines.append(
+            "  {:14s} {:9.0f} {:8.0f}-{:8.0f} ".format(name, *figures)
+            + f"{ratio} {above} {loss} {row['peak_mib']:8.0f}{void}"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions."""
+    model = ""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        model = next((line for line in text.splitlines() if line.startswith("model name")), "")
+    names = ("tensorflow", "keras", "tensorflow-probability", "numpy")
+    return {
+        "processor": model.partition(":")[2].strip() or platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "threads": "each library's own choice, which is every core; oneDNN as each is built",
+        "revision": _revision(),
+    }
+
+
+def _revision() -> str:
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def _grey(path: Path | None) -> np.ndarray | None:
+    if path is None:
+        return None
+    from keras_vae.data import load
+
+    return load(path) / 255.0  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """Measures, prints and writes benchmarks/results/peers-CASE.json and .txt."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
+    parser.add_argument("--systems", nargs="+", choices=MODULES, default=list(MODULES))
+    parser.add_argument("--repeats", type=int, default=7, help="rounds that count")
+    parser.add_argument("--warm", type=int, default=2, help="rounds before them")
+    parser.add_argument("--data", type=Path, help="MNIST, instead of generated images")
+    parser.add_argument("--peers", type=Path, default=_ROOT / ".venv-bench" / "bin" / "python")
+    parser.add_argument("--results", type=Path, default=_RESULTS)
+    parser.add_argument("--tag", default="", help="of the names of the result files")
+    arguments = parser.parse_args()
+    grey = _grey(arguments.data)
+    described = machine()
+    print("\n".join(f"{key}: {value}" for key, value in described.items()), end="\n\n")
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    for name in arguments.cases:
+        case = CASES[name]
+        known = _EVIDENCE_SYSTEMS if case.task == "evidence" else tuple(MODULES)
+        systems = [system for system in arguments.systems if system in known]
+        result = measure(case, systems, arguments.peers, grey, arguments.warm, arguments.repeats)
+        result = {
+            "date": datetime.now(UTC).isoformat("T", "seconds"),
+            "machine": described,
+        } | result
+        path = arguments.results / f"peers-{name}{arguments.tag}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(table(result), end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

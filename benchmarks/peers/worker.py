@@ -1,0 +1,75 @@
+"""One system training one case: an epoch whenever the runner says so.
+
+    python -m benchmarks.peers.worker SYSTEM CASE DATA.npy
+
+It reads one line from standard input before each epoch and writes one JSON line after it. What
+libraries print goes to standard error. An epoch is timed inside a system's own loop: the gate
+stands at its beginning and its end, where fit and trainers call their callbacks.
+"""
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+import numpy as np
+
+from benchmarks.peers.cases import CASES
+
+MODULES = {
+    "keras_vae": "keras_systems",
+    "keras_example": "keras_systems",
+    "jax_scan": "jax_systems",
+    "jax_step": "jax_systems",
+    "torch_eager": "torch_systems",
+    "torch_compile": "torch_systems",
+    "pythae": "pythae_systems",
+    "products": "torch_systems",
+}
+"""Where each system is; the module's SYSTEMS holds its function for each task."""
+
+
+class Gate:
+    """Start and end of an epoch, in step with the runner."""
+
+    def __init__(self, channel: TextIO) -> None:
+        self._channel = channel
+        self._started = 0.0
+        self._epochs = 0
+
+    def begin(self) -> None:
+        """Waits for the runner and starts the clock; the process ends when the runner is done."""
+        if not sys.stdin.readline():
+            os._exit(0)
+        self._started = time.perf_counter()
+
+    def end(self, loss: Callable[[], float] | None = None) -> None:
+        """Stops the clock, and after the first epoch computes the loss: outside the time."""
+        seconds = time.perf_counter() - self._started
+        value = loss() if loss is not None and not self._epochs else None
+        self._epochs += 1
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.report({"seconds": seconds, "loss": value, "peak_mib": peak / 1024})
+
+    def report(self, message: dict[str, object]) -> None:
+        """Writes one line to the runner."""
+        print(json.dumps(message), file=self._channel, flush=True)
+
+
+def main() -> None:
+    """Trains until the runner closes the input."""
+    system, case, path = sys.argv[1:]
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    gate = Gate(channel)
+    module = importlib.import_module(f"benchmarks.peers.{MODULES[system]}")
+    gate.report({"versions": module.versions()})
+    module.SYSTEMS[CASES[case].task, system](CASES[case], np.load(path), gate)
+
+
+if __name__ == "__main__":
+    main()
