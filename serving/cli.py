@@ -13,6 +13,7 @@ _COMMANDS: dict[str, str] = {
     "local": "serving.local.command:local",
     "config": "serving.deploy.cli:config_command",
     "tls": "serving.deploy.cli:tls_command",
+    "score": "serving.score.command:score_command",
 }
 """Where each command is, as MODULE:NAME."""
 

@@ -1,0 +1,167 @@
+"""Command `python -m serving score`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from serving.artifact import Artifact
+from serving.score import plan, score
+from serving.score.plan import SIGNATURES
+
+__all__ = ["score_command"]
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+@click.command("score")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A Parquet file, or a directory of them.",
+)
+@click.option(
+    "--to",
+    "out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Directory of the results; an interrupted run goes on where it was.",
+)
+@click.option(
+    "--columns",
+    default="",
+    callback=_names,
+    help="Columns of x, separated by commas: one for each number, or one of lists. By default the "
+    "column of lists, or all columns that are not named otherwise.",
+)
+@click.option("--condition", default="", callback=_names, help="The same for the condition.")
+@click.option("--key", default="", callback=_names, help="Columns to copy beside the results.")
+@click.option(
+    "--signature",
+    type=click.Choice(SIGNATURES),
+    default="score",
+    show_default=True,
+    help="What to compute.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Row i over all files has the seed pair [seed, i].",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Draws that score averages; draw k has the seed pair [seed + k, i].",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Rows at once; by default by the size of x."
+)
+@click.option(
+    "--part-rows",
+    type=click.IntRange(1),
+    default=2**17,
+    show_default=True,
+    help="Rows of a part, which a killed worker loses at most.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes, each on one core.",
+)
+@click.option("--address", help="Ray cluster, as in ray://head:10001; else Ray is started here.")
+def score_command(
+    artifact: Path,
+    data: Path,
+    out: Path,
+    columns: tuple[str, ...],
+    condition: tuple[str, ...],
+    key: tuple[str, ...],
+    signature: str,
+    seed: int,
+    samples: int,
+    batch_size: int | None,
+    part_rows: int,
+    workers: int,
+    address: str | None,
+) -> None:
+    """Compute score, encode or reconstruct for each row of Parquet files, by Ray Data."""
+    model = Artifact.read(artifact)
+    job = plan(
+        model,
+        data,
+        signature=signature,
+        seed=seed,
+        samples=samples,
+        columns=columns,
+        condition=condition,
+        key=key,
+        batch_size=batch_size,
+        part_rows=part_rows,
+    )
+    click.echo(f"{signature} of {job.model} for {job.rows} rows in {len(job.sources)} files")
+    with _Bar(job.rows) as bar:
+        summary = score(model, job, data, out, workers=workers, address=address, progress=bar)
+    kept = summary.rows - summary.scored
+    speed = f", {summary.scored / summary.scoring_seconds:.0f} rows/s a worker" * (
+        summary.scored > 0
+    )
+    click.echo(
+        f"{summary.scored} rows in {summary.seconds:.1f} s{speed}"
+        + f"; {kept} were there already" * (kept > 0)
+    )
+    click.secho(f"{summary.rows} rows in {summary.parts} parts: {out}", bold=True)
+
+
+class _Bar:
+    """A progress bar; a line now and then where the output is a file."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console()
+        self._is_terminal = console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.completed:.0f} of {task.total:.0f} rows"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=console,
+            disable=not self._is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total, speed="starting Ray")
+        self._began, self._first, self._said = 0.0, -1, 0.0
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Moves the bar."""
+        now = time.perf_counter()
+        if self._first < 0:
+            self._began, self._first, self._said = now, done, now
+        speed = ""
+        if done > self._first:
+            speed = f"{(done - self._first) / (now - self._began):.0f} rows/s"
+        self._bar.update(self._task, completed=done, speed=speed or "starting Ray")
+        if not self._is_terminal and now - self._said > _SECONDS_BETWEEN_LINES:
+            self._said = now
+            click.echo(f"{done} of {total} rows, {speed}")

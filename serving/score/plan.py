@@ -1,0 +1,237 @@
+"""Plan of a job: what is scored with what, and into which parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from serving.artifact import Artifact
+from serving.errors import ServingError
+from serving.score.rows import Layout, column_layout
+
+__all__ = ["SIGNATURES", "Job", "Part", "Source", "identity_of", "plan"]
+
+SIGNATURES = ("score", "encode", "reconstruct")
+"""Signatures that take x."""
+
+_MOST_ROWS = 2**32  # a seed is one 32-bit word
+_BATCH_NUMBERS = 2**18  # numbers of x in a batch, about; 1 MiB of float32
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Parquet file as it was when the job was planned.
+
+    Attributes:
+        path: relative to the root of the data.
+        size, modified: bytes, and time of the last change in nanoseconds.
+        rows: number of rows.
+        first: number of its first row over all files.
+    """
+
+    path: str
+    size: int
+    modified: int
+    rows: int
+    first: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one file that are scored together.
+
+    Attributes:
+        source: its file.
+        start, stop: its rows within the file.
+        name: of the file it is published as.
+    """
+
+    source: Source
+    start: int
+    stop: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides what is written, and so what a resumed run must agree with.
+
+    Attributes:
+        model: name and version, for the reader.
+        artifact: sha256 of the manifest, which names those of all files.
+        signature: what is computed.
+        seed: first word of the seed pair of a row; the second is the row's number.
+        samples: draws averaged; draw k has the seed pair [seed + k, row].
+        columns, condition: columns that hold x and the condition.
+        key: columns that are copied.
+        batch_size, part_rows: rows of a batch, and at most of a part.
+        sources: files in the order of their names.
+    """
+
+    model: str
+    artifact: str
+    signature: str
+    seed: int
+    samples: int
+    columns: tuple[str, ...]
+    condition: tuple[str, ...]
+    key: tuple[str, ...]
+    batch_size: int
+    part_rows: int
+    sources: tuple[Source, ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows over all files."""
+        return sum(source.rows for source in self.sources)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it; every part carries it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def parts(self) -> Iterator[Part]:
+        """Parts in the order of the rows; they end where a file ends or a part is full."""
+        for number, source in enumerate(self.sources):
+            start = 0
+            while start < source.rows:
+                room = self.part_rows - (source.first + start) % self.part_rows
+                stop = min(source.rows, start + room)
+                yield Part(source, start, stop, f"file-{number:06d}-row-{start:012d}.parquet")
+                start = stop
+
+    def to_json(self) -> str:
+        """The job as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The job that `to_json` wrote."""
+        fields: dict[str, Any] = json.loads(text)
+        sources = tuple(Source(**entry) for entry in fields.pop("sources"))
+        fields |= {key: tuple(fields[key]) for key in ("columns", "condition", "key")}
+        return cls(**fields, sources=sources)
+
+
+def plan(
+    artifact: Artifact,
+    data: Path,
+    *,
+    signature: str = "score",
+    seed: int = 0,
+    samples: int = 1,
+    columns: Sequence[str] = (),
+    condition: Sequence[str] = (),
+    key: Sequence[str] = (),
+    batch_size: int | None = None,
+    part_rows: int = 2**17,
+) -> Job:
+    """The job of a signature over a Parquet file, or over all those below a directory.
+
+    Args:
+        artifact: the model.
+        data: the file or directory.
+        signature: score, encode or reconstruct.
+        seed: of the draws, a 32-bit integer.
+        samples: draws of `score` to average.
+        columns: one column for each number of x, or one of lists; by default those left over.
+        condition: the same for the condition of a conditional model.
+        key: columns to copy beside the results.
+        batch_size: rows that ONNX Runtime is given at once; by default by the size of x.
+        part_rows: rows of a part, rounded up to whole batches.
+
+    Raises:
+        ServingError: if model, data and options do not fit.
+    """
+    if signature not in SIGNATURES or signature not in artifact.signatures:
+        raise ServingError(f"Expected the signature {', '.join(SIGNATURES)}; got {signature}.")
+    inputs = artifact.signatures[signature].inputs
+    if samples != 1 and "seed" not in inputs:
+        raise ServingError(f"{signature} draws nothing, so that samples is 1; got {samples}.")
+    if seed < -(2**31) or seed + samples > 2**31:
+        raise ServingError(f"Expected 32-bit seeds; got {seed} to {seed + samples - 1}.")
+    numbers = max(1, Layout.size(inputs["x"].shape))
+    if batch_size is None:
+        batch_size = 2 ** min(12, max(4, (_BATCH_NUMBERS // numbers).bit_length() - 1))
+    sources: list[Source] = []
+    first = 0
+    root, files = _files(data)
+    for path in files:
+        try:
+            footer = pq.read_metadata(path)
+        except (OSError, ValueError) as error:
+            raise ServingError(f"{path} is no Parquet file that can be read: {error}") from error
+        schema = footer.schema.to_arrow_schema()
+        if not sources:
+            layout = column_layout(
+                path, schema, inputs, columns=columns, condition=condition, key=key
+            )
+        layout.check(path, schema)
+        size, modified = identity_of(path)
+        name = str(path.relative_to(root))
+        sources.append(Source(name, size, modified, footer.num_rows, first))
+        first += footer.num_rows
+    if first > _MOST_ROWS:
+        raise ServingError(f"Expected at most {_MOST_ROWS} rows, one for each seed; got {first}.")
+    return Job(
+        model=f"{artifact.name}/{artifact.version}",
+        artifact=hashlib.sha256((artifact.path / "manifest.json").read_bytes()).hexdigest(),
+        signature=signature,
+        seed=seed,
+        samples=samples,
+        columns=layout.columns,
+        condition=layout.condition,
+        key=layout.key,
+        batch_size=batch_size,
+        part_rows=-(-part_rows // batch_size) * batch_size,
+        sources=tuple(sources),
+    )
+
+
+def identity_of(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def model_bytes(artifact: Artifact, signature: str) -> bytes:
+    """The ONNX file of a signature.
+
+    Raises:
+        ServingError: if it has none, or it is not the file that was published.
+    """
+    path = artifact.signatures[signature].onnx
+    if path is None:
+        raise ServingError(
+            f"{artifact.path} has no ONNX file of {signature}: its model has no ONNX form."
+        )
+    content = path.read_bytes()
+    expected: Any = artifact.manifest["files"].get(path.relative_to(artifact.path).as_posix())
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise ServingError(
+            f"{path} is not the file that was published; check the artifact with "
+            f"`python -m export verify {artifact.path}`."
+        )
+    return content
+
+
+def _files(data: Path) -> tuple[Path, list[Path]]:
+    """Root and files, sorted; hidden names and those that begin with _ are passed over."""
+    data = data.resolve()
+    if data.is_file():
+        return data.parent, [data]
+    files = [
+        path
+        for path in sorted(data.rglob("*.parquet"))
+        if not any(name.startswith((".", "_")) for name in path.relative_to(data).parts)
+    ]
+    if not files:
+        raise ServingError(f"{data} is neither a Parquet file nor a directory that holds some.")
+    return data, files

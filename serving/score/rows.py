@@ -1,0 +1,283 @@
+"""Rows of Parquet files as the tensors that a signature takes, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from serving.artifact import Tensor
+from serving.errors import ServingError
+
+__all__ = ["Layout", "Range", "column_layout", "read", "tensor"]
+
+_INTEGERS = ("Bernoulli", "Binomial", "Categorical", "DiscretizedLogistic", "Poisson")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values that an entry of x can take.
+
+    Attributes:
+        low, high: bounds, infinite where there is none.
+        whole: whether only whole numbers have a probability.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+
+    @classmethod
+    def of(cls, manifest: dict[str, Any]) -> Range:
+        """What a manifest says of x."""
+        data, family = manifest["data"], manifest["likelihood"]["family"]
+        low, high = data["range"]
+        preparation = data["preparation"]
+        as_it_is = preparation["step"] == "none" and preparation["divide"] == 1.0
+        return cls(
+            -math.inf if low is None else low,
+            math.inf if high is None else high,
+            family in _INTEGERS and as_it_is,
+        )
+
+    def problem(self, value: float) -> str:
+        """What was expected in place of a value that cannot be, and what came."""
+        if not math.isfinite(value):
+            return f"a finite number; got {value}"
+        if abs(value) > np.finfo(np.float32).max:
+            return f"a number that float32 holds; got {value:g}"
+        if not self.low <= value <= self.high:
+            return f"a number from {self.low:g} to {self.high:g}; got {value:g}"
+        return f"a whole number; got {value:g}"
+
+    def bad(self, values: np.ndarray) -> np.ndarray:
+        """Which values cannot be."""
+        bad = ~np.isfinite(values) | (values < self.low) | (values > self.high)
+        return bad | (values != np.rint(values)) if self.whole else bad
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns that hold x and the condition, and those to copy."""
+
+    columns: tuple[str, ...]
+    condition: tuple[str, ...]
+    key: tuple[str, ...]
+
+    @property
+    def all(self) -> list[str]:
+        """Every column once."""
+        return list(dict.fromkeys((*self.columns, *self.condition, *self.key)))
+
+    @staticmethod
+    def size(shape: Sequence[int]) -> int:
+        """How many numbers a row of that shape has."""
+        return math.prod(shape)
+
+    def check(self, path: Path, schema: pa.Schema) -> None:
+        """Refuses a file that lacks a column, or holds no numbers in one."""
+        for name in self.all:
+            if schema.get_field_index(name) < 0:
+                raise ServingError(
+                    f"{path} has no column {name!r} (or has it twice); it has {_listed(schema)}."
+                )
+        for names in (self.columns, self.condition):
+            for name in names:
+                kind = schema.field(name).type
+                if not (_is_number(kind) or (_is_list(kind) and len(names) == 1)):
+                    raise ServingError(
+                        f"{path}, column {name!r}: expected numbers"
+                        f"{' or lists of numbers' if len(names) == 1 else ''}; got {kind}."
+                    )
+
+
+def column_layout(
+    path: Path,
+    schema: pa.Schema,
+    inputs: dict[str, Tensor],
+    *,
+    columns: Sequence[str],
+    condition: Sequence[str],
+    key: Sequence[str],
+) -> Layout:
+    """Which columns of a file are which; without `columns`, x is in all those left over.
+
+    Raises:
+        ServingError: if their number does not fit.
+    """
+    if condition and "condition" not in inputs:
+        raise ServingError(f"The model takes no condition; got the columns {', '.join(condition)}.")
+    if "condition" in inputs and not condition:
+        raise ServingError("The model is conditional: name the columns of its condition.")
+    if not columns:
+        left = [name for name in schema.names if name not in (*key, *condition)]
+        lists = [name for name in left if _is_list(schema.field(name).type)]
+        columns = lists if len(lists) == 1 else left
+    for what, names in (("x", columns), ("condition", condition)):
+        if not names:
+            continue
+        shape = inputs[what].shape
+        size = Layout.size(shape)
+        if len(names) not in (1, size) or len(set(names)) < len(names):
+            raise ServingError(
+                f"{path}: {what} of shape {shape} is in {size} columns of numbers or in one of "
+                f"lists of {size}; got {len(names)} columns, {_listed(names)}. Name those of "
+                f"{what}, and those to copy."
+            )
+    return Layout(tuple(columns), tuple(condition), tuple(key))
+
+
+def read(
+    path: Path, columns: Sequence[str], start: int, stop: int, number: int, batch_size: int
+) -> Iterator[pa.Table]:
+    """Rows of a file in tables that end where a batch ends over all files.
+
+    Args:
+        path: the file.
+        columns: what to read.
+        start, stop: its rows.
+        number: of its row `start` over all files.
+        batch_size: rows of a batch.
+    """
+    held: list[pa.Table] = []
+    room = batch_size - number % batch_size
+    for piece in _pieces(path, columns, start, stop, batch_size):
+        while len(piece):
+            held.append(piece.slice(0, room))
+            room -= len(held[-1])
+            piece = piece.slice(len(held[-1]))
+            if not room:
+                yield pa.concat_tables(held)
+                held, room = [], batch_size
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _pieces(
+    path: Path, columns: Sequence[str], start: int, stop: int, size: int
+) -> Iterator[pa.Table]:
+    """Rows of a file in tables of at most `size` rows; row groups outside are not read."""
+    with pq.ParquetFile(path, buffer_size=2**20) as file:
+        at, first, groups = 0, 0, []
+        for number in range(file.num_row_groups):
+            end = first + file.metadata.row_group(number).num_rows
+            if end <= start:
+                at = end
+            elif first < stop:
+                groups.append(number)
+            first = end
+        for batch in file.iter_batches(size, row_groups=groups, columns=list(columns)):
+            begin, end = max(start, at), min(stop, at + len(batch))
+            if begin < end:
+                yield pa.Table.from_batches([batch.slice(begin - at, end - begin)])
+            at += len(batch)
+            if at >= stop:
+                return
+
+
+def tensor(
+    table: pa.Table,
+    names: Sequence[str],
+    shape: tuple[int, ...],
+    allowed: Range,
+    path: Path,
+    at: int,
+) -> np.ndarray:
+    """Columns of a table as float32 [rows, *shape].
+
+    Args:
+        table: rows of a file.
+        names: one column for each number, or one of lists.
+        shape: of one row.
+        allowed: values that can be.
+        path, at: the file and the number of the first row, for errors.
+
+    Raises:
+        ServingError: naming file, row and column of the first null, wrong length or wrong value.
+    """
+    size = Layout.size(shape)
+    rows = len(table)
+    if len(names) == 1 and _is_list(table.schema.field(names[0]).type):
+        values = _flat(table.column(names[0]).combine_chunks(), size, path, at, names[0])
+        wide = _numbers(values).reshape(rows, size)
+    else:
+        wide = np.empty((rows, size))
+        for index, name in enumerate(names):
+            column = table.column(name)
+            if column.null_count:
+                row = pc.index(pc.is_null(column), True).as_py()
+                raise _refusal(path, at + row, name, "a number; got null")
+            wide[:, index] = _numbers(column)
+    with np.errstate(over="ignore"):
+        x = wide.astype(np.float32)
+    bad = allowed.bad(x)
+    if bad.any():
+        row, entry = np.argwhere(bad)[0]
+        name = names[0] if len(names) == 1 else names[entry]
+        where = f"{name}[{entry}]" if len(names) == 1 and size > 1 else name
+        raise _refusal(path, at + row, where, allowed.problem(float(wide[row, entry])))
+    return x.reshape(rows, *shape)
+
+
+def _flat(values: pa.Array, size: int, path: Path, at: int, name: str) -> pa.Array:
+    """Numbers of a column of lists, nested ones in row-major order, `size` for each row."""
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks)
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    rows = len(values)
+    owners = np.arange(rows)
+    while _is_list(values.type):
+        lengths = pc.list_value_length(values)
+        if lengths.null_count:
+            row = owners[pc.index(pc.is_null(lengths), True).as_py()]
+            raise _refusal(path, at + row, name, f"a list of {size} numbers; got null")
+        owners = np.repeat(owners, lengths.to_numpy())
+        values = values.flatten()
+    counts = np.bincount(owners, minlength=rows)
+    if (counts != size).any():
+        row = int(np.argmax(counts != size))
+        raise _refusal(path, at + row, name, f"a list of {size} numbers; got {counts[row]}")
+    if values.null_count:
+        row = owners[pc.index(pc.is_null(values), True).as_py()]
+        raise _refusal(path, at + row, name, "numbers; got null")
+    return values
+
+
+def _numbers(values: Any) -> np.ndarray:
+    if pa.types.is_float32(values.type) or pa.types.is_float16(values.type):
+        return values.to_numpy()
+    return values.cast(pa.float64(), safe=False).to_numpy()
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    types = pa.types
+    return (
+        types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_boolean(kind)
+        or types.is_decimal(kind)
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    types = pa.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _listed(names: Sequence[str] | pa.Schema) -> str:
+    names = names.names if isinstance(names, pa.Schema) else list(names)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _refusal(path: Path, row: int, column: str, expected: str) -> ServingError:
+    return ServingError(f"{path}, row {row}, column {column!r}: expected {expected}.")

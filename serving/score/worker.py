@@ -1,0 +1,220 @@
+"""Worker: scores parts, one after another, and publishes each by one rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from serving.artifact import Signature
+from serving.errors import ServingError
+from serving.score import rows
+from serving.score.plan import Job, Part, identity_of
+
+__all__ = ["METADATA", "Task", "Worker", "output_schema"]
+
+METADATA = b"keras_vae.part"
+"""Key of a part's description in the metadata of its Parquet schema."""
+
+_GROUP_BYTES = 2**25  # results that are held before they are written
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker has to know of a job, whichever part it does.
+
+    Attributes:
+        job: the job without its sources.
+        digest: of the job with its sources.
+        signature: what is computed.
+        allowed: values of x.
+        model: the ONNX file.
+        data, out: root of the sources, and where parts go.
+        schema: of a part.
+    """
+
+    job: Job
+    digest: str
+    signature: Signature
+    allowed: rows.Range
+    model: bytes
+    data: Path
+    out: Path
+    schema: pa.Schema
+
+
+def output_schema(job: Job, signature: Signature, source: pa.Schema) -> pa.Schema:
+    """Schema of a part: file, row, the key columns, and the outputs.
+
+    An output of one number is a float32 column, any other a column of lists of fixed size in
+    row-major order, with its shape in the field's metadata.
+
+    Raises:
+        ServingError: if a key column has the name of another column.
+    """
+    fields = [pa.field("file", pa.string()), pa.field("row", pa.int64())]
+    fields += [source.field(name) for name in job.key]
+    for name, output in signature.outputs.items():
+        kind = pa.from_numpy_dtype(output.dtype)
+        if output.shape:
+            kind = pa.list_(kind, int(np.prod(output.shape)))
+        fields.append(pa.field(name, kind, metadata={"shape": json.dumps(output.shape)}))
+    names = [field.name for field in fields]
+    for name in job.key:
+        if names.count(name) > 1:
+            raise ServingError(f"A result has a column {name!r} of its own: rename the key column.")
+    return pa.schema(fields)
+
+
+class Worker:
+    """Scores parts in a process of its own, on one core."""
+
+    def __init__(self, task: Task) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._task = task
+        self._session = onnxruntime.InferenceSession(
+            task.model, options, providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        """Rows and seconds of each part, and what kept it from being scored, if anything did."""
+        result: dict[str, list[Any]] = {"rows": [], "seconds": [], "problem": []}
+        for part in batch["item"]:
+            began, scored, problem = time.perf_counter(), 0, ""
+            try:
+                scored = self.publish(part)
+            except (ServingError, OSError) as error:
+                problem = str(error)
+            result["rows"].append(scored)
+            result["seconds"].append(time.perf_counter() - began)
+            result["problem"].append(problem)
+        return result
+
+    def publish(self, part: Part) -> int:
+        """Scores a part and gives it its name, by one rename; returns its number of rows."""
+        task, source = self._task, part.source
+        path = task.data / source.path
+        self._check_unchanged(path, part)
+        about = {
+            "job": task.digest,
+            "model": task.job.model,
+            "artifact": task.job.artifact,
+            "signature": task.job.signature,
+            "seed": task.job.seed,
+            "samples": task.job.samples,
+            "source": vars(source),
+            "start": part.start,
+            "stop": part.stop,
+        }
+        schema = task.schema.with_metadata({METADATA: json.dumps(about).encode()})
+        temporary = task.out / f".{part.name}.{uuid.uuid4().hex}.tmp"
+        written = 0
+        try:
+            with temporary.open("xb") as file:
+                with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                    for table in _grouped(self._results(path, part, schema)):
+                        writer.write_table(table)
+                        written += len(table)
+                file.flush()
+                os.fsync(file.fileno())
+            self._check_unchanged(path, part)
+            if written != part.stop - part.start:
+                raise ServingError(
+                    f"{path}: expected the rows {part.start} to {part.stop}; got {written} rows."
+                )
+            temporary.rename(task.out / part.name)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return written
+
+    def _check_unchanged(self, path: Path, part: Part) -> None:
+        if identity_of(path) != (part.source.size, part.source.modified):
+            raise ServingError(f"{path} was changed while it was scored: score into a new folder.")
+
+    def _results(self, path: Path, part: Part, schema: pa.Schema) -> Iterator[pa.Table]:
+        job, size = self._task.job, self._task.job.batch_size
+        columns = rows.Layout(job.columns, job.condition, job.key).all
+        at, number = part.start, part.source.first + part.start
+        for table in rows.read(path, columns, at, part.stop, number, size):
+            yield self._result(table, path, at, number, schema)
+            at += len(table)
+            number += len(table)
+
+    def _result(
+        self, table: pa.Table, path: Path, at: int, number: int, schema: pa.Schema
+    ) -> pa.Table:
+        job, count = self._task.job, len(table)
+        inputs = self._task.signature.inputs
+        given = {
+            "x": rows.tensor(table, job.columns, inputs["x"].shape, self._task.allowed, path, at)
+        }
+        if job.condition:
+            shape = inputs["condition"].shape
+            given["condition"] = rows.tensor(table, job.condition, shape, rows.Range(), path, at)
+        outputs = self._run(given, number)
+        arrays: list[Any] = [
+            pa.repeat(path.relative_to(self._task.data).as_posix(), count),
+            pa.array(np.arange(at, at + count)),
+            *(table.column(name) for name in job.key),
+        ]
+        for name, value in outputs.items():
+            kind, flat = schema.field(name).type, pa.array(value.ravel())
+            if pa.types.is_fixed_size_list(kind):
+                arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=kind))
+            else:
+                arrays.append(flat)
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _run(self, given: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+        """Outputs of rows that begin with the given number over all files."""
+        job, size = self._task.job, self._task.job.batch_size
+        count, offset = len(given["x"]), number % size
+        # Another place in the batch or another size of it changes how products are summed.
+        whole = {
+            name: np.concatenate(
+                [value[:1].repeat(offset, 0), value, value[:1].repeat(size - offset - count, 0)]
+            )
+            for name, value in given.items()
+        }
+        names = list(self._task.signature.outputs)
+        total: list[Any] = [0.0] * len(names)
+        for draw in range(job.samples):
+            if "seed" in self._task.signature.inputs:
+                seed = np.empty((size, 2), np.int32)
+                seed[:, 0] = job.seed + draw
+                first = number - offset
+                seed[:, 1] = np.arange(first, first + size).astype(np.uint32).view(np.int32)
+                whole["seed"] = seed
+            results = self._session.run(names, whole)
+            total = [
+                a + b[offset : offset + count].astype(np.float64)
+                for a, b in zip(total, results, strict=True)
+            ]
+        return {
+            name: (value / job.samples).astype(np.float32)
+            for name, value in zip(names, total, strict=True)
+        }
+
+
+def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in fewer, larger tables."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(part.nbytes for part in held) >= _GROUP_BYTES:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
