@@ -116,13 +116,14 @@ def score_command(
     with _Bar(job.rows) as bar:
         summary = score(model, job, data, out, workers=workers, address=address, progress=bar)
     kept = summary.rows - summary.scored
-    speed = f", {summary.scored / summary.scoring_seconds:.0f} rows/s a worker" * (
-        summary.scored > 0
-    )
-    click.echo(
-        f"{summary.scored} rows in {summary.seconds:.1f} s{speed}"
-        + f"; {kept} were there already" * (kept > 0)
-    )
+    if kept:
+        click.echo(f"{kept} rows were there already")
+    if summary.scored:
+        speed = summary.scored / summary.scoring_seconds
+        click.echo(
+            f"{summary.scored} rows in {summary.seconds:.1f} s; {speed:.0f} rows/s for each worker "
+            "once it had started"
+        )
     click.secho(f"{summary.rows} rows in {summary.parts} parts: {out}", bold=True)
 
 

@@ -248,7 +248,7 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def _scored(task: Task, parts: list[Part], workers: int) -> Iterator[tuple[int, float]]:
-    """Rows and seconds of parts as they are done; what a dying worker leaves undone is done again."""
+    """Rows and seconds of parts as they are done; Ray repeats what a dead worker left undone."""
     import ray.data
 
     items = ray.data.from_items(parts, override_num_blocks=min(len(parts), _MOST_BLOCKS))
