@@ -88,6 +88,7 @@ async def serve(
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                timeout_keep_alive=75,
                 timeout_graceful_shutdown=int(service.settings.timeout) + 1,
                 server_header=False,
             )

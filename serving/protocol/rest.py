@@ -12,7 +12,9 @@ out of range, repeated keys and keys that nobody reads.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Literal
@@ -55,7 +57,8 @@ _OUTPUTS: dict[Layout, str] = {"rows": "predictions", "columns": "outputs"}
 
 def write_predict(signature: Signature, inputs: Arrays, layout: Layout) -> bytes:
     """The body of a request, for a client; inputs are those of `check_inputs`."""
-    return _dump({"signature_name": signature.name, _INPUTS[layout]: _lay_out(inputs, layout)})
+    name = json.dumps(signature.name)
+    return f'{{"signature_name":{name},"{_INPUTS[layout]}":{_lay_out(inputs, layout)}}}'.encode()
 
 
 def read_predict(
@@ -100,7 +103,7 @@ def read_predict(
 def write_outputs(signature: Signature, outputs: Arrays, layout: Layout) -> bytes:
     """The body of an answer, for a server."""
     ordered = {name: outputs[name] for name in signature.outputs}
-    return _dump({_OUTPUTS[layout]: _lay_out(ordered, layout)})
+    return f'{{"{_OUTPUTS[layout]}":{_lay_out(ordered, layout)}}}'.encode()
 
 
 def read_outputs(body: bytes, signature: Signature, layout: Layout) -> Arrays:
@@ -191,14 +194,47 @@ def read_status(body: bytes) -> Any:
         raise ReplyError(f"The status of the model cannot be read ({error}).") from error
 
 
-def _lay_out(arrays: Arrays, layout: Layout) -> Any:
-    if layout == "columns":
-        columns = {name: array.tolist() for name, array in arrays.items()}
-        return columns if len(columns) > 1 else next(iter(columns.values()))
-    if len(arrays) == 1:
-        return next(iter(arrays.values())).tolist()
-    rows = zip(*(array.tolist() for array in arrays.values()), strict=True)
-    return [dict(zip(arrays, row, strict=True)) for row in rows]
+def _lay_out(arrays: Arrays, layout: Layout) -> str:
+    """Arrays as JSON text.
+
+    The text of a row is made once, and filled for all rows at once: several times as fast as
+    `json.dumps` of nested lists. Nine digits tell any two float32 apart.
+    """
+    if layout == "columns" or len(arrays) == 1:
+        columns = {name: _fill("%s", [array]) for name, array in arrays.items()}
+        if len(columns) == 1:
+            return next(iter(columns.values()))
+        return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in columns.items()) + "}"
+    row = ",".join(json.dumps(name).replace("%", "%%%%") + ":%s" for name in arrays)
+    return _fill("{" + row + "}", list(arrays.values()))
+
+
+def _fill(row: str, arrays: list[np.ndarray]) -> str:
+    """A JSON list of rows, each the text `row` with the arrays' values in the places of `%s`."""
+    flat = np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1, dtype=float)
+    form = row % tuple(_template(array.shape[1:], _format(array)) for array in arrays)
+    text = ",".join([form] * len(flat)) % tuple(flat.ravel().tolist())
+    if not np.isfinite(flat).all():
+        text = _NOT_FINITE.sub(lambda match: _TOKENS[match[0]], text)
+    return f"[{text}]"
+
+
+_NOT_FINITE = re.compile(r"(?<![^\[,:-])(?:nan|inf)(?![^\],}])")
+_TOKENS = {"nan": "NaN", "inf": "Infinity"}
+
+
+def _format(array: np.ndarray) -> str:
+    if array.dtype.kind == "i":
+        return "%d"
+    return "%.1f" if (array == np.rint(array)).all() else "%.9g"
+
+
+@functools.lru_cache
+def _template(shape: tuple[int, ...], number: str) -> str:
+    """A JSON list of that shape with a format in the place of each number."""
+    for size in reversed(shape):
+        number = f"[{','.join([number] * size)}]"
+    return number
 
 
 def _columns(value: Any, layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
