@@ -4,6 +4,7 @@ This is the only module that imports TensorFlow Probability; the rest of the pac
 from here.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,19 +12,59 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-__all__ = ["Bernoulli", "DiscretizedLogistic", "FullNormal", "fill_scale_tril", "tfd"]
+__all__ = ["DiscretizedLogistic", "FullNormal", "IndependentBernoulli", "fill_scale_tril", "tfd"]
 
+
+_PRODUCT = 100
+"""Factors between 1 and 2 whose product is far from overflow in float32."""
 
 _TAILS = 16
 """Tail probabilities summed at once: the mean takes this many times the parameters' memory."""
 
 
-class Bernoulli(tfd.Bernoulli):
-    """A Bernoulli law with log p(x) = x logits - softplus(logits), one softplus instead of two."""
+class IndependentBernoulli(tfd.Independent):
+    """Independent Bernoulli laws of an event's entries, log p(x) = sum x logits - softplus(logits).
+
+    Args:
+        logits: log-odds [..., *event_shape].
+        event_rank: number of axes of the event.
+    """
+
+    def __init__(
+        self, logits: tf.Tensor, event_rank: int, name: str = "IndependentBernoulli"
+    ) -> None:
+        parameters = dict(locals())
+        entries = tfd.Bernoulli(logits=logits, dtype=logits.dtype)
+        super().__init__(entries, event_rank, name=name)
+        self._parameters = parameters
+        self._event_rank = event_rank
 
     def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
-        logits = self.logits
-        return tf.cast(event, logits.dtype) * logits - tf.math.softplus(logits)
+        logits, rank = self.distribution.logits, self._event_rank
+        chosen = tf.reduce_sum(tf.cast(event, logits.dtype) * logits, axis=list(range(-rank, 0)))
+        return chosen - _sum_softplus(_flat(logits, rank))
+
+
+def _flat(values: tf.Tensor, event_rank: int) -> tf.Tensor:
+    """The event's axes as two, [..., G, W], G their size's largest divisor up to 100."""
+    size = math.prod(values.shape[-event_rank:])
+    group = next(n for n in range(_PRODUCT, 0, -1) if size % n == 0)
+    return tf.reshape(
+        values, tf.concat([tf.shape(values)[:-event_rank], [group, size // group]], 0)
+    )
+
+
+@tf.custom_gradient
+def _sum_softplus(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Sum of softplus(x) = max(x, 0) + log(1 + exp(-|x|)) over the last two axes.
+
+    Logarithms are the dear part: each is taken of a product over the last axis but one, whose
+    factors lie between 1 and 2.
+    """
+    factors = 1.0 + tf.exp(-tf.abs(x))
+    logs = tf.math.log(tf.reduce_prod(factors, axis=-2))
+    total = tf.reduce_sum(tf.nn.relu(x), axis=[-2, -1]) + tf.reduce_sum(logs, axis=-1)
+    return total, lambda upstream: upstream[..., tf.newaxis, tf.newaxis] * tf.math.sigmoid(x)
 
 
 class DiscretizedLogistic(tfd.Distribution):

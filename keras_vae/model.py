@@ -15,6 +15,7 @@ from keras_vae.estimators import Laws
 from keras_vae.guard import NonFiniteGuard, saves_within_epochs
 from keras_vae.inputs import Contract
 from keras_vae.laws import tfd
+from keras_vae.monitor import LatentMonitor
 from keras_vae.objectives import ELBO, Objective, Terms
 from keras_vae.priors import Prior
 
@@ -110,6 +111,7 @@ class VAE(keras.Model):
             None if condition_shape is None else as_shape(condition_shape, "condition_shape")
         )
         self._draws = keras.random.SeedGenerator()
+        self.monitor: LatentMonitor | None = None
         self.loss_metric = keras.metrics.Mean(name="loss")
         self.elbo_metric = keras.metrics.Mean(name="elbo")
         self.distortion_metric = keras.metrics.Mean(name="distortion")
@@ -263,6 +265,7 @@ class VAE(keras.Model):
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
+        monitor: bool = False,
         **unsupported: Any,
     ) -> None:
         """Sets what is optimised, and how.
@@ -274,6 +277,7 @@ class VAE(keras.Model):
             steps_per_execution: steps in one call of the graph.
             jit_compile: whether XLA compiles the step.
             auto_scale_loss: scale the loss under the policy mixed_float16.
+            monitor: whether to log what the latents carry, see `keras_vae.monitor`.
 
         Raises:
             TypeError: if the objective is not one, or a Keras loss or metric is passed.
@@ -301,11 +305,13 @@ class VAE(keras.Model):
         objective.check(self.laws(self._contract.zeros()))
         self.optimizer.build(self.trainable_variables)
         self.objective = objective
+        self.monitor = LatentMonitor(self.latent_size) if monitor else None
         self._compile_arguments = {
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
             "auto_scale_loss": auto_scale_loss,
+            "monitor": monitor,
         }
 
     def fit(
@@ -404,8 +410,9 @@ class VAE(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Means over examples, whatever the batches: loss, elbo, distortion, rate."""
-        return [self.loss_metric, self.elbo_metric, self.distortion_metric, self.rate_metric]
+        """Means over examples, whatever the batches: loss, elbo, distortion, rate; the monitor."""
+        means = [self.loss_metric, self.elbo_metric, self.distortion_metric, self.rate_metric]
+        return means if self.monitor is None else [*means, self.monitor]
 
     def laws(self, x: Any, training: bool = False) -> Laws:
         """The three laws that meet at a batch.
@@ -440,7 +447,10 @@ class VAE(keras.Model):
     ) -> tuple[tf.Tensor, Terms]:
         """Loss of each example, [B], weighted and with the networks' penalties, and its terms."""
         seed = random.stateless_seed(self._draws.next())
-        terms = self.objective.terms(self.laws(x, training), seed)
+        laws = self.laws(x, training)
+        terms = self.objective.terms(laws, seed)
+        if self.monitor is not None:
+            self.monitor.update_state(laws, self.prior, seed)
         loss = terms.loss
         if sample_weight is not None:
             loss *= tf.cast(_per_example(sample_weight), loss.dtype)
@@ -453,7 +463,7 @@ class VAE(keras.Model):
         self.elbo_metric.update_state(-(terms.distortion + terms.rate))
         self.distortion_metric.update_state(terms.distortion)
         self.rate_metric.update_state(terms.rate)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self.get_metrics_result()
 
     def _posterior(self, x: Any, training: bool = False) -> tfd.Distribution:
         values, condition = self._contract.split(x)

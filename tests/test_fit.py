@@ -327,3 +327,39 @@ def test_schedule_that_cannot_finish_is_refused_before_training(objective, sched
     with pytest.raises(ValueError, match=message):
         vae.fit(X, epochs=2, callbacks=[schedule], **ORDERED)
     assert all(np.array_equal(a, b) for a, b in zip(before, vae.get_weights(), strict=True))
+
+
+def test_monitor_logs_what_the_latents_carry_and_changes_nothing_else(tmp_path):
+    x = binary(90)
+    plain, watched = (again(tiny_vae) for _ in range(2))
+    watched.compile(plain.optimizer.__class__(0.05), run_eagerly=True, monitor=True)
+    plain.compile(plain.optimizer.__class__(0.05), run_eagerly=True)
+    logs = [vae.fit(x, validation_data=x, **ORDERED).history for vae in (plain, watched)]
+    assert_same_weights(plain, watched)
+    names = ["active_units", "rate_max", "rate_median"]
+    assert set(logs[1]) - set(logs[0]) == {*names, *(f"val_{name}" for name in names)}
+    assert all(logs[0][key] == logs[1][key] for key in logs[0])
+    q = watched.encode(x)
+    loc, scale = q.mean().numpy(), q.stddev().numpy()
+    rates = (0.5 * (scale**2 + loc**2 - 1.0) - np.log(scale)).mean(axis=0)
+    expected = [(loc.var(axis=0) > 0.01).sum(), rates.max(), np.median(rates)]
+    # the sums of 90 float32 numbers
+    np.testing.assert_allclose([logs[1][f"val_{name}"][0] for name in names], expected, rtol=1e-4)
+    watched.save(tmp_path / "m.keras")
+    again_watched = keras.saving.load_model(tmp_path / "m.keras")
+    assert set(again_watched.evaluate(x, return_dict=True, verbose=0)) == {*KEYS, *names}
+
+
+@pytest.mark.parametrize("prior", ["normal_mixture", "vamp"])
+def test_monitor_sees_collapse_under_a_mixture(prior):
+    vae = again(tiny_vae, prior=prior, num_components=3)
+    vae.compile("sgd", run_eagerly=True, monitor=True)
+    scaled = {}
+    for share in (0.0, 3.0):
+        kernel, bias = vae.posterior.head.get_weights()
+        kernel[:, :2] = share * np.random.default_rng(0).normal(size=kernel[:, :2].shape)
+        vae.posterior.head.set_weights([kernel, bias])
+        scaled[share] = vae.evaluate(binary(64), return_dict=True, verbose=0)
+    assert (scaled[0.0]["active_units"], scaled[3.0]["active_units"]) == (0, 2)
+    assert scaled[3.0]["rate_median"] > scaled[0.0]["rate_median"]
+    assert scaled[3.0]["rate_max"] >= scaled[3.0]["rate_median"]

@@ -47,7 +47,7 @@ class Bernoulli(Likelihood):
 
     def law(self, logits: tf.Tensor) -> tfd.Distribution:
         """Independent Bernoulli laws."""
-        return self.independent(laws.Bernoulli(logits=logits, dtype=logits.dtype))
+        return laws.IndependentBernoulli(logits, len(self.event_shape))
 
     def draw(self, seed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Draws 1 where u < sigmoid(logits)."""

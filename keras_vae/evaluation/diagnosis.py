@@ -14,10 +14,10 @@ from keras_vae.estimators import elbo_terms
 from keras_vae.evaluation._batches import SEED, batches, compiled, count_of, rows_in, spec_of
 from keras_vae.laws import FullNormal
 from keras_vae.model import VAE
+from keras_vae.monitor import ACTIVE, marginal_rates
 
 __all__ = ["Calibration", "Diagnosis", "diagnose", "rate_per_latent"]
 
-_ACTIVE = 0.01
 _CHUNK = 1000
 _LEAST_INFORMATION = 0.1
 _STEP = 0.1
@@ -127,7 +127,7 @@ def diagnose(
     log_q = _log_aggregate(found, memory)
     information = found["log_posterior"] - log_q
     variance = found["loc"].var(axis=0)
-    active = int((variance > _ACTIVE).sum())
+    active = int((variance > ACTIVE).sum())
     mutual = float(information.mean())
     collapsed = active == 0 or mutual < _LEAST_INFORMATION
     rate = float(found["rate"].mean(dtype=np.float64))
@@ -163,7 +163,7 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
     for start, batch in batches(x, _CHUNK, progress=False):
         q = vae.encode(batch)
         z = q.sample(1, seed=tf.constant([seed, start]))
-        parts.append(_marginal_rates(vae, z, q.mean(), q.stddev()).numpy())
+        parts.append(marginal_rates(vae.prior.components(), z, q.mean(), q.stddev()).numpy())
     return np.concatenate(parts).mean(axis=0, dtype=np.float64)
 
 
@@ -179,7 +179,7 @@ def _verdict(
     at_cap = "at least " if mutual > 0.9 * cap else ""
     return (
         f"{word}: {active} of {latents} latents are active (variance of the posterior mean above "
-        f"{_ACTIVE}), the rate is {rate:.3g} nats and x and z share {at_cap}{mutual:.3g} nats of "
+        f"{ACTIVE}), the rate is {rate:.3g} nats and x and z share {at_cap}{mutual:.3g} nats of "
         f"at most {cap:.3g} that this many examples can show."
     )
 
@@ -197,7 +197,7 @@ def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
         out = {
             "distortion": distortion,
             "rate": rate,
-            "rate_per_latent": _marginal_rates(vae, z, loc, scale),
+            "rate_per_latent": marginal_rates(vae.prior.components(), z, loc, scale),
             "loc": loc,
             "factor": q.scale.to_dense() if isinstance(q, FullNormal) else scale,
             "z": z[0],
@@ -217,26 +217,6 @@ def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
         return out
 
     return terms
-
-
-def _marginal_rates(vae: VAE, z: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """KL(q(z_j | x) || p(z_j)), [B, L]: closed for a normal prior, from the draws for a mixture."""
-    prior = vae.prior.components()
-    spread = tf.convert_to_tensor(prior.scale)
-    if spread.shape.rank == 3:
-        spread = tf.norm(spread, axis=-1)
-    centre = tf.convert_to_tensor(prior.loc)
-    if centre.shape[0] == 1:
-        ratio = scale / spread
-        return 0.5 * (ratio**2 + ((loc - centre) / spread) ** 2 - 1.0) - tf.math.log(ratio)
-    log_weights = tf.nn.log_softmax(prior.logits)[:, tf.newaxis]
-    each = log_weights + _log_normal(z[:, :, tf.newaxis], centre, spread)
-    log_p = tf.reduce_logsumexp(each, axis=2)
-    return tf.reduce_mean(_log_normal(z, loc, scale) - log_p, axis=0)
-
-
-def _log_normal(z: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    return -0.5 * ((z - loc) / scale) ** 2 - tf.math.log(scale) - 0.5 * math.log(2.0 * math.pi)
 
 
 def _log_aggregate(found: dict[str, np.ndarray], memory: int) -> np.ndarray:

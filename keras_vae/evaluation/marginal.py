@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +26,8 @@ _FEWEST_EFFECTIVE = 10.0
 _TOLERATED = 0.05
 _CACHED = 24 * 2**20
 """Bytes of a chunk whose activations stay in a processor's cache: larger ones are slower there."""
+_WORTH_FUSING = 2**29
+"""Log-probabilities of single entries from which on a second of compilation pays."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,13 @@ def _weighed(
     if not tf.config.list_physical_devices("GPU"):
         memory = min(memory, _CACHED)
     rows = rows_in(memory, vae)
-    batch_size = min(count_of(x), rows, max(128, min(8192, rows // num_samples)))
+    count = count_of(x)
+    batch_size = min(count, rows, max(128, min(8192, rows // num_samples)))
     chunk = min(num_samples, max(1, rows // batch_size))
     kept = tail_size(num_samples) + 1 if num_samples >= FEWEST_DRAWS else 1
-    estimate = compiled(_estimator(vae, method, num_samples, chunk, kept), spec_of(x), SEED)
+    fuse = count * num_samples * math.prod(vae.event_shape) >= _WORTH_FUSING
+    estimator = _estimator(vae, method, num_samples, chunk, kept, fuse)
+    estimate = compiled(estimator, spec_of(x), SEED)
     results = []
     for start, batch in batches(x, batch_size, progress):
         results.append([part.numpy() for part in estimate(batch, tf.constant([seed, start]))])
@@ -171,47 +176,68 @@ def _weighed(
     return value, ess, pareto_k(largest) if kept > 1 else None
 
 
+class _Sums(NamedTuple):
+    """What is kept of the weights so far: the largest logarithm, sums relative to it, the tail."""
+
+    top: tf.Tensor
+    first: tf.Tensor
+    second: tf.Tensor
+    tail: tf.Tensor
+
+
 def _estimator(
-    vae: VAE, method: Method, num_samples: int, chunk: int, kept: int
+    vae: VAE, method: Method, num_samples: int, chunk: int, kept: int, fuse: bool
 ) -> Callable[[Any, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """Map from a batch and a seed to log mean w, ESS, [B], and the largest w [B, kept]."""
+    """Map from a batch and a seed to log mean w, ESS, [B], and the largest w [B, kept].
+
+    With `fuse` XLA compiles the arithmetic of the laws, but not the networks, whose products
+    TensorFlow does faster.
+    """
+    fused = tf.function(jit_compile=True, autograph=False) if fuse else lambda function: function
 
     def estimate(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         laws = vae.laws(x)
         size = tf.shape(laws.x)[:1]
         dtype = laws.x.dtype
 
-        def add_chunk(
-            done: tf.Tensor, top: tf.Tensor, first: tf.Tensor, second: tf.Tensor, tail: tf.Tensor
-        ) -> tuple[tf.Tensor, ...]:
-            draws = tf.minimum(chunk, num_samples - done)
-            chunk_seed = tf.random.experimental.stateless_fold_in(seed, done)
+        def add(first_draw: tf.Tensor, draws: int, sums: _Sums) -> _Sums:
+            chunk_seed = tf.random.experimental.stateless_fold_in(seed, first_draw)
             if method == "importance":
                 z = laws.posterior.sample(draws, seed=chunk_seed)
-                log_w = laws.prior.log_prob(z) - laws.posterior.log_prob(z)
             else:
                 z = laws.prior.sample(tf.concat([[draws], size], 0), seed=chunk_seed)
-                log_w = tf.zeros([], dtype)
-            log_w += laws.likelihood(z).log_prob(laws.x)
-            new_top = tf.maximum(top, tf.reduce_max(log_w, axis=0))
-            w = tf.exp(log_w - new_top)
-            shrink = tf.exp(top - new_top)
-            first = first * shrink + tf.reduce_sum(w, axis=0)
-            second = second * shrink**2 + tf.reduce_sum(w**2, axis=0)
+            likelihood = laws.likelihood(z)
+
+            @fused
+            def weigh() -> tuple[tf.Tensor, ...]:
+                log_w = likelihood.log_prob(laws.x)
+                if method == "importance":
+                    log_w += laws.prior.log_prob(z) - laws.posterior.log_prob(z)
+                top = tf.maximum(sums.top, tf.reduce_max(log_w, axis=0))
+                w, shrink = tf.exp(log_w - top), tf.exp(sums.top - top)
+                first = sums.first * shrink + tf.reduce_sum(w, axis=0)
+                second = sums.second * shrink**2 + tf.reduce_sum(w**2, axis=0)
+                return log_w, top, first, second
+
+            log_w, top, first, second = weigh()
+            tail = sums.tail
             if kept > 1:
                 tail = tf.concat([tail, tf.transpose(log_w)], axis=1)
                 tail = tf.math.top_k(tail, kept, sorted=False).values
-            return done + draws, new_top, first, second, tail
+            return _Sums(top, first, second, tail)
 
-        zeros = tf.zeros(size, dtype)
-        lowest = tf.fill(size, dtype.min)
+        zeros, lowest = tf.zeros(size, dtype), tf.fill(size, dtype.min)
         tail = tf.fill(tf.concat([size, [kept]], 0), dtype.min)
-        _, top, first, second, tail = tf.while_loop(
-            lambda done, *_: done < num_samples,
-            add_chunk,
-            (0, lowest, zeros, zeros, tail),
+        whole = num_samples - num_samples % chunk
+        _, sums = tf.while_loop(
+            lambda done, _: done < whole,
+            lambda done, sums: (done + chunk, add(done, chunk, sums)),
+            (0, _Sums(lowest, zeros, zeros, tail)),
             parallel_iterations=1,
         )
-        return top + tf.math.log(first / num_samples), first**2 / second, tail
+        if whole < num_samples:
+            sums = add(tf.constant(whole), num_samples - whole, sums)
+        mean = sums.top + tf.math.log(sums.first / num_samples)
+        return mean, sums.first**2 / sums.second, sums.tail
 
     return estimate

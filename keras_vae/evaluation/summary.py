@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from keras_vae.model import VAE
+from keras_vae.monitor import ACTIVE
 
 __all__ = ["active_units", "mean_and_error"]
 
 
-def active_units(vae: VAE, x: Any, threshold: float = 0.01) -> int:
+def active_units(vae: VAE, x: Any, threshold: float = ACTIVE) -> int:
     """Number of latents whose posterior mean varies over the data: Var_x(E_q[z_j]) > threshold.
 
     Source: Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519.

@@ -1,0 +1,91 @@
+"""Monitor: what the latents carry, as Keras metrics while the model trains."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from keras_vae.estimators import Laws
+from keras_vae.priors import Components, Prior
+
+__all__ = ["ACTIVE", "LatentMonitor", "marginal_rates"]
+
+ACTIVE = 0.01
+"""Variance of a latent's posterior mean above which it is active."""
+
+
+class LatentMonitor(keras.metrics.Metric):
+    """Diagnostics of the latents over the examples of an epoch, at the cost of a few sums.
+
+    `result` holds, and `fit` logs:
+
+    - `active_units`: number of latents with Var_x(E_q z_j) > 0.01. Source: Burda, Grosse and
+      Salakhutdinov (2016), arXiv:1509.00519.
+    - `rate_max`, `rate_median`: largest and median of E_x KL(q(z_j | x) || p(z_j)) over the
+      latents j, in nats. Where the prior is a mixture it is estimated from one draw per example.
+
+    All three near zero say that the posterior has collapsed; `evaluation.diagnose` measures more.
+
+    Args:
+        latent_size: number L of latents.
+    """
+
+    def __init__(self, latent_size: int, name: str = "latents") -> None:
+        super().__init__(name=name)
+        self.count = self.add_variable((), "zeros", name="count")
+        self.means, self.squares, self.rates = (
+            self.add_variable((latent_size,), "zeros", name=name)
+            for name in ("means", "squares", "rates")
+        )
+
+    def update_state(self, laws: Laws, prior: Prior, seed: tf.Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            laws: of the batch.
+            prior: whose components the rates are relative to.
+            seed: int32 [2], for a draw where the prior is a mixture.
+        """
+        q, components = laws.posterior, prior.components()
+        z = q.sample(1, seed=seed) if components.loc.shape[0] > 1 else q.mean()[tf.newaxis]
+        loc, rates = q.mean(), marginal_rates(components, z, q.mean(), q.stddev())
+        self.count.assign_add(tf.cast(tf.shape(loc)[0], self.dtype))
+        for variable, values in ((self.means, loc), (self.squares, loc**2), (self.rates, rates)):
+            variable.assign_add(tf.cast(tf.reduce_sum(values, axis=0), self.dtype))
+
+    def result(self) -> dict[str, tf.Tensor]:
+        """The numbers by name, zero before the first batch."""
+        count = tf.maximum(self.count.value, 1.0)
+        variance = self.squares / count - (self.means / count) ** 2
+        rates = tf.sort(self.rates / count)
+        middle = [(len(rates) - 1) // 2, len(rates) // 2]
+        return {
+            "active_units": tf.reduce_sum(tf.cast(variance > ACTIVE, self.dtype)),
+            "rate_max": rates[-1],
+            "rate_median": tf.reduce_mean(tf.gather(rates, middle)),
+        }
+
+
+def marginal_rates(prior: Components, z: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """KL(q(z_j | x) || p(z_j)) of each latent, [B, L]: closed for one normal law as the prior.
+
+    Args:
+        prior: its components.
+        z: draws from q(z | x), [S, B, L], that estimate it where the prior is a mixture.
+        loc, scale: means and standard deviations of q(z_j | x), [B, L].
+    """
+    spread = tf.convert_to_tensor(prior.scale)
+    if spread.shape.rank == 3:
+        spread = tf.norm(spread, axis=-1)
+    centre = tf.convert_to_tensor(prior.loc)
+    if centre.shape[0] == 1:
+        ratio = scale / spread
+        return 0.5 * (ratio**2 + ((loc - centre) / spread) ** 2 - 1.0) - tf.math.log(ratio)
+    log_weights = tf.nn.log_softmax(prior.logits)[:, tf.newaxis]
+    each = log_weights + _log_normal(z[:, :, tf.newaxis], centre, spread)
+    log_p = tf.reduce_logsumexp(each, axis=2)
+    return tf.reduce_mean(_log_normal(z, loc, scale) - log_p, axis=0)
+
+
+def _log_normal(z: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    return -0.5 * ((z - loc) / scale) ** 2 - tf.math.log(scale) - 0.5 * math.log(2.0 * math.pi)
