@@ -6,6 +6,7 @@ TensorFlow is imported inside the commands, so that help and usage errors come a
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -139,6 +140,7 @@ def main() -> None:
     type=click.Choice(["zeros", "data_mean"]),
     help="Where the decoder's mean starts.  [default: zeros]",
 )
+@click.option("--monitor", is_flag=True, default=None, help="Log what the latents carry, too.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="[default: 0]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
@@ -186,6 +188,35 @@ def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
         report=click.echo,
     )
     print_evaluation(values)
+
+
+@main.command("rate-distortion")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--betas",
+    default="0.25,0.5,2,4,8",
+    show_default=True,
+    help="Weights of the rate, beside RUN's.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the draws that measure.")
+def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
+    """Train a run's model anew at each beta; what the latents cost and what they buy."""
+    weights = _numbers(betas, "--betas")
+    load_tensorflow()
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_vae import commands
+    from keras_vae.runs import Run
+
+    found = commands.rate_distortion(Run(run), betas=weights, seed=seed, report=click.echo)
+    table = Table(title="Nats per test example")
+    for name in ("beta", "rate", "distortion", "ELBO"):
+        table.add_column(name, justify="right")
+    for row in zip(found.beta, found.rate, found.distortion, found.elbo, strict=True):
+        table.add_row(f"{row[0]:g}", *(f"{value:.2f}" for value in row[1:]))
+    Console().print(table)
+    click.echo(f"Draw it with: keras-vae report {run}")
 
 
 @main.command("sample")
@@ -253,14 +284,19 @@ def explain_loss_command(
 
 @main.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--artifact",
+    type=click.Path(path_type=Path),
+    help="Exported version of the run's model, such as artifacts/digits/1, whose parity is shown.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of all draws.")
-def report_command(run: Path, seed: int) -> None:
+def report_command(run: Path, artifact: Path | None, seed: int) -> None:
     """Write report.html into a run: curves, bounds, latents, draws; one file, no network."""
     load_tensorflow()
     from keras_vae import report
     from keras_vae.runs import Run
 
-    click.echo(f"Wrote {report.write(Run(run), seed=seed, report=click.echo)}")
+    click.echo(f"Wrote {report.write(Run(run), artifact=artifact, seed=seed, report=click.echo)}")
 
 
 @main.command("quickstart")
@@ -346,6 +382,16 @@ def _integers(text: str, option: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not like 200,200.", param_hint=option) from error
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not like 0.5,2,4.", param_hint=option) from error
+    if not all(0.0 <= number < math.inf for number in found):
+        raise click.BadParameter("expected numbers of at least 0.", param_hint=option)
+    return found
 
 
 def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | None) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 import warnings
@@ -92,6 +93,38 @@ def evaluate(
     return values
 
 
+def rate_distortion(
+    run: Run, *, betas: tuple[float, ...], seed: int, report: Report
+) -> evaluation.RateDistortion:
+    """Rate and distortion of the run's model trained anew at each beta, and at its own.
+
+    Each model is a run of its own in RUN/rate_distortion, that is continued if it was interrupted;
+    the result is written to `rate_distortion.json`, which `report` draws.
+
+    Args:
+        run: a finished run with the objective "elbo".
+        betas: weights of the rate, each at least 0.
+        seed: of the draws that measure.
+        report: called with sentences.
+    """
+    config = run.config
+    if config.objective != "elbo":
+        raise RunError(
+            f"The rate is weighed by beta in the objective elbo; {run.path} was trained with "
+            f"{config.objective}."
+        )
+    models = {config.beta: run.load()}
+    for beta in sorted(set(betas) - set(models)):
+        report(f"Training at beta {beta:g} for {config.epochs} epochs")
+        path = run.path / "rate_distortion" / f"beta_{beta:g}"
+        models[beta] = train(dataclasses.replace(config, beta=beta), path, resume=True).load()
+    x = run.preparation.array(run.raw()[1], config.seed)
+    found = evaluation.rate_distortion(models, x, seed=seed)
+    values = {name: value.tolist() for name, value in dataclasses.asdict(found).items()}
+    run.write_json("rate_distortion.json", {**values, "test_examples": len(x)})
+    return found
+
+
 def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Report) -> None:
     """Draws from a run's model into a .npy, .csv or .png file, in the units of the data file."""
     if out.suffix not in (".npy", ".csv", ".png"):
@@ -156,6 +189,7 @@ def quickstart_config() -> RunConfig:
         latent=16,
         epochs=60,
         learning_rate=2e-3,
+        monitor=True,
     )
 
 

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,11 +86,19 @@ class _Picture:
     kind: str = ""
 
 
-def write(run: Run, *, seed: int = 0, report: Callable[[str], None] = lambda sentence: None) -> str:
+def write(
+    run: Run,
+    *,
+    artifact: Path | None = None,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda sentence: None,
+) -> str:
     """Measures what the report shows and writes `report.html` into the run.
 
     Args:
         run: a run with a finished epoch.
+        artifact: directory of an exported version, whose `parity.json` is shown; None leaves it
+            out.
         seed: of all draws.
         report: called with sentences about what is done.
 
@@ -97,9 +106,10 @@ def write(run: Run, *, seed: int = 0, report: Callable[[str], None] = lambda sen
         The path written, as a string.
 
     Raises:
-        RunError: if the run has no model.
+        RunError: if the run has no model, or the artifact no parity.
     """
     vae = run.load()
+    parity = [] if artifact is None else _parity(artifact)
     raw = run.raw()[1]
     x = run.preparation.array(raw[:_EXAMPLES], run.config.seed)
     sections: list[tuple[str, list[_Picture]]] = []
@@ -108,12 +118,14 @@ def write(run: Run, *, seed: int = 0, report: Callable[[str], None] = lambda sen
         warnings.simplefilter("ignore", UserWarning)  # what the curve shows, it need not say too
         bounds = [*_bounds(vae, x, seed), _gap(vae, x, seed)]
         worst = _least_likely(vae, x, seed)
-    sections.append(("Training and the bound", [*_curves(run), *bounds]))
+    sections.append(("Training", [*_curves(run), *_watched(run)]))
+    sections.append(("How far the bound is from the truth", [*bounds, *_frontier(run)]))
     report("Latents")
     sections.append(("Latents", _latents(run, vae, x)))
     report("What the model draws")
     sections.append(("Data and draws", [*_draws(vae, x, seed), *worst]))
-    page = _page(run, vae, evaluation.diagnose(vae, x, seed=seed).verdict, sections)
+    verdict = evaluation.diagnose(vae, x, seed=seed).verdict
+    page = _page(run, vae, verdict, sections, parity)
     path = run.path / "report.html"
     with write_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -145,6 +157,82 @@ def _curves(run: Run) -> list[_Picture]:
         caption = f"What was minimised ({run.config.objective}, beta {run.config.beta:g})."
         pictures.append(_line("Loss, which is not the ELBO", caption, figure))
     return pictures
+
+
+def _watched(run: Run) -> list[_Picture]:
+    """What the monitor logged, if the run had one."""
+    history = run.history()
+    if "active_units" not in history[0]:
+        return []
+    epochs = [row["epoch"] for row in history]
+    units, axes = _figure()
+    _pair(axes, epochs, history, "active_units", _BLUE)
+    axes.set_ylim(bottom=0.0)
+    _label(axes, "epoch", "number of latents")
+    rates, axes = _figure()
+    _pair(axes, epochs, history, "rate_max", _BLUE)
+    _pair(axes, epochs, history, "rate_median", _ORANGE)
+    _label(axes, "epoch", "KL(q(z_j | x) || p(z_j)), nats")
+    return [
+        _line("Active latents", "Var_x(E_q z_j) > 0.01, over the examples of each epoch.", units),
+        _line("Rate of the latents", "Largest and median over latents, means over x.", rates),
+    ]
+
+
+def _frontier(run: Run) -> list[_Picture]:
+    """Rate against distortion, if models at several beta were trained."""
+    path = run.path / "rate_distortion.json"
+    if not path.is_file():
+        return []
+    values = read_json(path)
+    rate, distortion = np.array(values["rate"]), np.array(values["distortion"])
+    figure, axes = _figure()
+    span = np.array([0.0, 1.05 * rate.max()])
+    best = (rate + distortion).min()
+    axes.plot(span, best - span, "--", color=_GREY, label=f"ELBO = {-best:.1f}")
+    axes.plot(rate, distortion, "o-", color=_BLUE)
+    for beta, x, y in zip(values["beta"], rate, distortion, strict=True):
+        axes.annotate(f"{beta:g}", (x, y), (5, 5), textcoords="offset points", fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
+    _label(axes, "rate, nats per example", "distortion, nats per example")
+    caption = (
+        f"Models trained at the beta written beside them, means over {values['test_examples']} "
+        "test examples. The dashed line joins models of the best ELBO; -beta is the slope of the "
+        "ideal curve."
+    )
+    return [_line("Rate against distortion", caption, figure)]
+
+
+def _parity(artifact: Path) -> list[str]:
+    """Table of the largest difference between Keras and each runtime, by signature."""
+    rows = read_json(artifact / "parity.json")
+    signatures = list(dict.fromkeys(row["signature"] for row in rows))
+    worst: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        runtime = worst.setdefault((row["runtime"], row["precision"]), {})
+        largest = max(runtime.get(row["signature"], 0.0), row["max_abs"])
+        runtime[row["signature"]] = largest
+    passed = sum(row["passed"] for row in rows)
+    lines = [
+        '<h2>Export parity</h2><div class="scroll"><table><tr><th>runtime</th>',
+        *(f'<th class="number">{html.escape(name)}</th>' for name in signatures),
+        "</tr>",
+    ]
+    for (name, precision), found in worst.items():
+        label = name if precision == "float32" else f"{name}, {precision}"
+        lines.append(f"<tr><td>{html.escape(label)}</td>")
+        for signature in signatures:
+            value = found.get(signature)
+            text = "" if value is None else "equal" if value == 0.0 else f"{value:.1e}"
+            lines.append(f'<td class="number">{text}</td>')
+        lines.append("</tr>")
+    where = html.escape("/".join(artifact.resolve().parts[-2:]))
+    lines.append(
+        f"</table></div><p>Largest absolute difference from Keras over the outputs of each "
+        f"signature, in their units (nats for score), of the artifact {where}; {passed} of "
+        f"{len(rows)} comparisons lie within their tolerance.</p>"
+    )
+    return lines
 
 
 def _bounds(vae: VAE, x: np.ndarray, seed: int) -> list[_Picture]:
@@ -363,7 +451,13 @@ def _labels(run: Run, count: int) -> np.ndarray | None:
     return np.unique(found, return_inverse=True)[1][:count]
 
 
-def _page(run: Run, vae: VAE, verdict: str, sections: Iterable[tuple[str, list[_Picture]]]) -> str:
+def _page(
+    run: Run,
+    vae: VAE,
+    verdict: str,
+    sections: Iterable[tuple[str, list[_Picture]]],
+    parity: list[str],
+) -> str:
     config = run.config
     name = html.escape(run.path.resolve().name)
     law = type(vae.likelihood).__name__
@@ -394,6 +488,7 @@ def _page(run: Run, vae: VAE, verdict: str, sections: Iterable[tuple[str, list[_
             )
         lines.append("</div>")
     lines += [
+        *parity,
         "<h2>Settings</h2>",
         '<div class="scroll"><pre>',
         html.escape(_settings(run)),

@@ -71,6 +71,7 @@ class RunConfig:
         adam_epsilon: number that Adam adds to the root of the mean square. A loss here is a mean
             over the batch; where a paper's is a sum, divide its number by the batch size.
         output_bias: "zeros", or "data_mean": the decoder's mean starts at that of the training set.
+        monitor: whether to log what the latents carry, see `keras_vae.monitor`.
         seed: of initial weights, order, noise and test split.
         preparation: how raw numbers become data; decided from the training set.
     """
@@ -102,6 +103,7 @@ class RunConfig:
     adam_beta_1: float = 0.9
     adam_epsilon: float = 1e-7
     output_bias: str = "zeros"
+    monitor: bool = False
     seed: int = 0
     preparation: Preparation | None = None
 
@@ -172,7 +174,7 @@ class RunConfig:
         adam = keras.optimizers.Adam(
             self.learning_rate, self.adam_beta_1, epsilon=self.adam_epsilon
         )
-        vae.compile(adam, objective)
+        vae.compile(adam, objective, monitor=self.monitor)
         return vae
 
     def learning_rate_at(self, epoch: int) -> float:

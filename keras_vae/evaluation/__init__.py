@@ -17,6 +17,8 @@ from keras_vae.evaluation.disentanglement import disentanglement as disentanglem
 from keras_vae.evaluation.disentanglement import factor_vae_score as factor_vae_score
 from keras_vae.evaluation.disentanglement import mig as mig
 from keras_vae.evaluation.disentanglement import sap as sap
+from keras_vae.evaluation.frontier import RateDistortion as RateDistortion
+from keras_vae.evaluation.frontier import rate_distortion as rate_distortion
 from keras_vae.evaluation.gap import BoundGap as BoundGap
 from keras_vae.evaluation.gap import bound_gap as bound_gap
 from keras_vae.evaluation.marginal import LogMarginal as LogMarginal

@@ -1,0 +1,98 @@
+"""Rate against distortion: what models trained at several beta pay in nats for their latents."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vae.arguments import as_count
+from keras_vae.estimators import elbo_terms
+from keras_vae.evaluation._batches import SEED, batches, compiled, rows_in, spec_of
+from keras_vae.evaluation.summary import mean_and_error
+from keras_vae.model import VAE
+
+__all__ = ["RateDistortion", "rate_distortion"]
+
+
+@dataclass(frozen=True)
+class RateDistortion:
+    """Means over a data set of M models in the order of their beta, [M] each, in nats per example.
+
+    Attributes:
+        beta: weight of the rate that each model was trained with.
+        rate: KL(q(z | x) || p(z)).
+        distortion: -E_q log p(x | z).
+        rate_error, distortion_error: standard errors, from the scatter of the examples.
+    """
+
+    beta: np.ndarray
+    rate: np.ndarray
+    distortion: np.ndarray
+    rate_error: np.ndarray
+    distortion_error: np.ndarray
+
+    @property
+    def elbo(self) -> np.ndarray:
+        """Lower bounds on the mean of log p(x), -(distortion + rate), [M]."""
+        return -(self.distortion + self.rate)
+
+
+def rate_distortion(
+    models: Mapping[float, VAE],
+    x: Any,
+    *,
+    num_samples: int = 8,
+    seed: int = 0,
+    memory: int = 256 * 2**20,
+    progress: bool = False,
+) -> RateDistortion:
+    """Rate and distortion of models trained with `ELBO(beta=...)` on the same data.
+
+    A model that minimises distortion + beta rate lies where the curve of the least distortion at
+    each rate has the slope -beta; its ELBO is the best at beta 1. With many latents used and none
+    wasted the curve is convex, and a point above it is a model that trained badly. Source: Alemi,
+    Poole, Fischer, Dillon, Saurous and Murphy (2018), Fixing a broken ELBO, arXiv:1711.00464.
+
+    Args:
+        models: trained models by their beta.
+        x: data [N, *D], or {"x": ..., "condition": ...}.
+        num_samples: draws per example.
+        seed: integer, for the draws, which all models share.
+        memory: bytes, about.
+        progress: whether to show a progress bar for each model.
+
+    Raises:
+        DataError: if x lies outside the support of a likelihood.
+        ValueError: if there is no model or the number of draws is out of range.
+    """
+    num_samples = as_count("num_samples", num_samples, least=1)
+    if not models:
+        raise ValueError("Expected trained models by their beta, such as {1.0: vae}; got none.")
+    rows = []
+    for beta in sorted(models):
+        vae = models[beta]
+        rows.append([beta, *_point(vae, x, num_samples, seed, memory, progress)])
+    beta_, distortion, distortion_error, rate, rate_error = np.array(rows, np.float64).T
+    return RateDistortion(beta_, rate, distortion, rate_error, distortion_error)
+
+
+def _point(
+    vae: VAE, x: Any, num_samples: int, seed: int, memory: int, progress: bool
+) -> tuple[float, float, float, float]:
+    """Mean and standard error of the distortion, then of the rate."""
+    x = vae._contract.arrays(x, in_support=True)
+
+    def terms(batch: Any, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        laws = vae.laws(batch)
+        return elbo_terms(laws, laws.posterior.sample(num_samples, seed=batch_seed))
+
+    graph = compiled(terms, spec_of(x), SEED)
+    size = max(1, rows_in(memory, vae) // num_samples)
+    parts = [
+        [part.numpy() for part in graph(batch, tf.constant([seed, start]))]
+        for start, batch in batches(x, size, progress)
+    ]
+    distortion, rate = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return *mean_and_error(distortion), *mean_and_error(rate)
