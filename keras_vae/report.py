@@ -205,7 +205,7 @@ def _frontier(run: Run) -> list[_Picture]:
 
 def _parity(artifact: Path) -> list[str]:
     """Table of the largest difference between Keras and each runtime, by signature."""
-    rows = read_json(artifact / "parity.json")
+    rows: Any = read_json(artifact / "parity.json")
     signatures = list(dict.fromkeys(row["signature"] for row in rows))
     worst: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:

@@ -10,6 +10,7 @@ from scipy.stats import laplace, multivariate_normal
 from sklearn.mixture import GaussianMixture
 
 import keras_vae
+from keras_vae import LinearGaussian
 from keras_vae.evaluation import (
     anomaly_scores,
     bits_per_dim,
@@ -20,6 +21,7 @@ from keras_vae.evaluation import (
     factor_vae_score,
     log_marginal,
     mig,
+    rate_distortion,
     rate_per_latent,
     sap,
 )
@@ -268,3 +270,35 @@ def test_refusals():
     ):
         with pytest.raises(ValueError, match=match):
             call()
+
+
+def test_frontier_of_the_linear_model_has_the_slope_minus_beta():
+    """At beta the best q is the posterior under beta times the noise variance."""
+    model = linear_gaussian()
+    x = model.marginal().sample(400, seed=0).numpy()
+    betas, models = (0.5, 0.9, 1.0, 1.1, 2.0, 4.0), {}
+    for beta in betas:
+        noisier = LinearGaussian(model.weights, model.bias, np.sqrt(beta) * model.scale)
+        models[beta] = model.vae(full_covariance=True)
+        models[beta].posterior.set_weights(
+            noisier.vae(full_covariance=True).posterior.get_weights()
+        )
+    found = rate_distortion(dict(reversed(models.items())), x, num_samples=64)
+    assert found.beta.tolist() == list(betas)
+    weights, scale = np.asarray(model.weights), float(model.scale)
+    for index, beta in enumerate(betas):
+        covariance = np.linalg.inv(np.eye(3) + weights.T @ weights / (beta * scale**2))
+        centre = (x - np.asarray(model.bias)) @ weights @ covariance / (beta * scale**2)
+        residual = x - np.asarray(model.bias) - centre @ weights.T
+        error = (residual**2).sum(1) + np.trace(weights @ covariance @ weights.T)
+        distortion = 0.5 * error / scale**2 + 2.5 * np.log(2.0 * np.pi * scale**2)
+        rate = 0.5 * (np.trace(covariance) + (centre**2).sum(1) - 3.0)
+        rate -= 0.5 * np.linalg.slogdet(covariance)[1]
+        assert found.rate[index] == pytest.approx(rate.mean(), abs=1e-10)
+        # 64 draws of 400 examples: a deviation of about 1 nat / 160
+        assert found.distortion[index] == pytest.approx(distortion.mean(), abs=0.03)
+    slope = (found.distortion[3] - found.distortion[1]) / (found.rate[3] - found.rate[1])
+    assert slope == pytest.approx(-1.0, abs=0.02)  # the draws are the same, their noise cancels
+    assert found.elbo.argmax() == 2
+    with pytest.raises(ValueError, match="got none"):
+        rate_distortion({}, x)

@@ -4,12 +4,13 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
+from keras_vae.estimators import log_weights
 from keras_vae.evaluation import annealed, quadrature
 from keras_vae.evaluation._batches import SEED, batches, compiled, count_of, rows_in, spec_of
 from keras_vae.evaluation.annealed import Start
@@ -26,8 +27,6 @@ _FEWEST_EFFECTIVE = 10.0
 _TOLERATED = 0.05
 _CACHED = 24 * 2**20
 """Bytes of a chunk whose activations stay in a processor's cache: larger ones are slower there."""
-_WORTH_FUSING = 2**29
-"""Log-probabilities of single entries from which on a second of compilation pays."""
 
 
 @dataclass(frozen=True)
@@ -159,85 +158,83 @@ def _weighed(
     vae: VAE, x: Any, method: Method, num_samples: int, seed: int, memory: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Log mean of the weights, effective sample size and Pareto-k, [N] each."""
+    held = memory // 4
     if not tf.config.list_physical_devices("GPU"):
         memory = min(memory, _CACHED)
     rows = rows_in(memory, vae)
-    count = count_of(x)
-    batch_size = min(count, rows, max(128, min(8192, rows // num_samples)))
-    chunk = min(num_samples, max(1, rows // batch_size))
+    batch_size = min(count_of(x), rows, max(128, min(8192, rows // num_samples)))
+    block = min(num_samples, max(rows // batch_size, held // (32 * batch_size), 1))
     kept = tail_size(num_samples) + 1 if num_samples >= FEWEST_DRAWS else 1
-    fuse = count * num_samples * math.prod(vae.event_shape) >= _WORTH_FUSING
-    estimator = _estimator(vae, method, num_samples, chunk, kept, fuse)
-    estimate = compiled(estimator, spec_of(x), SEED)
+    weigh = compiled(
+        _weigher(vae, method, max(1, rows // batch_size)),
+        spec_of(x),
+        SEED,
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([], tf.int32),
+    )
     results = []
     for start, batch in batches(x, batch_size, progress):
-        results.append([part.numpy() for part in estimate(batch, tf.constant([seed, start]))])
+        sums = _Sums(kept)
+        for first in range(0, num_samples, block):
+            draws = min(block, num_samples - first)
+            log_w = weigh(batch, tf.constant([seed, start]), tf.constant(first), tf.constant(draws))
+            sums.add(log_w.numpy())
+        results.append((sums.top + np.log(sums.first / num_samples), sums.ess, sums.tail))
     value, ess, largest = (np.concatenate(parts) for parts in zip(*results, strict=True))
     return value, ess, pareto_k(largest) if kept > 1 else None
 
 
-class _Sums(NamedTuple):
-    """What is kept of the weights so far: the largest logarithm, sums relative to it, the tail."""
+class _Sums:
+    """What is kept of the weights of B examples: their sums and the largest `kept` logarithms."""
 
-    top: tf.Tensor
-    first: tf.Tensor
-    second: tf.Tensor
-    tail: tf.Tensor
+    def __init__(self, kept: int) -> None:
+        self.kept = kept
+        self.top: Any = -np.inf
+        self.first: Any = 0.0
+        self.second: Any = 0.0
+        self.tail: Any = None
+
+    def add(self, log_w: np.ndarray) -> None:
+        """Adds log-weights [S, B]; sums are relative to the largest so far, in float64."""
+        top = np.maximum(self.top, log_w.max(axis=0).astype(np.float64))
+        w = np.exp(log_w - top)
+        shrink = np.exp(self.top - top)
+        self.first = self.first * shrink + w.sum(axis=0)
+        self.second = self.second * shrink**2 + (w * w).sum(axis=0)
+        self.top = top
+        tail = log_w.T if self.tail is None else np.concatenate([self.tail, log_w.T], axis=1)
+        if tail.shape[1] > self.kept:
+            tail = np.partition(tail, tail.shape[1] - self.kept, axis=1)[:, -self.kept :]
+        self.tail = tail
+
+    @property
+    def ess(self) -> np.ndarray:
+        """Effective sample size (sum w)^2 / sum w^2, [B]."""
+        return self.first**2 / self.second
 
 
-def _estimator(
-    vae: VAE, method: Method, num_samples: int, chunk: int, kept: int, fuse: bool
-) -> Callable[[Any, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """Map from a batch and a seed to log mean w, ESS, [B], and the largest w [B, kept].
+def _weigher(vae: VAE, method: Method, chunk: int) -> Callable[..., tf.Tensor]:
+    """Map from a batch, a seed, the first draw and a number of draws S to log-weights [S, B]."""
 
-    With `fuse` XLA compiles the arithmetic of the laws, but not the networks, whose products
-    TensorFlow does faster.
-    """
-    fused = tf.function(jit_compile=True, autograph=False) if fuse else lambda function: function
-
-    def estimate(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def weigh(x: Any, seed: tf.Tensor, first: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         laws = vae.laws(x)
         size = tf.shape(laws.x)[:1]
-        dtype = laws.x.dtype
 
-        def add(first_draw: tf.Tensor, draws: int, sums: _Sums) -> _Sums:
-            chunk_seed = tf.random.experimental.stateless_fold_in(seed, first_draw)
+        def add_chunk(done: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            count = tf.minimum(chunk, draws - done)
+            chunk_seed = tf.random.experimental.stateless_fold_in(seed, first + done)
             if method == "importance":
-                z = laws.posterior.sample(draws, seed=chunk_seed)
+                z = laws.posterior.sample(count, seed=chunk_seed)
+                log_w = tf.add(*log_weights(laws, z))
             else:
-                z = laws.prior.sample(tf.concat([[draws], size], 0), seed=chunk_seed)
-            likelihood = laws.likelihood(z)
+                z = laws.prior.sample(tf.concat([[count], size], 0), seed=chunk_seed)
+                log_w = laws.likelihood(z).log_prob(laws.x)
+            return done + count, found.write(done // chunk, log_w)
 
-            @fused
-            def weigh() -> tuple[tf.Tensor, ...]:
-                log_w = likelihood.log_prob(laws.x)
-                if method == "importance":
-                    log_w += laws.prior.log_prob(z) - laws.posterior.log_prob(z)
-                top = tf.maximum(sums.top, tf.reduce_max(log_w, axis=0))
-                w, shrink = tf.exp(log_w - top), tf.exp(sums.top - top)
-                first = sums.first * shrink + tf.reduce_sum(w, axis=0)
-                second = sums.second * shrink**2 + tf.reduce_sum(w**2, axis=0)
-                return log_w, top, first, second
-
-            log_w, top, first, second = weigh()
-            tail = sums.tail
-            if kept > 1:
-                tail = tf.concat([tail, tf.transpose(log_w)], axis=1)
-                tail = tf.math.top_k(tail, kept, sorted=False).values
-            return _Sums(top, first, second, tail)
-
-        zeros, lowest = tf.zeros(size, dtype), tf.fill(size, dtype.min)
-        tail = tf.fill(tf.concat([size, [kept]], 0), dtype.min)
-        whole = num_samples - num_samples % chunk
-        _, sums = tf.while_loop(
-            lambda done, _: done < whole,
-            lambda done, sums: (done + chunk, add(done, chunk, sums)),
-            (0, _Sums(lowest, zeros, zeros, tail)),
-            parallel_iterations=1,
+        found = tf.TensorArray(laws.x.dtype, size=(draws + chunk - 1) // chunk, infer_shape=False)
+        _, found = tf.while_loop(
+            lambda done, _: done < draws, add_chunk, (0, found), parallel_iterations=1
         )
-        if whole < num_samples:
-            sums = add(tf.constant(whole), num_samples - whole, sums)
-        mean = sums.top + tf.math.log(sums.first / num_samples)
-        return mean, sums.first**2 / sums.second, sums.tail
+        return tf.reshape(found.concat(), [draws, -1])
 
-    return estimate
+    return weigh
