@@ -170,10 +170,8 @@ def plan(
             raise ServingError(f"{path} is no Parquet file that can be read: {error}") from error
         schema = footer.schema.to_arrow_schema()
         if not sources:
-            layout = column_layout(
-                path, schema, inputs, columns=columns, condition=condition, key=key
-            )
-        layout.check(path, schema)
+            layout = column_layout(schema, inputs, columns=columns, condition=condition, key=key)
+        layout.check(path, schema, inputs)
         size, modified = identity_of(path)
         name = str(path.relative_to(root))
         sources.append(Source(name, size, modified, footer.num_rows, first))

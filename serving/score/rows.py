@@ -81,25 +81,32 @@ class Layout:
         """How many numbers a row of that shape has."""
         return math.prod(shape)
 
-    def check(self, path: Path, schema: pa.Schema) -> None:
-        """Refuses a file that lacks a column, or holds no numbers in one."""
+    def check(self, path: Path, schema: pa.Schema, inputs: dict[str, Tensor]) -> None:
+        """Refuses a file that lacks a column, or whose columns are not those of the inputs."""
         for name in self.all:
             if schema.get_field_index(name) < 0:
                 raise ServingError(
                     f"{path} has no column {name!r} (or has it twice); it has {_listed(schema)}."
                 )
-        for names in (self.columns, self.condition):
-            for name in names:
-                kind = schema.field(name).type
-                if not (_is_number(kind) or (_is_list(kind) and len(names) == 1)):
-                    raise ServingError(
-                        f"{path}, column {name!r}: expected numbers"
-                        f"{' or lists of numbers' if len(names) == 1 else ''}; got {kind}."
-                    )
+        for what, names in (("x", self.columns), ("condition", self.condition)):
+            if not names:
+                continue
+            shape = inputs[what].shape
+            size, kinds = self.size(shape), [schema.field(name).type for name in names]
+            if len(names) == 1 and _is_list(kinds[0]):
+                continue
+            if len(names) != size or len(set(names)) < size:
+                raise ServingError(
+                    f"{path}: {what} of shape {shape} is in {size} columns of numbers or in one of "
+                    f"lists of {size}; got {len(names)} columns, {_listed(names)}. Name those of "
+                    f"{what}, and those to copy."
+                )
+            for name, kind in zip(names, kinds, strict=True):
+                if not _is_number(kind):
+                    raise ServingError(f"{path}, column {name!r}: expected numbers; got {kind}.")
 
 
 def column_layout(
-    path: Path,
     schema: pa.Schema,
     inputs: dict[str, Tensor],
     *,
@@ -110,7 +117,7 @@ def column_layout(
     """Which columns of a file are which; without `columns`, x is in all those left over.
 
     Raises:
-        ServingError: if their number does not fit.
+        ServingError: if there is a condition too many or too few.
     """
     if condition and "condition" not in inputs:
         raise ServingError(f"The model takes no condition; got the columns {', '.join(condition)}.")
@@ -120,17 +127,6 @@ def column_layout(
         left = [name for name in schema.names if name not in (*key, *condition)]
         lists = [name for name in left if _is_list(schema.field(name).type)]
         columns = lists if len(lists) == 1 else left
-    for what, names in (("x", columns), ("condition", condition)):
-        if not names:
-            continue
-        shape = inputs[what].shape
-        size = Layout.size(shape)
-        if len(names) not in (1, size) or len(set(names)) < len(names):
-            raise ServingError(
-                f"{path}: {what} of shape {shape} is in {size} columns of numbers or in one of "
-                f"lists of {size}; got {len(names)} columns, {_listed(names)}. Name those of "
-                f"{what}, and those to copy."
-            )
     return Layout(tuple(columns), tuple(condition), tuple(key))
 
 

@@ -192,8 +192,10 @@ def _ray(address: str | None, workers: int) -> Iterator[None]:
     quiet = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
+    if address is None:
+        # What Ray does on Windows and macOS: the loopback address instead of that of the machine.
+        quiet["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     try:
