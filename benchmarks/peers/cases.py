@@ -4,10 +4,11 @@ NumPy alone, since both environments import it. Layers are written down once, in
 each system makes its own network of them.
 """
 
+import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ class Layer(NamedTuple):
         return pixels, 9 * self.inputs, self.outputs
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Case:
     """One model at one batch size, and how many examples make an epoch.
 
@@ -82,6 +83,17 @@ class Case:
     num_samples: int = 1
     convolutional: bool = False
     task: str = "fit"
+
+    def to_json(self) -> str:
+        """The attributes, for another process."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Case":
+        """The case that `to_json` wrote."""
+        values = json.loads(text)
+        lists = {name: tuple(values[name]) for name in ("event_shape", "hidden")}
+        return cls(**{**values, **lists})
 
     @property
     def steps(self) -> int:
@@ -130,12 +142,12 @@ CASES = {
         _mlp("mlp-20", 20, 4_000),
         _mlp("mlp-100", 100, 10_000),
         _mlp("mlp-512", 512, 20_480),
-        _mlp("iwae-5", 20, 4_000, num_samples=5),
+        _mlp("iwae-5", 20, 2_000, num_samples=5),
         _mlp("iwae-50", 20, 1_000, num_samples=50),
-        Case("conv-28", (28, 28, 1), 50, 100, 2_000, (32, 64), convolutional=True),
-        Case("conv-64", (64, 64, 3), 64, 64, 512, (32, 64, 128, 256), "normal", convolutional=True),
+        Case("conv-28", (28, 28, 1), 50, 100, 1_000, (32, 64), convolutional=True),
+        Case("conv-64", (64, 64, 3), 64, 64, 128, (32, 64, 128, 256), "normal", convolutional=True),
         Case("table-20", (20,), 4, 128, 25_600, (64, 64), "normal"),
-        _mlp("evidence", 1, 20, num_samples=5_000, task="evidence"),
+        _mlp("evidence", 1, 40, num_samples=5_000, task="evidence"),
     )
 }
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.peers.worker SYSTEM CASE DATA.npy
 
+CASE is JSON: the attributes of a `Case`.
 It reads one line from standard input before each epoch and writes one JSON line after it. What
 libraries print goes to standard error. An epoch is timed inside a system's own loop: the gate
 stands at its beginning and its end, where fit and trainers call their callbacks.
@@ -18,7 +19,7 @@ from typing import TextIO
 
 import numpy as np
 
-from benchmarks.peers.cases import CASES
+from benchmarks.peers.cases import Case
 
 MODULES = {
     "keras_vae": "keras_systems",
@@ -28,6 +29,7 @@ MODULES = {
     "torch_eager": "torch_systems",
     "torch_compile": "torch_systems",
     "pythae": "pythae_systems",
+    "pythae_wide": "pythae_systems",
     "products": "torch_systems",
 }
 """Where each system is; the module's SYSTEMS holds its function for each task."""
@@ -62,13 +64,14 @@ class Gate:
 
 def main() -> None:
     """Trains until the runner closes the input."""
-    system, case, path = sys.argv[1:]
+    system, attributes, path = sys.argv[1:]
+    case = Case.from_json(attributes)
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     gate = Gate(channel)
     module = importlib.import_module(f"benchmarks.peers.{MODULES[system]}")
     gate.report({"versions": module.versions()})
-    module.SYSTEMS[CASES[case].task, system](CASES[case], np.load(path), gate)
+    module.SYSTEMS[case.task, system](case, np.load(path), gate)
 
 
 if __name__ == "__main__":
