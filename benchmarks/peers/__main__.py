@@ -39,7 +39,11 @@ BAND = 0.02
 """Relative distance from the median of the losses above which a row is void."""
 
 _OTHERS, _TRIES = 0.05, 3
-"""Cores that other processes may take during an epoch, and how often it is measured before."""
+"""Cores that other processes may take during an epoch that counts; how often it is tried."""
+
+_MARK = "<!-- written by make bench -->"
+_FEWEST = 4
+"""Epochs that a median needs."""
 
 _ROOT = Path(__file__).parents[2]
 _RESULTS = _ROOT / "benchmarks" / "results"
@@ -179,6 +183,13 @@ def measure(
     }
 
 
+def _quiet(row: dict[str, Any]) -> list[float]:
+    """Seconds of the epochs that the system had to itself; of all, where there are not two."""
+    pairs = zip(row["seconds"], row["others"], strict=True)
+    quiet = [seconds for seconds, others in pairs if others <= _OTHERS]
+    return quiet if len(quiet) > 1 else row["seconds"]
+
+
 def table(result: dict[str, Any]) -> str:
     """The result as text: time of a step or of an image, ratios, loss and verdict."""
     systems = result["systems"]
@@ -188,8 +199,8 @@ def table(result: dict[str, Any]) -> str:
     count, unit, scale = (
         (case.steps, "us/step", 1e6) if case.task == "fit" else (case.examples, "ms/image", 1e3)
     )
-    base = statistics.median(systems[OURS]["seconds"]) if OURS in systems else None
-    floor = statistics.median(systems[FLOOR]["seconds"]) if FLOOR in systems else None
+    base = statistics.median(_quiet(systems[OURS])) if OURS in systems else None
+    floor = statistics.median(_quiet(systems[FLOOR])) if FLOOR in systems else None
     lines = [
         f"{case.name}: batch {case.batch}, {case.steps} steps, k = {case.num_samples}, "
         f"{result['data']} data",
@@ -197,13 +208,16 @@ def table(result: dict[str, Any]) -> str:
         f"{'loss':>9s} {'peak MiB':>8s}",
     ]
     for name, row in systems.items():
-        low, mid, high = statistics.quantiles(row["seconds"], n=4, method="inclusive")
+        quiet = _quiet(row)
+        low, mid, high = statistics.quantiles(quiet, n=4, method="inclusive")
         ratio = f"{base / mid:9.2f}" if base is not None else " " * 9
         above = f"{mid / floor:10.2f}" if floor is not None else " " * 10
         loss = " " * 9 if row["loss"] is None else f"{row['loss']:9.2f}"
         void = ""
         if row["loss"] is not None and abs(row["loss"] - middle) > BAND * abs(middle):
             void = f"  VOID: loss more than {BAND:.0%} from the median {middle:.2f}"
+        if len(quiet) < _FEWEST:
+            void += f"  NOT CLEAN: others worked during {len(row['seconds']) - len(quiet)} epochs"
         figures = (value / count * scale for value in (mid, low, high))
         lines.append(
             "  {:14s} {:9.0f} {:8.0f}-{:8.0f} ".format(name, *figures)
@@ -224,6 +238,29 @@ def write_tables(folder: Path) -> None:
             f"revision {at['revision']}\n"
         )
     (folder / "peers.txt").write_text("\n".join(texts))
+
+
+def write_summary(folder: Path, page: Path) -> None:
+    """The table between the marks of a page: time of `fit` over that of each system."""
+    columns = [system for system in MODULES if system != OURS]
+    lines = [f"| case | us/step | {' | '.join(columns)} |", "|---|" + "---|" * (len(columns) + 1)]
+    for name in CASES:
+        path = folder / f"peers-{name}.json"
+        if not path.is_file():
+            continue
+        result = json.loads(path.read_text())
+        systems, case = result["systems"], CASES[name]
+        ours = statistics.median(_quiet(systems[OURS]))
+        unit = ours / case.steps * 1e6 if case.task == "fit" else ours / case.examples * 1e6
+        cells = [
+            f"{ours / statistics.median(_quiet(systems[column])):.2f}" if column in systems else ""
+            for column in columns
+        ]
+        lines.append(f"| {name} | {unit:.0f} | {' | '.join(cells)} |")
+    before, _, rest = page.read_text().partition(_MARK)
+    _, _, after = rest.partition(_MARK)
+    table_text = "\n".join(lines)
+    page.write_text(f"{before}{_MARK}\n{table_text}\n{_MARK}{after}")
 
 
 def machine() -> dict[str, Any]:
@@ -289,6 +326,8 @@ def main() -> None:
         path.write_text(json.dumps(result) + "\n")
         print(table(result), end="\n\n", flush=True)
     write_tables(arguments.results)
+    if arguments.results == _RESULTS and OURS in arguments.systems:
+        write_summary(_RESULTS, _ROOT / "docs" / "performance.md")
 
 
 if __name__ == "__main__":
