@@ -59,7 +59,9 @@ register_url_convertor("version", _Version())
 
 def build(service: Service) -> FastAPI:
     """The ASGI application of a service that is running."""
-    app = FastAPI(title="keras_vae local server", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="keras_vae local server", docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.openapi = lambda: openapi.document(service.repository)  # type: ignore[method-assign]
 
     async def predict(

@@ -169,25 +169,25 @@ def _answer(signature: Signature, layout: str) -> dict[str, Any]:
 
 def _values(tensors: dict[str, Tensor], layout: str) -> dict[str, Any]:
     if layout == "rows":
-        rows = {name: _array(tensor, tensor.shape) for name, tensor in tensors.items()}
-        return {"type": "array", "minItems": 1, "items": _named(rows)}
+        forms = _forms({name: _array(tensor, tensor.shape) for name, tensor in tensors.items()})
+        lists = [{"type": "array", "minItems": 1, "items": form} for form in forms]
+        return lists[0] if len(lists) == 1 else {"anyOf": lists}
     columns = {}
     for name, tensor in tensors.items():
         columns[name] = {"type": "array", "minItems": 1, "items": _array(tensor, tensor.shape)}
-    return _named(columns)
+    forms = _forms(columns)
+    return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
 
-def _named(values: dict[str, Any]) -> dict[str, Any]:
-    """An object of the values; the value alone where there is but one."""
+def _forms(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """An object of the values, and the value alone where there is but one."""
     described = {
         "type": "object",
         "required": list(values),
         "additionalProperties": False,
         "properties": values,
     }
-    if len(values) > 1:
-        return described
-    return {"anyOf": [next(iter(values.values())), described]}
+    return [described] if len(values) > 1 else [*values.values(), described]
 
 
 def _array(tensor: Tensor, shape: tuple[int, ...]) -> dict[str, Any]:
