@@ -1,6 +1,6 @@
 """Anomaly detection on five tables: a Gaussian VAE scored by -log p(x) beside probabilistic PCA.
 
-    python benchmarks/tabular_anomaly.py PATH_OF_TABLES [--protocol unsupervised]
+    python benchmarks/tabular_anomaly.py PATH_OF_TABLES [--protocol unsupervised] [--scale decoder]
 
 PATH_OF_TABLES holds .npz files with `X` and `y` (1 = anomaly) of ADBench (Han et al. 2022,
 arXiv:2206.09426). Every model sees the same split of each table:
@@ -12,15 +12,16 @@ arXiv:2206.09426). Every model sees the same split of each table:
 No label is used but to draw the split and to compute the final AUROC. Features are standardised by
 the training rows and dequantised by their resolution (the median distance between neighbouring
 values), so that no density can become infinite on repeated values or on columns that are sums of
-others. A seventh of the training rows is held out: by its log p(x) the VAE is stopped early and its
-scale chosen among three, and the number of latents of probabilistic PCA among all.
+others. A seventh of the training rows is held out: by its log p(x) the VAE is stopped early, its
+number of latents chosen among half the features and one less than all, and that of probabilistic
+PCA among all numbers. The noise of both is one scale for all standardised features.
 """
 
 import argparse
 import dataclasses
-import itertools
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,9 +37,7 @@ from keras_vae import runs
 from keras_vae.evaluation import anomaly_scores, log_marginal, mean_and_error
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "tabular-anomaly.toml"
-SCALES = ("learned", "per_feature", "decoder")
 STEPS = 100  # between two looks at the held-out bound
-FIRST_SPLIT = 100
 
 
 class Split(NamedTuple):
@@ -86,11 +85,11 @@ def step(column: np.ndarray) -> float:
     return float(np.median(np.diff(values))) if len(values) > 1 else 1.0
 
 
-def vae(data: Split, scale: str, seed: int) -> tuple[float, keras_vae.VAE]:
-    """The recipe's model with another scale, stopped early, and its held-out log p(x)."""
+def vae(data: Split, latents: int, scale: str, seed: int) -> tuple[float, keras_vae.VAE]:
+    """The recipe's model, stopped early, and its held-out log p(x)."""
     config = dataclasses.replace(
         runs.read_config(RECIPE, needs_data=False),
-        latent=-(-data.train.shape[1] // 2),
+        latent=latents,
         likelihood_options={"scale": scale},
     )
     keras.utils.set_random_seed(seed)
@@ -132,60 +131,86 @@ def ppca(data: Split) -> tuple[int, keras_vae.LinearGaussian]:
     return best, keras_vae.LinearGaussian.fit(both, best)
 
 
+class Result(NamedTuple):
+    """What one split of a table gave.
+
+    Attributes:
+        auroc: in percent: VAE by -log p and by -ELBO, probabilistic PCA, isolation forest.
+        latents: that were chosen for the VAE and for probabilistic PCA.
+        rows, features: of the training part.
+        seconds: for all of it.
+    """
+
+    auroc: list[float]
+    latents: tuple[int, int]
+    rows: int
+    features: int
+    seconds: float
+
+
+def measure(path: Path, protocol: str, scale: str, seed: int) -> Result:
+    """Trains, chooses and scores all models on one split."""
+    started = time.perf_counter()
+    data = split(path, protocol, seed)
+    features = data.train.shape[1]
+    tried = {n: vae(data, n, scale, seed) for n in (-(-features // 2), features - 1)}
+    best = max(tried, key=lambda n: tried[n][0])
+    scores = anomaly_scores(tried[best][1], data.test, num_samples=500)
+    latents, linear = ppca(data)
+    forest = IsolationForest(random_state=seed)
+    forest.fit(np.concatenate([data.train, data.held_out]))
+    auroc = [
+        100.0 * float(roc_auc_score(data.labels, score))
+        for score in (
+            scores.negative_log_marginal,
+            scores.negative_elbo,
+            -linear.log_prob(data.test).numpy(),
+            -forest.score_samples(data.test),
+        )
+    ]
+    rows = len(data.train) + len(data.held_out)
+    seconds = time.perf_counter() - started
+    return Result(auroc, (best, latents), rows, features, seconds)
+
+
+def line(name: str, results: Sequence[Result]) -> str:
+    """A table's results in one line."""
+    auroc = np.array([result.auroc for result in results])
+    columns = "  ".join(f"{column.mean():5.1f} +- {column.std(ddof=1):3.1f}" for column in auroc.T)
+    difference, error = mean_and_error(auroc[:, 0] - auroc[:, 2])
+    latents = [
+        "-".join(map(str, sorted({*pair})))
+        for pair in zip(*(r.latents for r in results), strict=True)
+    ]
+    return (
+        f"{name:13s} {results[0].rows:5d} x {results[0].features:2d}  {columns}   "
+        f"{difference:+6.2f} +- {error:4.2f}  {' and '.join(latents)}, "
+        f"{sum(result.seconds for result in results):.0f} s"
+    )
+
+
 def main() -> None:
     """Prints one line for each table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", type=Path)
     parser.add_argument("--protocol", choices=["novelty", "unsupervised"], default="novelty")
-    parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--scale", choices=["learned", "per_feature", "decoder"], default="learned")
+    parser.add_argument("--splits", type=int, default=5, help="at least 2")
+    parser.add_argument("--first-split", type=int, default=200, help="seed of the first split")
+    parser.add_argument("--only", default="", help="part of a table's name")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     print(
-        f"AUROC in percent, {arguments.protocol}, mean and standard deviation over "
-        f"{arguments.splits} splits; difference with its standard error\n"
-        "table                       VAE -log p   VAE -ELBO         PPCA     forest"
-        "      VAE - PPCA  scales; PPCA latents; seconds"
+        f"AUROC in percent, {arguments.protocol}, scale {arguments.scale}; mean and standard "
+        f"deviation over {arguments.splits} splits; difference with its standard error\n"
+        "table                       VAE -log p   VAE -ELBO         PPCA       forest"
+        "       VAE - PPCA  latents of VAE and PPCA, time"
     )
+    seeds = range(arguments.first_split, arguments.first_split + arguments.splits)
     for path in sorted(arguments.tables.glob("*.npz")):
-        if arguments.only not in path.stem:
-            continue
-        rows, scales, latents, started = [], [], [], time.perf_counter()
-        for seed in range(FIRST_SPLIT, FIRST_SPLIT + arguments.splits):
-            data = split(path, arguments.protocol, seed)
-            models = {scale: vae(data, scale, seed) for scale in SCALES}
-            scale = max(models, key=lambda name: models[name][0])
-            scores = anomaly_scores(models[scale][1], data.test, data.labels, num_samples=500)
-            best, linear = ppca(data)
-            forest = IsolationForest(random_state=seed)
-            forest.fit(np.concatenate([data.train, data.held_out]))
-            auroc = scores.auroc or {}
-            rows.append(
-                100.0
-                * np.array(
-                    [
-                        auroc["negative_log_marginal"],
-                        auroc["negative_elbo"],
-                        roc_auc_score(data.labels, -linear.log_prob(data.test).numpy()),
-                        roc_auc_score(data.labels, -forest.score_samples(data.test)),
-                    ]
-                )
-            )
-            scales.append(scale)
-            latents.append(best)
-        columns = "  ".join(
-            f"{column.mean():5.1f} +- {column.std(ddof=1):3.1f}" for column in np.transpose(rows)
-        )
-        difference, error = mean_and_error([row[0] - row[2] for row in rows])
-        chosen = ", ".join(
-            f"{len(list(same))} {name}" for name, same in itertools.groupby(sorted(scales))
-        )
-        print(
-            f"{path.stem:13s} {len(data.clean) + len(data.held_out):5d} x "
-            f"{data.clean.shape[1]:2d}  {columns}   {difference:+5.2f} +- {error:4.2f}  {chosen}; "
-            f"{min(latents)} to {max(latents)}; {time.perf_counter() - started:.0f}",
-            flush=True,
-        )
+        if arguments.only in path.stem:
+            results = [measure(path, arguments.protocol, arguments.scale, seed) for seed in seeds]
+            print(line(path.stem, results), flush=True)
 
 
 if __name__ == "__main__":

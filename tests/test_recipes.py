@@ -17,6 +17,7 @@ from keras_vae.runs import RunConfig, RunError, train
 from tests.models import tiny_vae
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+DOCUMENT = RECIPES[0].parent.parent / "docs" / "recipes.md"
 
 
 def raw(config: RunConfig) -> np.ndarray:
@@ -42,6 +43,12 @@ def test_a_recipe_trains_one_step(path: Path) -> None:
     vae.fit(preparation.array(examples), batch_size=12, verbose=0)
     assert int(vae.optimizer.iterations.numpy()) == 1
     assert np.isfinite(vae.history.history["loss"]).all()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_documented_with_its_command(path: Path) -> None:
+    assert path.name in DOCUMENT.read_text()
+    assert f"--config recipes/{path.name}" in path.read_text()
 
 
 def test_the_schedule_of_the_iwae_paper() -> None:
