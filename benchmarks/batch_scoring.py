@@ -11,6 +11,7 @@ ONNX Runtime over the same numbers in memory, in the same batches, on one thread
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,7 +141,8 @@ def main() -> None:
         error = np.abs(scores["elbo"].to_numpy() - expected).max()
     print(f"{len(scores)} rows for {len(x)}, {duplicates} duplicates, in order: {order}")
     print(f"largest difference from ONNX Runtime: {error:.1e} nats")
-    ours = float(output.split(" rows/s")[0].split()[-1])
+    found = re.search(r"(\d+) rows/s for each worker", output)
+    ours = float(found[1]) if found else float("nan")
     print(f"bare ONNX Runtime {speed:.0f} rows/s, one worker {ours:.0f}: ratio {ours / speed:.2f}")
     if len(scores) != len(x) or duplicates or not order or error > 1e-3:
         raise SystemExit("Some row is missing, doubled or wrong.")

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from serving.artifact import Signature
 from serving.errors import ServingError
 from serving.score import rows
-from serving.score.plan import Job, Part, identity_of
+from serving.score.plan import Job, Part, Source, identity_of
 
 __all__ = ["METADATA", "Task", "Worker", "output_schema"]
 
@@ -84,6 +84,9 @@ class Worker:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         self._task = task
+        # Rows of the file of the last part from its end on: most often those of the next part.
+        self._tables: Iterator[pa.Table] | None = None
+        self._next: tuple[Source, int] | None = None
         self._session = onnxruntime.InferenceSession(
             task.model, options, providers=["CPUExecutionProvider"]
         )
@@ -145,12 +148,16 @@ class Worker:
 
     def _results(self, path: Path, part: Part, schema: pa.Schema) -> Iterator[pa.Table]:
         job, size = self._task.job, self._task.job.batch_size
-        columns = rows.Layout(job.columns, job.condition, job.key).all
         at, number = part.start, part.source.first + part.start
-        for table in rows.read(path, columns, at, part.stop, number, size):
+        if self._tables is None or self._next != (part.source, at):
+            columns = rows.Layout(job.columns, job.condition, job.key).all
+            self._tables = rows.read(path, columns, at, part.source.rows, number, size)
+        tables, self._tables = self._tables, None
+        while at < part.stop and (table := next(tables, None)) is not None:
             yield self._result(table, path, at, number, schema)
             at += len(table)
             number += len(table)
+        self._tables, self._next = tables, (part.source, at)
 
     def _result(
         self, table: pa.Table, path: Path, at: int, number: int, schema: pa.Schema
