@@ -13,6 +13,10 @@ _COMMANDS: dict[str, str] = {
     "local": "serving.local.command:local",
     "config": "serving.deploy.cli:config_command",
     "tls": "serving.deploy.cli:tls_command",
+    "label": "serving.deploy.cli:label_command",
+    "compare": "serving.deploy.cli:compare_command",
+    "promote": "serving.deploy.cli:promote_command",
+    "rollback": "serving.deploy.cli:rollback_command",
     "score": "serving.score.command:score_command",
 }
 """Where each command is, as MODULE:NAME."""

@@ -14,21 +14,19 @@ import threading
 from pathlib import Path
 
 import jsonschema
-import keras
 import kubernetes_validate
 import numpy as np
 import promql_parser
 import pytest
 import tensorflow as tf
 import yaml
+from artifacts import published
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from click.testing import CliRunner
 from google.protobuf import text_format
-from models import tiny_vae
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from export import pipeline
 from export import warmup as written
 from serving.artifact import Artifact
 from serving.cli import main
@@ -55,12 +53,10 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Two models, one of them in two versions, that were exported once."""
-    keras.utils.set_random_seed(1)
+    """Two models, one of them in two versions, all the same."""
     root = tmp_path_factory.mktemp("artifacts")
-    first = pipeline.export_model(tiny_vae("bernoulli", (4, 4, 1)), root / "digits")
-    shutil.copytree(first, root / "digits" / "2")
-    shutil.copytree(first, root / "Other_model.v2" / "7")
+    for version in ("digits/1", "digits/2", "Other_model.v2/7"):
+        shutil.copytree(published(tmp_path_factory), root / version)
     return root
 
 

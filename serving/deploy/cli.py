@@ -1,4 +1,4 @@
-"""Commands that write what TensorFlow Serving is run with."""
+"""Commands that write what TensorFlow Serving is run with, and roll versions out."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ from typing import Any
 
 import click
 
+from serving import rollout
 from serving.deploy import deployment as deployments
 from serving.deploy import directory as directories
 from serving.deploy import server
 from serving.deploy.compose import USER
 from serving.errors import ServingError
 
-__all__ = ["config_command", "tls_command"]
+__all__ = [
+    "compare_command",
+    "config_command",
+    "label_command",
+    "promote_command",
+    "rollback_command",
+    "tls_command",
+]
+
+DIFFERS = 3
+"""Exit status of a comparison that was made and does not pass."""
 
 
 def _labels(
@@ -134,6 +145,144 @@ def tls_command(key: Path, cert: Path, client_ca: Path | None, target: Path) -> 
         file.write(text)
     click.secho(f"Wrote {target}", bold=True)
     click.echo(f"It holds the private key. Give it to the server's user: chown {USER} {target}")
+
+
+_URL = click.option("--url", help="Server that is asked, such as http://localhost:8501.")
+_WAIT = click.option(
+    "--wait",
+    type=click.FloatRange(1.0),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait until the server has loaded a version.",
+)
+
+
+@click.command("label")
+@click.argument("deployment", type=_PATH)
+@click.argument("model", required=False)
+@click.argument("change", required=False, metavar="[LABEL=VERSION]")
+@_URL
+@_WAIT
+def label_command(
+    deployment: Path, model: str | None, change: str | None, url: str | None, wait: float
+) -> None:
+    """Serve a version under a label; LABEL= takes it away; without a change, say what is served."""
+    if model is None or change is None:
+        for name, found in rollout.served(deployment).items():
+            if model in (None, name):
+                _say(name, found)
+        return
+    match = re.fullmatch(r"([^=]+)=(\d*)", change)
+    if match is None:
+        raise ServingError(f"Expected LABEL=VERSION, or LABEL= to take it away; got {change!r}.")
+    if not match[2]:
+        _say(model, rollout.unlabel(deployment, model, match[1]))
+        return
+    load = None if url is None else _loader(url, model, wait)
+    _say(model, rollout.label(deployment, model, match[1], int(match[2]), load))
+
+
+@click.command("compare")
+@click.argument("deployment", type=_PATH)
+@click.argument("model")
+@click.option("--url", default="http://localhost:8501", show_default=True, help="Server.")
+@click.option("--first", default=deployments.STABLE, show_default=True, help="Label.")
+@click.option("--second", default=rollout.CANARY, show_default=True, help="Label.")
+@click.option(
+    "--requests",
+    "recorded",
+    type=_PATH,
+    help="Recorded requests: the JSON body of one per line. By default the warm-up requests of the "
+    "first version, whose rows its own model drew and which favour it.",
+)
+@click.option("--elbo", default=0.5, show_default=True, help="Nats that the mean may be lower.")
+@click.option("--latency", default=2.0, show_default=True, help="Times as long as an answer.")
+@click.option("--outputs", type=float, help="Largest difference of an output; by default any.")
+def compare_command(
+    deployment: Path,
+    model: str,
+    url: str,
+    first: str,
+    second: str,
+    recorded: Path | None,
+    **tolerance: Any,
+) -> None:
+    """Compare two versions of a model that are served; exit status 3 if the second is worse."""
+    from serving import comparison
+    from serving.client import Client
+
+    limits = comparison.Tolerance(**tolerance)
+    versions = {label: rollout.of(deployment, model).version(label) for label in (first, second)}
+    stable, canary = (Client(url, model, label=label) for label in versions)
+    with stable, canary:
+        for label, client in ((first, stable), (second, canary)):
+            found = client.metadata()
+            if found.version != versions[label]:
+                raise ServingError(
+                    f"{url} has version {found.version} of {model} as {label}, and the deployment "
+                    f"version {versions[label]}: wait until the server has read its file."
+                )
+        if recorded is None:
+            path = deployments.artifacts_of(deployment) / model
+            artifact = deployments.published(path, versions[first])
+            requests = comparison.warm_up_requests(artifact)
+        else:
+            requests = comparison.read_recorded(recorded, stable.metadata().signatures)
+        result = comparison.compare(stable, canary, requests)
+    checks = result.checks(limits)
+    click.echo(
+        f"{model}: {first} (version {versions[first]}) -> {second} (version {versions[second]}), "
+        f"{result.requests} requests"
+    )
+    for line in result.failures[:10]:
+        click.echo(f"  {second} fails: {line}")
+    for check in checks:
+        verdict = click.style("ok", fg="green") if check.passed else click.style("WORSE", fg="red")
+        click.echo(f"  {verdict:5}  {check.what}: {check.found}, allowed {check.allowed}")
+    if not all(check.passed for check in checks):
+        click.secho(f"{second} is worse than {first}.", bold=True)
+        raise click.exceptions.Exit(DIFFERS)
+    click.secho(f"{second} is as good as {first}, within what is allowed.", bold=True)
+
+
+@click.command("promote")
+@click.argument("deployment", type=_PATH)
+@click.argument("model")
+@click.option("--url", required=True, help="Server that must have loaded the canary.")
+@_WAIT
+def promote_command(deployment: Path, model: str, url: str, wait: float) -> None:
+    """Make the canary stable; what was stable stays loaded as previous."""
+    _say(model, rollout.promote(deployment, model, _loader(url, model, wait)))
+
+
+@click.command("rollback")
+@click.argument("deployment", type=_PATH)
+@click.argument("model")
+def rollback_command(deployment: Path, model: str) -> None:
+    """Make the previous version stable again."""
+    _say(model, rollout.rollback(deployment, model))
+
+
+def _loader(url: str, model: str, wait: float) -> rollout.Load:
+    from serving.client import Client
+
+    def load(version: int) -> None:
+        with Client(url, model, version=version) as client:
+            client.wait_ready(wait)
+
+    return load
+
+
+def _say(model: str, served: rollout.Served) -> None:
+    labels = ", ".join(f"{name}={version}" for name, version in sorted(served.labels.items()))
+    versions = ", ".join(map(str, served.versions)) or "the newest version"
+    click.echo(f"{model}: {labels or 'no labels'}; loaded: {versions}")
+    stable = served.labels.get(deployments.STABLE)
+    if stable is not None and max(served.versions) > stable:
+        click.echo(
+            f"Callers that name neither version nor label get version {max(served.versions)}: name "
+            f"{deployments.STABLE}."
+        )
 
 
 def _pem(path: Path, kind: str) -> str:

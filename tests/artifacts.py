@@ -1,0 +1,25 @@
+"""An artifact that several test files read and none changes, exported once in all processes."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import keras
+import pytest
+from models import tiny_vae
+
+from export import pipeline
+
+
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`digits/1`, images of 4 x 4 binary pixels and 2 latents."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    target = root / "published" / "digits"
+    with (root / "published.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / "1").is_dir():
+            keras.utils.set_random_seed(1)
+            pipeline.export_model(tiny_vae("bernoulli", (4, 4, 1)), target)
+    return target / "1"
