@@ -691,3 +691,25 @@ def test_commands_do_not_load_tensorflow(exported, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "d").is_dir()
+
+
+# The real thing
+
+
+def test_smoke_test_says_in_one_sentence_that_there_is_no_docker(tmp_path):
+    script = Path(__file__).with_name("compose_smoke.py")
+    environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(script.parents[1])}
+    result = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert result.returncode == 77
+    assert result.stdout == ""
+    assert result.stderr == "The smoke test did not run: there is no `docker` command.\n"
+
+
+def test_workflow_runs_the_smoke_test():
+    workflow = load(Path(__file__).parents[1] / ".github" / "workflows" / "test.yml")
+    workflow["on"] = workflow.pop(True)  # YAML 1.1 takes the word for a truth value
+    jsonschema.validate(workflow, get_builtin_schema("vendor.github-workflows"))
+    commands = [step.get("run") for step in workflow["jobs"]["compose"]["steps"]]
+    assert commands[-1] == ".venv/bin/python tests/compose_smoke.py"

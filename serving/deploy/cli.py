@@ -70,7 +70,13 @@ _PATH = click.Path(path_type=Path)
     help="Serve the newest version as soon as it is published, without labels.",
 )
 @click.option("--image", default=deployments.IMAGE, show_default=True, help="TensorFlow Serving.")
-@click.option("--cpus", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--cpus",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Processors of one server.",
+)
 @click.option(
     "--memory", "memory_mib", type=click.IntRange(256), default=2048, show_default=True, help="MiB."
 )

@@ -96,7 +96,7 @@ def _monitoring() -> dict[str, Any]:
                 {"type": "volume", "source": "grafana", "target": "/var/lib/grafana"},
             ],
             "depends_on": ["prometheus"],
-            **_hardened(1, 512),
+            **_hardened(1, 1024),
         },
     }
 
