@@ -153,7 +153,9 @@ def tls_command(key: Path, cert: Path, client_ca: Path | None, target: Path) -> 
     click.echo(f"It holds the private key. Give it to the server's user: chown {USER} {target}")
 
 
-_URL = click.option("--url", help="Server that is asked, such as http://localhost:8501.")
+_SERVERS = (
+    "Server that must have loaded the version, such as http://localhost:8501; repeat for each."
+)
 _WAIT = click.option(
     "--wait",
     type=click.FloatRange(1.0),
@@ -167,10 +169,10 @@ _WAIT = click.option(
 @click.argument("deployment", type=_PATH)
 @click.argument("model", required=False)
 @click.argument("change", required=False, metavar="[LABEL=VERSION]")
-@_URL
+@click.option("--url", "urls", multiple=True, help=_SERVERS)
 @_WAIT
 def label_command(
-    deployment: Path, model: str | None, change: str | None, url: str | None, wait: float
+    deployment: Path, model: str | None, change: str | None, urls: tuple[str, ...], wait: float
 ) -> None:
     """Serve a version under a label; LABEL= takes it away; without a change, say what is served."""
     if model is None or change is None:
@@ -184,7 +186,7 @@ def label_command(
     if not match[2]:
         _say(model, rollout.unlabel(deployment, model, match[1]))
         return
-    load = None if url is None else _loader(url, model, wait)
+    load = _loader(urls, model, wait) if urls else None
     _say(model, rollout.label(deployment, model, match[1], int(match[2]), load))
 
 
@@ -243,8 +245,11 @@ def compare_command(
     for line in result.failures[:10]:
         click.echo(f"  {second} fails: {line}")
     for check in checks:
-        verdict = click.style("ok", fg="green") if check.passed else click.style("WORSE", fg="red")
-        click.echo(f"  {verdict:5}  {check.what}: {check.found}, allowed {check.allowed}")
+        verdict = ("ok   ", "green") if check.passed else ("WORSE", "red")
+        click.echo(
+            f"  {click.style(verdict[0], fg=verdict[1])}  {check.what}: {check.found}, "
+            f"allowed {check.allowed}"
+        )
     if not all(check.passed for check in checks):
         click.secho(f"{second} is worse than {first}.", bold=True)
         raise click.exceptions.Exit(DIFFERS)
@@ -254,11 +259,11 @@ def compare_command(
 @click.command("promote")
 @click.argument("deployment", type=_PATH)
 @click.argument("model")
-@click.option("--url", required=True, help="Server that must have loaded the canary.")
+@click.option("--url", "urls", multiple=True, required=True, help=_SERVERS)
 @_WAIT
-def promote_command(deployment: Path, model: str, url: str, wait: float) -> None:
+def promote_command(deployment: Path, model: str, urls: tuple[str, ...], wait: float) -> None:
     """Make the canary stable; what was stable stays loaded as previous."""
-    _say(model, rollout.promote(deployment, model, _loader(url, model, wait)))
+    _say(model, rollout.promote(deployment, model, _loader(urls, model, wait)))
 
 
 @click.command("rollback")
@@ -269,12 +274,13 @@ def rollback_command(deployment: Path, model: str) -> None:
     _say(model, rollout.rollback(deployment, model))
 
 
-def _loader(url: str, model: str, wait: float) -> rollout.Load:
+def _loader(urls: tuple[str, ...], model: str, wait: float) -> rollout.Load:
     from serving.client import Client
 
     def load(version: int) -> None:
-        with Client(url, model, version=version) as client:
-            client.wait_ready(wait)
+        for url in urls:
+            with Client(url, model, version=version) as client:
+                client.wait_ready(wait)
 
     return load
 
