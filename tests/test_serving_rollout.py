@@ -115,16 +115,16 @@ def test_a_version_goes_from_canary_to_stable_and_back(deployment, live, tmp_pat
     rest, grpc = live
     compare = ["compare", deployment, "digits", "--latency", "1000"]
 
-    def answers(label, version):
-        """Whether the label is on the version; without a label, whether it is not loaded."""
-        with Client(rest, "digits", version=None if label else version, label=label) as client:
+    def version(**which):
+        """The version that answers under a label or a number; None if none does."""
+        with Client(rest, "digits", **which) as client:
             try:
-                return label is not None and client.metadata().version == version
+                return client.metadata().version
             except ServingError:
-                return label is None
+                return None
 
     assert run("label", deployment, "digits", "canary=3").exit_code == 0
-    assert eventually(lambda: answers("canary", 3))
+    assert eventually(lambda: version(label="canary") == 3)
     result = run(*compare, "--url", rest)
     assert result.exit_code == 3, result.output
     assert "WORSE  ELBO" in result.output
@@ -134,7 +134,7 @@ def test_a_version_goes_from_canary_to_stable_and_back(deployment, live, tmp_pat
 
     assert run("label", deployment, "digits", "canary=2", "--url", rest).exit_code == 0
     assert state(deployment) == ({"stable": 1, "canary": 2}, (1, 2))
-    assert eventually(lambda: answers("canary", 2))
+    assert eventually(lambda: version(label="canary") == 2)
     with Client(rest, "digits", label="canary") as client:
         x = client.sample(seed=1, n=3)["sample"].tolist()
     recorded = tmp_path / "requests.jsonl"
@@ -149,12 +149,12 @@ def test_a_version_goes_from_canary_to_stable_and_back(deployment, live, tmp_pat
 
     assert run("promote", deployment, "digits", "--url", rest).exit_code == 0
     assert state(deployment) == ({"stable": 2, "previous": 1}, (1, 2))
-    assert eventually(lambda: answers("stable", 2))
+    assert eventually(lambda: version(label="stable") == 2)
     assert "No version has the label 'canary'" in sentence(*compare, "--url", rest)
     assert run("rollback", deployment, "digits").exit_code == 0
     assert state(deployment) == ({"stable": 1}, (1,))
-    assert eventually(lambda: answers(None, 2))
-    assert answers("stable", 1)
+    assert eventually(lambda: version(version=2) is None)
+    assert version(label="stable") == 1
 
 
 def test_a_server_that_does_not_load_the_canary_keeps_it_from_being_stable(deployment):
