@@ -36,9 +36,9 @@ def signatures(**condition):
 MODELS = {"plain": signatures(), "conditional": signatures(condition=PAIR)}
 
 
-def answer(signature, inputs):
-    """Output j of a row is (j + 1) times the sum of its inputs, summed up where it is a number."""
-    total = sum(np.float32(array) for array in inputs.values())
+def answer(signature, inputs, version=3):
+    """Output j of a row is (j + 1) times the sum of its inputs and, after version 3, a number."""
+    total = sum(np.float32(array) for array in inputs.values()) + np.float32(version - 3)
     return {
         name: (number + 1) * (total if tensor.shape else total.sum(axis=1))
         for number, (name, tensor) in enumerate(signature.outputs.items())
@@ -51,17 +51,21 @@ class Stub:
     Attributes:
         faults: what to do instead of a right answer: a status, a code, or a word.
         rows: number of rows of each prediction asked for so far.
+        version: of its models; 3 at first, and another after the fault "reload".
         released: set at the end, for answers that wait.
     """
 
     def __init__(self):
         self.faults = collections.deque()
         self.rows = []
+        self.version = 3
         self.released = threading.Event()
 
     def outputs(self, signature, inputs, fault):
         self.rows.append(len(next(iter(inputs.values()))))
-        outputs = answer(signature, inputs)
+        outputs = answer(signature, inputs, self.version)
+        if fault == "reload":
+            self.version += 1
         name = next(iter(outputs))
         if fault == "few":
             return {key: value[1:] for key, value in outputs.items()}
@@ -97,6 +101,9 @@ def serve_rest(*, tls=False):
         server.server_close()
 
 
+_PREDICT = r"/v1/models/(\w+)(?:/versions/(\d+))?:predict"
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -112,13 +119,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif "/labels/" in self.path:
             self.reply(400, rest.write_error("Unrecognized servable version label"))
         elif verb:
-            self.reply(200, rest.write_metadata(messages.model_spec(name, 3), MODELS[name]))
+            self.reply(200, rest.write_metadata(self.spec(name), MODELS[name]))
         else:
             self.reply(200, rest.write_status(_status()))
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        name = re.fullmatch(r"/v1/models/(\w+):predict", self.path)[1]
+        name, version = re.fullmatch(_PREDICT, self.path).groups()
+        if version and int(version) != self.stub.version:
+            return self.reply(404, rest.write_error("no such version"))
         signature, layout, inputs = rest.read_predict(body, MODELS[name])
         fault = self.stub.faults.popleft() if self.stub.faults else None
         outputs = self.stub.outputs(signature, inputs, fault)
@@ -149,6 +158,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             case _:
                 self.reply(200, good)
 
+    def spec(self, name):
+        return messages.model_spec(name, self.stub.version)
+
     def reply(self, status, body, length=None):
         with contextlib.suppress(OSError):
             self.send_response(status)
@@ -165,6 +177,8 @@ def serve_grpc(*, tls=False):
 
     def predict(request, context):
         name = _known(request, context)
+        if request.model_spec.version.value not in (0, stub.version):
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such version")
         signature, inputs = messages.read_predict(request, MODELS[name])
         fault = stub.faults.popleft() if stub.faults else None
         outputs = stub.outputs(signature, inputs, fault)
@@ -179,7 +193,9 @@ def serve_grpc(*, tls=False):
 
     def metadata(request, context):
         name = _known(request, context)
-        return messages.metadata(messages.model_spec(name, 3), MODELS[name]).SerializeToString()
+        return messages.metadata(
+            messages.model_spec(name, stub.version), MODELS[name]
+        ).SerializeToString()
 
     def status(request, context):
         _known(request, context)

@@ -130,6 +130,18 @@ def test_large_input_is_sent_in_parts_and_joined_in_order(stub, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_parts_are_answered_by_one_version(stub, kind):
+    server, url = stub
+    z = np.random.default_rng(1).standard_normal((50, 2)).astype(np.float32)
+    server.faults.extend([None, "reload"])
+    got = ask(kind, url, "decode", z, options={"max_rows": 10, "concurrency": 1})
+    assert server.version == 4
+    server.version = 3
+    np.testing.assert_equal(got, answer(MODELS["plain"]["decode"], {"z": z}, version=4))
+    assert server.rows == [10] * 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_part_that_fails_fails_the_whole(stub, kind):
     stub[0].faults.extend([None] * 3 + ["few"])
     with pytest.raises(ReplyError, match="should have 10 rows; it has 9"):

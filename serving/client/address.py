@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
@@ -73,6 +73,10 @@ class Address:
             raise ServingError(f"Expected a positive integer as version; got {version!r}.")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return cls(url, interface, is_secure, host, port or default, prefix, model, version, label)
+
+    def pinned(self, version: int) -> Address:
+        """The address of one version of the model."""
+        return replace(self, version=version, label=None)
 
     @property
     def target(self) -> str:

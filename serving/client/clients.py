@@ -239,13 +239,7 @@ class Client(_Base):
         if len(step.calls) == 1:
             return [self._call(step.calls[0], end, step.is_retried)]
         with ThreadPoolExecutor(self._concurrency) as pool:
-            try:
-                return list(
-                    pool.map(lambda call: self._call(call, end, step.is_retried), step.calls)
-                )
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            return list(pool.map(lambda call: self._call(call, end, step.is_retried), step.calls))
 
     def _call(self, call: Call, end: float, is_retried: bool) -> Any:
         return tenacity.Retrying(**self._retries_until(end, is_retried))(self._attempt, call, end)

@@ -126,16 +126,30 @@ class Core:
         tensors = [*signature.inputs.values(), *signature.outputs.values()]
         numbers = sum(math.prod(tensor.shape) for tensor in tensors)
         size = min(self._max_rows, max(1, _MOST_NUMBERS // numbers))
+        if rows <= size:
+            [answer] = yield Calls([_predict(self._wire, signature, arrays)])
+            return answer
         parts = [
             {key: array[start : start + size] for key, array in arrays.items()}
             for start in range(0, rows, size)
         ]
-        answers = yield Calls([self._predict(signature, part) for part in parts])
-        if len(answers) == 1:
-            return answers[0]
+        try:
+            answers = yield from self._parts(signature, parts)
+        except UnknownModelError:
+            answers = yield from self._parts(signature, parts)
         return {
             key: np.concatenate([answer[key] for answer in answers]) for key in signature.outputs
         }
+
+    def _parts(self, signature: Signature, parts: list[Arrays]) -> Steps[list[Arrays]]:
+        """Answers to parts of one input, all from the version that the server names first.
+
+        Raises:
+            UnknownModelError: if another takes its place meanwhile.
+        """
+        metadata = yield from self.metadata()
+        wire = self._wire.pinned(metadata.version)
+        return (yield Calls([_predict(wire, signature, part) for part in parts]))
 
     def sample(self, seed: Any, n: int | None, condition: ArrayLike | None) -> Steps[Arrays]:
         """Draws from p(x)."""
@@ -150,13 +164,6 @@ class Core:
         inputs = {"x": x, "seed": seeds, "condition": condition}
         return (yield from self.predict("score", inputs))
 
-    def _predict(self, signature: Signature, inputs: Arrays) -> Call:
-        call = self._wire.predict(signature, inputs)
-        rows = len(next(iter(inputs.values())))
-        return Call(
-            call.path, call.body, lambda body: check_outputs(signature, call.read(body), rows)
-        )
-
     def _status(self, is_retried: bool) -> Steps[list[VersionStatus]]:
         try:
             [states] = yield Calls([self._wire.status()], is_retried)
@@ -167,6 +174,13 @@ class Core:
     def _unknown(self, error: RefusedError) -> ServingError:
         """TensorFlow Serving refuses an unknown label as a bad request."""
         return error if self._address.label is None else UnknownModelError(str(error))
+
+
+def _predict(wire: Wire, signature: Signature, inputs: Arrays) -> Call:
+    """A call for outputs, which are checked when they come."""
+    call = wire.predict(signature, inputs)
+    rows = len(next(iter(inputs.values())))
+    return Call(call.path, call.body, lambda body: check_outputs(signature, call.read(body), rows))
 
 
 def _with_condition(

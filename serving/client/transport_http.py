@@ -79,7 +79,7 @@ def _options(address: Address, certificates: Path | None) -> dict[str, Any]:
     return {
         "base_url": f"{'https' if address.is_secure else 'http'}://{address.target}",
         "verify": verify,
-        "limits": httpx.Limits(max_connections=256, max_keepalive_connections=64),
+        "limits": httpx.Limits(max_connections=64, max_keepalive_connections=64),
         "headers": {"Accept": "application/json"},
     }
 

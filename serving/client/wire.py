@@ -87,6 +87,9 @@ class Wire(Protocol):
     def predict(self, signature: Signature, inputs: Arrays) -> Call:
         """Asks for the outputs of a signature."""
 
+    def pinned(self, version: int) -> Wire:
+        """The same for one version of the model."""
+
     def refusal(self, code: Any, body: bytes) -> ServingError:
         """The error that an answer other than success stands for."""
 
@@ -115,6 +118,9 @@ class _RestWire:
             lambda: rest.write_predict(signature, inputs, self._layout),
             lambda body: rest.read_outputs(body, signature, self._layout),
         )
+
+    def pinned(self, version: int) -> Wire:
+        return _RestWire(self._address.pinned(version), self._layout)
 
     def refusal(self, code: int, body: bytes) -> ServingError:
         words = rest.read_error(body) or "no reason given"
@@ -165,6 +171,9 @@ class _GrpcWire:
             lambda: messages.predict_request(spec, inputs).SerializeToString(),
             lambda body: messages.read_outputs(_parsed(method, body)),
         )
+
+    def pinned(self, version: int) -> Wire:
+        return _GrpcWire(self._address.pinned(version))
 
     def refusal(self, code: str, body: bytes) -> ServingError:
         words = body.decode(errors="replace") or "no reason given"
