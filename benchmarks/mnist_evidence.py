@@ -1,10 +1,7 @@
-"""ELBO, L_5000 and annealed importance sampling on a trained binary-MNIST VAE, and their speed.
+"""ELBO, L_5000 and annealed importance sampling on a trained binary-MNIST VAE.
 
-    keras-vae train --config recipes/mnist-mlp.toml --data PATH_OF_MNIST --out runs/mnist
-    python benchmarks/mnist_evidence.py runs/mnist
-
-The speed of L_5000 is held against the time that its matrix products alone need, measured in the
-same process at the size that the evaluation uses.
+keras-vae train --config recipes/mnist-mlp.toml --data PATH_OF_MNIST --out runs/mnist
+python benchmarks/mnist_evidence.py runs/mnist
 """
 
 import argparse
@@ -22,60 +19,18 @@ from keras_vae.model import VAE
 from keras_vae.runs import Run
 
 
-def product_rate(rows: int, sizes: list[int], repeats: int = 6) -> float:
-    """Rate in FLOP/s of the decoder's matrix products alone, [rows, sizes[0]] and on."""
-    activations = [tf.random.normal([rows, size]) for size in sizes[:-1]]
-    kernels = [tf.random.normal([a, b]) for a, b in itertools.pairwise(sizes)]
-
-    @tf.function
-    def products() -> tf.Tensor:
-        total = tf.zeros([])
-        for activation, kernel in zip(activations, kernels, strict=True):
-            total += tf.matmul(activation, kernel)[0, 0]
-        return total
-
-    products()
-    best = min(_seconds(products) for _ in range(repeats))
-    flop = 2.0 * rows * sum(a * b for a, b in itertools.pairwise(sizes))
-    return flop / best
-
-
-def _seconds(function) -> float:  # type: ignore[no-untyped-def]
-    started = time.perf_counter()
-    np.asarray(function())
-    return time.perf_counter() - started
-
-
-def speed(vae: VAE, x: np.ndarray, samples: int) -> None:
-    """Time of L_k beside the time of its matrix products."""
-    sizes = [50, 200, 200, 784]
-    rate = product_rate(rows_in(24 * 2**20, vae), sizes)
-    flop = 2.0 * len(x) * samples * sum(a * b for a, b in itertools.pairwise(sizes))
-    started = time.perf_counter()
-    log_marginal(vae, x, num_samples=samples)
-    took = time.perf_counter() - started
-    print(
-        f"L_{samples} of {len(x)} images: {took:.1f} s; its products alone {flop / rate:.1f} s at "
-        f"{rate / 1e9:.0f} GFLOP/s; ratio {took * rate / flop:.2f}"
-    )
-
-
 def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--temperatures", type=int, default=1000)
-    parser.add_argument("--speed-images", type=int, default=1000)
     arguments = parser.parse_args()
     warnings.simplefilter("always")
     run = Run(arguments.run)
     vae = run.load()
     _, test_raw = run.raw()
-    x = run.preparation.array(test_raw[: max(arguments.images, arguments.speed_images)], 0)
-    if arguments.speed_images:
-        speed(vae, x[: arguments.speed_images], 5000)
-    x = x[: arguments.images]
+    x = run.preparation.array(test_raw[: arguments.images], 0)
     if not len(x):
         return
     elbo = np.concatenate(

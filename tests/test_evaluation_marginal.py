@@ -5,12 +5,13 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.stats import genpareto
 
 import keras_vae
-from keras_vae import LinearGaussian
+from keras_vae import LinearGaussian, laws
 from keras_vae.distributions import inverse_positive
-from keras_vae.evaluation import bdmc, log_marginal
+from keras_vae.evaluation import bdmc, log_marginal, marginal
 from keras_vae.evaluation.annealed import log_mean, schedule
 from keras_vae.evaluation.pareto import pareto_k
 from keras_vae.laws import tfd
@@ -212,6 +213,44 @@ def test_memory_changes_nothing_but_the_draws(one_dimension):
             assert np.all(np.abs(found.value - EVIDENCE) < 5.0 * found.standard_error + 1e-6)
     first, again = (log_marginal(one_dimension, x, "annealed", **few).value for _ in range(2))
     np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-14)])
+@pytest.mark.parametrize("shape", [(6,), (7, 1), (4, 17), (28, 28, 1)])
+def test_fused_law_is_the_law(shape, dtype, tolerance):
+    rng = np.random.default_rng(0)
+    logits = 5.0 * rng.normal(size=(3, 2, *shape)).astype(dtype)
+    logits[0] *= 100.0  # far beyond where the exponential of a logit is finite
+    x = (rng.random((2, *shape)) < 0.3).astype(dtype)
+    law = laws.IndependentBernoulli(tf.constant(logits), len(shape))
+    double = logits.astype("float64")
+    expected = (x * double - np.logaddexp(0.0, double)).reshape(3, 2, -1).sum(-1)
+    for found in (law.log_prob(x), laws.fused_log_prob(law, tf.constant(x))):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, rtol=tolerance)  # sums of up to 784 numbers
+
+
+def test_fused_evaluation_is_the_same(monkeypatch):
+    x = np.eye(6, dtype="float32")
+    for likelihood, data in (("bernoulli", x), ("normal", x - 0.5)):
+        vae = tiny_vae(likelihood, 6)
+        plain = log_marginal(vae, data, num_samples=150)
+        monkeypatch.setattr(marginal, "_WORTH_FUSING", 0)
+        fused = log_marginal(vae, data, num_samples=150)
+        monkeypatch.undo()
+        np.testing.assert_allclose(fused.value, plain.value, atol=1e-5)  # of about 5 nats, float32
+        np.testing.assert_allclose(fused.pareto_k, plain.pareto_k, atol=1e-3)
+
+
+def test_blocks_of_draws_add_up(monkeypatch):
+    vae, x = tiny_vae("bernoulli", 6), np.eye(6, dtype="float32")
+    found = []
+    for cached, memory in ((2**24, 2**28), (2_000, 2_000)):
+        monkeypatch.setattr(marginal, "_CACHED", cached)
+        found.append(log_marginal(vae, x, "prior", num_samples=600, memory=memory))
+    error = found[0].standard_error + found[1].standard_error
+    assert np.all(np.abs(found[0].value - found[1].value) < 4.0 * error)
+    assert found[1].pareto_k.shape == (6,)
 
 
 def test_pareto_k_is_the_shape_of_the_tail():

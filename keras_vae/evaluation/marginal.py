@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
-from keras_vae.estimators import log_weights
 from keras_vae.evaluation import annealed, quadrature
 from keras_vae.evaluation._batches import SEED, batches, compiled, count_of, rows_in, spec_of
 from keras_vae.evaluation.annealed import Start
 from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_size
+from keras_vae.laws import fused_log_prob, tfd
 from keras_vae.linear_gaussian import LinearGaussian
 from keras_vae.model import VAE
 
@@ -27,6 +27,8 @@ _FEWEST_EFFECTIVE = 10.0
 _TOLERATED = 0.05
 _CACHED = 24 * 2**20
 """Bytes of a chunk whose activations stay in a processor's cache: larger ones are slower there."""
+_WORTH_FUSING = 2**30
+"""Log-probabilities of single entries from which on the compilation of a fused law pays."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def _weighed(
     vae: VAE, x: Any, method: Method, num_samples: int, seed: int, memory: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Log mean of the weights, effective sample size and Pareto-k, [N] each."""
+    fuse = count_of(x) * num_samples * math.prod(vae.event_shape) >= _WORTH_FUSING
     held = memory // 4
     if not tf.config.list_physical_devices("GPU"):
         memory = min(memory, _CACHED)
@@ -166,7 +169,7 @@ def _weighed(
     block = min(num_samples, max(rows // batch_size, held // (32 * batch_size), 1))
     kept = tail_size(num_samples) + 1 if num_samples >= FEWEST_DRAWS else 1
     weigh = compiled(
-        _weigher(vae, method, max(1, rows // batch_size)),
+        _weigher(vae, method, max(1, rows // batch_size), fuse),
         spec_of(x),
         SEED,
         tf.TensorSpec([], tf.int32),
@@ -213,8 +216,9 @@ class _Sums:
         return self.first**2 / self.second
 
 
-def _weigher(vae: VAE, method: Method, chunk: int) -> Callable[..., tf.Tensor]:
+def _weigher(vae: VAE, method: Method, chunk: int, fuse: bool) -> Callable[..., tf.Tensor]:
     """Map from a batch, a seed, the first draw and a number of draws S to log-weights [S, B]."""
+    log_prob = fused_log_prob if fuse else tfd.Distribution.log_prob
 
     def weigh(x: Any, seed: tf.Tensor, first: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         laws = vae.laws(x)
@@ -225,10 +229,11 @@ def _weigher(vae: VAE, method: Method, chunk: int) -> Callable[..., tf.Tensor]:
             chunk_seed = tf.random.experimental.stateless_fold_in(seed, first + done)
             if method == "importance":
                 z = laws.posterior.sample(count, seed=chunk_seed)
-                log_w = tf.add(*log_weights(laws, z))
+                log_w = laws.prior.log_prob(z) - laws.posterior.log_prob(z)
             else:
                 z = laws.prior.sample(tf.concat([[count], size], 0), seed=chunk_seed)
-                log_w = laws.likelihood(z).log_prob(laws.x)
+                log_w = tf.zeros([], laws.x.dtype)
+            log_w += log_prob(laws.likelihood(z), laws.x)
             return done + count, found.write(done // chunk, log_w)
 
         found = tf.TensorArray(laws.x.dtype, size=(draws + chunk - 1) // chunk, infer_shape=False)
