@@ -70,7 +70,8 @@ def main() -> None:
     vae = keras_vae.mlp_vae((28, 28, 1), 50, "bernoulli", hidden=(200, 200), activation="tanh")
     if arguments.data:
         grey = data.load(arguments.data, split="test").x[: arguments.images]
-        x = data.binarize(np.reshape(grey, [-1, 28, 28, 1]) / 255.0, seed=0)
+        grey = tf.constant(np.reshape(grey, [-1, 28, 28, 1]) / 255.0, tf.float32)
+        x = data.binarize(grey, tf.constant([0, 0])).numpy()
     else:
         x = np.random.default_rng(0).random((arguments.images, 28, 28, 1)) < 0.13
     x = x.astype("float32")

@@ -5,17 +5,13 @@ python benchmarks/mnist_evidence.py runs/mnist
 """
 
 import argparse
-import itertools
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from keras_vae.evaluation import bdmc, log_marginal, mean_and_error
-from keras_vae.evaluation._batches import rows_in
-from keras_vae.model import VAE
 from keras_vae.runs import Run
 
 
