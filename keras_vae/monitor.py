@@ -58,7 +58,8 @@ class LatentMonitor(keras.metrics.Metric):
         count = tf.maximum(self.count.value, 1.0)
         variance = self.squares / count - (self.means / count) ** 2
         rates = tf.sort(self.rates / count)
-        middle = [(len(rates) - 1) // 2, len(rates) // 2]
+        size = self.rates.shape[0]
+        middle = [(size - 1) // 2, size // 2]
         return {
             "active_units": tf.reduce_sum(tf.cast(variance > ACTIVE, self.dtype)),
             "rate_max": rates[-1],

@@ -353,7 +353,7 @@ def test_monitor_logs_what_the_latents_carry_and_changes_nothing_else(tmp_path):
 @pytest.mark.parametrize("prior", ["normal_mixture", "vamp"])
 def test_monitor_sees_collapse_under_a_mixture(prior):
     vae = again(tiny_vae, prior=prior, num_components=3)
-    vae.compile("sgd", run_eagerly=True, monitor=True)
+    vae.compile("sgd", monitor=True)
     scaled = {}
     for share in (0.0, 3.0):
         kernel, bias = vae.posterior.head.get_weights()

@@ -1,5 +1,7 @@
 """The report: one file, nothing fetched, for images and for tables."""
 
+import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_vae import report
+from keras_vae import commands, report
 from keras_vae.runs import RunConfig, RunError, train
 
 
@@ -35,6 +37,7 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("kind", ["images", "table"])
 def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
     config = RunConfig(data="digits", hidden=(8,), latent=3, epochs=2, batch_size=300, beta=2.0)
+    config = dataclasses.replace(config, monitor=True)
     if kind == "table":
         path = tmp_path / "table.npz"
         np.savez(path, x=np.random.default_rng(0).normal(size=(400, 4)))
@@ -42,7 +45,15 @@ def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
             data=str(path), likelihood="normal", hidden=(8,), latent=2, epochs=2, batch_size=100
         )
     run = train(config, tmp_path / "run")
-    path = Path(report.write(run))
+    artifact = None
+    if kind == "images":
+        row = {"runtime": "onnxruntime", "precision": "float32", "signature": "decode"}
+        rows = [{**row, "max_abs": error, "passed": True} for error in (0.0, 2e-6)]
+        artifact = tmp_path / "digits" / "1"
+        artifact.mkdir(parents=True)
+        (artifact / "parity.json").write_text(json.dumps(rows))
+        commands.rate_distortion(run, betas=(4.0,), seed=0, report=lambda sentence: None)
+    path = Path(report.write(run, artifact=artifact))
     text = path.read_text()
     page = Page(text)
     assert page.open == []
@@ -53,6 +64,8 @@ def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
     # With beta 2 the loss is not the negative ELBO, and has a picture of its own.
     assert ("Loss, which is not the ELBO" in text) == (kind == "images")
     assert "Not measured yet" in text
+    for part in ("Rate against distortion", "Active latents", "2.0e-06", "2 of 2 comparisons"):
+        assert (part in text) == (kind == "images")
 
 
 def test_report_needs_a_model(tmp_path: Path) -> None:
