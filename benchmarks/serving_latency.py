@@ -12,6 +12,7 @@ import argparse
 import http.client
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,9 @@ MODEL = "bench"
 def rest_call(artifact: Artifact, port: int, layout: Layout) -> Call:
     """Calls over one connection that is kept."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.connect()
+    # http.client sends head and body apart, and the second waits for the first's receipt otherwise.
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     signature = artifact.signatures["decode"]
 
     def call(z: np.ndarray) -> object:
@@ -92,7 +96,7 @@ def start(artifacts: Path, threads: int) -> tuple[subprocess.Popen[str], int, in
     for line in process.stdout:
         said += line
         if match := re.search(r"gRPC\s+\S+:(\d+)", said):
-            rest_port = re.search(r"REST\s+\S+?:\d*/*[\d.]+:(\d+)", said)
+            rest_port = re.search(r"REST\s+http://[\d.]+:(\d+)", said)
             assert rest_port is not None
             return process, int(rest_port[1]), int(match[1])
     raise RuntimeError(said)
