@@ -378,3 +378,8 @@ def test_without_ray_the_command_says_what_to_install(artifact, data, tmp_path, 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ServingError, match=r'pip install "keras-vae\[batch\]"'):
         score(artifact, job_of(artifact, data), data, tmp_path)
+
+
+def test_ray_client_is_refused(artifact, data, tmp_path):
+    with pytest.raises(ServingError, match="as in --address HEAD:6379"):
+        score(artifact, job_of(artifact, data), data, tmp_path, address="ray://localhost:10001")

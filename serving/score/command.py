@@ -82,7 +82,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     show_default=True,
     help="Processes, each on one core.",
 )
-@click.option("--address", help="Ray cluster, as in ray://head:10001; else Ray is started here.")
+@click.option("--address", help="Head of a Ray cluster, as in head:6379; else Ray is started here.")
 def score_command(
     artifact: Path,
     data: Path,

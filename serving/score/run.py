@@ -70,8 +70,8 @@ def score(
         data: the file or directory that was planned.
         out: directory of the results; what an interrupted run of the same job left there is kept.
         workers: processes, each on one core.
-        address: of a Ray cluster, such as ray://head:10001; by default Ray is started here, for
-            this run alone.
+        address: of the head of a Ray cluster that this machine is a node of, such as head:6379; by
+            default Ray is started here, for this run alone.
         progress: is told how far it is.
 
     Raises:
@@ -206,6 +206,11 @@ def _ray(address: str | None, workers: int) -> Iterator[None]:
             f'Batch scoring runs on Ray Data; install it with pip install "keras-vae[batch]" '
             f"({error})."
         ) from error
+    if address is not None and address.startswith("ray://"):
+        raise ServingError(
+            f"Ray Data does not run through the Ray Client, {address}: run this command on a node "
+            "of the cluster, with the address of its head, as in --address HEAD:6379."
+        )
     started_here = not ray.is_initialized()
     if started_here:
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
