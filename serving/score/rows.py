@@ -161,21 +161,20 @@ def _pieces(
 ) -> Iterator[pa.Table]:
     """Rows of a file in tables of at most `size` rows; row groups outside are not read."""
     with pq.ParquetFile(path, buffer_size=2**20) as file:
-        at, first, groups = 0, 0, []
-        for number in range(file.num_row_groups):
-            end = first + file.metadata.row_group(number).num_rows
-            if end <= start:
-                at = end
-            elif first < stop:
-                groups.append(number)
-            first = end
-        for batch in file.iter_batches(size, row_groups=groups, columns=list(columns)):
-            begin, end = max(start, at), min(stop, at + len(batch))
-            if begin < end:
-                yield pa.Table.from_batches([batch.slice(begin - at, end - begin)])
-            at += len(batch)
-            if at >= stop:
-                return
+        at = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if at + rows <= start:
+                at += rows
+                continue
+            # Asked for several groups at once, the reader keeps what it has read of each.
+            for batch in file.iter_batches(size, row_groups=[group], columns=list(columns)):
+                begin, end = max(start, at), min(stop, at + len(batch))
+                if begin < end:
+                    yield pa.Table.from_batches([batch.slice(begin - at, end - begin)])
+                at += len(batch)
+                if at >= stop:
+                    return
 
 
 def tensor(
