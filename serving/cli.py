@@ -11,6 +11,7 @@ __all__ = ["main"]
 
 _COMMANDS: dict[str, str] = {
     "local": "serving.local.command:local",
+    "explore": "serving.explore.command:explore",
     "config": "serving.deploy.cli:config_command",
     "tls": "serving.deploy.cli:tls_command",
     "label": "serving.deploy.cli:label_command",

@@ -1,0 +1,1 @@
+"""Explorer: a static page that runs an artifact's ONNX files in the browser."""

@@ -1,0 +1,177 @@
+// Data: what one example is, the scale that it is shown on, and how files become examples.
+
+const INTEGER_LAWS = ["DiscretizedLogistic", "Poisson", "Binomial", "Categorical"];
+
+/** What the examples of a model are: kind, sizes, range and whether they are whole numbers. */
+export function describe({ data, likelihood }) {
+  const { shape, range, one_hot: oneHot, preparation } = data;
+  const size = shape.reduce((a, b) => a * b, 1);
+  const about = {
+    shape,
+    size,
+    low: range[0],
+    high: range[1],
+    categories: preparation.categories || 0,
+    isWhole:
+      oneHot ||
+      INTEGER_LAWS.includes(likelihood.family) ||
+      preparation.step === "dequantize" ||
+      (likelihood.family === "Bernoulli" && preparation.step !== "binarize"),
+    center: preparation.center ?? [],
+    spread: preparation.spread ?? [],
+  };
+  if (shape.length === 3) {
+    const [height, width, channels] = shape;
+    return { ...about, kind: "image", height, width, channels };
+  }
+  if (shape.length === 2 && oneHot) {
+    return { ...about, kind: "image", height: shape[0], width: shape[1], channels: 1 };
+  }
+  if (shape.length === 2) return { ...about, kind: "series", steps: shape[0], channels: shape[1] };
+  return { ...about, kind: "table" };
+}
+
+/** The mean in the units of the data: of categories, whose mean is their probabilities, the expected one. */
+export function inUnits(about, mean) {
+  if (!about.categories) return mean;
+  const values = new Float32Array(about.size);
+  for (let i = 0; i < about.size; i++) {
+    for (let k = 0; k < about.categories; k++) values[i] += k * mean[i * about.categories + k];
+  }
+  return values;
+}
+
+/**
+ * Lowest and highest value that are shown: the data's range, else that of some examples; of tables
+ * for each variable, with the share at which its bar starts.
+ */
+export function scaleOf(about, examples) {
+  const { kind, size, center, spread } = about;
+  if (kind === "table") {
+    const low = new Float64Array(size);
+    const high = new Float64Array(size);
+    for (let i = 0; i < size; i++) {
+      const values = examples.map((x) => x[i]);
+      low[i] = about.low ?? (center.length ? center[i] - 3 * spread[i] : Math.min(...values));
+      high[i] = about.high ?? (center.length ? center[i] + 3 * spread[i] : Math.max(...values));
+    }
+    return { low, high, zero: center.length ? 0.5 : 0 };
+  }
+  let [low, high] = [Infinity, -Infinity];
+  for (const x of examples) {
+    for (const value of x) {
+      low = Math.min(low, value);
+      high = Math.max(high, value);
+    }
+  }
+  return { low: about.low ?? low, high: about.high ?? high };
+}
+
+/** Position of a value between low and high, from 0 to 1. */
+export function position(value, low, high) {
+  return high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0;
+}
+
+/** The value in 8 bits: low is 0, high is 255, halves are rounded up. */
+export function byte(value, { low, high }) {
+  return Math.floor(255 * position(value, low, high) + 0.5);
+}
+
+/** A number for people: four digits of it. */
+export function text(value) {
+  return String(Number(value.toPrecision(4))).replace("-", "−");
+}
+
+/** Examples in a file, as {name, x}; throws a sentence for the reader if there are none. */
+export async function readFile(about, file, isInverted) {
+  const isNumbers = /\.(csv|tsv|txt|json)$/i.test(file.name);
+  if (!isNumbers && about.kind !== "image") {
+    throw new Error(`${file.name}: expected a .csv or .json file of numbers.`);
+  }
+  if (!isNumbers) return [{ name: file.name, x: await readImage(about, file, isInverted) }];
+  const rows = parseRows(about, await file.text(), file.name);
+  return rows.map((x, i) => ({ name: rows.length > 1 ? `${file.name}, row ${i}` : file.name, x }));
+}
+
+/** Rows of numbers out of JSON, or out of lines with commas, semicolons, tabs or spaces. */
+export function parseRows(about, words, name) {
+  let rows;
+  if (/^\s*\[/.test(words)) {
+    let value;
+    try {
+      value = JSON.parse(words);
+    } catch (error) {
+      throw new Error(`${name} is no JSON: ${error.message}.`);
+    }
+    const isOne = value.flat(Infinity).length === about.size;
+    rows = (isOne ? [value] : value).map((row) => (Array.isArray(row) ? row.flat(Infinity) : [row]));
+  } else {
+    const lines = words.split(/\r?\n/).map((line) => line.trim());
+    rows = lines.filter(Boolean).map((line) => line.split(/\s*[,;\t]\s*|\s+/));
+    const isHeader = rows.length > 1 && rows[0].every((word) => !Number.isFinite(Number(word)));
+    if (isHeader) rows.shift();
+    rows = rows.map((row) => row.map((word) => (word === "" ? NaN : Number(word))));
+  }
+  if (!rows.length) throw new Error(`${name} holds no numbers.`);
+  return rows.map((row, i) => check(about, row, rows.length > 1 ? `${name}, row ${i}` : name));
+}
+
+function check(about, row, name) {
+  if (row.length !== about.size) {
+    const shape = about.shape.join(" × ");
+    throw new Error(`${name}: expected ${about.size} numbers (${shape}); got ${row.length}.`);
+  }
+  const { low, high } = about;
+  for (const [i, value] of row.entries()) {
+    if (typeof value !== "number" || !Number.isFinite(value)) {
+      throw new Error(`${name}: expected finite numbers; entry ${i} is none.`);
+    }
+    if ((low !== null && value < low) || (high !== null && value > high)) {
+      const bounds = `${low === null ? "" : `at least ${low}`}${low === null || high === null ? "" : " and "}${high === null ? "" : `at most ${high}`}`;
+      throw new Error(`${name}: expected numbers of ${bounds}; entry ${i} is ${value}.`);
+    }
+    if (about.isWhole && !Number.isInteger(value)) {
+      throw new Error(`${name}: expected whole numbers; entry ${i} is ${value}.`);
+    }
+  }
+  return Float32Array.from(row);
+}
+
+async function readImage(about, file, isInverted) {
+  const { width, height, channels } = about;
+  if (channels !== 1 && channels !== 3) {
+    throw new Error(`Images have 1 or 3 channels and the model's have ${channels}; give numbers.`);
+  }
+  if (about.low === null || about.high === null) {
+    throw new Error("The model's data has no lowest and highest value to put an image between.");
+  }
+  let bitmap;
+  try {
+    const options = { premultiplyAlpha: "none", colorSpaceConversion: "none" };
+    bitmap = await createImageBitmap(file, options);
+  } catch {
+    throw new Error(`${file.name} is no image that this browser can read.`);
+  }
+  // The largest part of the middle that has the model's proportions, shrunk by halves at most.
+  const scale = Math.min(bitmap.width / width, bitmap.height / height);
+  const [cropWidth, cropHeight] = [scale * width, scale * height];
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingEnabled = scale !== 1;
+  context.imageSmoothingQuality = "high";
+  context.fillRect(0, 0, width, height); // what is transparent is black
+  const [left, top] = [(bitmap.width - cropWidth) / 2, (bitmap.height - cropHeight) / 2];
+  context.drawImage(bitmap, left, top, cropWidth, cropHeight, 0, 0, width, height);
+  const pixels = context.getImageData(0, 0, width, height).data;
+  const x = new Float32Array(about.size);
+  for (let i = 0; i < width * height; i++) {
+    const [r, g, b] = pixels.subarray(4 * i, 4 * i + 3);
+    const levels = channels === 3 ? [r, g, b] : [(19595 * r + 38470 * g + 7471 * b + 32768) >> 16];
+    for (const [channel, level] of levels.entries()) {
+      const share = (isInverted ? 255 - level : level) / 255;
+      const value = about.low + share * (about.high - about.low);
+      x[i * channels + channel] = about.isWhole ? Math.round(value) : value;
+    }
+  }
+  return x;
+}

@@ -1,0 +1,80 @@
+// Small helpers for elements, downloads, announcements and work that may be overtaken.
+
+/** An element: attributes, on... listeners, and children that are elements or text. */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** Tells screen readers what has changed. */
+export function announce(sentence) {
+  document.getElementById("status").textContent = sentence;
+}
+
+/** A region for one sentence about what went wrong. */
+export function problemBox() {
+  const box = h("p", { class: "problem", role: "alert", hidden: true });
+  return {
+    box,
+    show(error) {
+      box.textContent = error ? String(error.message ?? error) : "";
+      box.hidden = !error;
+    },
+  };
+}
+
+/** The function, one call at a time: while it runs only the newest of further calls is kept. */
+export function newest(work) {
+  let [running, next] = [null, null];
+  return function call(...words) {
+    if (running) {
+      next = words;
+      return running;
+    }
+    running = Promise.resolve(work(...words)).finally(() => {
+      running = null;
+      if (next) {
+        const again = next;
+        next = null;
+        call(...again);
+      }
+    });
+    return running;
+  };
+}
+
+/** The function, run when the element is in view: at once, or as soon as it comes there. */
+export function inView(element, work) {
+  let [isVisible, isStale] = [false, false];
+  const observer = new IntersectionObserver(
+    ([entry]) => {
+      isVisible = entry.isIntersecting;
+      if (isVisible && isStale) call();
+    },
+    { rootMargin: "200px" },
+  );
+  observer.observe(element);
+  function call() {
+    isStale = !isVisible;
+    if (isVisible) work();
+  }
+  return call;
+}
+
+/** Saves a canvas as a PNG file. */
+export function download(canvas, name) {
+  canvas.toBlob((blob) => {
+    const url = URL.createObjectURL(blob);
+    h("a", { href: url, download: `${name}.png` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  }, "image/png");
+}
+
+/** Whether the window is as narrow as a phone. */
+export const isNarrow = () => window.matchMedia("(max-width: 600px)").matches;

@@ -1,0 +1,125 @@
+// Pictures of examples: images as pixels, series as lines, tables as bars.
+
+import { byte, position, text } from "./data.js";
+import { h } from "./dom.js";
+
+const SMALL = 100; // pixels
+
+/** Draws examples of one model. */
+export class Painter {
+  /** The scale holds draws, the fine one means; small series and tables are on the latter. */
+  constructor(about, { scale, fine }) {
+    this.about = about;
+    this.scale = scale;
+    this.fine = fine;
+  }
+
+  /** A canvas of an example, of the given size in CSS pixels; images have a pixel per pixel. */
+  paint(x, width, height) {
+    const { kind } = this.about;
+    if (kind === "image") return this.#image(x);
+    const ratio = window.devicePixelRatio || 1;
+    const canvas = h("canvas", { width: Math.round(width * ratio), height: Math.round(height * ratio) });
+    const context = canvas.getContext("2d");
+    context.scale(ratio, ratio);
+    const scale = width > SMALL ? this.scale : this.fine;
+    if (kind === "series") this.#lines(context, x, width, height, scale);
+    else this.#bars(context, x, width, height, scale);
+    return canvas;
+  }
+
+  /** What an example is, in words. */
+  describe(x) {
+    const { kind, shape } = this.about;
+    const numbers = `values from ${text(Math.min(...x))} to ${text(Math.max(...x))}`;
+    const name = { image: "image", series: "series", table: "row of a table" }[kind];
+    return `${name}, ${shape.join(" by ")}, ${numbers}`;
+  }
+
+  #image(x) {
+    const { width, height, channels } = this.about;
+    const isColour = channels === 3;
+    const parts = isColour || channels === 1 ? 1 : channels; // other channels lie side by side
+    const image = new ImageData(width * parts, height);
+    for (let row = 0; row < height; row++) {
+      for (let column = 0; column < width; column++) {
+        const from = (row * width + column) * channels;
+        for (let part = 0; part < parts; part++) {
+          const to = 4 * (row * width * parts + part * width + column);
+          for (let c = 0; c < 3; c++) {
+            image.data[to + c] = byte(x[from + (isColour ? c : part)], this.scale);
+          }
+          image.data[to + 3] = 255;
+        }
+      }
+    }
+    const canvas = h("canvas", { width: width * parts, height });
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
+  }
+
+  #lines(context, x, width, height, { low, high }) {
+    const { steps, channels } = this.about;
+    const colours = palette();
+    const y = (value) => 3 + (height - 6) * (1 - position(value, low, high));
+    if (low < 0 && high > 0) rule(context, 0, y(0), width, y(0));
+    context.lineWidth = width > SMALL ? 2 : 1.25;
+    context.lineJoin = "round";
+    for (let channel = 0; channel < channels; channel++) {
+      context.strokeStyle = colours[channel % colours.length];
+      context.beginPath();
+      for (let step = 0; step < steps; step++) {
+        const across = 2 + ((width - 4) * step) / Math.max(1, steps - 1);
+        context.lineTo(across, y(x[step * channels + channel]));
+      }
+      context.stroke();
+    }
+  }
+
+  #bars(context, x, width, height, { low, high, zero }) {
+    const pitch = width / x.length;
+    const thick = Math.max(0.5, pitch - (pitch > 3 ? 1 : 0));
+    context.fillStyle = palette()[0];
+    for (let i = 0; i < x.length; i++) {
+      const end = position(x[i], low[i], high[i]);
+      const top = height * (1 - Math.max(end, zero));
+      context.fillRect(i * pitch, top, thick, Math.max(1, height * Math.abs(end - zero)));
+    }
+    const floor = Math.min(height - 0.5, height * (1 - zero));
+    rule(context, 0, floor, width, floor);
+  }
+}
+
+/** A canvas of pixels, enlarged by a whole number to at least a size. */
+export function enlarged(canvas, least) {
+  const factor = Math.max(1, Math.ceil(least / Math.max(canvas.width, canvas.height)));
+  const large = h("canvas", { width: canvas.width * factor, height: canvas.height * factor });
+  const context = large.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(canvas, 0, 0, large.width, large.height);
+  return large;
+}
+
+/** A canvas with the page's background behind it. */
+export function onPaper(canvas) {
+  const paper = h("canvas", { width: canvas.width, height: canvas.height });
+  const context = paper.getContext("2d");
+  context.fillStyle = colour("--paper");
+  context.fillRect(0, 0, paper.width, paper.height);
+  context.drawImage(canvas, 0, 0);
+  return paper;
+}
+
+function rule(context, left, top, right, bottom) {
+  context.strokeStyle = colour("--line");
+  context.lineWidth = 1;
+  context.beginPath();
+  context.moveTo(left, top);
+  context.lineTo(right, bottom);
+  context.stroke();
+}
+
+/** The value of a colour of the style sheet. */
+export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+const palette = () => [1, 2, 3, 4, 5, 6].map((i) => colour(`--series-${i}`));

@@ -1,0 +1,85 @@
+// Map: a grid over two latents, the others as they are at the point, with the reader's data on it.
+
+import { download, h, inView, isNarrow, newest, problemBox } from "../dom.js";
+import { Grid } from "../grid.js";
+import { evenly, short } from "./values.js";
+
+export function mapPanel(host, state, painter, { order, worth, limit }) {
+  if (order.length < 2) {
+    host.append(h("p", { class: "lack" }, "A map needs two latents, and this model has one."));
+    return;
+  }
+  const grid = new Grid(painter, "Map over two latents", (i, j) => state.goTo(points[i][j]));
+  const problem = problemBox();
+  let points = [];
+  const [across, up] = [0, 1].map((place) => {
+    const options = order.map((latent) => h("option", { value: latent }, `z${latent}, ${worth[latent]}`));
+    const select = h("select", {}, ...options);
+    select.value = order[place];
+    return select;
+  });
+  const dots = h("div", { class: "dots", "aria-hidden": "true" });
+  const words = h("p", { class: "note" });
+  const { name, version } = state.model.site;
+  host.append(
+    h(
+      "div",
+      { class: "controls" },
+      h("label", {}, "Across ", across),
+      h("label", {}, "Up ", up),
+      h("button", { type: "button", onclick: () => download(grid.canvas(), `${name}-${version}-map`) }, "Save as PNG"),
+    ),
+    problem.box,
+    h("div", { class: "map" }, grid.element, dots),
+    words,
+  );
+  const show = newest(() =>
+    state.try(async () => {
+      const values = evenly(limit, isNarrow() ? 7 : 11);
+      const [a, b] = [Number(across.value), Number(up.value)];
+      const asked = values.toReversed().map((high) =>
+        values.map((value) => {
+          const z = Float32Array.from(state.z);
+          z[a] = value;
+          z[b] = high;
+          return z;
+        }),
+      );
+      const means = await state.means(asked.flat());
+      points = asked;
+      const rows = asked.map((row, i) =>
+        row.map((z, j) => ({
+          x: means[i * values.length + j],
+          label: `z${a} = ${short(z[a])}, z${b} = ${short(z[b])}`,
+        })),
+      );
+      grid.show(rows);
+      showDots();
+    }, problem.show),
+  );
+  const update = inView(host, show);
+  for (const event of ["point", "condition"]) state.addEventListener(event, update);
+  for (const select of [across, up]) select.addEventListener("change", update);
+  state.addEventListener("items", showDots);
+
+  function showDots() {
+    const [a, b] = [Number(across.value), Number(up.value)];
+    const cells = points.length || 1;
+    // Centres of the outer cells lie at the limit.
+    const place = (value) => 50 + (50 * (value / limit) * (cells - 1)) / cells;
+    const known = state.items.map(({ loc }, i) => ({ loc, i })).filter(({ loc }) => loc);
+    const marks = known.filter(({ loc }) => Math.abs(loc[a]) <= limit && Math.abs(loc[b]) <= limit);
+    dots.replaceChildren(
+      ...marks.map(({ loc, i }) => {
+        const dot = h("span", { class: "dot" }, String(i + 1));
+        dot.style.left = `${place(loc[a])}%`;
+        dot.style.top = `${100 - place(loc[b])}%`;
+        return dot;
+      }),
+    );
+    const places = known.map(({ loc, i }) => `${i + 1} at (${short(loc[a])}, ${short(loc[b])})`);
+    words.textContent = places.length
+      ? `Your data by posterior mean: ${places.join("; ")}.`
+      : "The posterior means of your data, once you have added some, are marked here.";
+  }
+}

@@ -1,0 +1,112 @@
+// What the page shows: a point in latent space, the seed it came from, and the reader's data.
+
+import { inUnits } from "./data.js";
+import { announce, newest } from "./dom.js";
+
+/** Events: "point" (z or its picture), "seed", "items" (the reader's data), "condition". */
+export class State extends EventTarget {
+  constructor(model, about) {
+    super();
+    this.model = model;
+    this.about = about;
+    this.z = new Float32Array(model.latents);
+    this.mean = null; // picture of the point
+    this.draw = null; // draw of the seed; null once the point has moved
+    this.seed = null; // [seed, row] that the point came from, moved or not
+    this.items = []; // {name, x, loc}
+    this.history = []; // {seed, x}
+    this.problem = () => {};
+    this.redraw = newest(() => this.#redraw());
+  }
+
+  changed(name) {
+    this.dispatchEvent(new Event(name));
+  }
+
+  /** Sends a problem of what was asked to where the reader sees it, or clears it. */
+  async try(work, show = this.problem) {
+    try {
+      show(null);
+      return await work();
+    } catch (error) {
+      show(error);
+      return undefined;
+    }
+  }
+
+  /** The point of a seed pair. */
+  async goToSeed(seed, row) {
+    await this.try(async () => {
+      const { sample, mean, z } = await this.model.sample([[seed, row]]);
+      this.z = Float32Array.from(z[0]);
+      this.mean = inUnits(this.about, mean[0]);
+      this.draw = sample[0];
+      this.seed = [seed, row];
+      const isKnown = this.history.some(({ seed: [s, r] }) => s === seed && r === row);
+      if (!isKnown) this.history = [{ seed: [seed, row], x: this.mean }, ...this.history.slice(0, 23)];
+      this.changed("seed");
+      this.changed("point");
+      announce(`Seed ${seed}, row ${row} is shown.`);
+    });
+  }
+
+  /** A point of one's own. */
+  goTo(z) {
+    this.z = Float32Array.from(z);
+    return this.redraw();
+  }
+
+  /** One latent of the point. */
+  move(latent, value) {
+    this.z[latent] = value;
+    return this.redraw();
+  }
+
+  async #redraw() {
+    await this.try(async () => {
+      const [mean] = await this.means([this.z]);
+      this.mean = mean;
+      this.draw = null;
+      this.changed("point");
+    });
+  }
+
+  /** A mean in the units of the data. */
+  inUnits(mean) {
+    return inUnits(this.about, mean);
+  }
+
+  /** Means of p(x | z), in the units of the data. */
+  async means(rows) {
+    const means = await this.model.decode(rows);
+    return means.map((mean) => inUnits(this.about, mean));
+  }
+
+  /** Adds examples of the reader, with the place of each in latent space where it can be had. */
+  async add(examples) {
+    const locs = this.model.lack("encode")
+      ? examples.map(() => null)
+      : await this.model.encode(examples.map(({ x }) => x));
+    this.items = [...this.items, ...examples.map((example, i) => ({ ...example, loc: locs[i] }))];
+    this.changed("items");
+  }
+
+  remove(index) {
+    this.items = this.items.toSpliced(index, 1);
+    this.changed("items");
+  }
+
+  /** A new condition: all that was computed under the old one is computed again. */
+  async setCondition(condition) {
+    this.model.condition = condition;
+    this.history = [];
+    const [items, seed] = [this.items, this.seed];
+    this.items = [];
+    await this.try(async () => {
+      if (items.length) await this.add(items);
+      if (seed && this.draw) await this.goToSeed(...seed);
+      else await this.redraw();
+      this.changed("condition");
+    });
+  }
+}

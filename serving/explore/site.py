@@ -1,0 +1,73 @@
+"""Site: the page, the ONNX files and their runtime, as one folder for any static host."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from serving.artifact import Artifact
+from serving.errors import ServingError
+from serving.explore import runtime
+
+__all__ = ["PAGE", "bundle", "write"]
+
+PAGE: Final = Path(__file__).parent / "page"
+"""The page itself."""
+
+
+def write(artifact: Artifact, ort: Path, directory: Path) -> None:
+    """Writes the site of an artifact.
+
+    Args:
+        artifact: what is explored; its SavedModel is left out.
+        ort: directory with `runtime.FILES`.
+        directory: empty or new.
+
+    Raises:
+        ServingError: if a file of the artifact is missing.
+    """
+    shutil.copytree(PAGE, directory, dirs_exist_ok=True)
+    for name, ours in runtime.FILES.items():
+        _copy(ort / name, directory / "ort" / ours)
+    _copy(artifact.path / "manifest.json", directory / "artifact" / "manifest.json")
+    for signature in artifact.signatures.values():
+        if signature.onnx is not None:
+            name = signature.onnx.relative_to(artifact.path)
+            if not signature.onnx.is_file():
+                raise ServingError(
+                    f"{artifact.path} holds no {name}, which its manifest names; publish the "
+                    "artifact again."
+                )
+            _copy(signature.onnx, directory / "artifact" / name)
+    about = {
+        "name": artifact.name,
+        "version": artifact.version,
+        "runtime": f"ONNX Runtime Web {runtime.VERSION}",
+    }
+    (directory / "site.json").write_text(json.dumps(about) + "\n")
+
+
+def bundle(artifact: Artifact, ort: Path, target: Path) -> None:
+    """Writes the site into a directory that does not exist yet or is empty, whole or not at all.
+
+    Raises:
+        ServingError: if the directory holds something, or a file of the artifact is missing.
+    """
+    target = target.absolute()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ServingError(
+            f"{target} exists and is not an empty folder; name another, or remove it first."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+        made = Path(temporary) / "site"
+        write(artifact, ort, made)
+        made.rename(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
