@@ -19,7 +19,10 @@ __all__ = ["FILES", "INTEGRITY", "VERSION", "find"]
 VERSION: Final = "1.30.0"
 """Version of onnxruntime-web."""
 
-INTEGRITY: Final = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+INTEGRITY: Final = (
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4r"
+    "KY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+)
 """Digest of its package, as in an npm lock file."""
 
 FILES: Final = {

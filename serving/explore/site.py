@@ -35,13 +35,13 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
     _copy(artifact.path / "manifest.json", directory / "artifact" / "manifest.json")
     for signature in artifact.signatures.values():
         if signature.onnx is not None:
-            name = signature.onnx.relative_to(artifact.path)
+            inside = signature.onnx.relative_to(artifact.path)
             if not signature.onnx.is_file():
                 raise ServingError(
-                    f"{artifact.path} holds no {name}, which its manifest names; publish the "
+                    f"{artifact.path} holds no {inside}, which its manifest names; publish the "
                     "artifact again."
                 )
-            _copy(signature.onnx, directory / "artifact" / name)
+            _copy(signature.onnx, directory / "artifact" / inside)
     about = {
         "name": artifact.name,
         "version": artifact.version,
