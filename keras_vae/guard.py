@@ -39,7 +39,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
             terms = [name for name in ("distortion", "rate") if not np.isfinite(logs[name])] or [
                 "loss"
             ]
-            first, last = self._last_batch + 2, batch + 1
+            first, last = self._last_batch + 2, min(batch + 1, self.params["steps"] or batch + 1)
             steps = f"step {last}" if first >= last else f"one of steps {first} to {last}"
             raise NonFiniteError(
                 f"The {' and the '.join(terms)} became {logs[terms[0]]} in {steps} of epoch "

@@ -135,7 +135,7 @@ class Contract:
         except tf.errors.OpError as error:
             for refusal in self.refusals:
                 raise refusal from error
-            for sentence in self._assertions(self.zeros()):
+            for sentence in self.assertions(self.zeros()):
                 if sentence in error.message:
                     raise DataError(sentence) from error
             raise
@@ -189,14 +189,15 @@ class Contract:
 
     def _assert_batch(self, *batch: Any) -> Any:
         batch = batch if len(batch) > 1 else batch[0]
-        assertions = self._assertions(keras.utils.unpack_x_y_sample_weight(batch)[0])
+        assertions = self.assertions(keras.utils.unpack_x_y_sample_weight(batch)[0])
         checks = [tf.debugging.Assert(holds, [text]) for text, holds in assertions.items()]
         with tf.control_dependencies(checks):
             return tf.nest.map_structure(
                 lambda part: None if part is None else tf.identity(part), batch
             )
 
-    def _assertions(self, inputs: Any) -> dict[str, tf.Tensor]:
+    def assertions(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """What must hold of a batch in a graph, by the sentence to say if it does not."""
         x, condition = self.split(inputs)
         assertions = self.likelihood.support.assertions(x, type(self.likelihood).__name__)
         if condition is not None:

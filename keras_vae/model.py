@@ -10,11 +10,20 @@ import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.arguments import as_count, as_shape, deserialize, is_integer, register, serialize
+from keras_vae.data.stream import Feed, feed_of
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
 from keras_vae.estimators import Laws
 from keras_vae.guard import NonFiniteGuard, saves_within_epochs
 from keras_vae.inputs import Contract
 from keras_vae.laws import tfd
+from keras_vae.loop import (
+    Loop,
+    acts_within_epochs,
+    array_stream,
+    pays_to_compile,
+    steps_at_once,
+    stream_feed,
+)
 from keras_vae.monitor import LatentMonitor
 from keras_vae.objectives import ELBO, Objective, Terms
 from keras_vae.priors import Prior
@@ -111,6 +120,8 @@ class VAE(keras.Model):
             None if condition_shape is None else as_shape(condition_shape, "condition_shape")
         )
         self._draws = keras.random.SeedGenerator()
+        self._loop: Loop | None = None
+        self._stepwise: Any = None
         self.monitor: LatentMonitor | None = None
         self.loss_metric = keras.metrics.Mean(name="loss")
         self.elbo_metric = keras.metrics.Mean(name="elbo")
@@ -262,7 +273,7 @@ class VAE(keras.Model):
         objective: Objective | None = None,
         *,
         run_eagerly: bool = False,
-        steps_per_execution: int = 1,
+        steps_per_execution: int | None = None,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
         monitor: bool = False,
@@ -274,8 +285,11 @@ class VAE(keras.Model):
             optimizer: Keras optimizer or its name.
             objective: what is minimised; None is `ELBO()`.
             run_eagerly: run Python at each step, to debug.
-            steps_per_execution: steps in one call of the graph.
-            jit_compile: whether XLA compiles the step.
+            steps_per_execution: steps in one call of the graph, between which no callback is
+                called. None is up to 100 where data is in memory and no callback acts within
+                epochs, else 1.
+            jit_compile: whether XLA compiles the steps; "auto" where they run many in one call and
+                no layer is a convolution, which XLA computes slowly on a CPU.
             auto_scale_loss: scale the loss under the policy mixed_float16.
             monitor: whether to log what the latents carry, see `keras_vae.monitor`.
 
@@ -298,15 +312,16 @@ class VAE(keras.Model):
         super().compile(
             optimizer=optimizer,
             run_eagerly=run_eagerly,
-            steps_per_execution=steps_per_execution,
+            steps_per_execution=steps_per_execution or 1,
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
+        self._loop = self._stepwise = None
         objective.check(self.laws(self._contract.zeros()))
         self.optimizer.build(self.trainable_variables)
         self.objective = objective
         self.monitor = LatentMonitor(self.latent_size) if monitor else None
-        self._compile_arguments = {
+        self._compile_arguments: dict[str, Any] = {
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
@@ -363,15 +378,50 @@ class VAE(keras.Model):
             kwargs["validation_data"] = (
                 val_x if val_weight is None else (val_x, targets, val_weight)
             )
-        x, targets, sample_weight = contract.weighted(x, sample_weight)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
         callbacks = keras.tree.flatten(callbacks or [])
         guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
-        with contract.data_errors():
-            return super().fit(
-                x, targets, sample_weight=sample_weight, callbacks=[guard, *callbacks], **kwargs
-            )
+        in_graph = self.compiled and not (self.run_eagerly or tf.distribute.has_strategy())
+        feed = stream_feed(x, kwargs) if in_graph and sample_weight is None else None
+        assertions = None if feed is None else contract.assertions
+        if feed is None:
+            x, targets, sample_weight = contract.weighted(x, sample_weight)
+            if in_graph:
+                rows, kwargs = array_stream(x, sample_weight, kwargs)
+                feed = feed_of(rows)
+                if rows is not None:
+                    x, targets, sample_weight = rows, None, None
+        fit = super().fit
+        if feed is None:
+            self.train_function = self._stepwise
+            with contract.data_errors():
+                history = fit(
+                    x, targets, sample_weight=sample_weight, callbacks=[guard, *callbacks], **kwargs
+                )
+            self._stepwise = self.train_function
+            return history
+        steps_per_execution = self._compile_arguments["steps_per_execution"]
+        validation = steps_per_execution or 1
+        self.train_function = loop = self._loop_over(feed, assertions, kwargs.get("epochs", 1))
+        if steps_per_execution is None:
+            alone = any(map(acts_within_epochs, callbacks))
+            steps_per_execution = 1 if alone else steps_at_once(feed)
+        self.steps_per_execution = steps_per_execution
+        pace = loop.prepare(feed, steps_per_execution, validation)
+        kwargs["steps_per_epoch"] = feed.steps
+        try:
+            with contract.data_errors():
+                return fit(feed.names.repeat(), callbacks=[pace, guard, *callbacks], **kwargs)
+        finally:
+            self.steps_per_execution = validation
+
+    def _loop_over(self, feed: Feed, assertions: Any, epochs: int) -> Loop:
+        wanted = self._compile_arguments["jit_compile"]
+        jit_compile = pays_to_compile(self, feed, epochs) if wanted == "auto" else bool(wanted)
+        if self._loop is None or not self._loop.does(feed, assertions, jit_compile):
+            self._loop = Loop(self, feed.take, assertions, jit_compile)
+        return self._loop
 
     def evaluate(
         self, x: Any = None, y: Any = None, *, sample_weight: Any = None, **kwargs: Any

@@ -34,6 +34,10 @@ from keras_vae.preparation import Preparation, prepare
 __all__ = ["Run", "RunConfig", "RunError", "read_config", "train", "write_atomically"]
 
 
+_STEPS_OF_WARM_UP = 20
+"""Steps in which beta stays as it is while it rises."""
+
+
 class RunError(ValueError):
     """A run directory that cannot be used as asked."""
 
@@ -174,7 +178,8 @@ class RunConfig:
         adam = keras.optimizers.Adam(
             self.learning_rate, self.adam_beta_1, epsilon=self.adam_epsilon
         )
-        vae.compile(adam, objective, monitor=self.monitor)
+        steps = _STEPS_OF_WARM_UP if self.warmup_epochs else None
+        vae.compile(adam, objective, monitor=self.monitor, steps_per_execution=steps)
         return vae
 
     def learning_rate_at(self, epoch: int) -> float:
@@ -411,7 +416,6 @@ def train(
         vae = config.build(train_x.shape[1:])
         if config.output_bias == "data_mean":
             factories.start_at_mean(vae, preparation.mean(train_raw))
-    vae.steps_per_execution = max(n for n in range(1, 33) if per_epoch % n == 0)
     out.mkdir(parents=True, exist_ok=True)
     with write_atomically(out / "config.toml") as temporary:
         temporary.write_text(config.to_toml())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -176,70 +177,133 @@ def batches(
     if rescale is not None and not 0.0 < rescale < math.inf:
         raise ValueError(f"Expected `rescale` positive and finite, such as 1/255; got {rescale}.")
 
-    fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
-    take_x = _row_reader(x, fixed_size)
+    tables: dict[str, Any] = {"x": x, "seed": np.asarray(seed, np.int64)}
     if condition is not None:
-        take_condition = _row_reader(_side_array("condition", condition, n), fixed_size)
+        tables["condition"] = _side_array("condition", condition, n)
     if sample_weight is not None:
-        take_weight = _row_reader(_weights(sample_weight, n), fixed_size)
+        tables["weight"] = _weights(sample_weight, n)
+    fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
+    names = _names(n, batch_size, per_epoch, range(initial_epoch, epochs), seed, shuffle)
+    take = Take(rescale, transform)
+    mapped = any(map(_is_mapped, tables.values()))
+    with tf.device("CPU:0"):
+        for name, table in tables.items():
+            if not _is_mapped(table):
+                tables[name] = tf.constant(table.astype(table.dtype.newbyteorder("="), copy=False))
 
-    def epoch_rows(epoch: tf.Tensor) -> tf.data.Dataset:
+    def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
+        rows.set_shape([fixed_size])
+        return take(tables, epoch, batch, rows)
+
+    total = (epochs - initial_epoch) * per_epoch
+    stream = names.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    stream = stream.apply(tf.data.experimental.assert_cardinality(total))
+    stream = stream.prefetch(tf.data.AUTOTUNE)
+    if not mapped:
+        names = names.apply(tf.data.experimental.assert_cardinality(total))
+        stream._keras_vae_feed = Feed(tables, names, take, n, batch_size, per_epoch)
+    return stream
+
+
+class Feed(NamedTuple):
+    """What `batches` made its dataset of: a training loop takes the batches inside its own graph.
+
+    Attributes:
+        tables: the arrays and the seed, as tensors.
+        names: dataset of what names a batch: (epoch, number of the batch, its rows).
+        take: function of the tables and a name to the batch, made of TensorFlow ops.
+        examples: number of rows of x.
+        batch_size: rows of a batch; the last of an epoch may be shorter.
+        steps: batches of an epoch.
+    """
+
+    tables: dict[str, tf.Tensor]
+    names: tf.data.Dataset
+    take: Take
+    examples: int
+    batch_size: int
+    steps: int
+
+
+def feed_of(dataset: Any) -> Feed | None:
+    """The feed of a dataset that `batches` returned; None for any other, or for mapped files."""
+    return getattr(dataset, "_keras_vae_feed", None)
+
+
+@dataclass(frozen=True)
+class Take:
+    """Function of tables and the name of a batch to the batch.
+
+    Two of them are equal if they were made with equal arguments.
+
+    Attributes:
+        rescale: factor on x, or None.
+        transform: function of (batch, int32 seed[2]) to batch, or None.
+    """
+
+    rescale: float | None
+    transform: Callable[[Any, Any], Any] | None
+
+    def __call__(
+        self, tables: dict[str, Any], epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor
+    ) -> Any:
+        """Batch of the named rows."""
+        import tensorflow as tf
+
+        values = tf.cast(_rows(tables["x"], rows), tf.float32)
+        if self.rescale is not None:
+            values /= 1.0 / self.rescale
+        if self.transform is not None:
+            key = tf.cast(tf.stack([tf.cast(tables["seed"], tf.int64), epoch]), tf.int32)
+            fold_in = tf.random.experimental.stateless_fold_in
+            values = self.transform(values, fold_in(key, tf.cast(batch, tf.int32), alg="philox"))
+        inputs = values
+        if "condition" in tables:
+            given = _rows(tables["condition"], rows)
+            given = tf.cast(given, tf.float32) if given.dtype.is_floating else given
+            inputs = {"x": values, "condition": given}
+        if "weight" in tables:
+            return inputs, None, _rows(tables["weight"], rows)
+        return inputs
+
+
+def _names(
+    n: int, batch_size: int, per_epoch: int, epochs: range, seed: int, shuffle: bool
+) -> tf.data.Dataset:
+    """Names of the batches: epoch, number within it, rows."""
+    import tensorflow as tf
+
+    def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.range(n, dtype=tf.int64)
         if shuffle:
             key = tf.stack([tf.constant(seed, tf.int64), epoch])
             order = tf.random.experimental.stateless_shuffle(order, key, alg="philox")
 
-        def batch_rows(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def of_batch(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             return epoch, batch, order[batch * batch_size : (batch + 1) * batch_size]
 
-        return tf.data.Dataset.range(per_epoch).map(batch_rows)
+        return tf.data.Dataset.range(per_epoch).map(of_batch)
 
-    def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
-        values = tf.cast(take_x(rows), tf.float32)
-        if rescale is not None:
-            values /= 1.0 / rescale
-        if transform is not None:
-            key = tf.cast(tf.stack([tf.constant(seed, tf.int64), epoch]), tf.int32)
-            fold_in = tf.random.experimental.stateless_fold_in
-            values = transform(values, fold_in(key, tf.cast(batch, tf.int32), alg="philox"))
-        inputs = values
-        if condition is not None:
-            given = take_condition(rows)
-            given = tf.cast(given, tf.float32) if given.dtype.is_floating else given
-            inputs = {"x": values, "condition": given}
-        if sample_weight is not None:
-            return inputs, None, take_weight(rows)
-        return inputs
-
-    total = (epochs - initial_epoch) * per_epoch
-    stream = tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_rows)
-    stream = stream.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return stream.apply(tf.data.experimental.assert_cardinality(total)).prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(of_epoch)
 
 
-def _row_reader(array: np.ndarray, fixed_size: int | None) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Function of row numbers to rows: a gather in the graph, or reads of a mapped file."""
+def _rows(table: Any, rows: tf.Tensor) -> tf.Tensor:
+    """Rows of a table: a gather in the graph, or reads of a mapped file."""
     import tensorflow as tf
 
-    if not _is_mapped(array):
-        with tf.device("CPU:0"):
-            table = tf.constant(array.astype(array.dtype.newbyteorder("="), copy=False))
+    if tf.is_tensor(table):
+        return tf.gather(table, rows)
+    dtype = table.dtype.newbyteorder("=")
 
-    def read(rows: np.ndarray) -> np.ndarray:
-        order = np.argsort(rows)
-        values = np.empty((len(rows), *array.shape[1:]), array.dtype.newbyteorder("="))
-        values[order] = array[rows[order]]
+    def read(wanted: np.ndarray) -> np.ndarray:
+        order = np.argsort(wanted)
+        values = np.empty((len(wanted), *table.shape[1:]), dtype)
+        values[order] = table[wanted[order]]
         return values
 
-    def take(rows: tf.Tensor) -> tf.Tensor:
-        if _is_mapped(array):
-            values = tf.numpy_function(read, [rows], tf.as_dtype(array.dtype.newbyteorder("=")))
-        else:
-            values = tf.gather(table, rows)
-        values.set_shape([fixed_size, *array.shape[1:]])
-        return values
-
-    return take
+    values = tf.numpy_function(read, [rows], tf.as_dtype(dtype))
+    values.set_shape([*rows.shape, *table.shape[1:]])
+    return values
 
 
 def _is_mapped(array: np.ndarray) -> bool:

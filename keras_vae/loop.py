@@ -1,0 +1,291 @@
+"""Training loop of `fit`: many steps in one call of a graph that takes its batches from memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vae.data.stream import Feed, Take, batches, feed_of, steps
+from keras_vae.supports import DataError
+
+__all__ = [
+    "Loop",
+    "acts_within_epochs",
+    "array_stream",
+    "pays_to_compile",
+    "steps_at_once",
+    "stream_feed",
+]
+
+_MOST_STEPS = 100
+_MOST_ROWS = 1 << 20
+"""Row numbers that one call of the graph may be given: 8 MiB."""
+
+_STEPS_THAT_PAY = 1000
+
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+
+_WITHIN_EPOCHS = (
+    "on_batch_begin",
+    "on_batch_end",
+    "on_train_batch_begin",
+    "on_train_batch_end",
+    "on_test_batch_begin",
+    "on_test_batch_end",
+)
+
+
+class Loop:
+    """Function of an iterator over the names of batches to the logs after many training steps.
+
+    The steps are one program. With XLA it keeps the weights in the loop's own memory and fuses
+    objective, gradient and optimizer. The short last batch of an epoch is a step of its own.
+
+    Args:
+        model: has `train_step` and `get_metrics_result`.
+        take: map of tables and the name of a batch to the batch.
+        assertions: map of a batch to booleans, by the sentence to say if one is false; None where
+            the data was checked before.
+        jit_compile: whether XLA compiles the steps.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        take: Take,
+        assertions: Callable[[Any], dict[str, tf.Tensor]] | None,
+        jit_compile: bool,
+    ) -> None:
+        self._jit_compile = jit_compile
+        self._model = model
+        self._take = take
+        self._assertions = assertions
+        self._sentences: list[str] = []
+        self._execute = tf.function(self._steps_on_names, autograph=False)
+        self._steps = tf.function(
+            self._steps_on_rows, autograph=False, jit_compile=jit_compile or None
+        )
+        self._last_step = tf.function(self._step_on_name, autograph=False)
+
+    def does(self, feed: Feed, assertions: Any, jit_compile: bool) -> bool:
+        """Whether the loop trains on such a feed, compiled and checked in this way."""
+        return (
+            self._take == feed.take
+            and (self._assertions is None) == (assertions is None)
+            and self._jit_compile == jit_compile
+        )
+
+    def prepare(self, feed: Feed, capacity: int, validation: int) -> keras.callbacks.Callback:
+        """Takes up a feed, and returns the callback that keeps the loop within its epochs.
+
+        Args:
+            feed: tables and names of batches.
+            capacity: most steps in one call.
+            validation: steps in one call of the validation.
+        """
+        self._feed, self._capacity = feed, capacity
+        self._pace = _Pace(validation)
+        return self._pace
+
+    def __call__(self, iterator: Any) -> dict[str, tf.Tensor]:
+        """Logs after the next steps: at most the capacity, and none of the next epoch.
+
+        Raises:
+            DataError: if a batch is not what the model takes.
+        """
+        feed, begin = self._feed, self._pace.step
+        count = min(self._capacity, feed.steps - begin)
+        short = begin + count == feed.steps and feed.steps * feed.batch_size > feed.examples
+        if count - short:
+            names = tf.constant(count - short)
+            logs, fine = self._execute(
+                feed.tables, iterator, names, feed.batch_size, self._capacity
+            )
+            self._refuse(fine)
+        if short:
+            logs, fine = self._last_step(feed.tables, iterator)
+            self._refuse(fine)
+        return logs
+
+    def _steps_on_names(
+        self, tables: Any, iterator: Any, count: tf.Tensor, batch_size: int, capacity: int
+    ) -> Any:
+        """Steps on the next `count` batches, whose names are first read into arrays of one size."""
+        specs = (((), tf.int64), ((), tf.int64), ((batch_size,), tf.int64))
+        arrays = [
+            tf.TensorArray(dtype, capacity, element_shape=shape, clear_after_read=False)
+            for shape, dtype in specs
+        ]
+
+        def read(step: tf.Tensor, *arrays: tf.TensorArray) -> Any:
+            name = tf.cond(step < count, iterator.get_next, lambda: self._no_name(batch_size))
+            rows = tf.ensure_shape(name[2], [batch_size])
+            parts = (name[0], name[1], rows)
+            return step + 1, *(a.write(step, part) for a, part in zip(arrays, parts, strict=True))
+
+        _, *arrays = tf.while_loop(
+            lambda step, *_: step < capacity, read, [tf.constant(0), *arrays], parallel_iterations=1
+        )
+        return self._steps(tables, *(array.stack() for array in arrays), count)
+
+    @staticmethod
+    def _no_name(batch_size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        zero = tf.constant(0, tf.int64)
+        return zero, zero, tf.zeros([batch_size], tf.int64)
+
+    def _steps_on_rows(
+        self, tables: Any, epochs: tf.Tensor, batches: tf.Tensor, rows: tf.Tensor, count: tf.Tensor
+    ) -> Any:
+        def step(number: tf.Tensor, fine: tf.Tensor) -> Any:
+            batch = self._take(tables, epochs[number], batches[number], rows[number])
+            return number + 1, tf.logical_and(fine, self._step(batch))
+
+        fine = tf.ones_like(self._checks(self._take(tables, epochs[0], batches[0], rows[0])))
+        _, fine = tf.while_loop(lambda number, _: number < count, step, [tf.constant(0), fine])
+        return self._model.get_metrics_result(), fine
+
+    def _step_on_name(self, tables: Any, iterator: Any) -> Any:
+        fine = self._step(self._take(tables, *iterator.get_next()))
+        return self._model.get_metrics_result(), fine
+
+    def _step(self, batch: Any) -> tf.Tensor:
+        """One training step, and whether the batch was what the model takes, by sentence."""
+        self._model.train_step(batch)
+        return self._checks(batch)
+
+    def _checks(self, batch: Any) -> tf.Tensor:
+        if self._assertions is None:
+            return tf.ones([0], tf.bool)
+        found = self._assertions(keras.utils.unpack_x_y_sample_weight(batch)[0])
+        self._sentences = list(found)
+        return tf.stack(list(found.values()))
+
+    def _refuse(self, fine: tf.Tensor) -> None:
+        for sentence, holds in zip(self._sentences, fine.numpy(), strict=False):
+            if not holds:
+                raise DataError(sentence)
+
+
+class _Pace(keras.callbacks.Callback):
+    """Where in its epoch the training is; a loop must not run into the next one.
+
+    Keras reads `steps_per_execution` when it makes the iterator of the training data, and again for
+    that of the validation data, whose steps are compiled for one number: that is back by then.
+    """
+
+    def __init__(self, validation: int) -> None:
+        super().__init__()
+        self.step = 0
+        self._validation = validation
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Gives the validation its own number of steps."""
+        self.model.steps_per_execution = self._validation
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remembers the number of the next step."""
+        self.step = batch
+
+
+def stream_feed(x: Any, options: dict[str, Any]) -> Feed | None:
+    """The feed of a dataset of `keras_vae.data.batches` that `fit` goes through epoch by epoch."""
+    feed = feed_of(x)
+    if feed is None:
+        return None
+    given, total = options.get("steps_per_epoch"), int(feed.names.cardinality())
+    return feed if feed.steps == (total if given is None else given) else None
+
+
+def array_stream(
+    x: Any, weights: np.ndarray | None, options: dict[str, Any]
+) -> tuple[tf.data.Dataset | None, dict[str, Any]]:
+    """The stream of checked arrays, and the options of `fit` that go with it.
+
+    None where the options ask for what a stream does not do: another number of steps than an epoch
+    has, a shuffle that is no yes or no, or float64.
+    """
+    arrays = list(x.values()) if isinstance(x, dict) else [x]
+    if (
+        not all(isinstance(array, np.ndarray) for array in arrays)
+        or options.get("steps_per_epoch") is not None
+        or not isinstance(options.get("shuffle", True), bool)
+        or keras.config.floatx() != "float32"
+    ):
+        return None, options
+    count, held = len(arrays[0]), options.get("validation_split") or 0.0
+    kept = count if options.get("validation_data") is not None else int(count * (1.0 - held))
+    if not 0 < kept <= count:
+        return None, options
+    options = {**options}
+    batch_size = options.pop("batch_size", None) or 32
+    options.setdefault("validation_batch_size", batch_size)
+    options.pop("validation_split", None)
+    if kept < count:
+        later = keras.tree.map_structure(lambda array: array[kept:], x)
+        options["validation_data"] = later
+        if weights is not None:
+            later_weights = weights[kept:]
+            options["validation_data"] = (later, np.zeros_like(later_weights), later_weights)
+            weights = weights[:kept]
+        x = keras.tree.map_structure(lambda array: array[:kept], x)
+    conditional = isinstance(x, dict)
+    shuffle = options.pop("shuffle", True)
+    options["shuffle"] = False  # it is done, and Keras warns that it will not do it again
+    stream = batches(
+        x["x"] if conditional else x,
+        batch_size,
+        epochs=max(options.get("epochs", 1), options.get("initial_epoch", 0) + 1),
+        initial_epoch=options.get("initial_epoch", 0),
+        seed=random.randrange(2**31) if shuffle else 0,
+        shuffle=shuffle,
+        condition=x["condition"] if conditional else None,
+        sample_weight=weights,
+    )
+    options["steps_per_epoch"] = steps(kept, batch_size)
+    return stream, options
+
+
+def steps_at_once(feed: Feed) -> int:
+    """Steps per call that make the calls of an epoch equally long, at most 100 of them."""
+    most = max(1, min(_MOST_STEPS, _MOST_ROWS // feed.batch_size))
+    calls = -(-feed.steps // most)
+    return -(-feed.steps // calls)
+
+
+def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback does something between the steps of an epoch."""
+    if getattr(callback, "save_freq", None) == "epoch":
+        return False
+    return any(
+        getattr(getattr(callback, name), "__func__", None)
+        is not getattr(keras.callbacks.Callback, name)
+        for name in _WITHIN_EPOCHS
+    )
+
+
+def pays_to_compile(model: keras.Model, feed: Feed, epochs: int) -> bool:
+    """Whether XLA compiles in less time than it saves.
+
+    It takes seconds, which a thousand steps repay. Convolutions it computes many times slower on a
+    CPU than TensorFlow's own kernels do.
+    """
+    layers = model._flatten_layers()
+    return feed.steps * epochs >= _STEPS_THAT_PAY and all(
+        layer.supports_jit and not isinstance(layer, _CONVOLUTIONS) for layer in layers
+    )

@@ -1,0 +1,202 @@
+"""The loop of `fit` in one graph: each example once an epoch, callbacks in their places."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from models import (
+    ORDERED,
+    again,
+    assert_same_weights,
+    binary,
+    compiled,
+    linear_gaussian,
+    tiny_vae,
+)
+
+import keras_vae
+from keras_vae import data, loop
+from keras_vae.supports import DataError
+
+X = binary(45)
+GRAPH = {"run_eagerly": False}
+JIT = {"run_eagerly": False, "jit_compile": True}
+
+
+class Steps(keras.callbacks.Callback):
+    """The steps after which it was called, epoch by epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen.append([])
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen[-1].append(batch)
+
+
+def stream(x, epochs=1, size=8, **kwargs):
+    return data.batches(x, size, epochs=epochs, seed=3, **kwargs)
+
+
+@pytest.mark.parametrize("options", [GRAPH, JIT], ids=["graph", "XLA"])
+@pytest.mark.parametrize("size", [9, 8, 64])
+def test_logs_are_means_over_every_example_once(options, size):
+    model = linear_gaussian()
+    x = model.marginal().sample(45, seed=0).numpy().astype("float32")
+    # With this posterior the bound of each example is log p(x), whatever is drawn.
+    objective = keras_vae.ELBO(kl="monte_carlo")
+    vae = compiled(model.vae(full_covariance=True), objective, optimizer="sgd", **options)
+    vae.optimizer.learning_rate = 0.0
+    history = vae.fit(x, batch_size=size, epochs=2, verbose=0).history
+    evidence = float(tf.reduce_mean(model.log_prob(x)))
+    np.testing.assert_allclose(history["elbo"], evidence, rtol=1e-5)  # float32
+    assert vae.loss_metric.count == 45
+
+
+@pytest.mark.parametrize("weights", [None, np.linspace(0.0, 2.0, 45)])
+@pytest.mark.parametrize("steps", [None, 2, 100])
+def test_loop_equals_steps_one_by_one(weights, steps):
+    eager = again()
+    quick = again()
+    compiled(quick, **GRAPH, steps_per_execution=steps)
+    arguments = {**ORDERED, "batch_size": 8, "sample_weight": weights, "epochs": 3}
+    first = eager.fit(X, validation_data=X[:7], **arguments).history
+    second = quick.fit(X, validation_data=X[:7], **arguments).history
+    assert quick._loop is not None
+    for name, values in first.items():
+        np.testing.assert_allclose(second[name], values, rtol=1e-5, err_msg=name)  # fused ops
+    assert quick.steps_per_execution == (steps or 1)
+
+
+def test_conditions_and_validation_split_reach_the_loop():
+    inputs = {"x": X, "condition": np.linspace(0, 1, 45, dtype="float32")[:, None]}
+    histories = []
+    for options in ({}, GRAPH):
+        vae = compiled(again(condition_shape=1), **options)
+        histories.append(vae.fit(inputs, epochs=2, validation_split=0.2, **ORDERED).history)
+    assert vae._loop is not None
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-5, err_msg=name)
+
+
+def test_callbacks_within_epochs_are_called_after_each_step():
+    callback = Steps()
+    compiled(tiny_vae(), **GRAPH).fit(X, batch_size=8, epochs=2, verbose=0, callbacks=[callback])
+    assert callback.seen == [list(range(6))] * 2
+
+
+def test_callbacks_see_the_steps_per_execution_that_was_asked_for():
+    callback = Steps()
+    vae = compiled(tiny_vae(), **GRAPH, steps_per_execution=4)
+    vae.fit(X, batch_size=8, epochs=2, verbose=0, callbacks=[callback])
+    assert callback.seen == [[3, 7]] * 2
+    assert int(vae.optimizer.iterations) == 12
+
+
+@pytest.mark.parametrize(
+    ("callback", "acts"),
+    [
+        (keras.callbacks.EarlyStopping(), False),
+        (keras.callbacks.ModelCheckpoint("m.keras"), False),
+        (keras.callbacks.ModelCheckpoint("m.keras", save_freq=10), True),
+        (keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: None), False),
+        (keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: None), True),
+        (keras_vae.callbacks.LinearSchedule("beta", epochs=1), True),
+        (Steps(), True),
+    ],
+)
+def test_callbacks_that_act_within_epochs_are_known(callback, acts):
+    assert loop.acts_within_epochs(callback) == acts
+
+
+def test_fitting_again_does_not_compile_again():
+    vae = compiled(tiny_vae(), **GRAPH)
+    vae.fit(X, verbose=0)
+    first = vae._loop
+    vae.fit(X[::-1].copy(), epochs=3, verbose=0)
+    assert vae._loop is first
+    assert first._execute.experimental_get_tracing_count() == 1
+
+
+def test_training_by_other_means_between_fits_is_the_same_training():
+    vae = compiled(tiny_vae(), **GRAPH)
+    vae.fit(X, verbose=0)
+    vae.fit(tf.data.Dataset.from_tensor_slices(X).batch(8), verbose=0)
+    vae.fit(X, verbose=0)
+    assert int(vae.optimizer.iterations) == 2 + 6 + 2
+    assert np.isfinite(vae.evaluate(X, verbose=0, return_dict=True)["elbo"])
+
+
+@pytest.mark.parametrize("options", [GRAPH, JIT], ids=["graph", "XLA"])
+def test_resumed_stream_ends_at_the_same_bits(options):
+    whole, halves = (compiled(again(), **options) for _ in range(2))
+    arguments = {"steps_per_epoch": 6, "verbose": 0}
+    whole.fit(stream(X, 4), epochs=4, **arguments)
+    halves.fit(stream(X, 2), epochs=2, **arguments)
+    halves.fit(stream(X, 4, initial_epoch=2), epochs=4, initial_epoch=2, **arguments)
+    assert whole._loop is not None
+    assert_same_weights(whole, halves)
+
+
+def test_stream_binarised_in_the_loop_is_the_stream():
+    grey = np.random.default_rng(0).random((45, 6), dtype="float32")
+    histories = []
+    for options in ({}, GRAPH):
+        vae = compiled(again(), **options)
+        x = stream(grey, 3, transform=data.binarize)
+        histories.append(vae.fit(x, steps_per_epoch=6, epochs=3, verbose=0).history)
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("options", [GRAPH, JIT], ids=["graph", "XLA"])
+@pytest.mark.parametrize(("bad", "sentence"), [(0.5, "models binary data"), (np.nan, "NaN")])
+def test_stream_of_data_that_does_not_fit_is_refused(options, bad, sentence):
+    for row in (3, 44):  # in a batch of full size, and in the short last one
+        x = X.copy()
+        x[row, 2] = bad
+        with pytest.raises(DataError, match=sentence):
+            compiled(tiny_vae(), **options).fit(stream(x, shuffle=False), verbose=0)
+
+
+def test_loss_that_stops_being_finite_stops_the_loop():
+    vae = compiled(tiny_vae("normal"), optimizer=keras.optimizers.SGD(1e30), **GRAPH)
+    with pytest.raises(keras_vae.NonFiniteError, match="one of steps 1 to 6 of epoch 1"):
+        vae.fit(X, batch_size=8, verbose=0)
+    assert vae.steps_per_execution == 1
+
+
+def test_memory_mapped_array_trains(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    histories = []
+    for x in (X, mapped):
+        vae = compiled(again(), **GRAPH)
+        histories.append(vae.fit(x, epochs=2, **ORDERED).history)
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("examples", "size"), [*itertools.product([1, 99, 100, 101, 60000], [1, 7])]
+)
+def test_calls_of_an_epoch_are_equally_long(examples, size):
+    feed = data.stream.feed_of(data.batches(np.zeros((examples, 1)), size))
+    most = loop.steps_at_once(feed)
+    calls = -(-feed.steps // most)
+    assert 1 <= most <= 100
+    assert calls * most - feed.steps < calls
+
+
+def test_xla_is_chosen_where_it_pays():
+    feed = data.stream.feed_of(data.batches(X, 8))
+    dense = tiny_vae()
+    convolutional = keras_vae.conv_vae((8, 8, 1), 2, "bernoulli", filters=(2,))
+    assert loop.pays_to_compile(dense, feed, epochs=200)
+    assert not loop.pays_to_compile(dense, feed, epochs=2)
+    assert not loop.pays_to_compile(convolutional, feed, epochs=200)
