@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Browser:
         self._process, self._write = process, write
         self._answers: queue.Queue[Any] = queue.Queue()
         self._count, self._session = 0, ""
+        self._loaded = threading.Event()
         self._lock = threading.Lock()  # the listening thread sends too
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -70,11 +71,14 @@ class Browser:
                 return answer["result"]
 
     def open(self, address: str) -> None:
-        """Goes to an address, with nothing remembered of what was asked and complained before."""
-        self.call("Page.navigate", url="about:blank")
-        self.requests.clear()
-        self.complaints.clear()
-        self.call("Page.navigate", url=address)
+        """Loads a page, with nothing remembered of what was asked and complained before."""
+        for place in ("about:blank", address):  # the first, lest only the fragment differs
+            self.requests.clear()
+            self.complaints.clear()
+            self._loaded.clear()
+            self.call("Page.navigate", url=place)
+            if not self._loaded.wait(PATIENCE):
+                raise TimeoutError(f"{place} was not loaded")
 
     def run(self, script: str) -> Any:
         """Value of an expression in the page, awaited if it is a promise."""
@@ -86,11 +90,16 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, script: str) -> Any:
-        """The first value of an expression that is true."""
+        """The first value of an expression that is true; True for an element."""
+        by_value = f"((value) => value instanceof Node || value)({script})"
+        return self.wait_for(lambda: self.run(by_value), script)
+
+    def wait_for(self, get: Callable[[], Any], what: str = "what was waited for") -> Any:
+        """The first value of a function that is true."""
         end = time.monotonic() + PATIENCE
-        while not (value := self.run(script)):
+        while not (value := get()):
             if time.monotonic() > end:
-                raise TimeoutError(f"{script} did not become true; console: {self.complaints}")
+                raise TimeoutError(f"{what} did not become true; console: {self.complaints}")
             time.sleep(0.02)
         return value
 
@@ -138,7 +147,9 @@ class Browser:
                         self._notice(message["method"], message["params"])
 
     def _notice(self, method: str, event: dict[str, Any]) -> None:
-        if method == "Network.requestWillBeSent":
+        if method == "Page.loadEventFired":
+            self._loaded.set()
+        elif method == "Network.requestWillBeSent":
             self.requests.append(event["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             details = event["exceptionDetails"]

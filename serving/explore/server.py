@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -54,9 +55,10 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise ServingError(
-            f"Port {port} cannot be had ({error.strerror}); choose another with --port, or 0 for "
-            "any that is free."
+            f"Port {port} cannot be had ({reason}); choose another with --port, or 0 for any that "
+            "is free."
         ) from error
 
 

@@ -53,8 +53,8 @@ export function newest(work) {
 export function inView(element, work) {
   let [isVisible, isStale] = [false, false];
   const observer = new IntersectionObserver(
-    ([entry]) => {
-      isVisible = entry.isIntersecting;
+    (entries) => {
+      isVisible = entries.at(-1).isIntersecting;
       if (isVisible && isStale) call();
     },
     { rootMargin: "200px" },

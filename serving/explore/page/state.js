@@ -12,7 +12,8 @@ export class State extends EventTarget {
     this.z = new Float32Array(model.latents);
     this.mean = null; // picture of the point
     this.draw = null; // draw of the seed; null once the point has moved
-    this.seed = null; // [seed, row] that the point came from, moved or not
+    this.seed = null; // [seed, row] that the point came from
+    this.isMoved = true; // whether the point has left it
     this.items = []; // {name, x, loc}
     this.history = []; // {seed, x}
     this.problem = () => {};
@@ -39,6 +40,7 @@ export class State extends EventTarget {
     await this.try(async () => {
       const { sample, mean, z } = await this.model.sample([[seed, row]]);
       this.z = Float32Array.from(z[0]);
+      this.isMoved = false;
       this.mean = inUnits(this.about, mean[0]);
       this.draw = sample[0];
       this.seed = [seed, row];
@@ -53,18 +55,23 @@ export class State extends EventTarget {
   /** A point of one's own. */
   goTo(z) {
     this.z = Float32Array.from(z);
+    this.isMoved = true;
     return this.redraw();
   }
 
   /** One latent of the point. */
   move(latent, value) {
     this.z[latent] = value;
+    this.isMoved = true;
     return this.redraw();
   }
 
   async #redraw() {
+    const { z } = this;
+    if (!this.isMoved) return;
     await this.try(async () => {
-      const [mean] = await this.means([this.z]);
+      const [mean] = await this.means([z]);
+      if (this.z !== z) return; // the point has leapt meanwhile
       this.mean = mean;
       this.draw = null;
       this.changed("point");
@@ -104,8 +111,8 @@ export class State extends EventTarget {
     this.items = [];
     await this.try(async () => {
       if (items.length) await this.add(items);
-      if (seed && this.draw) await this.goToSeed(...seed);
-      else await this.redraw();
+      if (this.isMoved) await this.redraw();
+      else await this.goToSeed(...seed);
       this.changed("condition");
     });
   }
