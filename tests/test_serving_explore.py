@@ -683,7 +683,9 @@ def test_runtime_comes_by_npm_once(npm, tmp_path, monkeypatch):
     assert list((tmp_path / "cache").iterdir()) == []
     digest = hashlib.sha512(package.read_bytes()).digest()
     monkeypatch.setattr(runtime, "INTEGRITY", "sha512-" + base64.b64encode(digest).decode())
-    found = runtime.find()
+    said = []
+    found = runtime.find(report=said.append)
+    assert len(said) == 1
     assert {path.name for path in found.iterdir()} == set(runtime.FILES)
     npm("exit 1")
     assert runtime.find() == found

@@ -44,7 +44,7 @@ def explore(
     ARTIFACT is a version such as artifacts/digits/1, or artifacts/digits for the newest.
     """
     chosen = Artifact.read(artifact) if artifact.name.isdigit() else latest(artifact)
-    files = runtime.find(ort)
+    files = runtime.find(ort, click.echo)
     if target is not None:
         site.bundle(chosen, files, target)
         size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -37,12 +38,13 @@ _ELSEWHERE: Final = (
 )
 
 
-def find(directory: Path | None = None) -> Path:
+def find(directory: Path | None = None, report: Callable[[str], None] = print) -> Path:
     """The directory that holds `FILES`.
 
     Args:
         directory: where onnxruntime-web lies, the package or its `dist`; None takes it from the
             cache of this user, where npm puts it the first time.
+        report: called with a sentence before a download.
 
     Raises:
         ServingError: if they are not there and cannot be brought.
@@ -57,6 +59,7 @@ def find(directory: Path | None = None) -> Path:
         )
     target = _cache() / f"onnxruntime-web-{VERSION}"
     if not _is_whole(target):
+        report(f"Bringing ONNX Runtime Web {VERSION} by npm: 33 MB, this once.")
         _bring(target)
     return target
 

@@ -46,8 +46,9 @@ async function start() {
 function introduce({ name, version, runtime }, { data, likelihood, prior, latent_size: latents, training }) {
   document.title = `${name} · latent explorer`;
   at("name").replaceChildren(name, " ", h("small", {}, `version ${version}`));
-  const [low, high] = data.range.map((bound) => (bound === null ? "unbounded" : bound));
-  const range = data.range.every((bound) => bound === null) ? "unbounded" : `from ${low} to ${high}`;
+  const [low, high] = data.range;
+  let range = "unbounded";
+  if (low !== null) range = high === null ? `from ${low} up` : `from ${low} to ${high}`;
   at("about").textContent =
     `A variational autoencoder with ${latents} latents: prior ${prior.family}, likelihood ` +
     `${likelihood.family}, data of shape ${data.shape.join(" × ")}, ${range}.`;
