@@ -12,9 +12,10 @@ arXiv:2206.09426). Every model sees the same split of each table:
 No label is used but to draw the split and to compute the final AUROC. Features are standardised by
 the training rows and dequantised by their resolution (the median distance between neighbouring
 values), so that no density can become infinite on repeated values or on columns that are sums of
-others. A seventh of the training rows is held out: by its log p(x) the VAE is stopped early, its
-number of latents chosen among half the features and one less than all, and that of probabilistic
-PCA among all numbers. The noise of both is one scale for all standardised features.
+others. A seventh of the training rows is held out: by its bound the VAE is stopped early, by its
+log p(x) the number of latents is chosen, among half the features and one less than all, and that of
+probabilistic PCA among all numbers. Both are then fitted again to all training rows, the VAE for as
+many steps as led to its best bound. The noise of both is one scale for all standardised features.
 """
 
 import argparse
@@ -41,7 +42,14 @@ STEPS = 100  # between two looks at the held-out bound
 
 
 class Split(NamedTuple):
-    """Rows [n, D], standardised; the training rows without noise, all others dequantised."""
+    """Rows [n, D], standardised; all but the clean ones are dequantised.
+
+    Attributes:
+        clean: all training rows without noise, the held-out ones last.
+        train, held_out: the two parts of the training rows.
+        test, labels: rows to score, and 1 for an anomaly.
+        resolution: width of the noise of each feature, [D].
+    """
 
     clean: np.ndarray
     train: np.ndarray
@@ -67,12 +75,11 @@ def split(path: Path, protocol: str, seed: int) -> Split:
     resolution = np.array([step(column) for column in x[train].T])
     noise = np.random.default_rng([seed, 1]).uniform(-0.5, 0.5, x.shape) * resolution
     cut = len(train) * 6 // 7
-    fitted, held_out = train[:cut], train[cut:]
     noisy = (x + noise).astype(np.float32)
     return Split(
-        x[fitted].astype(np.float32),
-        noisy[fitted],
-        noisy[held_out],
+        x[train].astype(np.float32),
+        noisy[train[:cut]],
+        noisy[train[cut:]],
         noisy[test],
         y[test],
         resolution.astype(np.float32),
@@ -85,8 +92,18 @@ def step(column: np.ndarray) -> float:
     return float(np.median(np.diff(values))) if len(values) > 1 else 1.0
 
 
-def vae(data: Split, latents: int, scale: str, seed: int) -> tuple[float, keras_vae.VAE]:
-    """The recipe's model, stopped early, and its held-out log p(x)."""
+class Candidate(NamedTuple):
+    """A number of latents, the steps that led to its best held-out bound, and log p(x) there."""
+
+    latents: int
+    steps: int
+    held_out: float
+
+
+def model_and_stream(
+    data: Split, rows: int, latents: int, scale: str, seed: int
+) -> tuple[keras_vae.VAE, tf.data.Dataset]:
+    """The recipe's model and batches without end of the first training rows, with fresh noise."""
     config = dataclasses.replace(
         runs.read_config(RECIPE, needs_data=False),
         latent=latents,
@@ -96,13 +113,19 @@ def vae(data: Split, latents: int, scale: str, seed: int) -> tuple[float, keras_
     model = config.build(data.train.shape[1:])
     model.steps_per_execution = 20
     stream = (
-        tf.data.Dataset.from_tensor_slices(data.clean)
+        tf.data.Dataset.from_tensor_slices(data.clean[:rows])
         .cache()
-        .shuffle(len(data.clean), seed=seed)
+        .shuffle(rows, seed=seed)
         .repeat()
         .batch(config.batch_size)
         .map(lambda x: x + data.resolution * tf.random.uniform(tf.shape(x), -0.5, 0.5))
     )
+    return model, stream
+
+
+def candidate(data: Split, latents: int, scale: str, seed: int) -> Candidate:
+    """What the held-out rows say of a number of latents."""
+    model, stream = model_and_stream(data, len(data.train), latents, scale, seed)
     stop = keras.callbacks.EarlyStopping(
         "val_elbo", mode="max", patience=6, restore_best_weights=True
     )
@@ -115,7 +138,18 @@ def vae(data: Split, latents: int, scale: str, seed: int) -> tuple[float, keras_
         callbacks=[stop],
         verbose=0,
     )
-    return float(np.mean(log_marginal(model, data.held_out, num_samples=100).value)), model
+    held_out = float(np.mean(log_marginal(model, data.held_out, num_samples=100).value))
+    return Candidate(latents, STEPS * (stop.best_epoch + 1), held_out)
+
+
+def vae(data: Split, scale: str, seed: int) -> tuple[Candidate, keras_vae.VAE]:
+    """The VAE with the better number of latents, trained on all training rows."""
+    features = data.train.shape[1]
+    tried = [candidate(data, n, scale, seed) for n in (-(-features // 2), features - 1)]
+    best = max(tried, key=lambda one: one.held_out)
+    model, stream = model_and_stream(data, len(data.clean), best.latents, scale, seed)
+    model.fit(stream, steps_per_epoch=STEPS, epochs=best.steps // STEPS, verbose=0)
+    return best, model
 
 
 def ppca(data: Split) -> tuple[int, keras_vae.LinearGaussian]:
@@ -152,10 +186,8 @@ def measure(path: Path, protocol: str, scale: str, seed: int) -> Result:
     """Trains, chooses and scores all models on one split."""
     started = time.perf_counter()
     data = split(path, protocol, seed)
-    features = data.train.shape[1]
-    tried = {n: vae(data, n, scale, seed) for n in (-(-features // 2), features - 1)}
-    best = max(tried, key=lambda n: tried[n][0])
-    scores = anomaly_scores(tried[best][1], data.test, num_samples=500)
+    best, model = vae(data, scale, seed)
+    scores = anomaly_scores(model, data.test, num_samples=500)
     latents, linear = ppca(data)
     forest = IsolationForest(random_state=seed)
     forest.fit(np.concatenate([data.train, data.held_out]))
@@ -168,9 +200,8 @@ def measure(path: Path, protocol: str, scale: str, seed: int) -> Result:
             -forest.score_samples(data.test),
         )
     ]
-    rows = len(data.train) + len(data.held_out)
     seconds = time.perf_counter() - started
-    return Result(auroc, (best, latents), rows, features, seconds)
+    return Result(auroc, (best.latents, latents), *data.clean.shape, seconds)
 
 
 def line(name: str, results: Sequence[Result]) -> str:
