@@ -29,43 +29,62 @@ _EXAMPLES = 1000
 _HARD = 64
 _GAP = 32
 _DRAWS = 1000
-_SIZE = (4.7, 3.1)
+_SIZE = (4.1, 2.8)
 _BLUE, _ORANGE, _GREY = "#2a6fbb", "#d9822b", "#8a8a8a"
 
 _STYLE = """
 :root {
   color-scheme: light dark;
-  --ink: #1c1c1c; --paper: #ffffff; --soft: #f3f3f1; --line: #d8d8d4;
+  --ink: #1c1c1c; --paper: #ffffff; --soft: #f6f6f4; --line: #dcdcd8; --accent: #2a6fbb;
 }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8e8e6; --paper: #17181a; --soft: #222427; --line: #3a3d41; }
-  img { background: #ffffff; border-radius: 4px; }
 }
 body {
-  font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  margin: 0 auto; max-width: 1200px; padding: 1rem 1.2rem 3rem;
+  font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  margin: 0 auto; max-width: 1160px; padding: 1.5rem clamp(0.8rem, 3vw, 2rem) 4rem;
 }
-h1 { font-size: 1.6rem; margin: 0.4rem 0; }
+h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 0.4rem; overflow-wrap: anywhere; }
 h2 {
-  font-size: 1.15rem; margin: 2rem 0 0.6rem; padding-bottom: 0.2rem;
+  font-size: 1.25rem; margin: 2.6rem 0 0.9rem; padding-bottom: 0.3rem;
   border-bottom: 1px solid var(--line);
 }
+p { max-width: 72ch; margin: 0.6rem 0; }
+p.verdict { border-left: 4px solid var(--accent); padding: 0.1rem 0 0.1rem 0.9rem; }
 .figures {
-  display: grid; gap: 1.2rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
+  display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr));
 }
-figure { margin: 0; background: var(--soft); padding: 0.7rem; border-radius: 6px; }
+figure {
+  margin: 0; background: var(--soft); border: 1px solid var(--line); border-radius: 8px;
+  overflow: hidden;
+}
 figure.wide { grid-column: 1 / -1; }
-figure img { width: 100%; height: auto; display: block; }
+figure img {
+  width: 100%; height: auto; display: block; box-sizing: border-box; padding: 0.5rem;
+  background: #ffffff;
+}
 figure.pixels img { image-rendering: pixelated; }
-figcaption { font-size: 0.85rem; margin-top: 0.5rem; }
+figcaption { font-size: 0.875rem; line-height: 1.45; padding: 0.6rem 0.8rem 0.7rem; }
+figcaption strong { display: block; font-size: 0.95rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
 th, td {
-  text-align: left; padding: 0.25rem 0.9rem 0.25rem 0;
+  text-align: left; padding: 0.35rem 1.1rem 0.35rem 0;
   border-bottom: 1px solid var(--line);
 }
+th { font-size: 0.875rem; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
 td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
+pre { font-size: 0.8125rem; line-height: 1.5; margin: 0; columns: 20rem; }
+@media (max-width: 480px) {
+  body { font-size: 15px; }
+  h1 { font-size: 1.6rem; }
+  table { font-size: 0.8125rem; }
+  th { font-size: 0.75rem; }
+  th, td { padding-right: 0.55rem; }
+}
 """
 
 
@@ -148,7 +167,7 @@ def _curves(run: Run) -> list[_Picture]:
     _pair(axes, epochs, history, "distortion", _BLUE)
     _pair(axes, epochs, history, "rate", _ORANGE)
     _label(axes, "epoch", "nats per example")
-    caption = "Its two terms: -E log p(x | z) and KL(q(z | x) || p(z)); ELBO = -(sum)."
+    caption = "Its two terms: -E log p(x | z) and KL(q(z | x) || p(z)). Their sum is -ELBO."
     pictures.append(_line("Distortion and rate", caption, figure))
     if any(abs(row["loss"] + row["elbo"]) > 1e-3 * abs(row["loss"]) for row in history):
         figure, axes = _figure()
@@ -471,7 +490,7 @@ def _page(
         f"posterior {type(vae.posterior).__name__}. {len(run.history())} epochs on "
         f"{html.escape(config.data)}: {html.escape(run.preparation.sentence)}.</p>",
     ]
-    lines.append(f"<p>{html.escape(verdict)}</p>")
+    lines.append(f'<p class="verdict">{html.escape(verdict)}</p>')
     path = run.path / "evaluation.json"
     if path.is_file():
         lines += _measurements(read_json(path))
@@ -483,7 +502,7 @@ def _page(
             lines.append(
                 f'<figure class="{picture.kind}"><img alt="{html.escape(picture.title)}: '
                 f'{html.escape(picture.caption)}" src="{picture.image}"><figcaption><strong>'
-                f"{html.escape(picture.title)}.</strong> {html.escape(picture.caption)}"
+                f"{html.escape(picture.title)}</strong> {html.escape(picture.caption)}"
                 "</figcaption></figure>"
             )
         lines.append("</div>")
