@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--protocol", choices=["novelty", "unsupervised"], default="novelty")
     parser.add_argument("--scale", choices=["learned", "per_feature", "decoder"], default="learned")
     parser.add_argument("--splits", type=int, default=5, help="at least 2")
-    parser.add_argument("--first-split", type=int, default=200, help="seed of the first split")
+    parser.add_argument("--first-split", type=int, default=400, help="seed of the first split")
     parser.add_argument("--only", default="", help="part of a table's name")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
