@@ -58,7 +58,7 @@ class Loop:
     objective, gradient and optimizer. The short last batch of an epoch is a step of its own.
 
     Args:
-        model: has `train_step` and `get_metrics_result`.
+        model: the VAE.
         take: map of tables and the name of a batch to the batch.
         assertions: map of a batch to booleans, by the sentence to say if one is false; None where
             the data was checked before.
@@ -67,7 +67,7 @@ class Loop:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: Any,
         take: Take,
         assertions: Callable[[Any], dict[str, tf.Tensor]] | None,
         jit_compile: bool,
@@ -152,24 +152,24 @@ class Loop:
     def _steps_on_rows(
         self, tables: Any, epochs: tf.Tensor, batches: tf.Tensor, rows: tf.Tensor, count: tf.Tensor
     ) -> Any:
+        seeds = self._model.take_seeds(count, epochs.shape[0])
+
         def step(number: tf.Tensor, fine: tf.Tensor) -> Any:
             batch = self._take(tables, epochs[number], batches[number], rows[number])
-            return number + 1, tf.logical_and(fine, self._step(batch))
+            self._model.train_step_from(batch, seeds[number])
+            return number + 1, tf.logical_and(fine, self._checks(batch))
 
         fine = tf.ones_like(self._checks(self._take(tables, epochs[0], batches[0], rows[0])))
         _, fine = tf.while_loop(lambda number, _: number < count, step, [tf.constant(0), fine])
         return self._model.get_metrics_result(), fine
 
     def _step_on_name(self, tables: Any, iterator: Any) -> Any:
-        fine = self._step(self._take(tables, *iterator.get_next()))
-        return self._model.get_metrics_result(), fine
-
-    def _step(self, batch: Any) -> tf.Tensor:
-        """One training step, and whether the batch was what the model takes, by sentence."""
+        batch = self._take(tables, *iterator.get_next())
         self._model.train_step(batch)
-        return self._checks(batch)
+        return self._model.get_metrics_result(), self._checks(batch)
 
     def _checks(self, batch: Any) -> tf.Tensor:
+        """Whether the batch is what the model takes, by sentence."""
         if self._assertions is None:
             return tf.ones([0], tf.bool)
         found = self._assertions(keras.utils.unpack_x_y_sample_weight(batch)[0])
