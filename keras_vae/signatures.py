@@ -175,7 +175,9 @@ class _Model:
         return self._vae.posterior.parameters(inputs)
 
     def _mean(self, parameters: Tensors) -> tf.Tensor:
-        return self._to_raw(self._vae.likelihood.law(**parameters).mean(), is_mean=True)
+        mean = self._vae.likelihood.law(**parameters).mean()
+        mean.set_shape([None, *self._vae.event_shape])  # lost where loc and scale broadcast
+        return self._to_raw(mean, is_mean=True)
 
     def _prepare(self, x: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         how, shape = self._preparation, self.raw_shape

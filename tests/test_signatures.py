@@ -209,6 +209,16 @@ def test_mixture_of_one_component_is_scored(posterior, prior):
     assert np.isfinite(table["score"].function(**inputs)["elbo"]).all()
 
 
+@pytest.mark.parametrize("likelihood", ["normal", "laplace", "bernoulli", "poisson"])
+@pytest.mark.parametrize("name", ["decode", "sample", "reconstruct"])
+def test_grey_images_keep_their_shape(likelihood, name):
+    signature = signatures(tiny_vae(likelihood, (3, 2, 1)))[name]
+    traced = tf.function(signature.function, autograph=False).get_concrete_function(
+        **signature.inputs
+    )
+    assert traced.structured_outputs["mean"].shape.as_list() == [None, 3, 2, 1]
+
+
 def test_conditional_model():
     vae = tiny_vae("poisson", condition_shape=3, prior="vamp", num_components=2)
     table = signatures(vae)
