@@ -17,6 +17,7 @@ __all__ = [
     "Loop",
     "acts_within_epochs",
     "array_stream",
+    "compiles_well",
     "pays_to_compile",
     "steps_at_once",
     "stream_feed",
@@ -280,12 +281,16 @@ def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
 
 
 def pays_to_compile(model: keras.Model, feed: Feed, epochs: int) -> bool:
-    """Whether XLA compiles in less time than it saves.
+    """Whether XLA compiles in less time than it saves: seconds, which a thousand steps repay."""
+    return feed.steps * epochs >= _STEPS_THAT_PAY and compiles_well(model)
 
-    It takes seconds, which a thousand steps repay. Convolutions it computes many times slower on a
-    CPU than TensorFlow's own kernels do.
+
+def compiles_well(model: keras.Model) -> bool:
+    """Whether XLA takes the model's layers, and none of them is slow there.
+
+    Convolutions it computes many times slower on a CPU than TensorFlow's own kernels do.
     """
-    layers = model._flatten_layers()
-    return feed.steps * epochs >= _STEPS_THAT_PAY and all(
-        layer.supports_jit and not isinstance(layer, _CONVOLUTIONS) for layer in layers
+    return all(
+        layer.supports_jit and not isinstance(layer, _CONVOLUTIONS)
+        for layer in model._flatten_layers()
     )

@@ -124,6 +124,7 @@ class VAE(keras.Model):
         self._seed_of_step: tf.Tensor | None = None
         self._loop: Loop | None = None
         self._stepwise: Any = None
+        self._graphs: dict[Any, Any] = {}
         self.monitor: LatentMonitor | None = None
         self.loss_metric = keras.metrics.Mean(name="loss")
         self.elbo_metric = keras.metrics.Mean(name="elbo")

@@ -16,6 +16,7 @@ from keras_vae.evaluation.annealed import log_mean, schedule
 from keras_vae.evaluation.pareto import pareto_k
 from keras_vae.laws import tfd
 from tests.models import digits, linear_gaussian, mean_and_error, tiny_vae
+from tests.registry import MODELS, vae_of
 
 EVIDENCE = -1.455004421  # of x = 1 under z ~ N(0, 1), x | z ~ N(z, 0.5)
 
@@ -230,16 +231,33 @@ def test_fused_law_is_the_law(shape, dtype, tolerance):
         np.testing.assert_allclose(found, expected, rtol=tolerance)  # sums of up to 784 numbers
 
 
-def test_fused_evaluation_is_the_same(monkeypatch):
-    x = np.eye(6, dtype="float32")
-    for likelihood, data in (("bernoulli", x), ("normal", x - 0.5)):
-        vae = tiny_vae(likelihood, 6)
-        plain = log_marginal(vae, data, num_samples=150)
+@pytest.mark.parametrize("case", MODELS)
+def test_compiled_evaluation_is_the_same(case, monkeypatch):
+    vae, x = vae_of(**MODELS[case])
+    for method in ("importance", "prior"):
+        plain = log_marginal(vae, x, method, num_samples=20)  # too few for a warning
         monkeypatch.setattr(marginal, "_WORTH_FUSING", 0)
-        fused = log_marginal(vae, data, num_samples=150)
+        compiled = log_marginal(vae, x, method, num_samples=20)
         monkeypatch.undo()
-        np.testing.assert_allclose(fused.value, plain.value, atol=1e-5)  # of about 5 nats, float32
-        np.testing.assert_allclose(fused.pareto_k, plain.pareto_k, atol=1e-3)
+        np.testing.assert_allclose(compiled.value, plain.value, rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_any_division_into_pieces_takes_each_draw_once(monkeypatch):
+    """With the exact posterior all weights are p(x): each estimate is exact and all draws count."""
+    model = LinearGaussian([[1.0], [0.5]], [0.0, 0.3], 0.7)
+    vae, x = model.vae(), np.random.default_rng(0).normal(size=(300, 2))
+    for count, num_samples, cached, noise in (
+        (300, 1, 2**24, 2**20),
+        (300, 97, 20_000, 500),
+        (7, 1000, 2_000, 100),
+        (1, 13, 1, 1),
+        (129, 64, 2**24, 1_000),
+    ):
+        monkeypatch.setattr(marginal, "_CACHED", cached)
+        monkeypatch.setattr(marginal, "_NOISE", noise)
+        found = log_marginal(vae, x[:count], num_samples=num_samples, memory=10 * cached)
+        np.testing.assert_allclose(found.value, model.log_prob(x[:count]), atol=1e-12)
+        np.testing.assert_allclose(found.effective_sample_size, num_samples, rtol=1e-12)
 
 
 def test_blocks_of_draws_add_up(monkeypatch):

@@ -147,7 +147,7 @@ CASES = {
         Case("conv-28", (28, 28, 1), 50, 100, 1_000, (32, 64), convolutional=True),
         Case("conv-64", (64, 64, 3), 64, 64, 128, (32, 64, 128, 256), "normal", convolutional=True),
         Case("table-20", (20,), 4, 128, 25_600, (64, 64), "normal"),
-        _mlp("evidence", 1, 20, num_samples=5_000, task="evidence"),
+        _mlp("evidence", 1, 100, num_samples=5_000, task="evidence"),
     )
 }
 

@@ -4,8 +4,9 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,6 +17,7 @@ from keras_vae.evaluation.annealed import Start
 from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_size
 from keras_vae.laws import fused_log_prob, tfd
 from keras_vae.linear_gaussian import LinearGaussian
+from keras_vae.loop import compiles_well
 from keras_vae.model import VAE
 
 __all__ = ["LogMarginal", "Method", "log_marginal"]
@@ -25,10 +27,12 @@ Method = Literal["importance", "annealed", "quadrature", "prior", "exact"]
 _DRAWS = {"importance": 5000, "prior": 5000, "annealed": 16, "quadrature": 24}
 _FEWEST_EFFECTIVE = 10.0
 _TOLERATED = 0.05
-_CACHED = 24 * 2**20
+_CACHED = 48 * 2**20
 """Bytes of a chunk whose activations stay in a processor's cache: larger ones are slower there."""
-_WORTH_FUSING = 2**30
-"""Log-probabilities of single entries from which on the compilation of a fused law pays."""
+_NOISE = 2**21
+"""Latents that are drawn at once: TensorFlow's normals are slower by the piece."""
+_WORTH_FUSING = 2**28
+"""Log-probabilities of single entries from which on compilation by XLA, about a second, pays."""
 
 
 @dataclass(frozen=True)
@@ -160,31 +164,72 @@ def _weighed(
     vae: VAE, x: Any, method: Method, num_samples: int, seed: int, memory: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Log mean of the weights, effective sample size and Pareto-k, [N] each."""
+    plan = _plan(vae, count_of(x), num_samples, memory)
     fuse = count_of(x) * num_samples * math.prod(vae.event_shape) >= _WORTH_FUSING
+    weigh = vae._graphs.get(key := (method, plan, fuse, str(spec_of(x))))
+    if weigh is None:
+        weigh = compiled(_weigher(vae, method, plan, fuse), spec_of(x), SEED, SEED)
+        vae._graphs[key] = weigh
+    kept = tail_size(num_samples) + 1 if num_samples >= FEWEST_DRAWS else 1
+    results = []
+    for start, batch in batches(x, plan.examples, progress):
+        count = count_of(batch)
+        batch = keras.tree.map_structure(lambda part: _filled(part, plan.examples), batch)
+        sums = _Sums(kept)
+        for block in range(0, plan.blocks, plan.blocks_at_once):
+            stop = min(block + plan.blocks_at_once, plan.blocks)
+            log_w = weigh(batch, tf.constant([seed, start]), tf.constant([block, stop])).numpy()
+            sums.add(log_w[: num_samples - block * plan.draws, :count])
+        results.append((sums.top + np.log(sums.first / num_samples), sums.ess, sums.tail))
+    value, ess, largest = (np.concatenate(parts) for parts in zip(*results, strict=True))
+    return value, ess, pareto_k(largest) if kept > 1 else None
+
+
+class _Plan(NamedTuple):
+    """How N examples and S draws are cut into equal pieces; what exceeds them is left out.
+
+    Attributes:
+        examples: of a batch.
+        slices: that one call of the fused program goes through, one after the other.
+        chunk: draws per example in a slice.
+        blocks: calls of the fused program for the S draws of a batch.
+        blocks_at_once: of them, in one call of the graph, whose weights are held.
+    """
+
+    examples: int
+    slices: int
+    chunk: int
+    blocks: int
+    blocks_at_once: int
+
+    @property
+    def draws(self) -> int:
+        """Draws per example of a block."""
+        return self.slices * self.chunk
+
+
+def _plan(vae: VAE, count: int, num_samples: int, memory: int) -> _Plan:
     held = memory // 4
     if not tf.config.list_physical_devices("GPU"):
         memory = min(memory, _CACHED)
     rows = rows_in(memory, vae)
-    batch_size = min(count_of(x), rows, max(128, min(8192, rows // num_samples)))
-    block = min(num_samples, max(rows // batch_size, held // (32 * batch_size), 1))
-    kept = tail_size(num_samples) + 1 if num_samples >= FEWEST_DRAWS else 1
-    weigh = compiled(
-        _weigher(vae, method, max(1, rows // batch_size), fuse),
-        spec_of(x),
-        SEED,
-        tf.TensorSpec([], tf.int32),
-        tf.TensorSpec([], tf.int32),
-    )
-    results = []
-    for start, batch in batches(x, batch_size, progress):
-        sums = _Sums(kept)
-        for first in range(0, num_samples, block):
-            draws = min(block, num_samples - first)
-            log_w = weigh(batch, tf.constant([seed, start]), tf.constant(first), tf.constant(draws))
-            sums.add(log_w.numpy())
-        results.append((sums.top + np.log(sums.first / num_samples), sums.ess, sums.tail))
-    value, ess, largest = (np.concatenate(parts) for parts in zip(*results, strict=True))
-    return value, ess, pareto_k(largest) if kept > 1 else None
+    examples = _even(count, min(rows, max(128, min(8192, rows // num_samples))))
+    chunk = _even(num_samples, max(1, rows // examples))
+    slices = -(-num_samples // chunk)
+    slices = _even(slices, max(1, _NOISE // (chunk * examples * vae.latent_size)))
+    blocks = -(-num_samples // (slices * chunk))
+    at_once = max(1, held // (32 * examples * slices * chunk))
+    return _Plan(examples, slices, chunk, blocks, at_once)
+
+
+def _even(total: int, most: int) -> int:
+    """Size, at most `most`, of the fewest pieces of equal size that hold `total`."""
+    return -(-total // -(-total // most))
+
+
+def _filled(part: tf.Tensor, count: int) -> tf.Tensor:
+    """The rows of a batch, the first of them repeated until there are `count`."""
+    return tf.concat([part, tf.repeat(part[:1], count - len(part), axis=0)], axis=0)
 
 
 class _Sums:
@@ -216,30 +261,41 @@ class _Sums:
         return self.first**2 / self.second
 
 
-def _weigher(vae: VAE, method: Method, chunk: int, fuse: bool) -> Callable[..., tf.Tensor]:
-    """Map from a batch, a seed, the first draw and a number of draws S to log-weights [S, B]."""
+def _weigher(vae: VAE, method: Method, plan: _Plan, fuse: bool) -> Callable[..., tf.Tensor]:
+    """Map from a batch, a seed and the first and last block to log-weights [S, B]."""
+    whole = fuse and compiles_well(vae)
     log_prob = fused_log_prob if fuse else tfd.Distribution.log_prob
+    shape = [plan.slices, plan.chunk]
 
-    def weigh(x: Any, seed: tf.Tensor, first: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    def weigh(x: Any, seed: tf.Tensor, blocks: tf.Tensor) -> tf.Tensor:
         laws = vae.laws(x)
-        size = tf.shape(laws.x)[:1]
 
-        def add_chunk(done: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            count = tf.minimum(chunk, draws - done)
-            chunk_seed = tf.random.experimental.stateless_fold_in(seed, first + done)
+        def log_weights(z: tf.Tensor) -> tf.Tensor:
+            log_w = log_prob(laws.likelihood(z), laws.x)
             if method == "importance":
-                z = laws.posterior.sample(count, seed=chunk_seed)
-                log_w = laws.prior.log_prob(z) - laws.posterior.log_prob(z)
-            else:
-                z = laws.prior.sample(tf.concat([[count], size], 0), seed=chunk_seed)
-                log_w = tf.zeros([], laws.x.dtype)
-            log_w += log_prob(laws.likelihood(z), laws.x)
-            return done + count, found.write(done // chunk, log_w)
+                log_w += laws.prior.log_prob(z) - laws.posterior.log_prob(z)
+            return log_w
 
-        found = tf.TensorArray(laws.x.dtype, size=(draws + chunk - 1) // chunk, infer_shape=False)
-        _, found = tf.while_loop(
-            lambda done, _: done < draws, add_chunk, (0, found), parallel_iterations=1
+        @tf.function(jit_compile=whole or None, autograph=False)
+        def slice_by_slice(z: tf.Tensor) -> tf.Tensor:
+            dtype = laws.x.dtype
+            log_w = tf.map_fn(log_weights, z, fn_output_signature=dtype, parallel_iterations=1)
+            return tf.reshape(log_w, [plan.draws, plan.examples])
+
+        def add_block(block: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            block_seed = tf.random.experimental.stateless_fold_in(seed, block)
+            if method == "importance":
+                z = laws.posterior.sample(shape, seed=block_seed)
+            else:
+                z = laws.prior.sample([*shape, plan.examples], seed=block_seed)
+            return block + 1, found.write(block - blocks[0], slice_by_slice(z))
+
+        found = tf.TensorArray(
+            laws.x.dtype, blocks[1] - blocks[0], element_shape=[plan.draws, plan.examples]
         )
-        return tf.reshape(found.concat(), [draws, -1])
+        _, found = tf.while_loop(
+            lambda block, _: block < blocks[1], add_block, (blocks[0], found), parallel_iterations=1
+        )
+        return found.concat()
 
     return weigh
