@@ -166,10 +166,10 @@ def _weighed(
     """Log mean of the weights, effective sample size and Pareto-k, [N] each."""
     plan = _plan(vae, count_of(x), num_samples, memory)
     fuse = count_of(x) * num_samples * math.prod(vae.event_shape) >= _WORTH_FUSING
-    weigh = vae._graphs.get(key := (method, plan, fuse, str(spec_of(x))))
-    if weigh is None:
-        weigh = compiled(_weigher(vae, method, plan, fuse), spec_of(x), SEED, SEED)
-        vae._graphs[key] = weigh
+    key = (vae.prior, vae.likelihood, vae.posterior, method, plan, fuse, str(spec_of(x)))
+    if key not in vae._graphs:
+        vae._graphs[key] = compiled(_weigher(vae, method, plan, fuse), spec_of(x), SEED, SEED)
+    weigh = vae._graphs[key]
     kept = tail_size(num_samples) + 1 if num_samples >= FEWEST_DRAWS else 1
     results = []
     for start, batch in batches(x, plan.examples, progress):
