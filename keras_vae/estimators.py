@@ -6,7 +6,7 @@ through z.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import tensorflow as tf
@@ -38,6 +38,8 @@ class Laws(NamedTuple):
         posterior: q(z | x), batch shape [B].
         frozen_posterior: q(z | x) with its parameters held constant under differentiation.
         likelihood: map from z [S, B, L] to p(x | z), batch shape [S, B].
+        sample: map from the shape S, one number or several, and a seed int32 [2] to draws
+            z [*S, B, L] from q(z | x), through which gradients pass to its parameters.
     """
 
     x: tf.Tensor
@@ -45,6 +47,7 @@ class Laws(NamedTuple):
     posterior: tfd.Distribution
     frozen_posterior: tfd.Distribution
     likelihood: Callable[[tf.Tensor], tfd.Distribution]
+    sample: Callable[[int | Sequence[int], tf.Tensor], tf.Tensor]
 
 
 def log_weights(

@@ -121,7 +121,7 @@ class VAE(keras.Model):
             None if condition_shape is None else as_shape(condition_shape, "condition_shape")
         )
         self._draws = keras.random.SeedGenerator()
-        self._seed_of_step: tf.Tensor | None = None
+        self._step: tuple[tf.Tensor, tf.Tensor] | None = None
         self._loop: Loop | None = None
         self._stepwise: Any = None
         self._graphs: dict[Any, Any] = {}
@@ -225,7 +225,7 @@ class VAE(keras.Model):
         """
         num_samples = as_count("num_samples", num_samples, least=1)
         laws = self.laws(self._tensors(x, in_support=True))
-        z = laws.posterior.sample(num_samples, seed=self._seed(seed))
+        z = laws.sample(num_samples, self._seed(seed))
         distortion, rate = estimators.elbo_terms(laws, z)
         return Bound(-(distortion + rate), distortion, rate)
 
@@ -407,11 +407,11 @@ class VAE(keras.Model):
         steps_per_execution = self._compile_arguments["steps_per_execution"]
         validation = steps_per_execution or 1
         self.train_function = loop = self._loop_over(feed, assertions, kwargs.get("epochs", 1))
+        capacity = steps_at_once(feed, self.objective.num_samples * self.latent_size)
         if steps_per_execution is None:
-            alone = any(map(acts_within_epochs, callbacks))
-            steps_per_execution = 1 if alone else steps_at_once(feed)
+            steps_per_execution = 1 if any(map(acts_within_epochs, callbacks)) else capacity
         self.steps_per_execution = steps_per_execution
-        pace = loop.prepare(feed, steps_per_execution, validation)
+        pace = loop.prepare(feed, steps_per_execution, capacity, validation)
         kwargs["steps_per_epoch"] = feed.steps
         try:
             with contract.data_errors():
@@ -456,26 +456,32 @@ class VAE(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         return self._record(loss, terms)
 
-    def train_step_from(self, data: Any, seed: tf.Tensor) -> None:
-        """One step of the optimizer whose draws come from a seed that was taken before."""
-        self._seed_of_step = seed
+    def train_step_from(self, data: Any, seed: tf.Tensor, noise: tf.Tensor) -> None:
+        """One step of the optimizer from a seed that was taken, and noise drawn, before."""
+        self._step = seed, noise
         try:
             self.train_step(data)
         finally:
-            self._seed_of_step = None
+            self._step = None
 
     def take_seeds(self, count: tf.Tensor, capacity: int) -> tf.Tensor:
-        """The seeds of the next `count` steps, the first of int32 [capacity, 2].
-
-        XLA computes noise ten times faster from seeds that lie in an array than from the state of
-        a generator, whose scrambling it repeats for each number that is drawn.
-        """
+        """The seeds of the next `count` steps, the first of int32 [capacity, 2]."""
         state = self._draws.state
         first = state.value
         steps = tf.range(capacity, dtype=first.dtype)
         seeds = first + tf.stack([tf.zeros_like(steps), steps], axis=-1)
         state.assign(first + tf.stack([tf.zeros([], first.dtype), tf.cast(count, first.dtype)]))
         return wrap_to_int32(seeds)
+
+    def noise(self, seed: tf.Tensor, num_samples: int | Sequence[int], size: Any) -> tf.Tensor:
+        """Standard normal noise [*num_samples, size, L] that posterior draws are made of."""
+        leading = [num_samples] if isinstance(num_samples, int) else [*num_samples]
+        if self._step is not None and seed is self._step[0]:
+            given = self._step[1]
+            if leading == given.shape[:-2]:
+                return given
+        shape = [*leading, size, self.latent_size]
+        return tf.random.stateless_normal(shape, seed, 0.0, 1.0, self.posterior.law_dtype, "philox")
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The same bound on one batch without training: z is drawn, never set to its mean."""
@@ -502,6 +508,10 @@ class VAE(keras.Model):
         )
         constant = {name: tf.stop_gradient(value) for name, value in parameters.items()}
 
+        def sample(num_samples: int | Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+            size = values.shape[0] or tf.shape(values)[0]
+            return self.posterior.transport(self.noise(seed, num_samples, size), **parameters)
+
         def likelihood(z: tf.Tensor) -> tfd.Distribution:
             law = self._likelihood(z, condition, training)
             if training:
@@ -514,15 +524,14 @@ class VAE(keras.Model):
             posterior=self.posterior.law(**parameters),
             frozen_posterior=self.posterior.law(**constant),
             likelihood=likelihood,
+            sample=sample,
         )
 
     def _loss(
         self, x: Any, sample_weight: tf.Tensor | None, training: bool
     ) -> tuple[tf.Tensor, Terms]:
         """Loss of each example, [B], weighted and with the networks' penalties, and its terms."""
-        seed = self._seed_of_step
-        if seed is None:
-            seed = random.stateless_seed(self._draws.next())
+        seed = self._step[0] if self._step else random.stateless_seed(self._draws.next())
         laws = self.laws(x, training)
         terms = self.objective.terms(laws, seed)
         if self.monitor is not None:

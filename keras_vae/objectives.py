@@ -150,7 +150,7 @@ class ELBO(Objective):
 
     def terms(self, laws: Laws, seed: tf.Tensor) -> Terms:
         """The bound's two terms, and the loss made of them."""
-        z = laws.posterior.sample(self.num_samples, seed=seed)
+        z = laws.sample(self.num_samples, seed)
         distortion, rate = estimators.elbo_terms(laws, z, self.kl, self.gradient)
         beta = tf.cast(self.beta.value, rate.dtype)
         return Terms(distortion + beta * self._penalty(laws, rate), distortion, rate)
@@ -207,7 +207,7 @@ class IWAE(Objective):
 
     def terms(self, laws: Laws, seed: tf.Tensor) -> Terms:
         """The bound, and the ELBO's two terms from the same draws."""
-        z = laws.posterior.sample(self.num_samples, seed=seed)
+        z = laws.sample(self.num_samples, seed)
         bound, log_likelihood, log_ratio = estimators.weighted_log_mean_exp(
             lambda draws: estimators.log_weights(laws, draws, self.gradient), z, self.gradient
         )

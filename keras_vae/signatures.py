@@ -156,7 +156,7 @@ class _Model:
         z = vae.posterior.transport(noise, **parameters)
         law = vae.likelihood.law(**self._likelihood(z, condition))
         distortion = -law.log_prob(x) - self._preparation.nats_offset * math.prod(vae.event_shape)
-        laws = Laws(x, vae.prior.distribution(), q, q, lambda _: law)
+        laws = Laws(x, vae.prior.distribution(), q, q, lambda _: law, lambda *_: z)
         try:
             rate = estimators.analytic_rate(laws)
         except ValueError:

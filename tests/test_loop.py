@@ -59,17 +59,20 @@ def test_logs_are_means_over_every_example_once(options, size):
 
 
 @pytest.mark.parametrize("weights", [None, np.linspace(0.0, 2.0, 45)])
-@pytest.mark.parametrize("steps", [None, 2, 100])
-def test_loop_equals_steps_one_by_one(weights, steps):
+@pytest.mark.parametrize(("options", "steps"), [(GRAPH, None), (JIT, None), (GRAPH, 2), (JIT, 100)])
+def test_loop_equals_steps_one_by_one(weights, options, steps, monkeypatch):
     eager = again()
     quick = again()
-    compiled(quick, **GRAPH, steps_per_execution=steps)
+    compiled(quick, **options, steps_per_execution=steps)
+    if steps == 100:
+        monkeypatch.setattr(loop, "_MOST_BYTES", 4 * 8 * 8 * 2)  # two steps of 8 rows and 8 numbers
     arguments = {**ORDERED, "batch_size": 8, "sample_weight": weights, "epochs": 3}
     first = eager.fit(X, validation_data=X[:7], **arguments).history
     second = quick.fit(X, validation_data=X[:7], **arguments).history
     assert quick._loop is not None
     for name, values in first.items():
-        np.testing.assert_allclose(second[name], values, rtol=1e-5, err_msg=name)  # fused ops
+        if options is GRAPH or not name.startswith("val_"):  # which XLA would draw otherwise
+            np.testing.assert_allclose(second[name], values, rtol=1e-5, err_msg=name)  # fused ops
     assert quick.steps_per_execution == (steps or 1)
 
 
@@ -146,12 +149,13 @@ def test_resumed_stream_ends_at_the_same_bits(options):
 def test_stream_binarised_in_the_loop_is_the_stream():
     grey = np.random.default_rng(0).random((45, 6), dtype="float32")
     histories = []
-    for options in ({}, GRAPH):
+    for options in ({}, GRAPH, JIT):
         vae = compiled(again(), **options)
         x = stream(grey, 3, transform=data.binarize)
         histories.append(vae.fit(x, steps_per_epoch=6, epochs=3, verbose=0).history)
     for name, values in histories[0].items():
-        np.testing.assert_allclose(histories[1][name], values, rtol=1e-5, err_msg=name)
+        for history in histories[1:]:
+            np.testing.assert_allclose(history[name], values, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("options", [GRAPH, JIT], ids=["graph", "XLA"])
@@ -187,7 +191,7 @@ def test_memory_mapped_array_trains(tmp_path):
 )
 def test_calls_of_an_epoch_are_equally_long(examples, size):
     feed = data.stream.feed_of(data.batches(np.zeros((examples, 1)), size))
-    most = loop.steps_at_once(feed)
+    most = loop.steps_at_once(feed, noise=50)
     calls = -(-feed.steps // most)
     assert 1 <= most <= 100
     assert calls * most - feed.steps < calls

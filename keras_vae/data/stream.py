@@ -247,16 +247,23 @@ class Take:
     def __call__(
         self, tables: dict[str, Any], epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor
     ) -> Any:
-        """Batch of the named rows."""
+        """Batch of the named rows; or many, along a new first axis, from arrays of their names."""
         import tensorflow as tf
 
         values = tf.cast(_rows(tables["x"], rows), tf.float32)
         if self.rescale is not None:
             values /= 1.0 / self.rescale
         if self.transform is not None:
-            key = tf.cast(tf.stack([tf.cast(tables["seed"], tf.int64), epoch]), tf.int32)
-            fold_in = tf.random.experimental.stateless_fold_in
-            values = self.transform(values, fold_in(key, tf.cast(batch, tf.int32), alg="philox"))
+            parts, transformed = (
+                (values, epoch, batch),
+                _transformed(self.transform, tables["seed"]),
+            )
+            if rows.shape.rank == 1:
+                values = transformed(parts)
+            else:
+                first = transformed(tuple(part[0] for part in parts))
+                spec = tf.TensorSpec(first.shape, first.dtype)
+                values = tf.map_fn(transformed, parts, fn_output_signature=spec)
         inputs = values
         if "condition" in tables:
             given = _rows(tables["condition"], rows)
@@ -265,6 +272,19 @@ class Take:
         if "weight" in tables:
             return inputs, None, _rows(tables["weight"], rows)
         return inputs
+
+
+def _transformed(transform: Callable[[Any, Any], Any], seed: Any) -> Callable[[Any], Any]:
+    """The transform as a function of a batch, its epoch and its number."""
+    import tensorflow as tf
+
+    def of_batch(parts: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        values, epoch, batch = parts
+        key = tf.cast(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.int32)
+        fold_in = tf.random.experimental.stateless_fold_in
+        return transform(values, fold_in(key, tf.cast(batch, tf.int32), alg="philox"))
+
+    return of_batch
 
 
 def _names(

@@ -314,7 +314,7 @@ class Posterior(ConditionalDistribution):
 
     @abc.abstractmethod
     def transport(self, noise: tf.Tensor, *args: Any, **parameters: Any) -> tf.Tensor:
-        """The draw z [B, L] that standard normal noise [B, L] is carried to."""
+        """The draws z [..., B, L] that standard normal noise [..., B, L] is carried to."""
 
     @abc.abstractmethod
     def log_volume(self, *args: Any, **parameters: Any) -> tf.Tensor:

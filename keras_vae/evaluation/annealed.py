@@ -222,7 +222,7 @@ def _runner(vae: VAE, settings: Settings) -> Callable[..., tuple[tf.Tensor, ...]
         elif from_prior:
             z = laws.prior.sample([chains, size], seed=_fold(seed, temperatures))
         else:
-            z = laws.posterior.sample(chains, seed=_fold(seed, temperatures))
+            z = laws.sample(chains, _fold(seed, temperatures))
         rate = tf.cast(2.0 / temperatures**0.5, dtype)
 
         def advance(

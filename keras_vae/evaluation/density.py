@@ -54,7 +54,7 @@ def ex_post_density(
         )
     z = np.concatenate(
         [
-            vae.laws(batch).posterior.sample(draws, seed=tf.constant([seed, start])).numpy()
+            vae.laws(batch).sample(draws, tf.constant([seed, start])).numpy()
             for start, batch in batches(x, rows_in(memory, vae), False)
         ],
         axis=1,

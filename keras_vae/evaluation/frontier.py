@@ -86,7 +86,7 @@ def _point(
 
     def terms(batch: Any, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         laws = vae.laws(batch)
-        return elbo_terms(laws, laws.posterior.sample(num_samples, seed=batch_seed))
+        return elbo_terms(laws, laws.sample(num_samples, batch_seed))
 
     graph = compiled(terms, spec_of(x), SEED)
     size = max(1, rows_in(memory, vae) // num_samples)

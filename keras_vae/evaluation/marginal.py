@@ -285,7 +285,7 @@ def _weigher(vae: VAE, method: Method, plan: _Plan, fuse: bool) -> Callable[...,
         def add_block(block: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             block_seed = tf.random.experimental.stateless_fold_in(seed, block)
             if method == "importance":
-                z = laws.posterior.sample(shape, seed=block_seed)
+                z = laws.sample(shape, block_seed)
             else:
                 z = laws.prior.sample([*shape, plan.examples], seed=block_seed)
             return block + 1, found.write(block - blocks[0], slice_by_slice(z))

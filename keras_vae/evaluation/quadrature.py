@@ -117,7 +117,7 @@ def _locate(
     half = _DRAWS // 2
     z = tf.concat(
         [
-            laws.posterior.sample(half, seed=tf.constant(seeds[0], tf.int32)),
+            laws.sample(half, tf.constant(seeds[0], tf.int32)),
             laws.prior.sample([half, size], seed=tf.constant(seeds[1], tf.int32)),
         ],
         axis=0,

@@ -73,7 +73,7 @@ def anomaly_scores(
 
     def others(batch: Any, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         laws = vae.laws(batch)
-        z = laws.posterior.sample(elbo_samples, seed=batch_seed)
+        z = laws.sample(elbo_samples, batch_seed)
         log_w = laws.prior.log_prob(z) - laws.posterior.log_prob(z)
         log_w += laws.likelihood(z).log_prob(laws.x)
         centre = laws.posterior.mean()[tf.newaxis]
