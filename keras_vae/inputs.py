@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.distributions import Likelihood
-from keras_vae.supports import DataError
+from keras_vae.supports import CHECKED_BYTES, DataError
 
-__all__ = ["Contract", "DataError"]
+__all__ = ["Contract", "DataError", "in_batches"]
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,48 @@ class _CheckedPyDataset(keras.utils.PyDataset):
         self._inner.on_epoch_end()
 
 
+class _Slices(keras.utils.PyDataset):
+    """Batches of arrays in their order, none of which is read or copied before its turn."""
+
+    def __init__(self, parts: Any, batch_size: int) -> None:
+        super().__init__()
+        self._parts = parts
+        self._batch_size = batch_size
+        self._count = len(keras.tree.flatten(parts)[0])
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self._count // self._batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        rows = slice(index * self._batch_size, (index + 1) * self._batch_size)
+        return keras.tree.map_structure(lambda part: part[rows], self._parts)
+
+
+def in_batches(
+    data: tuple[Any, Any, Any], given: int | None, most: int
+) -> tuple[tuple[Any, Any, Any], int]:
+    """The triple x, y, sample_weight as Keras shall read it, and in batches of which size.
+
+    Keras copies an array whole, a memory-mapped one from its file, before it takes batches of it.
+    So long arrays become a PyDataset of slices, unless small batches are asked for, which are read
+    faster from memory.
+
+    Args:
+        data: arrays, or a stream of batches.
+        given: examples in a batch that the user asks for, or None.
+        most: examples that should be in memory at once.
+    """
+    x, y, sample_weight = data
+    size = given or most
+    parts = (x,) if sample_weight is None else (x, y, sample_weight)
+    arrays = keras.tree.flatten(parts)
+    is_mapped = any(isinstance(array, np.memmap) for array in arrays)
+    if _is_stream(x) or len(arrays[0]) <= size or not (given is None or is_mapped):
+        return data, size
+    return (_Slices(parts, size), None, None), size
+
+
 def _is_stream(inputs: Any) -> bool:
     kinds = (
         tf.data.Dataset,
@@ -260,12 +302,17 @@ def _is_stream(inputs: Any) -> bool:
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        raise DataError(
-            f"{name} is not finite in {int(bad.sum())} examples, the first of them number "
-            f"{int(bad.argmax())}; remove or impute them first."
-        )
+    if array.dtype.kind != "f":
+        return
+    rows = max(1, CHECKED_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        part = array[start : start + rows]
+        if not np.isfinite(part).all():
+            bad = ~np.isfinite(part).reshape(len(part), -1).all(axis=1)
+            raise DataError(
+                f"{name} is not finite in example {start + int(bad.argmax())} "
+                f"({int(bad.sum())} such examples seen); remove or impute them first."
+            )
 
 
 def _words(shape: tuple[int, ...]) -> str:

@@ -1,7 +1,7 @@
 """Variational autoencoder: three laws, trained by `model.fit`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.arguments import as_count, as_shape, deserialize, is_integer, register, serialize
+from keras_vae.chunks import CHUNK, by_chunks, rows_in
 from keras_vae.data.stream import Feed, feed_of
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
 from keras_vae.estimators import Laws
 from keras_vae.guard import NonFiniteGuard, saves_within_epochs
-from keras_vae.inputs import Contract
+from keras_vae.inputs import Contract, in_batches
 from keras_vae.laws import tfd
 from keras_vae.loop import (
     Loop,
@@ -175,7 +176,12 @@ class VAE(keras.Model):
         Raises:
             DataError: if a shape is wrong or a number is not finite.
         """
-        return self._posterior(self._tensors(x, in_support=False))
+        parameters = self._by_rows("encode", self._encoded, self._checked(x, in_support=False))
+        return self.posterior.law(**parameters, **self.posterior.constants())
+
+    def _encoded(self, x: Any) -> dict[str, tf.Tensor]:
+        values, condition = self._contract.split(self._cast(x))
+        return self.posterior.parameters(values if condition is None else [values, condition])
 
     def decode(self, z: Any, condition: Any = None) -> tfd.Distribution:
         """Likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].
@@ -190,7 +196,18 @@ class VAE(keras.Model):
         z = tf.convert_to_tensor(z, dtype=self.likelihood.law_dtype)
         if z.shape.rank < 2 or z.shape[-1] != self.latent_size:
             raise ValueError(f"z must have shape [n, {self.latent_size}]; got {z.shape.as_list()}.")
-        return self._likelihood(z, self._condition(condition))
+        inputs = self._beside(z, self._condition(condition))
+        if z.shape.rank > 2:
+            inputs = keras.tree.map_structure(
+                lambda part: tf.reshape(part, [-1, *part.shape[z.shape.rank - 1 :]]), inputs
+            )
+        parameters = self._by_rows("decode", self.likelihood.parameters, inputs)
+        if z.shape.rank > 2:
+            parameters = {
+                name: tf.reshape(value, tf.concat([tf.shape(z)[:-1], tf.shape(value)[1:]], 0))
+                for name, value in parameters.items()
+            }
+        return self.likelihood.law(**parameters, **self.likelihood.constants())
 
     def log_joint(self, x: Any, z: Any) -> tf.Tensor:
         """Joint log p(x, z) = log p(z) + log p(x | z) in nats, [B], or [S, B] for z [S, B, L].
@@ -202,7 +219,7 @@ class VAE(keras.Model):
         Raises:
             DataError: if x lies outside the support of the likelihood.
         """
-        x, condition = self._contract.split(self._tensors(x, in_support=True))
+        x, condition = self._contract.split(self._cast(self._checked(x, in_support=True)))
         z = tf.convert_to_tensor(z, dtype=self.likelihood.law_dtype)
         law = self.decode(z, condition)
         if not z.shape[-2:-1].is_compatible_with(x.shape[:1]):
@@ -211,6 +228,10 @@ class VAE(keras.Model):
 
     def elbo(self, x: Any, num_samples: int = 1, seed: int | None = None) -> Bound:
         """Evidence lower bound of each example, with the rate in closed form where there is one.
+
+        The draws of example i are a pure function of (seed, i): it matters neither what stands
+        beside it nor how many there are. They are those of the exported `score` for the seed pair
+        [seed, i].
 
         Args:
             x: data [B, *D], or {"x": ..., "condition": ...}.
@@ -224,10 +245,25 @@ class VAE(keras.Model):
             DataError: if x lies outside the support of the likelihood.
         """
         num_samples = as_count("num_samples", num_samples, least=1)
-        laws = self.laws(self._tensors(x, in_support=True))
-        z = laws.sample(num_samples, self._seed(seed))
-        distortion, rate = estimators.elbo_terms(laws, z)
-        return Bound(-(distortion + rate), distortion, rate)
+        x = self._checked(x, in_support=True)
+        first = keras.tree.flatten(x)[0]
+        count = tf.shape(first)[0] if tf.is_symbolic_tensor(first) else len(first)
+
+        def terms(x: Any, seeds: tf.Tensor) -> Bound:
+            laws, parameters = self._laws(x)
+            noise = random.normal(seeds, (num_samples, self.latent_size), stream=random.LATENT)
+            noise = tf.cast(tf.transpose(noise, [1, 0, 2]), self.posterior.law_dtype)
+            distortion, rate = estimators.elbo_terms(
+                laws, self.posterior.transport(noise, **parameters)
+            )
+            return Bound(-(distortion + rate), distortion, rate)
+
+        return self._by_rows(
+            f"elbo {num_samples}",
+            lambda inputs: terms(*inputs),
+            [x, self._row_seeds(count, seed)],
+            num_samples,
+        )
 
     def sample(self, n: int, seed: int | None = None, *, condition: Any = None) -> tf.Tensor:
         """Draws from p(x): z from the prior, x from the likelihood; [n, *D].
@@ -243,17 +279,14 @@ class VAE(keras.Model):
         Raises:
             ValueError: if `n` or `seed` is out of range, or the condition is missing.
         """
-        seeds = self._row_seeds(n, seed)
-        parameters = self._parameters_at(seeds, condition)
-        return self.likelihood.draw(seeds, **parameters)
+        return self._by_rows("sample", self._drawn, self._prior_inputs(n, seed, condition))
 
     def sample_mean(self, n: int, seed: int | None = None, *, condition: Any = None) -> tf.Tensor:
         """Decoder means at the prior draws that `sample` uses for the same seed; [n, *D].
 
         These are not draws from p(x): they leave out the noise of the likelihood.
         """
-        seeds = self._row_seeds(n, seed)
-        return self.likelihood.law(**self._parameters_at(seeds, condition)).mean()
+        return self._by_rows("sample_mean", self._mean, self._prior_inputs(n, seed, condition))
 
     def reconstruct(self, x: Any) -> tf.Tensor:
         """Decoder mean at the posterior mean, [B, *D]; deterministic, as is `predict`.
@@ -261,7 +294,8 @@ class VAE(keras.Model):
         Raises:
             DataError: if a shape is wrong or a number is not finite.
         """
-        return self(self._tensors(x, in_support=False), training=False)
+        x = self._checked(x, in_support=False)
+        return self._by_rows("reconstruct", lambda x: self(x, training=False), x)
 
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """Decoder mean at the posterior mean, or when training at a posterior draw."""
@@ -320,6 +354,7 @@ class VAE(keras.Model):
             auto_scale_loss=auto_scale_loss,
         )
         self._loop = self._stepwise = None
+        self._graphs.clear()
         objective.check(self.laws(self._contract.zeros()))
         self.optimizer.build(self.trainable_variables)
         self.objective = objective
@@ -377,9 +412,17 @@ class VAE(keras.Model):
                     "validation_data was given targets, and a VAE has none: pass validation_data=x "
                     "or (x, None, sample_weight)."
                 )
-            val_x, targets, val_weight = contract.weighted(val_x, val_weight)
+            (val_x, targets, val_weight), kwargs["validation_batch_size"] = in_batches(
+                contract.weighted(val_x, val_weight),
+                kwargs.get("validation_batch_size"),
+                self._rows_at_once(),
+            )
             kwargs["validation_data"] = (
                 val_x if val_weight is None else (val_x, targets, val_weight)
+            )
+        if kwargs.get("validation_split"):
+            kwargs["validation_batch_size"] = (
+                kwargs.get("validation_batch_size") or self._rows_at_once()
             )
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
@@ -429,20 +472,39 @@ class VAE(keras.Model):
     def evaluate(
         self, x: Any = None, y: Any = None, *, sample_weight: Any = None, **kwargs: Any
     ) -> Any:
-        """Mean loss, elbo, distortion and rate over a data set, one posterior draw per example."""
+        """Mean loss, elbo, distortion and rate over a data set, as the objective draws them.
+
+        Arrays go through in as many examples at once as take about 64 MiB, unless `batch_size` is
+        given; the means do not depend on it but for the draws.
+        """
         contract = self._contract
         if not kwargs.get("_use_cached_eval_dataset"):
             if y is not None:
                 raise ValueError(
                     "evaluate was given targets y, and a VAE has none: call evaluate(x)."
                 )
-            x, y, sample_weight = contract.weighted(x, sample_weight)
+            (x, y, sample_weight), kwargs["batch_size"] = in_batches(
+                contract.weighted(x, sample_weight), kwargs.get("batch_size"), self._rows_at_once()
+            )
         with contract.data_errors():
             return super().evaluate(x, y, sample_weight=sample_weight, **kwargs)
 
     def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
-        """Decoder means at the posterior means, batch by batch, [N, *D]; see `reconstruct`."""
-        return super().predict(self._contract.readable(x), **kwargs)
+        """Decoder means at the posterior means, batch by batch, [N, *D]; see `reconstruct`.
+
+        Arrays go through in as many examples at once as take about 64 MiB, unless `batch_size` is
+        given; the means do not depend on it.
+        """
+        (x, *_), kwargs["batch_size"] = in_batches(
+            (self._contract.readable(x), None, None),
+            kwargs.get("batch_size"),
+            self._rows_at_once(),
+        )
+        return super().predict(x, **kwargs)
+
+    def _rows_at_once(self) -> int:
+        draws = self.objective.num_samples if self.compiled else 1
+        return max(1, rows_in(CHUNK, self) // draws)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of the optimizer on one batch."""
@@ -501,6 +563,10 @@ class VAE(keras.Model):
             x: tensors [B, *D], or {"x": ..., "condition": ...}; neither checked nor converted.
             training: whether the networks are in training mode.
         """
+        return self._laws(x, training)[0]
+
+    def _laws(self, x: Any, training: bool = False) -> tuple[Laws, dict[str, tf.Tensor]]:
+        """The laws, and the parameters of the posterior."""
         values, condition = self._contract.split(self._cast(x))
         prior = self.prior.distribution()
         parameters = self.posterior.parameters(
@@ -518,7 +584,7 @@ class VAE(keras.Model):
                 self.likelihood.observe(values, law)
             return law
 
-        return Laws(
+        laws = Laws(
             x=values,
             prior=prior,
             posterior=self.posterior.law(**parameters),
@@ -526,6 +592,7 @@ class VAE(keras.Model):
             likelihood=likelihood,
             sample=sample,
         )
+        return laws, parameters
 
     def _loss(
         self, x: Any, sample_weight: tf.Tensor | None, training: bool
@@ -559,31 +626,64 @@ class VAE(keras.Model):
     def _likelihood(
         self, z: tf.Tensor, condition: tf.Tensor | None, training: bool = False
     ) -> tfd.Distribution:
-        if condition is None:
-            return self.likelihood.distribution(z, training)
-        leading = tf.shape(z)[:-1]
-        shape = tf.concat([leading, tf.constant(self.condition_shape, tf.int32)], 0)
-        return self.likelihood.distribution([z, _spread(condition, shape, z)], training)
+        return self.likelihood.distribution(self._beside(z, condition), training)
 
-    def _row_seeds(self, n: int, seed: int | None) -> tf.Tensor:
+    def _beside(self, z: tf.Tensor, condition: tf.Tensor | None) -> Any:
+        """What the decoder takes: z [..., L], or [z, condition] with the condition at each z."""
+        if condition is None:
+            return z
+        shape = tf.concat([tf.shape(z)[:-1], tf.constant(self.condition_shape, tf.int32)], 0)
+        return [z, _spread(condition, shape, z)]
+
+    def _prior_inputs(self, n: int, seed: int | None, condition: Any) -> Any:
+        """Row seeds of n draws, or [seeds, conditions]."""
         if not is_integer(n) or n < 1:
             raise ValueError(f"Expected a number of draws of at least 1; got n={n!r}.")
-        if seed is None:
-            return random.row_seeds(random.stateless_seed(self._draws.next()), int(n))
-        return random.row_seeds(seed, int(n))
+        seeds, condition = self._row_seeds(int(n), seed), self._condition(condition)
+        if condition is None or self.condition_shape is None:
+            return seeds
+        if condition.shape[0] not in (1, n):
+            raise ValueError(
+                f"Expected one condition, or one for each of the {n} draws; got "
+                f"{condition.shape[0]}."
+            )
+        return [seeds, tf.broadcast_to(condition, [n, *self.condition_shape])]
 
-    def _parameters_at(self, seeds: tf.Tensor, condition: Any) -> dict[str, tf.Tensor]:
-        condition = self._condition(condition)
-        if condition is not None and self.condition_shape is not None:
-            if condition.shape[0] not in (1, len(seeds)):
-                raise ValueError(
-                    f"Expected one condition, or one for each of the {len(seeds)} draws; got "
-                    f"{condition.shape[0]}."
-                )
-            condition = tf.broadcast_to(condition, [len(seeds), *self.condition_shape])
+    def _row_seeds(self, n: int | tf.Tensor, seed: int | None) -> tf.Tensor:
+        if seed is None:
+            return random.row_seeds(random.stateless_seed(self._draws.next()), n)
+        if not is_integer(seed) or not -(2**31) <= seed < 2**31:
+            raise ValueError(f"Expected a seed that fits in 32 bits, or None; got seed={seed!r}.")
+        return random.row_seeds(int(seed), n)
+
+    def _at_prior_draws(self, inputs: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The row seeds, and the parameters of p(x | z) at the draws of z that belong to them."""
+        seeds, *condition = keras.tree.flatten(inputs)
         z = self.prior.components().draw(seeds)
-        inputs = z if condition is None else [z, tf.cast(condition, z.dtype)]
-        return {**self.likelihood.parameters(inputs), **self.likelihood.constants()}
+        inputs = [z, tf.cast(condition[0], z.dtype)] if condition else z
+        return seeds, {**self.likelihood.parameters(inputs), **self.likelihood.constants()}
+
+    def _drawn(self, inputs: Any) -> tf.Tensor:
+        seeds, parameters = self._at_prior_draws(inputs)
+        return self.likelihood.draw(seeds, **parameters)
+
+    def _mean(self, inputs: Any) -> tf.Tensor:
+        return self.likelihood.law(**self._at_prior_draws(inputs)[1]).mean()
+
+    def _by_rows(
+        self, name: str, function: Callable[[Any], Any], inputs: Any, draws: int = 1
+    ) -> Any:
+        """A function of [n, ...], row by row the same; a graph goes through many in chunks."""
+        rows = max(1, rows_in(CHUNK, self) // draws)
+        if not tf.executing_eagerly() or len(keras.tree.flatten(inputs)[0]) <= rows:
+            return function(inputs)
+        specs = keras.tree.map_structure(
+            lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), inputs
+        )
+        key = (self.prior, self.likelihood, self.posterior, name, str(specs))
+        if key not in self._graphs:
+            self._graphs[key] = tf.function(function, input_signature=[specs], autograph=False)
+        return by_chunks(self._graphs[key], inputs, rows)
 
     def _condition(self, condition: Any) -> tf.Tensor | None:
         """The condition as [n, *C], or [1, *C] if it came without the batch axis."""
@@ -601,22 +701,20 @@ class VAE(keras.Model):
             raise ValueError(f"{wanted}; got {condition.shape.as_list()}.")
         return condition
 
-    def _tensors(self, x: Any, *, in_support: bool) -> Any:
-        if not keras.tree.flatten(x) or not tf.is_symbolic_tensor(keras.tree.flatten(x)[0]):
-            x = self._contract.arrays(x, in_support=in_support)
-        return self._cast(x)
+    def _checked(self, x: Any, *, in_support: bool) -> Any:
+        """Arrays, checked; tensors stay, for a gradient to pass, and symbolic ones unchecked."""
+        parts = keras.tree.flatten(x)
+        if parts and tf.is_symbolic_tensor(parts[0]):
+            return x
+        arrays = self._contract.arrays(x, in_support=in_support)
+        if isinstance(x, dict):
+            return {key: x[key] if tf.is_tensor(x[key]) else arrays[key] for key in x}
+        return x if tf.is_tensor(x) else arrays
 
     def _cast(self, x: Any) -> Any:
         return keras.tree.map_structure(
             lambda part: tf.cast(tf.convert_to_tensor(part), self.likelihood.law_dtype), x
         )
-
-    def _seed(self, seed: int | None) -> tf.Tensor:
-        if seed is None:
-            return random.stateless_seed(self._draws.next())
-        if not is_integer(seed) or not -(2**31) <= seed < 2**31:
-            raise ValueError(f"Expected a seed that fits in 32 bits, or None; got seed={seed!r}.")
-        return tf.constant([seed, 0], tf.int32)
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the states of the random generators, which Keras leaves out."""

@@ -8,9 +8,19 @@ import tensorflow as tf
 
 from keras_vae.data import DataError
 
-__all__ = ["DataError", "Support", "binary", "integers", "one_hot", "reals", "unit_interval"]
+__all__ = [
+    "CHECKED_BYTES",
+    "DataError",
+    "Support",
+    "binary",
+    "integers",
+    "one_hot",
+    "reals",
+    "unit_interval",
+]
 
-_CHECK_BYTES = 64 * 2**20
+CHECKED_BYTES = 64 * 2**20
+"""Of an array that may be a mapped file, how much is read at once to check it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Support:
         if x.dtype.kind in "bui" and not self.integer_dtype:
             found = f"integers from {x.min()} to {x.max()} of dtype {x.dtype}"
             raise DataError(self.sentence(owner, "booleans" if x.dtype.kind == "b" else found))
-        rows = max(1, _CHECK_BYTES // max(1, x[:1].size * 4))
+        rows = max(1, CHECKED_BYTES // max(1, x[:1].size * 4))
         for start in range(0, len(x), rows):
             self._check_slice(x[start : start + rows], start, owner)
 

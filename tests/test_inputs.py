@@ -147,7 +147,7 @@ def test_condition_is_checked_as_data_is():
         ({"x": X}, r"got keys \['x'\]"),
         ({"x": X, "condition": condition[:, :2]}, r"condition must have shape \[n, 3\]; got \[48"),
         ({"x": X, "condition": condition[:9]}, "x has 48 examples and condition 9"),
-        ({"x": X, "condition": at(condition, 7, np.nan)}, "condition is not finite in 1 examples"),
+        ({"x": X, "condition": at(condition, 7, np.nan)}, "condition is not finite in example 7"),
         ({"x": at(X, 7, 0.5), "condition": condition}, BINARISE),
         (stream, "condition is not finite in the dataset"),
     ):

@@ -512,3 +512,12 @@ def test_every_draw_is_tested() -> None:
     public = {name for name in vars(random.inversion) if name in vars(random)} - {"log", "horner"}
     laws = {name for name in public if callable(getattr(random, name))}
     assert drawn == laws == set(CONVERTED)
+
+
+@pytest.mark.parametrize("noise", [random.uniform, random.normal])
+def test_noise_from_the_graph_of_later_calls_has_the_same_bits(noise) -> None:
+    seeds = random.row_seeds(3, 1000)
+    first, second = (noise(seeds, (3, 7), stream=random.LATENT).numpy() for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    with pytest.raises(ValueError, match="one pair per row"):
+        noise(seeds[:, :1], (3, 7), stream=random.LATENT)

@@ -1,23 +1,16 @@
 """Batches of examples within a budget of memory, with a progress bar."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_vae.model import VAE
+from keras_vae.chunks import rows_in
 
 __all__ = ["SEED", "batches", "compiled", "count_of", "rows_in", "spec_of", "take"]
 
 SEED = tf.TensorSpec([2], tf.int32)
-
-
-def rows_in(memory: int, vae: VAE) -> int:
-    """Number of (draw, example) pairs whose activations take about `memory` bytes."""
-    widest = max((math.prod(weight.shape[1:]) for weight in vae.weights), default=1)
-    return max(1, memory // (4 * (6 * math.prod(vae.event_shape) + 2 * widest)))
 
 
 def count_of(x: Any) -> int:

@@ -1,7 +1,9 @@
 """Words, uniforms and normals from per-row seeds."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -25,7 +27,7 @@ def _empty(seed: Tensor, shape: Sequence[int], dtype: tf.DType) -> Tensor:
     return tf.zeros(tf.concat([tf.shape(seed)[:1], shape], axis=0), dtype)
 
 
-def _draw(seed: Tensor, count: int, stream: int) -> tuple[Word, Word]:
+def _checked(seed: Tensor, stream: int) -> Tensor:
     seed = tf.convert_to_tensor(seed)
     if seed.dtype != tf.int32 or seed.shape.rank != 2 or seed.shape[1] not in (2, None):
         raise ValueError(
@@ -34,7 +36,42 @@ def _draw(seed: Tensor, count: int, stream: int) -> tuple[Word, Word]:
         )
     if not 0 <= integer(stream, "stream") <= _MAX_STREAM:
         raise ValueError(f"Expected `stream` between 0 and {_MAX_STREAM}; got {stream}.")
-    return philox(seed, -(-count // 4), stream)
+    return seed
+
+
+def _draw(seed: Tensor, count: int, stream: int) -> tuple[Word, Word]:
+    return philox(_checked(seed, stream), -(-count // 4), stream)
+
+
+_Noise: TypeAlias = Callable[..., Tensor]
+
+
+def _in_a_graph(noise: _Noise) -> _Noise:
+    """The noise by a graph from the second time on that a program wants it eagerly: the same bits.
+
+    It is a hundred operations long, which take ten times as long to call as to compute.
+    """
+    graphs: dict[Any, _Noise | None] = {}
+
+    @functools.wraps(noise)
+    def drawn(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
+        shape, seed = _static_shape(shape), _checked(seed, stream)
+        if not tf.executing_eagerly():
+            return noise(seed, shape, stream=stream)
+        key = shape, stream, arithmetic()
+        if key not in graphs:
+            graphs[key] = None
+            return noise(seed, shape, stream=stream)
+        graph = graphs[key]
+        if graph is None:
+            graph = graphs[key] = tf.function(
+                lambda seed: noise(seed, shape, stream=stream),
+                input_signature=[tf.TensorSpec([None, 2], tf.int32)],
+                autograph=False,
+            )
+        return graph(seed)
+
+    return drawn
 
 
 def _interleave(even: Tensor, odd: Tensor, shape: Sequence[int]) -> Tensor:
@@ -86,6 +123,7 @@ def _to_uniform(word: Word) -> Tensor:
     return _to_float(high) * 2.0**-32 + 2.0**-24
 
 
+@_in_a_graph
 def uniform(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
     """Uniform noise on the open interval (0, 1).
 
@@ -109,13 +147,13 @@ def uniform(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
         >>> random.uniform(random.row_seeds(7, 3), (5,), stream=random.OBSERVATION).shape
         TensorShape([3, 5])
     """
-    shape = _static_shape(shape)
     even, odd = _draw(seed, math.prod(shape), stream)
     if 0 in shape:
         return _empty(seed, shape, tf.float32)
     return _interleave(_to_uniform(even), _to_uniform(odd), shape)
 
 
+@_in_a_graph
 def normal(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
     """Standard normal noise, by the transform of Box and Muller.
 
@@ -145,7 +183,6 @@ def normal(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
         >>> random.normal(random.row_seeds(7, 3), (50,), stream=random.LATENT).shape
         TensorShape([3, 50])
     """
-    shape = _static_shape(shape)
     even, odd = _draw(seed, math.prod(shape), stream)
     if 0 in shape:
         return _empty(seed, shape, tf.float32)
