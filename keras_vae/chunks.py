@@ -10,7 +10,7 @@ import tensorflow as tf
 
 __all__ = ["CHUNK", "by_chunks", "rows_in"]
 
-CHUNK = 64 * 2**20
+CHUNK = 128 * 2**20
 """Bytes that the activations of a chunk take, about."""
 
 _ALIGNMENT = 64

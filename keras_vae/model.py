@@ -474,7 +474,7 @@ class VAE(keras.Model):
     ) -> Any:
         """Mean loss, elbo, distortion and rate over a data set, as the objective draws them.
 
-        Arrays go through in as many examples at once as take about 64 MiB, unless `batch_size` is
+        Arrays go through in as many examples at once as take about 128 MiB, unless `batch_size` is
         given; the means do not depend on it but for the draws.
         """
         contract = self._contract
@@ -492,7 +492,7 @@ class VAE(keras.Model):
     def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
         """Decoder means at the posterior means, batch by batch, [N, *D]; see `reconstruct`.
 
-        Arrays go through in as many examples at once as take about 64 MiB, unless `batch_size` is
+        Arrays go through in as many examples at once as take about 128 MiB, unless `batch_size` is
         given; the means do not depend on it.
         """
         (x, *_), kwargs["batch_size"] = in_batches(
