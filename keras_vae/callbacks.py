@@ -1,4 +1,4 @@
-"""Schedules: callbacks that move a variable of the objective while the model trains."""
+"""Callbacks: schedules that move a variable of the objective, and the backup of a training."""
 
 import abc
 from typing import Any, Literal
@@ -6,9 +6,10 @@ from typing import Any, Literal
 import keras
 
 from keras_vae.arguments import as_count, as_weight
+from keras_vae.backup import Backup as Backup
 from keras_vae.objectives import Objective
 
-__all__ = ["CyclicalSchedule", "LinearSchedule"]
+__all__ = ["Backup", "CyclicalSchedule", "LinearSchedule"]
 
 Schedulable = Literal["beta", "capacity"]
 

@@ -14,8 +14,9 @@ import keras
 import numpy as np
 
 from keras_vae import baselines, evaluation, pictures, random
+from keras_vae.backup import write_atomically
 from keras_vae.model import VAE
-from keras_vae.runs import Run, RunConfig, RunError, train, write_atomically
+from keras_vae.runs import Run, RunConfig, RunError, train
 from keras_vae.signatures import signatures
 
 __all__ = ["evaluate", "quickstart_config", "sample"]

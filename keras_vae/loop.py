@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +123,8 @@ class Loop:
             )
             self._refuse(fine)
         if short:
-            logs, fine = self._last_step(feed.tables, iterator)
+            rest = feed.examples - (feed.steps - 1) * feed.batch_size
+            logs, fine = self._last_step(feed.tables, iterator, rest)
             self._refuse(fine)
         return logs
 
@@ -180,10 +180,11 @@ class Loop:
         _, fine = tf.while_loop(lambda step, _: step < count, train, [tf.constant(0), fine])
         return self._model.get_metrics_result(), fine
 
-    def _step_on_name(self, tables: Any, iterator: Any) -> Any:
-        batch = self._take(tables, *iterator.get_next())
-        self._model.train_step(batch)
-        return self._model.get_metrics_result(), self._checks(batch)
+    def _step_on_name(self, tables: Any, iterator: Any, size: int) -> Any:
+        epoch, batch, rows = iterator.get_next()
+        batch = self._take(tables, epoch, batch, tf.ensure_shape(rows, [size]))
+        logs = self._model.train_step(batch)
+        return logs, self._checks(batch)
 
     def _checks(self, batch: Any) -> tf.Tensor:
         """Whether the batch is what the model takes, by sentence."""
@@ -230,9 +231,11 @@ def stream_feed(x: Any, options: dict[str, Any]) -> Feed | None:
 
 
 def array_stream(
-    x: Any, weights: np.ndarray | None, options: dict[str, Any]
+    x: Any, weights: np.ndarray | None, options: dict[str, Any], order: Callable[[int], int]
 ) -> tuple[tf.data.Dataset | None, dict[str, Any]]:
     """The stream of checked arrays, and the options of `fit` that go with it.
+
+    `order` is the seed of the shuffling, given the number of steps before the initial epoch.
 
     None where the options ask for what a stream does not do: another number of steps than an epoch
     has, a shuffle that is no yes or no, or float64.
@@ -264,12 +267,13 @@ def array_stream(
     conditional = isinstance(x, dict)
     shuffle = options.pop("shuffle", True)
     options["shuffle"] = False  # it is done, and Keras warns that it will not do it again
+    passed = options.get("initial_epoch", 0) * steps(kept, batch_size)
     stream = batches(
         x["x"] if conditional else x,
         batch_size,
         epochs=max(options.get("epochs", 1), options.get("initial_epoch", 0) + 1),
         initial_epoch=options.get("initial_epoch", 0),
-        seed=random.randrange(2**31) if shuffle else 0,
+        seed=order(passed) if shuffle else 0,
         shuffle=shuffle,
         condition=x["condition"] if conditional else None,
         sample_weight=weights,

@@ -1,5 +1,6 @@
 """Variational autoencoder: three laws, trained by `model.fit`."""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,8 +11,9 @@ import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.arguments import as_count, as_shape, deserialize, is_integer, register, serialize
+from keras_vae.backup import Backup
 from keras_vae.chunks import CHUNK, by_chunks, rows_in
-from keras_vae.data.stream import Feed, feed_of
+from keras_vae.data.stream import Feed, feed_of, skipped
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
 from keras_vae.estimators import Laws
 from keras_vae.guard import NonFiniteGuard, saves_within_epochs
@@ -29,8 +31,21 @@ from keras_vae.monitor import LatentMonitor
 from keras_vae.objectives import ELBO, Objective, Terms
 from keras_vae.priors import Prior
 from keras_vae.random.philox import wrap_to_int32
+from keras_vae.replicas import (
+    OneDevice,
+    Share,
+    leave_summing,
+    on_each,
+    steps_in_turn,
+    summed,
+    worker_errors,
+    workers,
+)
 
 __all__ = ["VAE", "Bound"]
+
+Noise = Callable[[tf.Tensor, int | Sequence[int], Any], tf.Tensor]
+"""Function of a seed, leading axes S and a number of rows B to noise [*S, B, L]."""
 
 
 class Bound(NamedTuple):
@@ -83,6 +98,9 @@ class VAE(keras.Model):
         ['distortion', 'elbo', 'loss', 'rate']
     """
 
+    train_function: Any
+    test_function: Any
+
     def __init__(
         self,
         *,
@@ -122,7 +140,9 @@ class VAE(keras.Model):
             None if condition_shape is None else as_shape(condition_shape, "condition_shape")
         )
         self._draws = keras.random.SeedGenerator()
-        self._step: tuple[tf.Tensor, tf.Tensor] | None = None
+        self._strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+        self._distribute_strategy = None  # Keras trains as on one device, see keras_vae.replicas
+        self._step: tuple[tf.Tensor, tf.Tensor | None] | None = None
         self._loop: Loop | None = None
         self._stepwise: Any = None
         self._graphs: dict[Any, Any] = {}
@@ -250,12 +270,10 @@ class VAE(keras.Model):
         count = tf.shape(first)[0] if tf.is_symbolic_tensor(first) else len(first)
 
         def terms(x: Any, seeds: tf.Tensor) -> Bound:
-            laws, parameters = self._laws(x)
             noise = random.normal(seeds, (num_samples, self.latent_size), stream=random.LATENT)
             noise = tf.cast(tf.transpose(noise, [1, 0, 2]), self.posterior.law_dtype)
-            distortion, rate = estimators.elbo_terms(
-                laws, self.posterior.transport(noise, **parameters)
-            )
+            laws = self.laws(x, noise=lambda *_: noise)
+            distortion, rate = estimators.elbo_terms(laws, laws.sample(num_samples, seeds))
             return Bound(-(distortion + rate), distortion, rate)
 
         return self._by_rows(
@@ -340,25 +358,33 @@ class VAE(keras.Model):
                 "its objective, such as keras_vae.ELBO(beta=...), and its likelihood decides how x "
                 "is compared with its reconstruction."
             )
+        if run_eagerly and self._strategy is not None:
+            raise ValueError(
+                "run_eagerly=True is for one device: its steps run in Python, in no order that "
+                "replicas could agree on. Build the model outside of the strategy to debug it."
+            )
         objective = ELBO() if objective is None else objective
         if not isinstance(objective, Objective):
             raise TypeError(
                 "Invalid value for argument `objective`. Expected a keras_vae objective such as "
                 f"ELBO() or IWAE(50). Received: {objective!r}"
             )
-        super().compile(
-            optimizer=optimizer,
-            run_eagerly=run_eagerly,
-            steps_per_execution=steps_per_execution or 1,
-            jit_compile=jit_compile,
-            auto_scale_loss=auto_scale_loss,
-        )
+        with self._scope():
+            super().compile(
+                optimizer=optimizer,
+                run_eagerly=run_eagerly,
+                steps_per_execution=steps_per_execution or 1,
+                jit_compile=jit_compile,
+                auto_scale_loss=auto_scale_loss,
+            )
+            self.optimizer.build(self.trainable_variables)
+            if self._strategy is not None:
+                leave_summing(self.optimizer)
+            self.monitor = LatentMonitor(self.latent_size) if monitor else None
         self._loop = self._stepwise = None
         self._graphs.clear()
         objective.check(self.laws(self._contract.zeros()))
-        self.optimizer.build(self.trainable_variables)
         self.objective = objective
-        self.monitor = LatentMonitor(self.latent_size) if monitor else None
         self._compile_arguments: dict[str, Any] = {
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
@@ -428,18 +454,29 @@ class VAE(keras.Model):
             callbacks = callbacks.callbacks
         callbacks = keras.tree.flatten(callbacks or [])
         guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
-        in_graph = self.compiled and not (self.run_eagerly or tf.distribute.has_strategy())
+        asked = kwargs.get("initial_epoch", 0)
+        restored = [each.restore(self) for each in callbacks if isinstance(each, Backup)]
+        kwargs["initial_epoch"] = max(asked, *restored, 0)
+        in_graph = self.compiled and not self.run_eagerly
+        if isinstance(x, tf.data.Dataset) and (per_epoch := kwargs.get("steps_per_epoch")):
+            x = skipped(x, (kwargs["initial_epoch"] - asked) * per_epoch)
         feed = stream_feed(x, kwargs) if in_graph and sample_weight is None else None
         assertions = None if feed is None else contract.assertions
         if feed is None:
             x, targets, sample_weight = contract.weighted(x, sample_weight)
             if in_graph:
-                rows, kwargs = array_stream(x, sample_weight, kwargs)
+                rows, kwargs = array_stream(x, sample_weight, kwargs, self._order)
                 feed = feed_of(rows)
                 if rows is not None:
                     x, targets, sample_weight = rows, None, None
         fit = super().fit
         if feed is None:
+            if workers(self._strategy) is not None:
+                raise ValueError(
+                    "On several machines every worker must see the same batches in the same order: "
+                    "give fit an array, or keras_vae.data.batches(...), whose order is a function "
+                    f"of its seed. Received: {type(x).__name__}"
+                )
             self.train_function = self._stepwise
             with contract.data_errors():
                 history = fit(
@@ -457,14 +494,30 @@ class VAE(keras.Model):
         pace = loop.prepare(feed, steps_per_execution, capacity, validation)
         kwargs["steps_per_epoch"] = feed.steps
         try:
-            with contract.data_errors():
+            with contract.data_errors(), worker_errors(self._strategy):
                 return fit(feed.names.repeat(), callbacks=[pace, guard, *callbacks], **kwargs)
         finally:
             self.steps_per_execution = validation
 
+    def _order(self, passed: int) -> int:
+        """Seed of the order of examples in arrays.
+
+        It is that of the training that began `passed` steps ago, so that one that is resumed goes
+        on in its order; and it is the same on all workers.
+        """
+        begin = int(self.optimizer.iterations.numpy()) - passed
+        words = [int(word) % 2**32 for word in (self._draws.state.value.numpy()[0], begin)]
+        return int(np.random.SeedSequence(words).generate_state(1)[0]) // 2
+
+    @property
+    def strategy(self) -> tf.distribute.Strategy | None:
+        """The strategy in whose scope the model was built, if any."""
+        return self._strategy
+
     def _loop_over(self, feed: Feed, assertions: Any, epochs: int) -> Loop:
         wanted = self._compile_arguments["jit_compile"]
         jit_compile = pays_to_compile(self, feed, epochs) if wanted == "auto" else bool(wanted)
+        jit_compile = jit_compile and self._strategy is None
         if self._loop is None or not self._loop.does(feed, assertions, jit_compile):
             self._loop = Loop(self, feed.take, assertions, jit_compile)
         return self._loop
@@ -506,17 +559,29 @@ class VAE(keras.Model):
         draws = self.objective.num_samples if self.compiled else 1
         return max(1, rows_in(CHUNK, self) // draws)
 
+    @property
+    def distribute_strategy(self) -> Any:
+        """What Keras is to train with: one device, whatever runs within a step."""
+        return OneDevice() if self._strategy is not None else super().distribute_strategy
+
+    def _scope(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
+
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One step of the optimizer on one batch."""
-        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape:
-            loss, terms = self._loss(x, sample_weight, training=True)
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            total = self.optimizer.scale_loss(tf.reduce_mean(loss) / replicas)
+        """One step of the optimizer on one batch, shared among the replicas."""
         weights = self.trainable_weights
-        gradients = tape.gradient(total, weights)
-        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        return self._record(loss, terms)
+
+        def train(share: Share, loss_of: Callable[[bool], tf.Tensor]) -> None:
+            with tf.GradientTape() as tape:
+                loss = loss_of(True)
+                count = tf.cast(share.total, loss.dtype)
+                loss = tf.reduce_sum(loss) * tf.cast(share.weight, loss.dtype) / count
+                loss = self.optimizer.scale_loss(loss)
+            gradients = summed(tape.gradient(loss, weights))
+            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+
+        self._on_each(data, train)
+        return self.get_metrics_result()
 
     def train_step_from(self, data: Any, seed: tf.Tensor, noise: tf.Tensor) -> None:
         """One step of the optimizer from a seed that was taken, and noise drawn, before."""
@@ -537,18 +602,86 @@ class VAE(keras.Model):
 
     def noise(self, seed: tf.Tensor, num_samples: int | Sequence[int], size: Any) -> tf.Tensor:
         """Standard normal noise [*num_samples, size, L] that posterior draws are made of."""
-        leading = [num_samples] if isinstance(num_samples, int) else [*num_samples]
-        if self._step is not None and seed is self._step[0]:
-            given = self._step[1]
-            if leading == given.shape[:-2]:
-                return given
+        leading = [num_samples] if isinstance(num_samples, int) else num_samples
         shape = [*leading, size, self.latent_size]
         return tf.random.stateless_normal(shape, seed, 0.0, 1.0, self.posterior.law_dtype, "philox")
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The same bound on one batch without training: z is drawn, never set to its mean."""
+        self._on_each(data, lambda _, loss_of: loss_of(False))
+        return self.get_metrics_result()
+
+    def _on_each(
+        self, data: Any, function: Callable[[Share, Callable[[bool], tf.Tensor]], Any]
+    ) -> None:
+        """Calls a function on each replica.
+
+        It is given the share of the replica and the loss of each of its examples, as a function of
+        whether the networks are in training mode. Noise is that of the whole batch: the numbers do
+        not depend on the number of replicas.
+        """
+        seed, given = self._step or (random.stateless_seed(self._draws.next()), None)
         x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return self._record(*self._loss(x, sample_weight, training=False))
+        first = tf.nest.flatten(x)[0]
+        total = first.shape[0] or tf.shape(first)[0]
+
+        def on_replica(share: Share) -> None:
+            def noise(other: tf.Tensor, num_samples: int | Sequence[int], _: Any) -> tf.Tensor:
+                if given is not None and other is seed and num_samples == given.shape[0]:
+                    return share.of(given, axis=1)
+                return share.of(self.noise(other, num_samples, share.total), axis=1)
+
+            rows = tf.nest.map_structure(share.of, x)
+            weights = None if sample_weight is None else share.of(sample_weight)
+
+            def loss_of(training: bool) -> tf.Tensor:
+                laws = self.laws(rows, training, noise)
+                terms = self.objective.terms(laws, seed)
+                loss = terms.loss
+                if weights is not None:
+                    loss *= tf.cast(_per_example(weights), loss.dtype)
+                for penalty in self.losses:
+                    loss += tf.cast(tf.reduce_sum(penalty), loss.dtype)
+                self._record(share, loss, terms)
+                if self.monitor is not None:
+                    self.monitor.update_state(laws, self.prior, seed, share.weight)
+                return loss
+
+            function(share, loss_of)
+
+        on_each(self._strategy, total, on_replica)
+
+    def _record(self, share: Share, loss: tf.Tensor, terms: Terms) -> None:
+        weight = tf.fill(tf.shape(loss), tf.cast(share.weight, loss.dtype))
+        for metric, values in (
+            (self.loss_metric, loss),
+            (self.elbo_metric, -(terms.distortion + terms.rate)),
+            (self.distortion_metric, terms.distortion),
+            (self.rate_metric, terms.rate),
+        ):
+            metric.update_state(values, sample_weight=weight)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """The function of an iterator that `fit` calls."""
+        if self._strategy is None or (self.train_function is not None and not force):
+            return super().make_train_function(force)
+        self.train_function = steps_in_turn(self, self.train_step)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """The function of an iterator that `evaluate` calls."""
+        if self._strategy is None or (self.test_function is not None and not force):
+            return super().make_test_function(force)
+        self.test_function = steps_in_turn(self, self.test_step)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Means so far, of all replicas."""
+        with self._scope():
+            return super().get_metrics_result()
+
+    def reset_metrics(self) -> None:
+        """Sets the means back, on all replicas."""
+        with self._scope():
+            super().reset_metrics()
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -556,17 +689,15 @@ class VAE(keras.Model):
         means = [self.loss_metric, self.elbo_metric, self.distortion_metric, self.rate_metric]
         return means if self.monitor is None else [*means, self.monitor]
 
-    def laws(self, x: Any, training: bool = False) -> Laws:
+    def laws(self, x: Any, training: bool = False, noise: Noise | None = None) -> Laws:
         """The three laws that meet at a batch.
 
         Args:
             x: tensors [B, *D], or {"x": ..., "condition": ...}; neither checked nor converted.
             training: whether the networks are in training mode.
+            noise: what posterior draws are made of, instead of the method `noise`.
         """
-        return self._laws(x, training)[0]
-
-    def _laws(self, x: Any, training: bool = False) -> tuple[Laws, dict[str, tf.Tensor]]:
-        """The laws, and the parameters of the posterior."""
+        make_noise = self.noise if noise is None else noise
         values, condition = self._contract.split(self._cast(x))
         prior = self.prior.distribution()
         parameters = self.posterior.parameters(
@@ -576,7 +707,7 @@ class VAE(keras.Model):
 
         def sample(num_samples: int | Sequence[int], seed: tf.Tensor) -> tf.Tensor:
             size = values.shape[0] or tf.shape(values)[0]
-            return self.posterior.transport(self.noise(seed, num_samples, size), **parameters)
+            return self.posterior.transport(make_noise(seed, num_samples, size), **parameters)
 
         def likelihood(z: tf.Tensor) -> tfd.Distribution:
             law = self._likelihood(z, condition, training)
@@ -584,7 +715,7 @@ class VAE(keras.Model):
                 self.likelihood.observe(values, law)
             return law
 
-        laws = Laws(
+        return Laws(
             x=values,
             prior=prior,
             posterior=self.posterior.law(**parameters),
@@ -592,30 +723,6 @@ class VAE(keras.Model):
             likelihood=likelihood,
             sample=sample,
         )
-        return laws, parameters
-
-    def _loss(
-        self, x: Any, sample_weight: tf.Tensor | None, training: bool
-    ) -> tuple[tf.Tensor, Terms]:
-        """Loss of each example, [B], weighted and with the networks' penalties, and its terms."""
-        seed = self._step[0] if self._step else random.stateless_seed(self._draws.next())
-        laws = self.laws(x, training)
-        terms = self.objective.terms(laws, seed)
-        if self.monitor is not None:
-            self.monitor.update_state(laws, self.prior, seed)
-        loss = terms.loss
-        if sample_weight is not None:
-            loss *= tf.cast(_per_example(sample_weight), loss.dtype)
-        for penalty in self.losses:
-            loss += tf.cast(tf.reduce_sum(penalty), loss.dtype)
-        return loss, terms
-
-    def _record(self, loss: tf.Tensor, terms: Terms) -> dict[str, tf.Tensor]:
-        self.loss_metric.update_state(loss)
-        self.elbo_metric.update_state(-(terms.distortion + terms.rate))
-        self.distortion_metric.update_state(terms.distortion)
-        self.rate_metric.update_state(terms.rate)
-        return self.get_metrics_result()
 
     def _posterior(self, x: Any, training: bool = False) -> tfd.Distribution:
         values, condition = self._contract.split(x)

@@ -38,20 +38,24 @@ class LatentMonitor(keras.metrics.Metric):
             for name in ("means", "squares", "rates")
         )
 
-    def update_state(self, laws: Laws, prior: Prior, seed: tf.Tensor) -> None:
+    def update_state(
+        self, laws: Laws, prior: Prior, seed: tf.Tensor, weight: float | tf.Tensor = 1.0
+    ) -> None:
         """Adds a batch.
 
         Args:
             laws: of the batch.
             prior: whose components the rates are relative to.
             seed: int32 [2], for a draw where the prior is a mixture.
+            weight: what an example counts.
         """
         q, components = laws.posterior, prior.components()
-        z = q.sample(1, seed=seed) if components.loc.shape[0] > 1 else q.mean()[tf.newaxis]
+        z = laws.sample(1, seed) if components.loc.shape[0] > 1 else q.mean()[tf.newaxis]
         loc, rates = q.mean(), marginal_rates(components, z, q.mean(), q.stddev())
-        self.count.assign_add(tf.cast(tf.shape(loc)[0], self.dtype))
+        weight = tf.cast(weight, self.dtype)
+        self.count.assign_add(weight * tf.cast(tf.shape(loc)[0], self.dtype))
         for variable, values in ((self.means, loc), (self.squares, loc**2), (self.rates, rates)):
-            variable.assign_add(tf.cast(tf.reduce_sum(values, axis=0), self.dtype))
+            variable.assign_add(weight * tf.cast(tf.reduce_sum(values, axis=0), self.dtype))
 
     def result(self) -> dict[str, tf.Tensor]:
         """The numbers by name, zero before the first batch."""

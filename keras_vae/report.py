@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 from scipy.special import logsumexp
 
 from keras_vae import data, estimators, evaluation
+from keras_vae.backup import write_atomically
 from keras_vae.model import VAE
 from keras_vae.pictures import tile
-from keras_vae.runs import Run, ranked_models, read_json, write_atomically
+from keras_vae.runs import Run, ranked_models, read_json
 
 __all__ = ["write"]
 

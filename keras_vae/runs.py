@@ -14,7 +14,6 @@ import io
 import itertools
 import json
 import os
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,11 +26,12 @@ import numpy as np
 import tomli_w
 
 from keras_vae import callbacks, data, factories, objectives
+from keras_vae.backup import write_atomically
 from keras_vae.estimators import Gradient
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation, prepare
 
-__all__ = ["Run", "RunConfig", "RunError", "read_config", "train", "write_atomically"]
+__all__ = ["Run", "RunConfig", "RunError", "read_config", "train"]
 
 
 _STEPS_OF_WARM_UP = 20
@@ -299,31 +299,6 @@ def ranked_models(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-@contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, on disk, if the block succeeds.
-
-    Raises:
-        OSError: if the directory cannot be written.
-    """
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
     """The configuration in a TOML file.
 
@@ -495,9 +470,3 @@ def _raw(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
 
 def _holds_only_temporaries(path: Path) -> bool:
     return all(entry.name.startswith(".") for entry in path.iterdir())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -230,6 +230,14 @@ def feed_of(dataset: Any) -> Feed | None:
     return getattr(dataset, "_keras_vae_feed", None)
 
 
+def skipped(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """The dataset without its first batches, with its feed if it has one."""
+    feed, rest = feed_of(dataset), dataset.skip(count)
+    if feed is not None:
+        rest._keras_vae_feed = feed._replace(names=feed.names.skip(count))
+    return rest
+
+
 @dataclass(frozen=True)
 class Take:
     """Function of tables and the name of a batch to the batch.
