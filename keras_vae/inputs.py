@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vae.data.mapped import slices
 from keras_vae.distributions import Likelihood
 from keras_vae.supports import CHECKED_BYTES, DataError
 
@@ -304,9 +305,7 @@ def _is_stream(inputs: Any) -> bool:
 def _check_finite(array: np.ndarray, name: str) -> None:
     if array.dtype.kind != "f":
         return
-    rows = max(1, CHECKED_BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        part = array[start : start + rows]
+    for start, part in slices(array, CHECKED_BYTES):
         if not np.isfinite(part).all():
             bad = ~np.isfinite(part).reshape(len(part), -1).all(axis=1)
             raise DataError(

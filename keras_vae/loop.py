@@ -53,7 +53,7 @@ _WITHIN_EPOCHS = (
 
 
 class Loop:
-    """Function of an iterator over the names of batches to the logs after many training steps.
+    """Function of an iterator over the pieces of a feed to the logs after many training steps.
 
     The steps are one program. With XLA it keeps the weights in the loop's own memory and fuses
     objective, gradient and optimizer. The short last batch of an epoch is a step of its own.
@@ -78,11 +78,11 @@ class Loop:
         self._take = take
         self._assertions = assertions
         self._sentences: list[str] = []
-        self._execute = tf.function(self._steps_on_names, autograph=False)
+        self._execute = tf.function(self._steps_on_piece, autograph=False)
         self._train = tf.function(
             self._steps_on_batches, autograph=False, jit_compile=jit_compile or None
         )
-        self._last_step = tf.function(self._step_on_name, autograph=False)
+        self._last_step = tf.function(self._short_step, autograph=False)
 
     def does(self, feed: Feed, assertions: Any, jit_compile: bool) -> bool:
         """Whether the loop trains on such a feed, compiled and checked in this way."""
@@ -94,18 +94,18 @@ class Loop:
 
     def prepare(
         self, feed: Feed, steps: int, capacity: int, validation: int
-    ) -> keras.callbacks.Callback:
-        """Takes up a feed, and returns the callback that keeps the loop within its epochs.
+    ) -> tuple[keras.callbacks.Callback, tf.data.Dataset]:
+        """Takes up a feed: the callback that keeps the loop within epochs, and its pieces.
 
         Args:
-            feed: tables and names of batches.
+            feed: whose batches are trained on.
             steps: steps between which no callback is called.
             capacity: most steps in one call of the graph.
             validation: steps in one call of the validation.
         """
         self._feed, self._per_call, self._capacity = feed, steps, min(steps, capacity)
         self._pace = _Pace(validation)
-        return self._pace
+        return self._pace, feed.in_pieces(steps, self._capacity)
 
     def __call__(self, iterator: Any) -> dict[str, tf.Tensor]:
         """Logs after the next steps, none of which belongs to the next epoch.
@@ -113,29 +113,45 @@ class Loop:
         Raises:
             DataError: if a batch is not what the model takes.
         """
-        feed, begin = self._feed, self._pace.step
-        count = min(self._per_call, feed.steps - begin)
-        short = begin + count == feed.steps and feed.steps * feed.batch_size > feed.examples
-        for done in range(0, count - short, self._capacity):
-            steps = tf.constant(min(self._capacity, count - short - done))
-            logs, fine = self._execute(
-                feed.tables, iterator, steps, feed.batch_size, self._capacity
-            )
-            self._refuse(fine)
-        if short:
-            rest = feed.examples - (feed.steps - 1) * feed.batch_size
-            logs, fine = self._last_step(feed.tables, iterator, rest)
+        feed = self._feed
+        for piece in feed.pieces(self._pace.step, self._per_call, self._capacity):
+            rest = piece.end - piece.first * feed.batch_size
+            if rest == piece.steps * feed.batch_size:
+                logs, fine = self._execute(
+                    feed.resident,
+                    iterator,
+                    tf.constant(piece.steps),
+                    feed.batch_size,
+                    self._capacity,
+                )
+            else:
+                logs, fine = self._last_step(feed.resident, iterator, rest)
             self._refuse(fine)
         return logs
 
-    def _steps_on_names(
+    def _steps_on_piece(
         self, tables: Any, iterator: Any, count: tf.Tensor, batch_size: int, capacity: int
     ) -> Any:
-        """Steps on the next `count` batches, which TensorFlow takes and draws noise for at once.
+        """Steps on the batches of a piece, which TensorFlow takes and draws noise for at once.
 
-        Its kernels draw several times faster than XLA does.
+        Its kernels draw several times faster than XLA does. For XLA the shapes stay the same:
+        zeros come after the last batch.
         """
-        names = self._names(iterator, count, batch_size, capacity)
+        epoch, first, rows, parts = iterator.get_next()
+        missing = capacity * batch_size - tf.size(rows)
+
+        def in_batches(part: tf.Tensor) -> tf.Tensor:
+            padding = [[0, missing], *([[0, 0]] * (part.shape.rank - 1))]
+            part = tf.pad(part, padding)
+            return tf.reshape(part, [capacity, batch_size, *part.shape[1:]])
+
+        read = tf.nest.map_structure(in_batches, parts)
+        batches = self._take(
+            {**tables, "read": read},
+            tf.fill([capacity], epoch),
+            first + tf.range(capacity, dtype=first.dtype),
+            in_batches(rows),
+        )
         seeds = self._model.take_seeds(count, capacity)
         draws = self._model.objective.num_samples
         noise = tf.map_fn(
@@ -143,27 +159,7 @@ class Loop:
             seeds,
             fn_output_signature=self._model.posterior.law_dtype,
         )
-        return self._train(self._take(tables, *names), seeds, noise, count)
-
-    @staticmethod
-    def _names(iterator: Any, count: tf.Tensor, batch_size: int, capacity: int) -> list[tf.Tensor]:
-        """Names of the next `count` batches, in arrays of one size: zeros come after them."""
-        zero = tf.constant(0, tf.int64)
-        none = (zero, zero, tf.zeros([batch_size], tf.int64))
-        arrays = [
-            tf.TensorArray(tf.int64, capacity, element_shape=part.shape, clear_after_read=False)
-            for part in none
-        ]
-
-        def read(step: tf.Tensor, *arrays: tf.TensorArray) -> Any:
-            epoch, batch, rows = tf.cond(step < count, iterator.get_next, lambda: none)
-            parts = (epoch, batch, tf.ensure_shape(rows, [batch_size]))
-            return step + 1, *(a.write(step, part) for a, part in zip(arrays, parts, strict=True))
-
-        _, *arrays = tf.while_loop(
-            lambda step, *_: step < capacity, read, [tf.constant(0), *arrays], parallel_iterations=1
-        )
-        return [array.stack() for array in arrays]
+        return self._train(batches, seeds, noise, count)
 
     def _steps_on_batches(
         self, batches: Any, seeds: tf.Tensor, noise: tf.Tensor, count: tf.Tensor
@@ -180,9 +176,12 @@ class Loop:
         _, fine = tf.while_loop(lambda step, _: step < count, train, [tf.constant(0), fine])
         return self._model.get_metrics_result(), fine
 
-    def _step_on_name(self, tables: Any, iterator: Any, size: int) -> Any:
-        epoch, batch, rows = iterator.get_next()
-        batch = self._take(tables, epoch, batch, tf.ensure_shape(rows, [size]))
+    def _short_step(self, tables: Any, iterator: Any, size: int) -> Any:
+        epoch, first, rows, parts = iterator.get_next()
+        rows, parts = tf.nest.map_structure(
+            lambda part: tf.ensure_shape(part, [size, *part.shape[1:]]), (rows, parts)
+        )
+        batch = self._take({**tables, "read": parts}, epoch, first, rows)
         logs = self._model.train_step(batch)
         return logs, self._checks(batch)
 
@@ -226,7 +225,7 @@ def stream_feed(x: Any, options: dict[str, Any]) -> Feed | None:
     feed = feed_of(x)
     if feed is None:
         return None
-    given, total = options.get("steps_per_epoch"), int(feed.names.cardinality())
+    given, total = options.get("steps_per_epoch"), len(feed.epochs) * feed.steps
     return feed if feed.steps == (total if given is None else given) else None
 
 

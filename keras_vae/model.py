@@ -459,7 +459,7 @@ class VAE(keras.Model):
         kwargs["initial_epoch"] = max(asked, *restored, 0)
         in_graph = self.compiled and not self.run_eagerly
         if isinstance(x, tf.data.Dataset) and (per_epoch := kwargs.get("steps_per_epoch")):
-            x = skipped(x, (kwargs["initial_epoch"] - asked) * per_epoch)
+            x = skipped(x, kwargs["initial_epoch"] - asked, per_epoch)
         feed = stream_feed(x, kwargs) if in_graph and sample_weight is None else None
         assertions = None if feed is None else contract.assertions
         if feed is None:
@@ -491,11 +491,11 @@ class VAE(keras.Model):
         if steps_per_execution is None:
             steps_per_execution = 1 if any(map(acts_within_epochs, callbacks)) else capacity
         self.steps_per_execution = steps_per_execution
-        pace = loop.prepare(feed, steps_per_execution, capacity, validation)
+        pace, pieces = loop.prepare(feed, steps_per_execution, capacity, validation)
         kwargs["steps_per_epoch"] = feed.steps
         try:
             with contract.data_errors(), worker_errors(self._strategy):
-                return fit(feed.names.repeat(), callbacks=[pace, guard, *callbacks], **kwargs)
+                return fit(pieces.repeat(), callbacks=[pace, guard, *callbacks], **kwargs)
         finally:
             self.steps_per_execution = validation
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.data import DataError
+from keras_vae.data.mapped import slices
 
 __all__ = [
     "CHECKED_BYTES",
@@ -19,7 +20,7 @@ __all__ = [
     "unit_interval",
 ]
 
-CHECKED_BYTES = 64 * 2**20
+CHECKED_BYTES = 16 * 2**20
 """Of an array that may be a mapped file, how much is read at once to check it."""
 
 
@@ -61,9 +62,8 @@ class Support:
         if x.dtype.kind in "bui" and not self.integer_dtype:
             found = f"integers from {x.min()} to {x.max()} of dtype {x.dtype}"
             raise DataError(self.sentence(owner, "booleans" if x.dtype.kind == "b" else found))
-        rows = max(1, CHECKED_BYTES // max(1, x[:1].size * 4))
-        for start in range(0, len(x), rows):
-            self._check_slice(x[start : start + rows], start, owner)
+        for start, part in slices(x, CHECKED_BYTES * x.itemsize // 4):
+            self._check_slice(part, start, owner)
 
     def _check_slice(self, x: np.ndarray, start: int, owner: str) -> None:
         if x.dtype.kind == "f" and not np.isfinite(x).all():

@@ -24,7 +24,7 @@ from keras_vae.data import (
     split,
     steps,
 )
-from keras_vae.data.stream import _is_mapped
+from keras_vae.data.mapped import is_mapped
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
 TABLE = np.random.default_rng(1).normal(size=(6, 2))
@@ -80,7 +80,7 @@ def test_npy_is_mapped_and_keeps_its_dtype(tmp_path, dtype):
     np.save(tmp_path / "x.npy", stored)
     data = load(tmp_path / "x.npy")
     assert isinstance(data, Data)
-    assert _is_mapped(data.x)
+    assert is_mapped(data.x)
     assert data.x.dtype == stored.dtype
     assert data.name == "x"
     np.testing.assert_array_equal(data.x, stored[..., np.newaxis])
@@ -599,8 +599,8 @@ def test_mapped_stream_has_the_bits_of_the_one_in_memory(tmp_path, shuffle):
         x = EXAMPLES.astype(dtype)
         np.save(tmp_path / "x.npy", x)
         mapped = load(tmp_path / "x.npy").x
-        assert _is_mapped(mapped[2:, ::2])
-        assert not _is_mapped(x)
+        assert is_mapped(mapped[2:, ::2])
+        assert not is_mapped(x)
         options = {"epochs": 2, "shuffle": shuffle, "rescale": 1 / 255, "transform": binarize}
         assert_same_bits(drawn(batches(mapped, 4, **options)), drawn(batches(x, 4, **options)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_vae.data.arrays import idx, mnist_images, mnist_part, npy, npz
+from keras_vae.data.cache import cached
 from keras_vae.data.content import LABEL_NAMES, Content, DataError, reason
-from keras_vae.data.images import images
-from keras_vae.data.tables import table
+from keras_vae.data.images import image_paths, image_rows, images
+from keras_vae.data.mapped import slices
+from keras_vae.data.tables import parquet_rows, table
 
 _CHUNK_VALUES = 2**22
 
@@ -42,6 +43,7 @@ def load(
     *,
     labels: bool = False,
     split: Literal["train", "test"] | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> Data:
     """Examples, and labels if wanted, from a file, a directory or scikit-learn's digits.
 
@@ -64,6 +66,9 @@ def load(
         source: Path, or the word "digits" (`Path("digits")` is a path).
         labels: Read the labels too; it is an error if there are none.
         split: Part of a directory of MNIST-style files.
+        cache: Directory for what does not fit into memory: a Parquet table, read in groups of
+            rows, or a directory of images is written there once as rows of one file, which is
+            mapped, and found again while the source is the same. Other sources ignore it.
 
     Returns:
         The examples, with at least one row and finite values throughout.
@@ -95,7 +100,13 @@ def load(
         content = idx(path, labels)
     elif path.is_dir():
         name = path.resolve().name
-        content = images(path)
+        if cache is None:
+            content = images(path)
+        else:
+            paths = image_paths(path)
+            content = cached(cache, path, paths, lambda: image_rows(path, paths))
+    elif cache is not None and path.suffix.lower() == ".parquet":
+        content = cached(cache, path, [path], lambda: parquet_rows(path))
     else:
         content = _file(path, key, labels)
     return _checked(path, name, content, labels)
@@ -173,9 +184,8 @@ def _check_finite(path: Path, x: np.ndarray, feature_names: tuple[str, ...] | No
     if x.dtype.kind != "f":
         return
     count, where = 0, ""
-    rows = max(1, _CHUNK_VALUES // math.prod(x.shape[1:]))
-    for start in range(0, len(x), rows):
-        bad = ~np.isfinite(x[start : start + rows])
+    for start, part in slices(x, _CHUNK_VALUES * x.itemsize):
+        bad = ~np.isfinite(part)
         if not count and bad.any():
             row, *position = map(int, np.unravel_index(np.argmax(bad), bad.shape))
             where = f"row {start + row} (counted from 0)"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from keras_vae.data.cache import Rows
 from keras_vae.data.content import Content, DataError, reading
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -14,42 +16,57 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 def images(root: Path) -> Content:
     """All images under a directory, with the names of their sub-directories as labels."""
-    paths = _image_paths(root)
-    if not paths:
-        raise DataError(
-            f"{root} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}, also in its "
-            "sub-directories) and no MNIST-style IDX files. Give a directory that does."
-        )
-    mode, first = _image(paths[0])
-    x = np.empty((len(paths), *first.shape), first.dtype)
-    for i, path in enumerate(paths):
-        other_mode, image = _image(path)
-        if (other_mode, image.shape) != (mode, first.shape):
-            raise DataError(
-                f"{path} is {_size(image)} {other_mode} but {paths[0].name} is {_size(first)} "
-                f"{mode}. Bring all images in {root} to one size and mode."
-            )
+    rows = image_rows(root, image_paths(root))
+    x = np.empty(rows.shape, rows.dtype)
+    labels: list[np.ndarray] = []
+    for i, (image, label) in enumerate(rows.parts):
         x[i] = image
+        labels += [] if label is None else [label]
+    return Content(x, np.concatenate(labels) if labels else None)
+
+
+def image_rows(root: Path, paths: Sequence[Path]) -> Rows:
+    """The same, one image after the other."""
+    mode, first = _image(paths[0])
     folders = [path.relative_to(root).parent.as_posix() for path in paths]
     if "." in folders and len(set(folders)) > 1:
         raise DataError(
             f"{root} holds images both directly and in sub-directories such as "
             f"{max(folders)}. Put all of them in sub-directories named by label, or none."
         )
-    return Content(x, None if folders[0] == "." else np.array(folders))
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for path, folder in zip(paths, folders, strict=True):
+            other_mode, image = _image(path)
+            if (other_mode, image.shape) != (mode, first.shape):
+                raise DataError(
+                    f"{path} is {_size(image)} {other_mode} but {paths[0].name} is {_size(first)} "
+                    f"{mode}. Bring all images in {root} to one size and mode."
+                )
+            yield image[np.newaxis], None if folder == "." else np.array([folder])
+
+    return Rows((len(paths), *first.shape), first.dtype, parts())
 
 
-def _image_paths(root: Path) -> list[Path]:
+def image_paths(root: Path) -> list[Path]:
+    """Paths of the images under a directory, in order, one at least."""
+
     def refuse(error: OSError) -> None:
         raise error
 
     with reading(root, "a directory"):
-        return sorted(
+        paths = sorted(
             Path(folder, name)
             for folder, _, names in os.walk(root, onerror=refuse)
             for name in names
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         )
+    if not paths:
+        raise DataError(
+            f"{root} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}, also in its "
+            "sub-directories) and no MNIST-style IDX files. Give a directory that does."
+        )
+    return paths
 
 
 def _image(path: Path) -> tuple[str, np.ndarray]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from keras_vae.data.mapped import is_mapped, read
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -127,7 +129,7 @@ def batches(
         vae.evaluate(batches(x_test, 100, shuffle=False, transform=binarize))
 
     The array stays in memory as it is (uint8 stays uint8) and only a batch becomes float32. Rows
-    of a memory-mapped array, such as `load("x.npy").x`, are read batch by batch.
+    of a memory-mapped array, such as `load("x.npy").x`, are read as they are needed.
 
     An element is, after Keras' convention,
 
@@ -182,59 +184,125 @@ def batches(
         tables["condition"] = _side_array("condition", condition, n)
     if sample_weight is not None:
         tables["weight"] = _weights(sample_weight, n)
-    fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
-    names = _names(n, batch_size, per_epoch, range(initial_epoch, epochs), seed, shuffle)
-    take = Take(rescale, transform)
-    mapped = any(map(_is_mapped, tables.values()))
     with tf.device("CPU:0"):
         for name, table in tables.items():
-            if not _is_mapped(table):
+            if not is_mapped(table):
                 tables[name] = tf.constant(table.astype(table.dtype.newbyteorder("="), copy=False))
+    epoch_range = range(initial_epoch, epochs)
+    feed = Feed(tables, Take(rescale, transform), n, batch_size, per_epoch, epoch_range, shuffle)
+    fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
 
     def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
         rows.set_shape([fixed_size])
-        return take(tables, epoch, batch, rows)
+        return feed.take(tables, epoch, batch, rows)
 
-    total = (epochs - initial_epoch) * per_epoch
+    ends = np.minimum(np.arange(1, per_epoch + 1) * batch_size, n)
+    names = feed.names(range(per_epoch), ends.tolist())
     stream = names.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    stream = stream.apply(tf.data.experimental.assert_cardinality(total))
+    stream = stream.apply(tf.data.experimental.assert_cardinality(len(epoch_range) * per_epoch))
     stream = stream.prefetch(tf.data.AUTOTUNE)
-    if not mapped:
-        names = names.apply(tf.data.experimental.assert_cardinality(total))
-        stream._keras_vae_feed = Feed(tables, names, take, n, batch_size, per_epoch)
+    stream._keras_vae_feed = feed
     return stream
 
 
+class Piece(NamedTuple):
+    """Batches that are taken at once: the first, how many, and the end of their rows."""
+
+    first: int
+    steps: int
+    end: int
+
+
 class Feed(NamedTuple):
-    """What `batches` made its dataset of: a training loop takes the batches inside its own graph.
+    """What `batches` made its dataset of: a training loop takes many of its batches at once.
 
     Attributes:
-        tables: the arrays and the seed, as tensors.
-        names: dataset of what names a batch: (epoch, number of the batch, its rows).
+        tables: the arrays and the seed, as tensors; arrays that are mapped stay in their files.
         take: function of the tables and a name to the batch, made of TensorFlow ops.
         examples: number of rows of x.
         batch_size: rows of a batch; the last of an epoch may be shorter.
         steps: batches of an epoch.
+        epochs: that the dataset goes through.
+        shuffle: whether each has an order of its own.
     """
 
-    tables: dict[str, tf.Tensor]
-    names: tf.data.Dataset
+    tables: dict[str, Any]
     take: Take
     examples: int
     batch_size: int
     steps: int
+    epochs: range
+    shuffle: bool
+
+    @property
+    def resident(self) -> dict[str, tf.Tensor]:
+        """The tables in memory."""
+        return {name: table for name, table in self.tables.items() if not is_mapped(table)}
+
+    def pieces(self, begin: int, steps: int, capacity: int) -> list[Piece]:
+        """The next `steps` batches of an epoch from batch `begin` on, at most `capacity` at once.
+
+        A last batch that is short is a piece of its own.
+        """
+        stop = min(begin + steps, self.steps)
+        short = stop == self.steps and self.steps * self.batch_size > self.examples
+        edges = [*range(begin, stop - short, capacity), stop - short, *([stop] if short else [])]
+        return [
+            Piece(first, last - first, min(last * self.batch_size, self.examples))
+            for first, last in itertools.pairwise(edges)
+        ]
+
+    def in_pieces(self, steps: int, capacity: int) -> tf.data.Dataset:
+        """Dataset of the names of pieces, and of their rows of tables in files.
+
+        An element is epoch, first batch, rows of the tables in memory, {name: rows of a table in a
+        file}. Files are read while the piece before is worked on.
+
+        Args:
+            steps: batches between which the training stops.
+            capacity: most batches of a piece.
+        """
+        calls = (self.pieces(begin, steps, capacity) for begin in range(0, self.steps, steps))
+        pieces = [piece for call in calls for piece in call]
+        names = self.names([piece.first for piece in pieces], [piece.end for piece in pieces])
+        files = {name: table for name, table in self.tables.items() if is_mapped(table)}
+
+        def of_files(epoch: tf.Tensor, first: tf.Tensor, rows: tf.Tensor) -> Any:
+            return epoch, first, rows, {name: _read(table, rows) for name, table in files.items()}
+
+        return names.map(of_files).prefetch(1)
+
+    def names(self, firsts: Sequence[int], ends: Sequence[int]) -> tf.data.Dataset:
+        """Dataset of epoch, first batch and rows of pieces of every epoch, given their bounds."""
+        import tensorflow as tf
+
+        bounds = tf.data.Dataset.from_tensor_slices(
+            (np.asarray(firsts, np.int64), np.asarray(ends, np.int64))
+        )
+
+        def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = tf.range(self.examples, dtype=tf.int64)
+            if self.shuffle:
+                key = tf.stack([self.tables["seed"], epoch])
+                order = tf.random.experimental.stateless_shuffle(order, key, alg="philox")
+            return bounds.map(
+                lambda first, end: (epoch, first, order[first * self.batch_size : end])
+            )
+
+        return tf.data.Dataset.range(self.epochs.start, self.epochs.stop).flat_map(of_epoch)
 
 
 def feed_of(dataset: Any) -> Feed | None:
-    """The feed of a dataset that `batches` returned; None for any other, or for mapped files."""
+    """The feed of a dataset that `batches` returned; None for any other."""
     return getattr(dataset, "_keras_vae_feed", None)
 
 
-def skipped(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """The dataset without its first batches, with its feed if it has one."""
-    feed, rest = feed_of(dataset), dataset.skip(count)
-    if feed is not None:
-        rest._keras_vae_feed = feed._replace(names=feed.names.skip(count))
+def skipped(dataset: tf.data.Dataset, epochs: int, steps: int) -> tf.data.Dataset:
+    """The dataset without its first epochs of some steps, with its feed if it has one."""
+    feed, rest = feed_of(dataset), dataset.skip(epochs * steps)
+    if feed is not None and steps == feed.steps:
+        left = range(feed.epochs.start + epochs, feed.epochs.stop)
+        rest._keras_vae_feed = feed._replace(epochs=left)
     return rest
 
 
@@ -255,10 +323,13 @@ class Take:
     def __call__(
         self, tables: dict[str, Any], epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor
     ) -> Any:
-        """Batch of the named rows; or many, along a new first axis, from arrays of their names."""
+        """Batch of the named rows; or many, along a new first axis, from arrays of their names.
+
+        Tables that were read from files already hold the rows; their names are in tables["read"].
+        """
         import tensorflow as tf
 
-        values = tf.cast(_rows(tables["x"], rows), tf.float32)
+        values = tf.cast(_rows(tables, "x", rows), tf.float32)
         if self.rescale is not None:
             values /= 1.0 / self.rescale
         if self.transform is not None:
@@ -274,11 +345,11 @@ class Take:
                 values = tf.map_fn(transformed, parts, fn_output_signature=spec)
         inputs = values
         if "condition" in tables:
-            given = _rows(tables["condition"], rows)
+            given = _rows(tables, "condition", rows)
             given = tf.cast(given, tf.float32) if given.dtype.is_floating else given
             inputs = {"x": values, "condition": given}
         if "weight" in tables:
-            return inputs, None, _rows(tables["weight"], rows)
+            return inputs, None, _rows(tables, "weight", rows)
         return inputs
 
 
@@ -295,51 +366,23 @@ def _transformed(transform: Callable[[Any, Any], Any], seed: Any) -> Callable[[A
     return of_batch
 
 
-def _names(
-    n: int, batch_size: int, per_epoch: int, epochs: range, seed: int, shuffle: bool
-) -> tf.data.Dataset:
-    """Names of the batches: epoch, number within it, rows."""
+def _rows(tables: dict[str, Any], name: str, rows: tf.Tensor) -> tf.Tensor:
+    """Rows of a table: read before, gathered in the graph, or read from a file now."""
     import tensorflow as tf
 
-    def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.range(n, dtype=tf.int64)
-        if shuffle:
-            key = tf.stack([tf.constant(seed, tf.int64), epoch])
-            order = tf.random.experimental.stateless_shuffle(order, key, alg="philox")
-
-        def of_batch(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            return epoch, batch, order[batch * batch_size : (batch + 1) * batch_size]
-
-        return tf.data.Dataset.range(per_epoch).map(of_batch)
-
-    return tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(of_epoch)
+    if name in tables.get("read", {}):
+        return tables["read"][name]
+    table = tables[name]
+    return tf.gather(table, rows) if tf.is_tensor(table) else _read(table, rows)
 
 
-def _rows(table: Any, rows: tf.Tensor) -> tf.Tensor:
-    """Rows of a table: a gather in the graph, or reads of a mapped file."""
+def _read(table: np.ndarray, rows: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    if tf.is_tensor(table):
-        return tf.gather(table, rows)
-    dtype = table.dtype.newbyteorder("=")
-
-    def read(wanted: np.ndarray) -> np.ndarray:
-        order = np.argsort(wanted)
-        values = np.empty((len(wanted), *table.shape[1:]), dtype)
-        values[order] = table[wanted[order]]
-        return values
-
-    values = tf.numpy_function(read, [rows], tf.as_dtype(dtype))
+    dtype = tf.as_dtype(table.dtype.newbyteorder("="))
+    values = tf.numpy_function(lambda wanted: read(table, wanted), [rows], dtype)
     values.set_shape([*rows.shape, *table.shape[1:]])
     return values
-
-
-def _is_mapped(array: np.ndarray) -> bool:
-    """Whether the memory of an array, or of what it is a view of, is a mapped file."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return isinstance(base, mmap.mmap)
 
 
 def _array(name: str, value: ArrayLike) -> np.ndarray:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_vae.data.cache import Rows
 from keras_vae.data.content import Content, DataError, listed, only_label, reading
+
+_ROWS_AT_ONCE = 2**14
 
 
 def table(path: Path, labels: bool) -> Content:
@@ -23,12 +26,46 @@ def table(path: Path, labels: bool) -> Content:
         with reading(path, "a CSV table"):
             frame = _csv(path)
         _check_header(path, [str(name) for name in frame.columns])
+    label_name, columns = _columns(path, frame)
+    x, given = _content(path, frame, columns, label_name if labels else None)
+    return Content(x, given, tuple(columns))
+
+
+def parquet_rows(path: Path) -> Rows:
+    """The same of a Parquet table with its labels, one group of rows after the other."""
+    import pyarrow.parquet as pq
+
+    with reading(path, "a Parquet table"):
+        file = pq.ParquetFile(path)
+        types = file.schema_arrow.empty_table().to_pandas()
+    label_name, columns = _columns(path, types, file.metadata.num_rows)
+    dtype = np.result_type(*(_dtype(types[name]) for name in columns))
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        with reading(path, "a Parquet table"):
+            for group in file.iter_batches(_ROWS_AT_ONCE):
+                frame = group.to_pandas()
+                frame.columns = [str(name) for name in frame.columns]
+                x, labels = _content(path, frame, columns, label_name)
+                if not np.can_cast(x.dtype, dtype):
+                    raise DataError(
+                        f"{path} holds missing values in columns of whole numbers. Fill them in "
+                        "or leave those rows out."
+                    )
+                yield x, labels
+
+    return Rows((file.metadata.num_rows, len(columns)), dtype, parts(), tuple(columns))
+
+
+def _columns(path: Path, frame: Any, rows: int | None = None) -> tuple[str | None, list[str]]:
+    """Name of the column of the labels, if there is one, and names of those of the data."""
     frame.columns = [str(name) for name in frame.columns]
     label_name = only_label(path, list(frame.columns))
     columns = [name for name in frame.columns if name != label_name]
-    if not columns or frame.empty:
+    count = len(frame) if rows is None else rows
+    if not columns or not count:
         raise DataError(
-            f"{path} has {len(frame)} rows and {len(columns)} columns of data. "
+            f"{path} has {count} rows and {len(columns)} columns of data. "
             "Give at least one of each."
         )
     text = [name for name in columns if not _is_numeric(frame[name].dtype)]
@@ -37,10 +74,19 @@ def table(path: Path, labels: bool) -> Content:
             f"{path} has columns that are not numbers: {listed(text)}. Encode them as numbers "
             "or leave them out (values are separated by commas, decimals written with a point)."
         )
+    return label_name, columns
+
+
+def _content(
+    path: Path, frame: Any, columns: Sequence[str], label_name: str | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     with reading(path, "a table of numbers"):
         x = np.stack([_numbers(frame[name]) for name in columns], axis=1)
-    given = _labels(path, frame[label_name]) if labels and label_name else None
-    return Content(x, given, tuple(columns))
+    return x, _labels(path, frame[label_name]) if label_name else None
+
+
+def _dtype(column: Any) -> np.dtype[Any]:
+    return np.dtype(getattr(column.dtype, "numpy_dtype", column.dtype))
 
 
 def _csv(path: Path) -> Any:

@@ -1,0 +1,101 @@
+"""Cache: a table or a directory of images written once as rows of a file, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_vae.data.arrays import npy
+from keras_vae.data.content import Content, DataError, reading
+
+__all__ = ["Rows", "cached"]
+
+_FORM = 1
+
+
+class Rows(NamedTuple):
+    """Rows of a source, part by part.
+
+    Attributes:
+        shape: of all of them, [N, ...].
+        dtype: of all of them.
+        parts: arrays [n, ...] with their labels [n], or None where there are none.
+        feature_names: of a table.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    parts: Iterator[tuple[np.ndarray, np.ndarray | None]]
+    feature_names: tuple[str, ...] | None = None
+
+
+def cached(
+    folder: str | os.PathLike[str], source: Path, files: Sequence[Path], rows: Callable[[], Rows]
+) -> Content:
+    """The rows of a source, mapped from a file in the cache, which is written if it is not there.
+
+    An entry is a directory that a rename puts in its place when it is whole. It belongs to one
+    state of the source: the paths, sizes and times of its files.
+
+    Args:
+        folder: where entries are kept; it is made if it is missing.
+        source: what is read, for messages and the name of the entry.
+        files: of which it consists.
+        rows: reads it.
+
+    Raises:
+        DataError: if the source cannot be used, or the entry is damaged.
+    """
+    entry = Path(folder) / f"{source.resolve().name}-{_fingerprint(source, files)}"
+    if not entry.is_dir():
+        with reading(Path(folder), "a directory of the cache"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+        try:
+            _write(temporary, rows())
+            with contextlib.suppress(FileExistsError, OSError):  # another process was faster
+                temporary.rename(entry)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    with reading(entry, "an entry of the cache"):
+        about = json.loads((entry / "about.json").read_text())
+        x = npy(entry / "x.npy").x
+        if list(x.shape) != about["shape"]:
+            raise DataError(f"{entry} is damaged. Remove it, and it is written again.")
+        labels = np.load(entry / "labels.npy") if about["labels"] else None
+        names = about["feature_names"]
+    return Content(x, labels, tuple(names) if names else None)
+
+
+def _fingerprint(source: Path, files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(f"{_FORM} {source.resolve()}".encode())
+    for path in files:
+        status = path.stat()
+        digest.update(f"\n{path} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _write(folder: Path, rows: Rows) -> None:
+    labels: list[np.ndarray] = []
+    with (folder / "x.npy").open("wb") as file:
+        header = {"descr": rows.dtype.str, "fortran_order": False, "shape": rows.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part, given in rows.parts:
+            file.write(np.ascontiguousarray(part, rows.dtype).data)
+            labels += [] if given is None else [given]
+        file.flush()
+        os.fsync(file.fileno())
+    if labels:
+        np.save(folder / "labels.npy", np.concatenate(labels))
+    names = None if rows.feature_names is None else list(rows.feature_names)
+    about = {"shape": list(rows.shape), "labels": bool(labels), "feature_names": names}
+    (folder / "about.json").write_text(json.dumps(about))

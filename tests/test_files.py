@@ -1,0 +1,213 @@
+"""Training from files that do not fit into memory is training from the arrays in them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from keras_vae import data
+from keras_vae.data import cache, mapped
+from keras_vae.data.content import DataError
+from tests.models import again, assert_same_weights, binary, compiled, tiny_vae
+
+ROOT = Path(__file__).parents[1]
+X = binary(45)
+GRAPH = {"run_eagerly": False}
+JIT = {"run_eagerly": False, "jit_compile": True}
+
+
+def on_disk(folder, x):
+    np.save(folder / "x.npy", x)
+    return np.load(folder / "x.npy", mmap_mode="r")
+
+
+def trained(x, options, **arguments):
+    vae = compiled(again(), **options, optimizer="adam")
+    vae.fit(x, epochs=3, verbose=0, **arguments)
+    return vae
+
+
+@pytest.mark.parametrize("options", [{}, GRAPH, JIT], ids=["eager", "graph", "XLA"])
+def test_mapped_stream_gives_the_same_bits(tmp_path, options):
+    grey = np.random.default_rng(0).integers(0, 256, (45, 6), dtype=np.uint8)
+
+    def train(x, **more):
+        stream = data.batches(
+            x, 8, epochs=3, seed=3, rescale=1 / 255, transform=data.binarize, **more
+        )
+        return trained(stream, options, steps_per_epoch=6)
+
+    weights = np.linspace(0.0, 2.0, 45)
+    assert_same_weights(
+        train(grey, sample_weight=weights), train(on_disk(tmp_path, grey), sample_weight=weights)
+    )
+
+
+@pytest.mark.parametrize("steps", [None, 1, 4])
+def test_mapped_array_gives_the_same_bits(tmp_path, steps):
+    options = {**GRAPH, "steps_per_execution": steps}
+    arguments = {"batch_size": 8, "validation_split": 0.2}
+    vae = trained(on_disk(tmp_path, X), options, **arguments)
+    assert vae._loop is not None
+    assert_same_weights(trained(X, options, **arguments), vae)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<f4", ">f4", ">i8"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x,
+        lambda x: x[7:30],
+        lambda x: x[3::4],
+        lambda x: x[..., np.newaxis],
+        lambda x: x[::-1],
+        lambda x: x[:, 1:3],
+        lambda x: x[:, ::2],
+    ],
+    ids=["whole", "slice", "steps", "axis", "reversed", "columns", "every second"],
+)
+def test_rows_are_read_from_any_view(tmp_path, dtype, view):
+    x = np.random.default_rng(0).integers(0, 100, (40, 5)).astype(dtype)
+    there, here = view(on_disk(tmp_path, x)), view(x)
+    rows = np.array([3, 0, 1, 2, 9, 3])
+    np.testing.assert_array_equal(mapped.read(there, rows), here[rows])
+    assert mapped.read(there, rows).dtype.isnative
+    parts = list(mapped.slices(there, 64))
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), here)
+    starts = np.cumsum([0, *(len(part) for _, part in parts)])
+    assert [start for start, _ in parts] == starts[:-1].tolist()
+
+
+def test_column_order_is_read_too(tmp_path):
+    x = np.asfortranarray(np.arange(30.0).reshape(6, 5))
+    np.testing.assert_array_equal(mapped.read(on_disk(tmp_path, x), np.array([4, 1])), x[[4, 1]])
+
+
+def test_file_that_shrinks_is_refused(tmp_path):
+    there = on_disk(tmp_path, np.repeat(X, 1000, axis=0))
+    vae = compiled(tiny_vae(), **GRAPH)
+    stream = data.batches(there, 100, shuffle=False)
+    os.truncate(tmp_path / "x.npy", 100_000)
+    with pytest.raises(Exception, match="was changed while it was read"):
+        vae.fit(stream, verbose=0)
+
+
+def parquet(path, rows=1000, groups=100, **columns):
+    rng = np.random.default_rng(0)
+    values = {"a": rng.normal(size=rows), "b": rng.integers(0, 9, rows), **columns}
+    frame = pd.DataFrame({**values, "label": rng.integers(0, 3, rows)})
+    frame.to_parquet(path, row_group_size=groups)
+    return path
+
+
+def pictures(folder, count=12):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        (folder / str(i % 3)).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / str(i % 3) / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["table", "images"])
+def test_cache_holds_what_the_source_holds(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("keras_vae.data.tables._ROWS_AT_ONCE", 64)
+    source = parquet(tmp_path / "t.parquet") if kind == "table" else pictures(tmp_path / "pictures")
+    plain = data.load(source, labels=True)
+    held = data.load(source, labels=True, cache=tmp_path / "cache")
+    assert mapped.is_mapped(held.x)
+    np.testing.assert_array_equal(held.x, plain.x)
+    assert held.x.dtype == plain.x.dtype
+    np.testing.assert_array_equal(held.labels, plain.labels)
+    assert (held.name, held.feature_names) == (plain.name, plain.feature_names)
+    assert data.load(source, cache=tmp_path / "cache").labels is None
+    (entry,) = os.listdir(tmp_path / "cache")
+
+    written = (tmp_path / "cache" / entry / "x.npy").stat().st_mtime_ns
+    data.load(source, cache=tmp_path / "cache")
+    assert (tmp_path / "cache" / entry / "x.npy").stat().st_mtime_ns == written
+    changed = source if kind == "table" else source / "0" / "0.png"
+    os.utime(changed, ns=(1, 1))
+    data.load(source, cache=tmp_path / "cache")
+    assert len(os.listdir(tmp_path / "cache")) == 2
+
+
+def test_cache_that_was_killed_or_damaged_is_not_used(tmp_path, monkeypatch):
+    source, folder = parquet(tmp_path / "t.parquet"), tmp_path / "cache"
+    write = cache._write
+
+    def killed(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        data.load(source, cache=folder)
+    monkeypatch.undo()
+    assert os.listdir(folder) == []
+    (folder / ".part-of-another").mkdir()
+    x = data.load(source, cache=folder).x
+    (entry,) = (name for name in os.listdir(folder) if not name.startswith("."))
+    os.truncate(folder / entry / "x.npy", 1000)
+    with pytest.raises(DataError, match=r"x\.npy cannot be read"):
+        data.load(source, cache=folder)
+    assert x.shape == (1000, 2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"c": [1.0] * 999 + [np.nan]}, "1 missing, NaN or infinite values"),
+        ({"a": range(1000), "c": pd.array([1] * 999 + [None], "Int64")}, "missing values in colu"),
+        ({"c": ["word"] * 1000}, "columns that are not numbers: c"),
+    ],
+    ids=["not a number", "no number", "text"],
+)
+def test_cache_refuses_what_load_refuses(tmp_path, columns, sentence):
+    source = parquet(tmp_path / "t.parquet", **columns)
+    with pytest.raises(DataError, match=sentence):
+        data.load(source, cache=tmp_path / "cache")
+
+
+PROGRAM = """
+import json, re, sys
+import numpy as np
+import keras_vae
+
+def memory(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+def train(x):
+    vae = keras_vae.mlp_vae(x.shape[1:], 2, "bernoulli", hidden=(2,))
+    vae.compile()
+    vae.fit(x, batch_size=64, epochs=1, verbose=0)
+
+x = np.load(sys.argv[1], mmap_mode="r")
+train(np.array(x[:256]))
+before = memory("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+train(x)
+print(json.dumps([before, memory("VmHWM")]))
+"""
+
+
+def test_training_from_a_file_stays_within_a_tenth_of_its_size(tmp_path):
+    budget, size = 96, 30_000
+    path = tmp_path / "x.npy"
+    rows = 10 * budget * 2**20 // size
+    np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size))  # zeros that take no disk
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, peak = json.loads(found.stdout.splitlines()[-1])
+    assert peak - before < budget
