@@ -1,51 +1,23 @@
 """Variational autoencoder: three laws, trained by `model.fit`."""
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.arguments import as_count, as_shape, deserialize, is_integer, register, serialize
-from keras_vae.backup import Backup
 from keras_vae.chunks import CHUNK, by_chunks, rows_in
-from keras_vae.data.stream import Feed, feed_of, skipped
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
 from keras_vae.estimators import Laws
-from keras_vae.guard import NonFiniteGuard, saves_within_epochs
-from keras_vae.inputs import Contract, in_batches
+from keras_vae.inputs import Contract
 from keras_vae.laws import tfd
-from keras_vae.loop import (
-    Loop,
-    acts_within_epochs,
-    array_stream,
-    pays_to_compile,
-    steps_at_once,
-    stream_feed,
-)
-from keras_vae.monitor import LatentMonitor
-from keras_vae.objectives import ELBO, Objective, Terms
 from keras_vae.priors import Prior
-from keras_vae.random.philox import wrap_to_int32
-from keras_vae.replicas import (
-    OneDevice,
-    Share,
-    leave_summing,
-    on_each,
-    steps_in_turn,
-    summed,
-    worker_errors,
-    workers,
-)
+from keras_vae.trainer import Noise, Trainer
 
 __all__ = ["VAE", "Bound"]
-
-Noise = Callable[[tf.Tensor, int | Sequence[int], Any], tf.Tensor]
-"""Function of a seed, leading axes S and a number of rows B to noise [*S, B, L]."""
 
 
 class Bound(NamedTuple):
@@ -63,7 +35,7 @@ class Bound(NamedTuple):
 
 
 @register
-class VAE(keras.Model):
+class VAE(Trainer):
     """Latent variable model p(x, z) = p(z) p(x | z) with an inference model q(z | x).
 
     `fit` maximises a bound on log p(x) and logs `loss`, `elbo`, `distortion` and `rate`, in nats
@@ -98,9 +70,6 @@ class VAE(keras.Model):
         ['distortion', 'elbo', 'loss', 'rate']
     """
 
-    train_function: Any
-    test_function: Any
-
     def __init__(
         self,
         *,
@@ -110,7 +79,7 @@ class VAE(keras.Model):
         condition_shape: int | Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         for name, value, kind in (
             ("prior", prior, Prior),
             ("likelihood", likelihood, Likelihood),
@@ -139,18 +108,6 @@ class VAE(keras.Model):
         self.condition_shape = (
             None if condition_shape is None else as_shape(condition_shape, "condition_shape")
         )
-        self._draws = keras.random.SeedGenerator()
-        self._strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
-        self._distribute_strategy = None  # Keras trains as on one device, see keras_vae.replicas
-        self._step: tuple[tf.Tensor, tf.Tensor | None] | None = None
-        self._loop: Loop | None = None
-        self._stepwise: Any = None
-        self._graphs: dict[Any, Any] = {}
-        self.monitor: LatentMonitor | None = None
-        self.loss_metric = keras.metrics.Mean(name="loss")
-        self.elbo_metric = keras.metrics.Mean(name="elbo")
-        self.distortion_metric = keras.metrics.Mean(name="distortion")
-        self.rate_metric = keras.metrics.Mean(name="rate")
         self._build_laws()
         self.built = True
 
@@ -322,373 +279,6 @@ class VAE(keras.Model):
         z = q.sample(seed=random.stateless_seed(self._draws.next())) if training else q.mean()
         return self._likelihood(z, self._contract.split(x)[1], training).mean()
 
-    def compile(
-        self,
-        optimizer: str | keras.optimizers.Optimizer = "adam",
-        objective: Objective | None = None,
-        *,
-        run_eagerly: bool = False,
-        steps_per_execution: int | None = None,
-        jit_compile: bool | str = "auto",
-        auto_scale_loss: bool = True,
-        monitor: bool = False,
-        **unsupported: Any,
-    ) -> None:
-        """Sets what is optimised, and how.
-
-        Args:
-            optimizer: Keras optimizer or its name.
-            objective: what is minimised; None is `ELBO()`.
-            run_eagerly: run Python at each step, to debug.
-            steps_per_execution: steps in one call of the graph, between which no callback is
-                called. None is up to 100 where data is in memory and no callback acts within
-                epochs, else 1.
-            jit_compile: whether XLA compiles the steps; "auto" where they run many in one call and
-                no layer is a convolution, which XLA computes slowly on a CPU.
-            auto_scale_loss: scale the loss under the policy mixed_float16.
-            monitor: whether to log what the latents carry, see `keras_vae.monitor`.
-
-        Raises:
-            TypeError: if the objective is not one, or a Keras loss or metric is passed.
-            ValueError: if the objective needs a closed form that these laws do not have.
-        """
-        if unsupported:
-            raise TypeError(
-                f"VAE.compile does not take {', '.join(sorted(unsupported))}: the loss of a VAE is "
-                "its objective, such as keras_vae.ELBO(beta=...), and its likelihood decides how x "
-                "is compared with its reconstruction."
-            )
-        if run_eagerly and self._strategy is not None:
-            raise ValueError(
-                "run_eagerly=True is for one device: its steps run in Python, in no order that "
-                "replicas could agree on. Build the model outside of the strategy to debug it."
-            )
-        objective = ELBO() if objective is None else objective
-        if not isinstance(objective, Objective):
-            raise TypeError(
-                "Invalid value for argument `objective`. Expected a keras_vae objective such as "
-                f"ELBO() or IWAE(50). Received: {objective!r}"
-            )
-        with self._scope():
-            super().compile(
-                optimizer=optimizer,
-                run_eagerly=run_eagerly,
-                steps_per_execution=steps_per_execution or 1,
-                jit_compile=jit_compile,
-                auto_scale_loss=auto_scale_loss,
-            )
-            self.optimizer.build(self.trainable_variables)
-            if self._strategy is not None:
-                leave_summing(self.optimizer)
-            self.monitor = LatentMonitor(self.latent_size) if monitor else None
-        self._loop = self._stepwise = None
-        self._graphs.clear()
-        objective.check(self.laws(self._contract.zeros()))
-        self.objective = objective
-        self._compile_arguments: dict[str, Any] = {
-            "run_eagerly": run_eagerly,
-            "steps_per_execution": steps_per_execution,
-            "jit_compile": jit_compile,
-            "auto_scale_loss": auto_scale_loss,
-            "monitor": monitor,
-        }
-
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        *,
-        sample_weight: Any = None,
-        validation_data: Any = None,
-        callbacks: Any = None,
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        """Trains the model as `keras.Model.fit` does, with data checked against the likelihood.
-
-        Args:
-            x: array [N, *D], a dict {"x": ..., "condition": ...} of such, or a `tf.data.Dataset`,
-                `PyDataset` or generator of batches. Datasets may yield (x, y, sample_weight), of
-                which y is ignored.
-            y: must be None; a VAE has no targets.
-            sample_weight: numbers [N], at least 0, that weigh `loss` and nothing else.
-            validation_data: as x, or (x, None, sample_weight).
-            callbacks: Keras callbacks.
-            **kwargs: as for `keras.Model.fit`, among them epochs, batch_size, validation_split.
-
-        Raises:
-            DataError: if data lies outside the support, has a wrong shape or is not finite.
-            NonFiniteError: if a term of the loss or a weight becomes NaN or infinite.
-        """
-        if y is not None:
-            raise ValueError(
-                "fit was given targets y, and a VAE models p(x) alone: call fit(x). To condition "
-                'on y build it with condition_shape= and call fit({"x": x, "condition": y}).'
-            )
-        if kwargs.pop("class_weight", None) is not None:
-            raise ValueError(
-                "fit was given class_weight, and a VAE has no classes: use sample_weight."
-            )
-        contract = self._contract
-        if isinstance(x, (tf.data.Dataset, Iterator)):
-            kwargs.setdefault("shuffle", False)
-        if validation_data is not None:
-            val_x, val_y, val_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
-            if val_y is not None and val_weight is None:
-                raise ValueError(
-                    "validation_data was given targets, and a VAE has none: pass validation_data=x "
-                    "or (x, None, sample_weight)."
-                )
-            (val_x, targets, val_weight), kwargs["validation_batch_size"] = in_batches(
-                contract.weighted(val_x, val_weight),
-                kwargs.get("validation_batch_size"),
-                self._rows_at_once(),
-            )
-            kwargs["validation_data"] = (
-                val_x if val_weight is None else (val_x, targets, val_weight)
-            )
-        if kwargs.get("validation_split"):
-            kwargs["validation_batch_size"] = (
-                kwargs.get("validation_batch_size") or self._rows_at_once()
-            )
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = callbacks.callbacks
-        callbacks = keras.tree.flatten(callbacks or [])
-        guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
-        asked = kwargs.get("initial_epoch", 0)
-        restored = [each.restore(self) for each in callbacks if isinstance(each, Backup)]
-        kwargs["initial_epoch"] = max(asked, *restored, 0)
-        in_graph = self.compiled and not self.run_eagerly
-        if isinstance(x, tf.data.Dataset) and (per_epoch := kwargs.get("steps_per_epoch")):
-            x = skipped(x, kwargs["initial_epoch"] - asked, per_epoch)
-        feed = stream_feed(x, kwargs) if in_graph and sample_weight is None else None
-        assertions = None if feed is None else contract.assertions
-        if feed is None:
-            x, targets, sample_weight = contract.weighted(x, sample_weight)
-            if in_graph:
-                rows, kwargs = array_stream(x, sample_weight, kwargs, self._order)
-                feed = feed_of(rows)
-                if rows is not None:
-                    x, targets, sample_weight = rows, None, None
-        fit = super().fit
-        if feed is None:
-            if workers(self._strategy) is not None:
-                raise ValueError(
-                    "On several machines every worker must see the same batches in the same order: "
-                    "give fit an array, or keras_vae.data.batches(...), whose order is a function "
-                    f"of its seed. Received: {type(x).__name__}"
-                )
-            self.train_function = self._stepwise
-            with contract.data_errors():
-                history = fit(
-                    x, targets, sample_weight=sample_weight, callbacks=[guard, *callbacks], **kwargs
-                )
-            self._stepwise = self.train_function
-            return history
-        steps_per_execution = self._compile_arguments["steps_per_execution"]
-        validation = steps_per_execution or 1
-        self.train_function = loop = self._loop_over(feed, assertions, kwargs.get("epochs", 1))
-        capacity = steps_at_once(feed, self.objective.num_samples * self.latent_size)
-        if steps_per_execution is None:
-            steps_per_execution = 1 if any(map(acts_within_epochs, callbacks)) else capacity
-        self.steps_per_execution = steps_per_execution
-        pace, pieces = loop.prepare(feed, steps_per_execution, capacity, validation)
-        kwargs["steps_per_epoch"] = feed.steps
-        try:
-            with contract.data_errors(), worker_errors(self._strategy):
-                return fit(pieces.repeat(), callbacks=[pace, guard, *callbacks], **kwargs)
-        finally:
-            self.steps_per_execution = validation
-
-    def _order(self, passed: int) -> int:
-        """Seed of the order of examples in arrays.
-
-        It is that of the training that began `passed` steps ago, so that one that is resumed goes
-        on in its order; and it is the same on all workers.
-        """
-        begin = int(self.optimizer.iterations.numpy()) - passed
-        words = [int(word) % 2**32 for word in (self._draws.state.value.numpy()[0], begin)]
-        return int(np.random.SeedSequence(words).generate_state(1)[0]) // 2
-
-    @property
-    def strategy(self) -> tf.distribute.Strategy | None:
-        """The strategy in whose scope the model was built, if any."""
-        return self._strategy
-
-    def _loop_over(self, feed: Feed, assertions: Any, epochs: int) -> Loop:
-        wanted = self._compile_arguments["jit_compile"]
-        jit_compile = pays_to_compile(self, feed, epochs) if wanted == "auto" else bool(wanted)
-        jit_compile = jit_compile and self._strategy is None
-        if self._loop is None or not self._loop.does(feed, assertions, jit_compile):
-            self._loop = Loop(self, feed.take, assertions, jit_compile)
-        return self._loop
-
-    def evaluate(
-        self, x: Any = None, y: Any = None, *, sample_weight: Any = None, **kwargs: Any
-    ) -> Any:
-        """Mean loss, elbo, distortion and rate over a data set, as the objective draws them.
-
-        Arrays go through in as many examples at once as take about 128 MiB, unless `batch_size` is
-        given; the means do not depend on it but for the draws.
-        """
-        contract = self._contract
-        if not kwargs.get("_use_cached_eval_dataset"):
-            if y is not None:
-                raise ValueError(
-                    "evaluate was given targets y, and a VAE has none: call evaluate(x)."
-                )
-            (x, y, sample_weight), kwargs["batch_size"] = in_batches(
-                contract.weighted(x, sample_weight), kwargs.get("batch_size"), self._rows_at_once()
-            )
-        with contract.data_errors():
-            return super().evaluate(x, y, sample_weight=sample_weight, **kwargs)
-
-    def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
-        """Decoder means at the posterior means, batch by batch, [N, *D]; see `reconstruct`.
-
-        Arrays go through in as many examples at once as take about 128 MiB, unless `batch_size` is
-        given; the means do not depend on it.
-        """
-        (x, *_), kwargs["batch_size"] = in_batches(
-            (self._contract.readable(x), None, None),
-            kwargs.get("batch_size"),
-            self._rows_at_once(),
-        )
-        return super().predict(x, **kwargs)
-
-    def _rows_at_once(self) -> int:
-        draws = self.objective.num_samples if self.compiled else 1
-        return max(1, rows_in(CHUNK, self) // draws)
-
-    @property
-    def distribute_strategy(self) -> Any:
-        """What Keras is to train with: one device, whatever runs within a step."""
-        return OneDevice() if self._strategy is not None else super().distribute_strategy
-
-    def _scope(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
-
-    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One step of the optimizer on one batch, shared among the replicas."""
-        weights = self.trainable_weights
-
-        def train(share: Share, loss_of: Callable[[bool], tf.Tensor]) -> None:
-            with tf.GradientTape() as tape:
-                loss = loss_of(True)
-                count = tf.cast(share.total, loss.dtype)
-                loss = tf.reduce_sum(loss) * tf.cast(share.weight, loss.dtype) / count
-                loss = self.optimizer.scale_loss(loss)
-            gradients = summed(tape.gradient(loss, weights))
-            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-
-        self._on_each(data, train)
-        return self.get_metrics_result()
-
-    def train_step_from(self, data: Any, seed: tf.Tensor, noise: tf.Tensor) -> None:
-        """One step of the optimizer from a seed that was taken, and noise drawn, before."""
-        self._step = seed, noise
-        try:
-            self.train_step(data)
-        finally:
-            self._step = None
-
-    def take_seeds(self, count: tf.Tensor, capacity: int) -> tf.Tensor:
-        """The seeds of the next `count` steps, the first of int32 [capacity, 2]."""
-        state = self._draws.state
-        first = state.value
-        steps = tf.range(capacity, dtype=first.dtype)
-        seeds = first + tf.stack([tf.zeros_like(steps), steps], axis=-1)
-        state.assign(first + tf.stack([tf.zeros([], first.dtype), tf.cast(count, first.dtype)]))
-        return wrap_to_int32(seeds)
-
-    def noise(self, seed: tf.Tensor, num_samples: int | Sequence[int], size: Any) -> tf.Tensor:
-        """Standard normal noise [*num_samples, size, L] that posterior draws are made of."""
-        leading = [num_samples] if isinstance(num_samples, int) else num_samples
-        shape = [*leading, size, self.latent_size]
-        return tf.random.stateless_normal(shape, seed, 0.0, 1.0, self.posterior.law_dtype, "philox")
-
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """The same bound on one batch without training: z is drawn, never set to its mean."""
-        self._on_each(data, lambda _, loss_of: loss_of(False))
-        return self.get_metrics_result()
-
-    def _on_each(
-        self, data: Any, function: Callable[[Share, Callable[[bool], tf.Tensor]], Any]
-    ) -> None:
-        """Calls a function on each replica.
-
-        It is given the share of the replica and the loss of each of its examples, as a function of
-        whether the networks are in training mode. Noise is that of the whole batch: the numbers do
-        not depend on the number of replicas.
-        """
-        seed, given = self._step or (random.stateless_seed(self._draws.next()), None)
-        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        first = tf.nest.flatten(x)[0]
-        total = first.shape[0] or tf.shape(first)[0]
-
-        def on_replica(share: Share) -> None:
-            def noise(other: tf.Tensor, num_samples: int | Sequence[int], _: Any) -> tf.Tensor:
-                if given is not None and other is seed and num_samples == given.shape[0]:
-                    return share.of(given, axis=1)
-                return share.of(self.noise(other, num_samples, share.total), axis=1)
-
-            rows = tf.nest.map_structure(share.of, x)
-            weights = None if sample_weight is None else share.of(sample_weight)
-
-            def loss_of(training: bool) -> tf.Tensor:
-                laws = self.laws(rows, training, noise)
-                terms = self.objective.terms(laws, seed)
-                loss = terms.loss
-                if weights is not None:
-                    loss *= tf.cast(_per_example(weights), loss.dtype)
-                for penalty in self.losses:
-                    loss += tf.cast(tf.reduce_sum(penalty), loss.dtype)
-                self._record(share, loss, terms)
-                if self.monitor is not None:
-                    self.monitor.update_state(laws, self.prior, seed, share.weight)
-                return loss
-
-            function(share, loss_of)
-
-        on_each(self._strategy, total, on_replica)
-
-    def _record(self, share: Share, loss: tf.Tensor, terms: Terms) -> None:
-        weight = tf.fill(tf.shape(loss), tf.cast(share.weight, loss.dtype))
-        for metric, values in (
-            (self.loss_metric, loss),
-            (self.elbo_metric, -(terms.distortion + terms.rate)),
-            (self.distortion_metric, terms.distortion),
-            (self.rate_metric, terms.rate),
-        ):
-            metric.update_state(values, sample_weight=weight)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """The function of an iterator that `fit` calls."""
-        if self._strategy is None or (self.train_function is not None and not force):
-            return super().make_train_function(force)
-        self.train_function = steps_in_turn(self, self.train_step)
-
-    def make_test_function(self, force: bool = False) -> Any:
-        """The function of an iterator that `evaluate` calls."""
-        if self._strategy is None or (self.test_function is not None and not force):
-            return super().make_test_function(force)
-        self.test_function = steps_in_turn(self, self.test_step)
-
-    def get_metrics_result(self) -> dict[str, Any]:
-        """Means so far, of all replicas."""
-        with self._scope():
-            return super().get_metrics_result()
-
-    def reset_metrics(self) -> None:
-        """Sets the means back, on all replicas."""
-        with self._scope():
-            super().reset_metrics()
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Means over examples, whatever the batches: loss, elbo, distortion, rate; the monitor."""
-        means = [self.loss_metric, self.elbo_metric, self.distortion_metric, self.rate_metric]
-        return means if self.monitor is None else [*means, self.monitor]
-
     def laws(self, x: Any, training: bool = False, noise: Noise | None = None) -> Laws:
         """The three laws that meet at a batch.
 
@@ -852,32 +442,6 @@ class VAE(keras.Model):
         """The model with new weights."""
         laws = {key: deserialize(config[key]) for key in ("prior", "likelihood", "posterior")}
         return cls(**{**config, **laws})
-
-    def get_compile_config(self) -> dict[str, Any]:
-        """What `compile` was called with; empty if it was not."""
-        if not self.compiled:
-            return {}
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "objective": keras.saving.serialize_keras_object(self.objective),
-            **self._compile_arguments,
-        }
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as `get_compile_config` says."""
-        objects = {key: deserialize(config[key]) for key in ("optimizer", "objective")}
-        self.compile(**{**config, **objects})
-
-
-def _per_example(sample_weight: tf.Tensor) -> tf.Tensor:
-    """Weights as [B], from [B] or [B, 1]: any other shape would broadcast silently."""
-    if sample_weight.shape.rank == 2 and sample_weight.shape[1] == 1:
-        return sample_weight[:, 0]
-    if sample_weight.shape.rank != 1:
-        raise ValueError(
-            f"sample_weight must have one number per example, shape [n]; got {sample_weight.shape}."
-        )
-    return sample_weight
 
 
 def _batch_of(shape: Sequence[int]) -> str:

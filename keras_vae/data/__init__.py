@@ -13,6 +13,14 @@ into the `tf.data.Dataset` that `fit`, `evaluate` and `predict` take, and `binar
         validation_data=batches(test, 100, shuffle=False, rescale=1 / 16, transform=binarize),
     )
 
+What does not fit into memory stays in its file. A .npy array is mapped; a Parquet table or a
+directory of images becomes such a file once, in a directory of your choice:
+
+    vae.fit(load("big.parquet", cache="cache").x, batch_size=100)
+
+Rows are read at their places while the batches before are trained on, so that order, batches and
+losses are those of the same array in memory, and so is the speed, as long as the disk keeps up.
+
 The stream is shuffled already; `shuffle=False` keeps Keras from warning that it will not do so.
 """
 
