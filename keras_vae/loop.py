@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.data.stream import Feed, Take, batches, feed_of, steps
+from keras_vae.guard import NonFiniteGuard
 from keras_vae.supports import DataError
 
 __all__ = [
@@ -295,8 +296,11 @@ def steps_at_once(feed: Feed, noise: int) -> int:
 
 
 def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback does something between the steps of an epoch."""
-    if getattr(callback, "save_freq", None) == "epoch":
+    """Whether a callback does something between the steps of an epoch.
+
+    The guard only looks at running means, in which a term that was not finite stays.
+    """
+    if isinstance(callback, NonFiniteGuard) or getattr(callback, "save_freq", None) == "epoch":
         return False
     return any(
         getattr(getattr(callback, name), "__func__", None)

@@ -58,7 +58,7 @@ class VAE(Trainer):
         TypeError: if an argument is not of its kind.
 
     Example:
-        >>> import keras_vae
+        >>> import keras_vae, numpy as np
         >>> vae = VAE(
         ...     prior=keras_vae.StandardNormal(2),
         ...     likelihood=keras_vae.Normal(5, network=keras.layers.Dense(8, "relu")),

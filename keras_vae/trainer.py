@@ -190,73 +190,89 @@ class Trainer(keras.Model):
         contract = self._contract
         if isinstance(x, (tf.data.Dataset, Iterator)):
             kwargs.setdefault("shuffle", False)
-        if validation_data is not None:
-            val_x, val_y, val_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
-            if val_y is not None and val_weight is None:
-                raise ValueError(
-                    "validation_data was given targets, and a VAE has none: pass validation_data=x "
-                    "or (x, None, sample_weight)."
-                )
-            (val_x, targets, val_weight), kwargs["validation_batch_size"] = in_batches(
-                contract.weighted(val_x, val_weight),
-                kwargs.get("validation_batch_size"),
-                self._rows_at_once(),
-            )
-            kwargs["validation_data"] = (
-                val_x if val_weight is None else (val_x, targets, val_weight)
-            )
-        if kwargs.get("validation_split"):
-            kwargs["validation_batch_size"] = (
-                kwargs.get("validation_batch_size") or self._rows_at_once()
-            )
+        kwargs |= self._validation(validation_data, kwargs)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
         callbacks = keras.tree.flatten(callbacks or [])
-        guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
-        asked = kwargs.get("initial_epoch", 0)
-        restored = [each.restore(self) for each in callbacks if isinstance(each, Backup)]
-        kwargs["initial_epoch"] = max(asked, *restored, 0)
+        x, kwargs["initial_epoch"] = self._resumed(x, callbacks, kwargs)
         in_graph = self.compiled and not self.run_eagerly
-        if isinstance(x, tf.data.Dataset) and (per_epoch := kwargs.get("steps_per_epoch")):
-            x = skipped(x, kwargs["initial_epoch"] - asked, per_epoch)
-        feed = stream_feed(x, kwargs) if in_graph and sample_weight is None else None
-        assertions = None if feed is None else contract.assertions
-        if feed is None:
+        targets, assertions = None, None
+        if feed := stream_feed(x, kwargs) if in_graph and sample_weight is None else None:
+            assertions = contract.assertions
+        else:
             x, targets, sample_weight = contract.weighted(x, sample_weight)
             if in_graph:
                 rows, kwargs = array_stream(x, sample_weight, kwargs, self._order)
                 feed = feed_of(rows)
-                if rows is not None:
-                    x, targets, sample_weight = rows, None, None
-        fit = super().fit
-        if feed is None:
-            if workers(self._strategy) is not None:
-                raise ValueError(
-                    "On several machines every worker must see the same batches in the same order: "
-                    "give fit an array, or keras_vae.data.batches(...), whose order is a function "
-                    f"of its seed. Received: {type(x).__name__}"
-                )
-            self.train_function = self._stepwise
-            with contract.data_errors():
-                history = fit(
-                    x, targets, sample_weight=sample_weight, callbacks=[guard, *callbacks], **kwargs
-                )
-            self._stepwise = self.train_function
-            return history
-        steps_per_execution = self._compile_arguments["steps_per_execution"]
-        validation = steps_per_execution or 1
-        self.train_function = loop = self._loop_over(feed, assertions, kwargs.get("epochs", 1))
+        guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
+        with contract.data_errors(), worker_errors(self._strategy):
+            if feed is not None:
+                return self._fit_in_pieces(feed, assertions, [guard, *callbacks], kwargs)
+            return self._fit_stepwise((x, targets, sample_weight), [guard, *callbacks], kwargs)
+
+    def _validation(self, data: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of Keras for validation."""
+        size = options.get("validation_batch_size")
+        if data is None:
+            split = options.get("validation_split")
+            return {"validation_batch_size": size or self._rows_at_once()} if split else {}
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is not None and weight is None:
+            raise ValueError(
+                "validation_data was given targets, and a VAE has none: pass validation_data=x "
+                "or (x, None, sample_weight)."
+            )
+        (x, targets, weight), size = in_batches(
+            self._contract.weighted(x, weight), size, self._rows_at_once()
+        )
+        return {
+            "validation_data": x if weight is None else (x, targets, weight),
+            "validation_batch_size": size,
+        }
+
+    def _resumed(self, x: Any, callbacks: list[Any], options: dict[str, Any]) -> tuple[Any, int]:
+        """The data and the first epoch of a training that a backup may go on with."""
+        asked = options.get("initial_epoch", 0)
+        restored = [each.restore(self) for each in callbacks if isinstance(each, Backup)]
+        begin = max(asked, *restored, 0)
+        if isinstance(x, tf.data.Dataset) and (per_epoch := options.get("steps_per_epoch")):
+            x = skipped(x, begin - asked, per_epoch)
+        return x, begin
+
+    def _fit_stepwise(
+        self, data: tuple[Any, Any, Any], callbacks: list[Any], options: dict[str, Any]
+    ) -> keras.callbacks.History:
+        """Training by Keras' own loop."""
+        x, targets, sample_weight = data
+        if workers(self._strategy) is not None:
+            raise ValueError(
+                "On several machines every worker must see the same batches in the same order: "
+                "give fit an array, or keras_vae.data.batches(...), whose order is a function "
+                f"of its seed. Received: {type(x).__name__}"
+            )
+        self.train_function = self._stepwise
+        history = super().fit(
+            x, targets, sample_weight=sample_weight, callbacks=callbacks, **options
+        )
+        self._stepwise = self.train_function
+        return history
+
+    def _fit_in_pieces(
+        self, feed: Feed, assertions: Any, callbacks: list[Any], options: dict[str, Any]
+    ) -> keras.callbacks.History:
+        """Training by `Loop`, many steps at once."""
+        self.train_function = loop = self._loop_over(feed, assertions, options.get("epochs", 1))
         capacity = steps_at_once(feed, self.objective.num_samples * self.latent_size)
-        if steps_per_execution is None:
-            steps_per_execution = 1 if any(map(acts_within_epochs, callbacks)) else capacity
-        self.steps_per_execution = steps_per_execution
-        pace, pieces = loop.prepare(feed, steps_per_execution, capacity, validation)
-        kwargs["steps_per_epoch"] = feed.steps
+        steps = given = self._compile_arguments["steps_per_execution"]
+        if given is None:
+            steps = 1 if any(map(acts_within_epochs, callbacks)) else capacity
+        self.steps_per_execution = steps
+        pace, pieces = loop.prepare(feed, steps, capacity, validation=given or 1)
+        options["steps_per_epoch"] = feed.steps
         try:
-            with contract.data_errors(), worker_errors(self._strategy):
-                return fit(pieces.repeat(), callbacks=[pace, guard, *callbacks], **kwargs)
+            return super().fit(pieces.repeat(), callbacks=[pace, *callbacks], **options)
         finally:
-            self.steps_per_execution = validation
+            self.steps_per_execution = given or 1
 
     def _order(self, passed: int) -> int:
         """Seed of the order of examples in arrays.

@@ -10,9 +10,6 @@ import tensorflow as tf
 import keras_vae
 from keras_vae import data
 
-(CPU,) = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
-
 X = (np.random.default_rng(0).random((45, 6)) < 0.3).astype("float32")
 GREY = np.random.default_rng(1).random((45, 6)).astype("float32")
 REAL = np.random.default_rng(2).normal(size=(45, 6)).astype("float32")
@@ -59,6 +56,8 @@ def train(make, strategy):
 
 def main():
     """Prints one line."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     found = {
         make.__name__: [train(make, None), train(make, strategy)]
