@@ -190,7 +190,7 @@ class Trainer(keras.Model):
         contract = self._contract
         if isinstance(x, (tf.data.Dataset, Iterator)):
             kwargs.setdefault("shuffle", False)
-        kwargs |= self._validation(validation_data, kwargs)
+        kwargs |= self._validation(contract, validation_data, kwargs)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
         callbacks = keras.tree.flatten(callbacks or [])
@@ -210,7 +210,7 @@ class Trainer(keras.Model):
                 return self._fit_in_pieces(feed, assertions, [guard, *callbacks], kwargs)
             return self._fit_stepwise((x, targets, sample_weight), [guard, *callbacks], kwargs)
 
-    def _validation(self, data: Any, options: dict[str, Any]) -> dict[str, Any]:
+    def _validation(self, contract: Contract, data: Any, options: dict[str, Any]) -> dict[str, Any]:
         """The options of Keras for validation."""
         size = options.get("validation_batch_size")
         if data is None:
@@ -223,7 +223,7 @@ class Trainer(keras.Model):
                 "or (x, None, sample_weight)."
             )
         (x, targets, weight), size = in_batches(
-            self._contract.weighted(x, weight), size, self._rows_at_once()
+            contract.weighted(x, weight), size, self._rows_at_once()
         )
         return {
             "validation_data": x if weight is None else (x, targets, weight),
