@@ -1,7 +1,6 @@
 """Simple models of the same data, so that a number of nats means something."""
 
 import numpy as np
-from sklearn.mixture import GaussianMixture
 
 from keras_vae.linear_gaussian import LinearGaussian
 
@@ -84,6 +83,8 @@ def _densities(
         ppca = LinearGaussian.fit(train, latents)
         models[f"probabilistic PCA, {latents} latents"] = ppca.log_prob(test).numpy()
     if size <= _MOST_MIXTURE_FEATURES and len(train) >= 200:
+        from sklearn.mixture import GaussianMixture  # a tenth of a second
+
         mixture = GaussianMixture(10, reg_covar=1e-3, random_state=seed)
         mixture.fit(train[:_MOST_MIXTURE_EXAMPLES])
         models["Gaussian mixture, 10 components"] = mixture.score_samples(test)

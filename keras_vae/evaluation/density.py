@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from sklearn.mixture import GaussianMixture
 
 from keras_vae.arguments import as_count
 from keras_vae.distributions import inverse_positive
@@ -59,6 +58,8 @@ def ex_post_density(
         ],
         axis=1,
     ).reshape(-1, vae.latent_size)
+    from sklearn.mixture import GaussianMixture  # a tenth of a second
+
     mixture = GaussianMixture(
         num_components, covariance_type="diag", reg_covar=1e-6, random_state=seed, max_iter=500
     ).fit(z.astype(np.float64))
