@@ -83,7 +83,7 @@ def _densities(
         ppca = LinearGaussian.fit(train, latents)
         models[f"probabilistic PCA, {latents} latents"] = ppca.log_prob(test).numpy()
     if size <= _MOST_MIXTURE_FEATURES and len(train) >= 200:
-        from sklearn.mixture import GaussianMixture  # a tenth of a second
+        from sklearn.mixture import GaussianMixture
 
         mixture = GaussianMixture(10, reg_covar=1e-3, random_state=seed)
         mixture.fit(train[:_MOST_MIXTURE_EXAMPLES])

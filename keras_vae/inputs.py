@@ -1,6 +1,7 @@
 """Contract between a model and its data: shapes, dtypes and support, for every container."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vae.data.mapped import slices
+from keras_vae.data.mapped import is_mapped, slices
 from keras_vae.distributions import Likelihood
 from keras_vae.supports import CHECKED_BYTES, DataError
 
@@ -136,6 +137,8 @@ class Contract:
         except tf.errors.OpError as error:
             for refusal in self.refusals:
                 raise refusal from error
+            if said := re.search(r"DataError: ([^\n]+)", error.message):
+                raise DataError(said[1]) from error
             for sentence in self.assertions(self.zeros()):
                 if sentence in error.message:
                     raise DataError(sentence) from error
@@ -286,8 +289,8 @@ def in_batches(
     size = given or most
     parts = (x,) if sample_weight is None else (x, y, sample_weight)
     arrays = keras.tree.flatten(parts)
-    is_mapped = any(isinstance(array, np.memmap) for array in arrays)
-    if _is_stream(x) or len(arrays[0]) <= size or not (given is None or is_mapped):
+    in_files = any(map(is_mapped, arrays))
+    if _is_stream(x) or len(arrays[0]) <= size or not (given is None or in_files):
         return data, size
     return (_Slices(parts, size), None, None), size
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,13 +90,50 @@ def test_column_order_is_read_too(tmp_path):
     np.testing.assert_array_equal(mapped.read(on_disk(tmp_path, x), np.array([4, 1])), x[[4, 1]])
 
 
-def test_file_that_shrinks_is_refused(tmp_path):
+@pytest.mark.parametrize("read_before", [True, False])
+def test_file_that_shrinks_is_refused(tmp_path, read_before):
     there = on_disk(tmp_path, np.repeat(X, 1000, axis=0))
     vae = compiled(tiny_vae(), **GRAPH)
     stream = data.batches(there, 100, shuffle=False)
+    if read_before:
+        mapped.read(there, np.array([44_000]))
     os.truncate(tmp_path / "x.npy", 100_000)
-    with pytest.raises(Exception, match="was changed while it was read"):
+    sentence = "was changed while it was read" if read_before else "was replaced or changed"
+    with pytest.raises(DataError, match=sentence):
         vae.fit(stream, verbose=0)
+
+
+def test_file_that_was_replaced_is_refused(tmp_path):
+    there = on_disk(tmp_path, X)
+    np.save(tmp_path / "other.npy", 1.0 - X)
+    os.replace(tmp_path / "other.npy", tmp_path / "x.npy")
+    with pytest.raises(DataError, match=r"x\.npy was replaced or changed since"):
+        compiled(tiny_vae(), **GRAPH).fit(there, verbose=0)
+
+
+def test_changes_in_memory_alone_are_read(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    there = np.load(tmp_path / "x.npy", mmap_mode="c")
+    there *= 2.0
+    rows = np.arange(45)[::-1]
+    np.testing.assert_array_equal(mapped.read(there, rows), 2.0 * X[::-1])
+    np.testing.assert_array_equal(mapped.read(there, rows), 2.0 * X[::-1])
+
+
+def resident():
+    return int(re.search(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def test_pages_of_the_map_are_given_back(tmp_path):
+    shape = (2000, 8000)  # 61 MiB in columns
+    header = np.lib.format.open_memmap(
+        tmp_path / "x.npy", "w+", np.float32, shape, fortran_order=True
+    )
+    header.flush()
+    there, before = np.load(tmp_path / "x.npy", mmap_mode="r"), resident()
+    for _, part in mapped.slices(there, 2**22):
+        assert not part.any()
+    assert resident() - before < 20.0
 
 
 def parquet(path, rows=1000, groups=100, **columns):

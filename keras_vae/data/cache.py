@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from keras_vae.data.content import Content, DataError, reading
 __all__ = ["Rows", "cached"]
 
 _FORM = 1
+_DAY = 86_400
 
 
 class Rows(NamedTuple):
@@ -59,11 +60,15 @@ def cached(
     if not entry.is_dir():
         with reading(Path(folder), "a directory of the cache"):
             Path(folder).mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(Path(folder))
             temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
         try:
             _write(temporary, rows())
-            with contextlib.suppress(FileExistsError, OSError):  # another process was faster
+            try:
                 temporary.rename(entry)
+            except OSError:
+                if not entry.is_dir():  # or another process was faster
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     with reading(entry, "an entry of the cache"):
@@ -74,6 +79,13 @@ def cached(
         labels = np.load(entry / "labels.npy") if about["labels"] else None
         names = about["feature_names"]
     return Content(x, labels, tuple(names) if names else None)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what processes that were killed more than a day ago did not finish."""
+    for part in folder.glob(".part-*"):
+        if part.stat().st_mtime < time.time() - _DAY:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _fingerprint(source: Path, files: Sequence[Path]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,13 +15,21 @@ from keras_vae.data.content import DataError
 __all__ = ["is_mapped", "read", "slices"]
 
 
+_END = 64
+"""Bytes at each end of a file by which it is recognised."""
+
+_identities: weakref.WeakKeyDictionary[mmap.mmap, tuple[int, int]] = weakref.WeakKeyDictionary()
+"""Device and inode of each file that is mapped, as they were when it was first read."""
+
+
 class _Place(NamedTuple):
-    """Where the rows of an array lie in a file, all in bytes."""
+    """Where the rows of an array lie in a file, in bytes, and which file it is."""
 
     path: str
     offset: int
     stride: int
     size: int
+    identity: tuple[int, int]
 
 
 def is_mapped(array: Any) -> bool:
@@ -39,26 +48,40 @@ def read(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
         rows: int [n], from 0 to N - 1.
 
     Raises:
-        DataError: if the file has become shorter.
+        DataError: if the file was replaced, or has become shorter.
     """
     place = _place(array) if len(rows) else None
     if place is None:
-        return np.array(array[rows], array.dtype.newbyteorder("="))
+        return _through_the_map(array, rows)
     found = np.empty((len(rows), place.size), np.uint8)
     handle = os.open(place.path, os.O_RDONLY)
     try:
+        status = os.fstat(handle)
+        if (status.st_dev, status.st_ino) != place.identity:
+            raise _replaced(place.path)
         for wanted, first, count in _runs(rows, place):
-            target = found[wanted : wanted + count].data
-            got = os.preadv(handle, [target], place.offset + first)
-            if got != count * place.size:
-                raise DataError(
-                    f"{place.path} ends before row {int(rows[wanted]) + count - 1}: it was changed "
-                    "while it was read. Write it again, and train from its beginning."
-                )
+            target, at = found[wanted : wanted + count].reshape(-1).data, place.offset + first
+            while len(target):
+                got = os.preadv(handle, [target], at)
+                if not got:
+                    raise DataError(
+                        f"{place.path} ends before row {int(rows[wanted]) + count - 1}: it was "
+                        "changed while it was read. Write it again, and train from its beginning."
+                    )
+                target, at = target[got:], at + got
     finally:
         os.close(handle)
     values = found.reshape(-1).view(array.dtype).reshape(len(rows), *array.shape[1:])
     return values.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _through_the_map(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows that do not lie in one piece each, or not in the file alone."""
+    values = np.array(array[rows], array.dtype.newbyteorder("="))
+    root = _root(array)
+    if root is not None and root.mode != "c":
+        root.base.madvise(mmap.MADV_DONTNEED)  # its pages no longer count as memory
+    return values
 
 
 def slices(array: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -81,13 +104,45 @@ def _runs(rows: np.ndarray, place: _Place) -> Iterator[tuple[int, int, int]]:
 
 
 def _place(array: np.ndarray) -> _Place | None:
-    """Where the rows are, if each is one piece of a file."""
+    """Where the rows are, if each is one piece of a file and nowhere else."""
+    root = _root(array)
+    if root is None or root.mode == "c" or root.filename is None:
+        return None
+    if not array[0].flags.c_contiguous or array.strides[0] < 0:
+        return None
+    path, address = os.fspath(root.filename), root.ctypes.data
+    offset = root.offset + array.ctypes.data - address
+    if root.base not in _identities:
+        _identities[root.base] = _identity(root)
+    return _Place(path, offset, array.strides[0], array[0].nbytes, _identities[root.base])
+
+
+def _root(array: np.ndarray) -> Any:
+    """The array that a file was mapped as, of which this one is a view; None if there is none."""
     root: Any = array
     while isinstance(root.base, np.ndarray):
         root = root.base
-    if not isinstance(root, np.memmap) or not isinstance(root.base, mmap.mmap):
-        return None
-    if root.filename is None or not array[0].flags.c_contiguous or array.strides[0] < 0:
-        return None
-    offset = root.offset + array.ctypes.data - root.ctypes.data
-    return _Place(os.fspath(root.filename), offset, array.strides[0], array[0].nbytes)
+    mapped = isinstance(root, np.memmap) and isinstance(root.base, mmap.mmap)
+    return root if mapped else None
+
+
+def _identity(root: Any) -> tuple[int, int]:
+    """Device and inode of the file that was mapped, as far as its ends tell.
+
+    Raises:
+        DataError: if another file has taken its place.
+    """
+    path, ends = os.fspath(root.filename), (slice(0, _END), slice(-_END, None))
+    held = root.reshape(-1, order="A").view(np.uint8)
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        there = np.empty(0, np.uint8)
+        if status.st_size >= root.offset + root.nbytes:
+            there = np.memmap(file, np.uint8, "r", root.offset, (root.nbytes,))
+        if not all(np.array_equal(held[end], there[end]) for end in ends):
+            raise _replaced(path)
+    return status.st_dev, status.st_ino
+
+
+def _replaced(path: str) -> DataError:
+    return DataError(f"{path} was replaced or changed since it was opened: load it again.")

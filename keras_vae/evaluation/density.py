@@ -43,6 +43,8 @@ def ex_post_density(
         DataError: if a shape is wrong or a number is not finite.
         ValueError: if there are fewer draws than components or a number is out of range.
     """
+    from sklearn.mixture import GaussianMixture
+
     num_components = as_count("num_components", num_components, least=1)
     draws = as_count("draws", draws, least=1)
     x = vae._contract.arrays(x, in_support=False)
@@ -58,8 +60,6 @@ def ex_post_density(
         ],
         axis=1,
     ).reshape(-1, vae.latent_size)
-    from sklearn.mixture import GaussianMixture  # a tenth of a second
-
     mixture = GaussianMixture(
         num_components, covariance_type="diag", reg_covar=1e-6, random_state=seed, max_iter=500
     ).fit(z.astype(np.float64))

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import mutual_info_score
-from sklearn.model_selection import train_test_split
-from sklearn.svm import LinearSVC
 
 __all__ = ["Disentanglement", "dci", "disentanglement", "factor_vae_score", "mig", "sap"]
 
@@ -73,6 +69,8 @@ def mig(codes: Any, factors: Any) -> float:
         >>> mig(v[:, ::-1].astype(float), v)
         1.0
     """
+    from sklearn.metrics import mutual_info_score
+
     codes, factors = _checked(codes, factors)
     binned = [np.digitize(code, np.histogram_bin_edges(code, _BINS)[:-1]) for code in codes.T]
     gaps = []
@@ -95,6 +93,9 @@ def sap(codes: Any, factors: Any, *, seed: int = 0) -> float:
         factors: integers [N, K].
         seed: integer, of the split.
     """
+    from sklearn.model_selection import train_test_split
+    from sklearn.svm import LinearSVC
+
     codes, factors = _checked(codes, factors)
     train, test = train_test_split(np.arange(len(codes)), test_size=0.5, random_state=seed)
     spread = codes.std(axis=0)
@@ -132,6 +133,9 @@ def dci(codes: Any, factors: Any, *, seed: int = 0) -> tuple[float, float, float
     Returns:
         The three numbers.
     """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import train_test_split
+
     codes, factors = _checked(codes, factors)
     train, test = train_test_split(np.arange(len(codes)), test_size=0.5, random_state=seed)
     importance, scores = [], []
