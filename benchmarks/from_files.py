@@ -6,7 +6,7 @@ The 784-200-200-50 network at batch 100 on the same 20 000 rows of bytes, binari
 step: in memory, in a .npy file, and in the cache that `load(..., cache=)` makes of the other two.
 Fits of five epochs take turns in one process; the first round does not count. A machine that is
 shared halves its speed for seconds at a time, so the ratio is that of the least times. Then how
-long the cache took to write, and how far a process grows that trains from a file of 4 GiB.
+long the cache took to write, and how far a process grows that trains from a file of 2 GiB.
 """
 
 import os
@@ -25,7 +25,7 @@ from PIL import Image
 import keras_vae
 from keras_vae import data
 
-ROWS, BATCH, EPOCHS, REPEATS = 20_000, 100, 5, 7
+ROWS, BATCH, EPOCHS, REPEATS = 20_000, 100, 5, 5
 ROOT = Path(__file__).parents[1]
 
 
@@ -108,7 +108,7 @@ def main() -> None:
             f"{kind:10s} {ordered[0]:12.0f} {statistics.median(ordered):8.0f} {ordered[-1]:8.0f} "
             f"{min(seconds) / base:16.2f} {kinds[kind][1]:11.2f}"
         )
-    grown, size = growth(4 * 2**30)
+    grown, size = growth(2 * 2**30)
     lines += ["", f"Training an epoch from a file of {size:.0f} MiB: {grown:.0f} MiB more memory."]
     text = "\n".join(lines) + "\n"
     print(text)
