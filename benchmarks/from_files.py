@@ -40,36 +40,42 @@ def sources(folder: Path, x: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
     found = {"memory": (x.reshape(ROWS, 28, 28, 1), 0.0)}
     for kind, path in (("npy", "x.npy"), ("Parquet", "x.parquet"), ("images", "pictures")):
         started = time.perf_counter()
-        found[kind] = data.load(folder / path, cache=folder / "cache").x, 0.0
-        found[kind] = found[kind][0], time.perf_counter() - started
+        rows = data.load(folder / path, cache=folder / "cache").x
+        found[kind] = rows, time.perf_counter() - started
     return found
 
 
-def growth(size: int) -> tuple[float, float]:
-    """MiB by which a process grows that trains an epoch from a file, and MiB of the file."""
-    program = """
+def growth(rows: int, size: int, hidden: tuple[int, ...], batch: int, few: int) -> float:
+    """MiB by which a process grows that trains an epoch from a file, after one from a few rows.
+
+    Args:
+        rows, size: of the file, which holds bytes: zeros that take no disk.
+        hidden: widths of the layers.
+        batch: examples of a step.
+        few: rows that the process trained on before.
+    """
+    program = f"""
 import re, sys, numpy as np, keras_vae
 def memory(name):
     return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
 def train(x):
-    vae = keras_vae.mlp_vae(x.shape[1:], 50, "bernoulli", hidden=(200, 200))
+    vae = keras_vae.mlp_vae(x.shape[1:], 50, "bernoulli", hidden={hidden})
     vae.compile()
-    vae.fit(x, batch_size=100, epochs=1, verbose=0)
+    vae.fit(x, batch_size={batch}, epochs=1, verbose=0)
 x = np.load(sys.argv[1], mmap_mode="r")
-train(np.array(x[:2000]))
+train(np.array(x[:{few}]))
 before = memory("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
-train(x[: int(sys.argv[2])])
+train(x)
 print(memory("VmHWM") - before)
 """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.npy"
-        rows = size // 784
-        np.lib.format.open_memmap(path, "w+", np.uint8, (rows, 784))
-        command = [sys.executable, "-c", program, str(path), str(rows)]
+        np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size))
+        command = [sys.executable, "-c", program, str(path)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return float(found.stdout.split()[-1]), path.stat().st_size / 2**20
+        return float(found.stdout.split()[-1])
 
 
 def main() -> None:
@@ -108,8 +114,8 @@ def main() -> None:
             f"{kind:10s} {ordered[0]:12.0f} {statistics.median(ordered):8.0f} {ordered[-1]:8.0f} "
             f"{min(seconds) / base:16.2f} {kinds[kind][1]:11.2f}"
         )
-    grown, size = growth(2 * 2**30)
-    lines += ["", f"Training an epoch from a file of {size:.0f} MiB: {grown:.0f} MiB more memory."]
+    grown = growth(2 * 2**30 // 784, 784, hidden=(200, 200), batch=BATCH, few=2000)
+    lines += ["", f"Training an epoch from a file of 2048 MiB: {grown:.0f} MiB more memory."]
     text = "\n".join(lines) + "\n"
     print(text)
     (ROOT / "benchmarks" / "results" / "from_files.txt").write_text(text)

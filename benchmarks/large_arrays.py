@@ -28,17 +28,17 @@ def calls(rows: int) -> Callable[[str, bool], Callable[[], Any]]:
     import numpy as np
 
     import keras_vae
-    from keras_vae import model
+    from keras_vae import trainer
 
     vae = keras_vae.mlp_vae(784, 50, hidden=(200, 200))
     vae.compile()
     rng = np.random.default_rng(0)
     x = (rng.random((rows, 784), np.float32) < 0.5).astype(np.float32)
     z = rng.standard_normal((rows, 50), np.float32)
-    chunk = model.rows_in
+    chunk = trainer.rows_in
 
     def call(name: str, plain: bool, count: int = rows) -> Any:
-        model.rows_in = (lambda *_: rows) if plain else chunk
+        trainer.rows_in = (lambda *_: rows) if plain else chunk
         quiet: dict[str, Any] = {"verbose": 0, "batch_size": 32} if plain else {"verbose": 0}
         owner: Any = keras.Model if plain else type(vae)
         return {

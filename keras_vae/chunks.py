@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["CHUNK", "by_chunks", "rows_in"]
+__all__ = ["CHUNK", "by_chunks", "rows_in", "spec_of"]
 
 CHUNK = 128 * 2**20
 """Bytes that the activations of a chunk take, about."""
@@ -24,6 +24,13 @@ def rows_in(memory: int, model: Any) -> int:
         shapes += [y.shape[1:] for node in layer._inbound_nodes for y in node.output_tensors]
     widest = max((math.prod(shape) for shape in shapes if None not in shape), default=1)
     return max(1, memory // (4 * (6 * math.prod(model.event_shape) + 2 * widest)))
+
+
+def spec_of(x: Any) -> Any:
+    """Specification of batches of x, of any size."""
+    return keras.tree.map_structure(
+        lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), x
+    )
 
 
 def by_chunks(graph: Callable[..., Any], inputs: Any, rows: int) -> Any:

@@ -3,7 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -24,12 +24,10 @@ class Contract:
     Attributes:
         likelihood: the law whose event shape and support x must fit.
         condition_shape: shape of one condition, or None.
-        refusals: what was wrong with batches that were read by TensorFlow, for `data_errors`.
     """
 
     likelihood: Likelihood
     condition_shape: tuple[int, ...] | None
-    refusals: list[DataError] = field(default_factory=list)
 
     def split(self, inputs: Any) -> tuple[Any, Any]:
         """The pair x, condition; condition is None for an unconditional model.
@@ -135,8 +133,6 @@ class Contract:
         try:
             yield
         except tf.errors.OpError as error:
-            for refusal in self.refusals:
-                raise refusal from error
             if said := re.search(r"DataError: ([^\n]+)", error.message):
                 raise DataError(said[1]) from error
             for sentence in self.assertions(self.zeros()):
@@ -222,8 +218,7 @@ class Contract:
         try:
             self.arrays(keras.utils.unpack_x_y_sample_weight(batch)[0], in_support=True)
         except DataError as error:
-            self.refusals.append(DataError(f"In a batch: {error}"))
-            raise self.refusals[-1] from error
+            raise DataError(f"In a batch: {error}") from error
         return batch
 
 

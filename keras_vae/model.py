@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.arguments import as_count, as_shape, deserialize, is_integer, register, serialize
-from keras_vae.chunks import CHUNK, by_chunks, rows_in
+from keras_vae.chunks import by_chunks, spec_of
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
 from keras_vae.estimators import Laws
 from keras_vae.inputs import Contract
@@ -153,12 +153,14 @@ class VAE(Trainer):
         Raises:
             DataError: if a shape is wrong or a number is not finite.
         """
-        parameters = self._by_rows("encode", self._encoded, self._checked(x, in_support=False))
+        x = self._checked(x, in_support=False)
+        parameters = self._by_rows("encode", lambda x: self._encoded(self._cast(x)), x)
         return self.posterior.law(**parameters, **self.posterior.constants())
 
-    def _encoded(self, x: Any) -> dict[str, tf.Tensor]:
-        values, condition = self._contract.split(self._cast(x))
-        return self.posterior.parameters(values if condition is None else [values, condition])
+    def _encoded(self, x: Any, training: bool = False) -> dict[str, tf.Tensor]:
+        values, condition = self._contract.split(x)
+        inputs = values if condition is None else [values, condition]
+        return self.posterior.parameters(inputs, training)
 
     def decode(self, z: Any, condition: Any = None) -> tfd.Distribution:
         """Likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].
@@ -275,7 +277,7 @@ class VAE(Trainer):
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """Decoder mean at the posterior mean, or when training at a posterior draw."""
         x = self._cast(x)
-        q = self._posterior(x, training)
+        q = self.posterior.law(**self._encoded(x, training), **self.posterior.constants())
         z = q.sample(seed=random.stateless_seed(self._draws.next())) if training else q.mean()
         return self._likelihood(z, self._contract.split(x)[1], training).mean()
 
@@ -288,11 +290,9 @@ class VAE(Trainer):
             noise: what posterior draws are made of, instead of the method `noise`.
         """
         make_noise = self.noise if noise is None else noise
-        values, condition = self._contract.split(self._cast(x))
-        prior = self.prior.distribution()
-        parameters = self.posterior.parameters(
-            values if condition is None else [values, condition], training
-        )
+        x = self._cast(x)
+        values, condition = self._contract.split(x)
+        prior, parameters = self.prior.distribution(), self._encoded(x, training)
         constant = {name: tf.stop_gradient(value) for name, value in parameters.items()}
 
         def sample(num_samples: int | Sequence[int], seed: tf.Tensor) -> tf.Tensor:
@@ -312,12 +312,6 @@ class VAE(Trainer):
             frozen_posterior=self.posterior.law(**constant),
             likelihood=likelihood,
             sample=sample,
-        )
-
-    def _posterior(self, x: Any, training: bool = False) -> tfd.Distribution:
-        values, condition = self._contract.split(x)
-        return self.posterior.distribution(
-            values if condition is None else [values, condition], training
         )
 
     def _likelihood(
@@ -371,16 +365,15 @@ class VAE(Trainer):
         self, name: str, function: Callable[[Any], Any], inputs: Any, draws: int = 1
     ) -> Any:
         """A function of [n, ...], row by row the same; a graph goes through many in chunks."""
-        rows = max(1, rows_in(CHUNK, self) // draws)
+        rows = self._rows_at_once(draws)
         if not tf.executing_eagerly() or len(keras.tree.flatten(inputs)[0]) <= rows:
             return function(inputs)
-        specs = keras.tree.map_structure(
-            lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), inputs
+        specs = spec_of(inputs)
+        graph = self._graph(
+            (name, str(specs)),
+            lambda: tf.function(function, input_signature=[specs], autograph=False),
         )
-        key = (self.prior, self.likelihood, self.posterior, name, str(specs))
-        if key not in self._graphs:
-            self._graphs[key] = tf.function(function, input_signature=[specs], autograph=False)
-        return by_chunks(self._graphs[key], inputs, rows)
+        return by_chunks(graph, inputs, rows)
 
     def _condition(self, condition: Any) -> tf.Tensor | None:
         """The condition as [n, *C], or [1, *C] if it came without the batch axis."""

@@ -84,8 +84,6 @@ class WorkerError(RuntimeError):
 class OneDevice:
     """What Keras is given as its strategy: batches and functions pass through as they are."""
 
-    num_replicas_in_sync = 1
-
     def experimental_distribute_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """The dataset."""
         return dataset
@@ -93,10 +91,6 @@ class OneDevice:
     def run(self, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
         """What the function returns."""
         return function(*args)
-
-    def scope(self) -> contextlib.AbstractContextManager[None]:
-        """A context that changes nothing."""
-        return contextlib.nullcontext()
 
 
 def on_each(

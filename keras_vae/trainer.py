@@ -13,7 +13,7 @@ from keras_vae.arguments import deserialize
 from keras_vae.backup import Backup
 from keras_vae.chunks import CHUNK, rows_in
 from keras_vae.data.stream import Feed, feed_of, skipped
-from keras_vae.distributions import Posterior
+from keras_vae.distributions import Likelihood, Posterior
 from keras_vae.estimators import Laws
 from keras_vae.guard import NonFiniteGuard, saves_within_epochs
 from keras_vae.inputs import Contract, in_batches
@@ -53,6 +53,7 @@ class Trainer(keras.Model):
     """
 
     prior: Prior
+    likelihood: Likelihood
     posterior: Posterior
     latent_size: int
     train_function: Any
@@ -330,9 +331,18 @@ class Trainer(keras.Model):
         )
         return super().predict(x, **kwargs)
 
-    def _rows_at_once(self) -> int:
-        draws = self.objective.num_samples if self.compiled else 1
+    def _rows_at_once(self, draws: int | None = None) -> int:
+        """Examples in a chunk, by default with the draws of the objective."""
+        if draws is None:
+            draws = self.objective.num_samples if self.compiled else 1
         return max(1, rows_in(CHUNK, self) // draws)
+
+    def _graph(self, name: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """The graph of a name, which `make` returns, kept as long as the laws are the same."""
+        key = (self.prior, self.likelihood, self.posterior, name)
+        if key not in self._graphs:
+            self._graphs[key] = make()
+        return self._graphs[key]
 
     @property
     def distribute_strategy(self) -> Any:

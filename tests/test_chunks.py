@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vae import inputs, model, supports, trainer
+from keras_vae import inputs, supports, trainer
 from keras_vae.random import row_seeds
 from keras_vae.signatures import signatures
 from tests.models import binary, compiled, tiny_vae
@@ -49,8 +49,7 @@ def seven_at_once(monkeypatch):
     """Chunks of seven examples, so that 30 make four and a shorter one."""
 
     def turn_on():
-        for module in (model, trainer):
-            monkeypatch.setattr(module, "rows_in", lambda memory, vae: 7)
+        monkeypatch.setattr(trainer, "rows_in", lambda memory, vae: 7)
 
     return turn_on
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_vae.chunks import rows_in
+from keras_vae.chunks import rows_in, spec_of
 
 __all__ = ["SEED", "batches", "compiled", "count_of", "rows_in", "spec_of", "take"]
 
@@ -30,13 +30,6 @@ def batches(x: Any, size: int, progress: bool) -> Iterator[tuple[int, Any]]:
     for start in range(0, count, size):
         yield start, take(x, slice(start, start + size))
         bar.update(min(count, start + size))
-
-
-def spec_of(x: Any) -> Any:
-    """Specification of batches of x, of any size."""
-    return keras.tree.map_structure(
-        lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), x
-    )
 
 
 def compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:

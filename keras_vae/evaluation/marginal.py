@@ -166,10 +166,11 @@ def _weighed(
     """Log mean of the weights, effective sample size and Pareto-k, [N] each."""
     plan = _plan(vae, count_of(x), num_samples, memory)
     fuse = count_of(x) * num_samples * math.prod(vae.event_shape) >= _WORTH_FUSING
-    key = (vae.prior, vae.likelihood, vae.posterior, method, plan, fuse, str(spec_of(x)))
-    if key not in vae._graphs:
-        vae._graphs[key] = compiled(_weigher(vae, method, plan, fuse), spec_of(x), SEED, SEED)
-    weigh = vae._graphs[key]
+    spec = spec_of(x)
+    weigh = vae._graph(
+        (method, plan, fuse, str(spec)),
+        lambda: compiled(_weigher(vae, method, plan, fuse), spec, SEED, SEED),
+    )
     kept = tail_size(num_samples) + 1 if num_samples >= FEWEST_DRAWS else 1
     results = []
     for start, batch in batches(x, plan.examples, progress):
