@@ -1,21 +1,118 @@
-"""Variational autoencoders in Keras 3 whose every number is what its name says."""
+"""Variational autoencoders in Keras 3 whose every number is what its name says.
 
+Names are imported when they are first used, so that commands start without TensorFlow.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
 import sys
-from pathlib import PurePath
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_vae.api import *  # noqa: F403
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "VAE",
+    "Bernoulli",
+    "Binomial",
+    "Bound",
+    "Categorical",
+    "ConditionalDistribution",
+    "ContinuousBernoulli",
+    "DataError",
+    "DiagonalNormal",
+    "DiscretizedLogistic",
+    "FullCovarianceNormal",
+    "IsotropicNormal",
+    "Laplace",
+    "Likelihood",
+    "LinearGaussian",
+    "LossExplanation",
+    "NonFiniteError",
+    "Normal",
+    "NormalMixture",
+    "Objective",
+    "Parameter",
+    "Poisson",
+    "Posterior",
+    "Prior",
+    "StandardNormal",
+    "VampPrior",
+    "callbacks",
+    "conv_vae",
+    "data",
+    "evaluation",
+    "explain_loss",
+    "mlp_vae",
+    "networks",
+]
 
-def _is_command() -> bool:
-    """Whether this process runs a command, which imports what it needs when it needs it.
 
-    Python sets argv[0] to "-m" while it looks for the module of `python -m`, then to its path.
-    """
-    path = PurePath(sys.argv[0] if sys.argv else "")
-    module = path.name == "__main__.py" and path.parent.name in ("keras_vae", "export", "serving")
-    return module or str(path) == "-m" or path.stem == "keras-vae"
+def __getattr__(name: str) -> Any:
+    """A public name, or a module of the package, imported now."""
+    if not name.startswith("_"):
+        module = f"{__name__}.{name}"
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+        if name in __all__:
+            return getattr(importlib.import_module(f"{__name__}.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-if TYPE_CHECKING or not _is_command():
-    from keras_vae.api import *  # noqa: F403
+def __dir__() -> list[str]:
+    """The public names, whether they have been imported or not."""
+    return [*__all__, "__version__"]
+
+
+class _Registered:
+    """A class of ours in the registry of Keras, imported when Keras builds the first one."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def from_config(self, config: dict[str, Any]) -> Any:
+        """Builds an object of the class."""
+        return __getattr__(self._name).from_config(config)
+
+
+def _register(keras: Any) -> None:
+    """Tells Keras of the public classes, so that `keras.saving.load_model` finds them."""
+    objects = keras.saving.get_custom_objects()
+    for name in __all__:
+        if name[0].isupper():
+            objects.setdefault(f"{__name__}>{name}", _Registered(name))
+
+
+class _KerasFinder(importlib.abc.MetaPathFinder):
+    """Finds Keras where Python finds it, and calls `_register` once it is imported."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The specification of Keras; None for any other module."""
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if name == "keras" else None
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: Any) -> None:
+            execute(module)
+            _register(module)
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+if "keras" in sys.modules:
+    _register(sys.modules["keras"])
+else:
+    sys.meta_path.insert(0, _KerasFinder())

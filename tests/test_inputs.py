@@ -452,7 +452,9 @@ def python(program):
 
 def test_another_backend_of_keras_gives_one_sentence():
     # Every other backend of Keras imports jax or torch, which are not here: say that it is one.
-    done = python("import keras; keras.backend.backend = lambda: 'numpy'; import keras_vae")
+    done = python(
+        "import keras; keras.backend.backend = lambda: 'numpy'; import keras_vae; keras_vae.VAE"
+    )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     expected = r"ImportError: keras_vae needs the TensorFlow backend .* 'numpy': set .*=tensorflow"
