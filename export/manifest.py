@@ -13,10 +13,11 @@ import jsonschema
 import numpy as np
 
 from export.errors import ExportError
-from keras_vae import __version__
+from keras_vae import __version__, measurements
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
 from keras_vae.signatures import PREPARATION, Signature
+from keras_vae.units import value_range
 
 __all__ = [
     "SCHEMA",
@@ -55,14 +56,6 @@ _SEED_PROTOCOL = {
 
 def metadata(vae: VAE, preparation: Preparation) -> dict[str, Any]:
     """What the manifest says of the model itself."""
-    support = vae.likelihood.support
-    bounds = [support.low, support.high]
-    if preparation.divide != 1.0 and support.high is not None:
-        bounds = [support.low, support.high * preparation.divide]
-    if preparation.step == "dequantize":
-        bounds = [0.0, preparation.levels - 1.0]
-    if preparation.categories:
-        bounds = [0.0, preparation.categories - 1.0]
     options = {
         key: getattr(vae.likelihood, key)
         for key in ("scale", "levels", "total_count")
@@ -74,7 +67,7 @@ def metadata(vae: VAE, preparation: Preparation) -> dict[str, Any]:
         "data": {
             "shape": list(shape),
             "dtype": "float32",
-            "range": bounds,
+            "range": list(value_range(vae, preparation)),
             "one_hot": family == "Categorical" and not preparation.categories,
             "preparation": dataclasses.asdict(preparation),
             "preparation_is_inside": True,
@@ -236,24 +229,16 @@ def model_card(manifest: dict[str, Any]) -> str:
 def _measurements(evaluation: dict[str, Any] | None) -> list[str]:
     if not evaluation:
         return ["Not measured before the export. `keras-vae evaluate RUN` measures a run."]
-    marginal = evaluation["log_marginal"]
-    gap = marginal["mean"] - evaluation["elbo"]["mean"]
-    offset = evaluation.get("nats_to_raw_units", 0.0)
-    units = f" Add {offset:.2f} nats for the units of the data file." if offset else ""
+    title, rows, notes = measurements.table(evaluation)
+    gap = evaluation["log_marginal"]["mean"] - evaluation["elbo"]["mean"]
     return [
-        f"On {evaluation['test_examples']} test examples, in nats per example (natural logarithm), "
-        f"data {evaluation['preparation']}:",
+        f"{title}, natural logarithm.",
         "",
-        "| quantity | mean | standard error |",
+        "| model | log p(x) | standard error |",
         "|---|---|---|",
-        _row("ELBO, a lower bound", evaluation["elbo"]),
-        _row(f"log p(x) by {marginal['method']}, {marginal['side']} the truth", marginal),
-        _row("distortion", evaluation["distortion"]),
-        _row("rate", evaluation["rate"]),
-        *(_row(f"{name} (another model)", v) for name, v in evaluation["baselines"].items()),
+        *(f"| {' | '.join(row)} |" for row in rows),
         "",
-        f"The bound lies at least {gap:.2f} nats below log p(x). {evaluation['active_units']} of "
-        f"{evaluation['latent_size']} latents are active.{units}",
+        f"The bound lies at least {gap:.2f} nats below log p(x). {' '.join(notes)}",
     ]
 
 
@@ -264,11 +249,6 @@ def _variants(entries: dict[str, Any]) -> list[str]:
         cost = "-" if entry["mean_nats"] is None else f"{entry['mean_nats']:.2g}"
         rows[ending] = f"| *.{ending} | {entry['what']} | {cost} |"
     return list(rows.values())
-
-
-def _row(name: str, value: dict[str, Any]) -> str:
-    error = value["standard_error"]
-    return f"| {name} | {value['mean']:.2f} | {'-' if error is None else f'{error:.2f}'} |"
 
 
 def _tensor(spec: Any) -> dict[str, Any]:

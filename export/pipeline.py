@@ -20,10 +20,10 @@ from export import gates, onnx_graphs, parity, publish, saved_model, variants, w
 from export import manifest as manifests
 from export.errors import ExportError
 from export.runtimes import RUNTIMES
-from keras_vae import random
+from keras_vae import measurements, random
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
-from keras_vae.runs import Run, read_json
+from keras_vae.runs import Run
 from keras_vae.signatures import Signature, signatures
 
 __all__ = ["VERIFIED_IN", "Options", "export", "export_model", "load", "read_manifest", "verify"]
@@ -107,9 +107,9 @@ def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
     objective = getattr(vae, "objective", None)
     if objective is not None and "beta" in objective.schedulable:
         training["final_beta"] = float(objective.schedulable["beta"].numpy())
-    evaluation = path.parent / "evaluation.json"
-    if evaluation.is_file():
-        training["evaluation"] = read_json(evaluation)
+    evaluation = measurements.read(path.parent / "evaluation.json")
+    if evaluation is not None:
+        training["evaluation"] = evaluation
     return vae, run.preparation, training
 
 

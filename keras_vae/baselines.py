@@ -1,87 +1,124 @@
 """Simple models of the same data, so that a number of nats means something."""
 
+import contextlib
+
 import numpy as np
 
 from keras_vae.linear_gaussian import LinearGaussian
+from keras_vae.preparation import Preparation
+from keras_vae.supports import Support
 
 __all__ = ["log_probs"]
 
+_NORMALS = "independent normals"
+_LEAST_NOISE = 1e-9  # of the variance; what is below it are the roundings of exact dependence
 _MOST_FEATURES = 1024
+_MOST_LEVELS = 1024
 _MOST_MIXTURE_FEATURES = 128
 _MOST_MIXTURE_EXAMPLES = 10_000
 
 
 def log_probs(
-    likelihood: str, train: np.ndarray, test: np.ndarray, latent_size: int, seed: int = 0
+    train_raw: np.ndarray,
+    test_raw: np.ndarray,
+    preparation: Preparation,
+    support: Support,
+    latent_size: int,
+    seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Log-probability or log-density of each test example under simple models, in nats.
 
-    Discrete data: independent entries with the frequencies of the training set. Real data:
-    independent normal entries, probabilistic PCA and a Gaussian mixture. Integer levels: also
-    these densities of the dequantised levels (x + u) / K, u uniform, less D log K nats, which is
-    a lower bound on their discrete log-probability (Theis, van den Oord and Bethge 2016,
+    All are of the same quantity as the log p(x) of the model, in the units of the file; the data
+    decides which models apply. Real data: independent normal entries, probabilistic PCA and a
+    Gaussian mixture. Categories and binary data: independent entries with the frequencies of the
+    training set. Whole numbers: independent entries, and the densities of the dequantised numbers,
+    which are lower bounds on their log-probability (Theis, van den Oord and Bethge 2016,
     arXiv:1511.01844).
 
     Args:
-        likelihood: name as in `keras_vae.mlp_vae`; decides which models are comparable.
-        train: prepared training data [N, *D].
-        test: prepared test data [M, *D].
+        train_raw: training data as in the file [N, ...].
+        test_raw: test data as in the file [M, ...].
+        preparation: how the model's training prepared them.
+        support: of the model's likelihood. Where it does not say whether it is discrete, there is
+            nothing to compare with.
         latent_size: latents of probabilistic PCA, at most D - 1.
-        seed: of dequantisation and the mixture.
+        seed: of the preparation, of dequantisation and of the mixture.
 
     Returns:
         Arrays [M] by the name of the model.
     """
-    train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)
-    if likelihood == "bernoulli":
-        return {"independent pixels": _bernoulli(train, test)}
-    if likelihood == "categorical":
-        return {}
-    if likelihood in ("discretized_logistic", "binomial", "poisson"):
-        levels = int(max(train.max(), test.max())) + 1
-        if levels > 1024:
-            return {}
-        random = np.random.default_rng(seed)
-        noisy_train, noisy_test = ((x + random.random(x.shape)) / levels for x in (train, test))
-        offset = -train.shape[1] * np.log(levels)
-        densities = _densities(noisy_train, noisy_test, latent_size, seed)
-        densities.pop("independent normals", None)
+    train, test = (preparation.array(raw, seed) for raw in (train_raw, test_raw))
+    offset = preparation.nats_offset * np.prod(train.shape[1:])
+    independent = f"independent {'pixels' if train_raw.ndim == 4 else 'variables'}"
+    if preparation.step == "dequantize":
         return {
-            "independent pixels": _histograms(train, test, levels),
-            **{name: value + offset for name, value in densities.items()},
+            **_of_integers(independent, train_raw, test_raw),
+            **_dequantised(train, test, offset, latent_size, seed),
         }
-    return _densities(train, test, latent_size, seed)
+    if support.is_discrete is None:
+        return {}
+    if not support.is_discrete:
+        densities = _densities(train, test, latent_size, seed)
+        return {name: value + offset for name, value in densities.items()}
+    if support.event_dim:
+        return _of_integers(independent, train.argmax(axis=-1), test.argmax(axis=-1))
+    models = _of_integers(independent, train, test)
+    low, high = min(train.min(), test.min()), max(train.max(), test.max())
+    if high - low > 1.0:
+        scale = high - low + 1.0
+        random = np.random.default_rng(seed)
+        noisy = [(x - low + random.random(x.shape)) / scale for x in (train, test)]
+        offset = -np.log(scale) * np.prod(train.shape[1:])
+        models |= _dequantised(noisy[0], noisy[1], offset, latent_size, seed)
+    return models
 
 
-def _bernoulli(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    p = (train.sum(axis=0) + 0.5) / (len(train) + 1.0)
-    return test @ np.log(p) + (1.0 - test) @ np.log1p(-p)
-
-
-def _histograms(train: np.ndarray, test: np.ndarray, levels: int) -> np.ndarray:
+def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
+    """Independent whole numbers with the frequencies of the training set."""
+    low = min(train.min(), test.min())
+    levels = int(max(train.max(), test.max()) - low) + 1
+    if levels > _MOST_LEVELS:
+        return {}
+    columns = ((x.reshape(len(x), -1) - low).astype(np.int64).T for x in (train, test))
     total = np.zeros(len(test))
-    for column, values in zip(train.T, test.T, strict=True):
-        counts = np.bincount(column.astype(int), minlength=levels) + 1.0 / levels
-        total += np.log(counts / counts.sum())[values.astype(int)]
-    return total
+    for seen, new in zip(*columns, strict=True):
+        counts = np.bincount(seen, minlength=levels) + 1.0 / levels
+        total += np.log(counts / counts.sum())[new]
+    return {name: total}
+
+
+def _dequantised(
+    train: np.ndarray, test: np.ndarray, offset: float, latent_size: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Densities of dequantised whole numbers as bounds on their log-probability."""
+    densities = _densities(train, test, latent_size, seed)
+    return {
+        f"{name} (dequantised, lower bound)": value + offset
+        for name, value in densities.items()
+        if name != _NORMALS
+    }
 
 
 def _densities(
     train: np.ndarray, test: np.ndarray, latent_size: int, seed: int
 ) -> dict[str, np.ndarray]:
-    train, test = train.astype(np.float64), test.astype(np.float64)
+    """Log-densities of simple models of real data."""
+    train, test = (x.reshape(len(x), -1).astype(np.float64) for x in (train, test))
     size = train.shape[1]
     models = {}
     spread = train.std(axis=0)
     if (spread > 0.0).all():
         standard = (test - train.mean(axis=0)) / spread
-        models["independent normals"] = -(
-            0.5 * standard**2 + np.log(spread) + 0.5 * np.log(2.0 * np.pi)
-        ).sum(axis=1)
+        models[_NORMALS] = -(0.5 * standard**2 + np.log(spread) + 0.5 * np.log(2.0 * np.pi)).sum(
+            axis=1
+        )
     if 1 < size <= _MOST_FEATURES and len(train) > size:
         latents = min(latent_size, size - 1)
-        ppca = LinearGaussian.fit(train, latents)
-        models[f"probabilistic PCA, {latents} latents"] = ppca.log_prob(test).numpy()
+        name = f"probabilistic PCA, {latents} latents"
+        with contextlib.suppress(ValueError):  # the data lies in fewer dimensions
+            ppca = LinearGaussian.fit(train, latents)
+            if ppca.scale**2 > _LEAST_NOISE * train.var(axis=0).mean():
+                models[name] = ppca.log_prob(test).numpy()
     if size <= _MOST_MIXTURE_FEATURES and len(train) >= 200:
         from sklearn.mixture import GaussianMixture
 

@@ -156,10 +156,9 @@ def train_command(config: Path | None, out: Path, resume: bool, **options: Any) 
     settings = _settings(config, options, resume_from=out if resume else None)
     started = time.perf_counter()
     run = commands.train_with_progress(settings, out, resume, click.echo)
-    last = run.history()[-1]
     click.echo(
-        f"Trained {last['epoch']:.0f} epochs in {time.perf_counter() - started:.0f} s: held-out "
-        f"elbo {last['val_elbo']:.2f} nats. Next: keras-vae evaluate {out}"
+        f"Trained {len(run.history())} epochs in {time.perf_counter() - started:.0f} s: "
+        f"{commands.held_out(run)}. Next: keras-vae evaluate {out}"
     )
 
 
@@ -170,7 +169,7 @@ def train_command(config: Path | None, out: Path, resume: bool, **options: Any) 
     "--limit",
     default=1000,
     show_default=True,
-    help="Test examples for importance sampling; 0 for all.",
+    help="Test examples to measure, from the first on; 0 for all.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of all draws.")
 def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
@@ -187,7 +186,7 @@ def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
         progress=sys.stdout.isatty(),
         report=click.echo,
     )
-    print_evaluation(values)
+    commands.print_evaluation(values)
 
 
 @main.command("rate-distortion")
@@ -332,7 +331,7 @@ def quickstart_command(out: Path, artifacts: Path, epochs: int | None) -> None:
     values = commands.evaluate(
         run, num_samples=1000, limit=0, seed=0, progress=sys.stdout.isatty(), report=click.echo
     )
-    print_evaluation(values)
+    commands.print_evaluation(values)
     click.secho("3/4  Drawing pictures", bold=True)
     for path in commands.draw_pictures(run, seed=0):
         click.echo(f"  {path}")
@@ -346,35 +345,6 @@ def quickstart_command(out: Path, artifacts: Path, epochs: int | None) -> None:
         "  .venv/bin/keras-vae evaluate runs/mine\n"
         "  .venv/bin/python -m export runs/mine/model.keras --to artifacts/mine"
     )
-
-
-def print_evaluation(values: dict[str, Any]) -> None:
-    """The evaluation as a table, best model first."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from keras_vae.runs import ranked_models
-
-    table = Table(title=f"{values['test_examples']} test examples, nats per example")
-    table.add_column("model")
-    table.add_column("log p(x)", justify="right")
-    table.add_column("standard error", justify="right")
-    for row in ranked_models(values):
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    console.print(
-        f"distortion {values['distortion']['mean']:.2f}, rate {values['rate']['mean']:.2f} nats; "
-        f"{values['active_units']} of {values['latent_size']} latents active; "
-        f"{values['bits_per_dim']:.3f} bits per dimension",
-        highlight=False,
-    )
-    if values["nats_to_raw_units"]:
-        console.print(
-            f"These are densities of the prepared data ({values['preparation']}); add "
-            f"{values['nats_to_raw_units']:.2f} nats for the units of the file.",
-            highlight=False,
-        )
 
 
 def _integers(text: str, option: str) -> tuple[int, ...]:

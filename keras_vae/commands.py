@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -13,13 +12,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vae import baselines, evaluation, pictures, random
+from keras_vae import baselines, evaluation, measurements, pictures, random
 from keras_vae.backup import write_atomically
 from keras_vae.model import VAE
 from keras_vae.runs import Run, RunConfig, RunError, train
 from keras_vae.signatures import signatures
+from keras_vae.units import Units, share_at_atoms
 
-__all__ = ["evaluate", "quickstart_config", "sample"]
+__all__ = ["evaluate", "print_evaluation", "quickstart_config", "rate_distortion", "sample"]
 
 Report = Callable[[str], None]
 _CHUNK = 1000
@@ -29,12 +29,14 @@ _HEAVY_TAIL = 0.7
 def evaluate(
     run: Run, *, num_samples: int, limit: int, seed: int, progress: bool, report: Report
 ) -> dict[str, Any]:
-    """Bound and log-likelihood of a run on its test set, written to `evaluation.json`.
+    """Measures bound and log-likelihood of a run on its test set; writes `evaluation.json`.
+
+    Every number is of the same examples and in the units of the data file.
 
     Args:
         run: the run.
         num_samples: importance samples per example.
-        limit: number of test examples for the importance-sampled value; 0 for all.
+        limit: number of test examples, from the first on; 0 for all.
         seed: of all draws.
         progress: whether to show progress bars.
         report: called with sentences.
@@ -44,63 +46,96 @@ def evaluate(
     """
     vae = run.load()
     train_raw, test_raw = run.raw()
-    x = run.preparation.array(test_raw, run.config.seed)
-    bound = vae.elbo(x, seed=seed)
-    subset = x[:limit] if limit else x
+    units = Units.of(vae, run.preparation)
+    every = run.preparation.array(test_raw, run.config.seed)
+    count = min(limit, len(every)) if limit else len(every)
+    x = every[:count]
+    bound = vae.elbo(every, seed=seed)
+    elbo, distortion, rate = (np.asarray(value, np.float64) for value in bound)
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said below, in the command's words
         marginal = evaluation.log_marginal(
-            vae, subset, num_samples=num_samples, seed=seed, progress=progress
+            vae, x, num_samples=num_samples, seed=seed, progress=progress
         )
     seconds = time.perf_counter() - started
-    report(f"Importance sampling took {seconds:.1f} s for {len(subset)} examples.")
+    report(f"Importance sampling took {seconds:.1f} s for {count} examples.")
     heavy = 0 if marginal.pareto_k is None else int((marginal.pareto_k > _HEAVY_TAIL).sum())
-    if heavy > 0.05 * len(subset):
+    if heavy > 0.05 * count:
         report(
-            f"For {heavy} of {len(subset)} examples a few of the {num_samples} draws carry the "
+            f"For {heavy} of {count} examples a few of the {num_samples} draws carry the "
             "estimate (Pareto-k above 0.7): it is a lower bound, and log p(x) lies above it."
         )
-    dimensions = math.prod(vae.event_shape)
     simple = baselines.log_probs(
-        run.config.likelihood,
-        run.preparation.array(train_raw, run.config.seed),
-        x,
+        train_raw,
+        test_raw[:count],
+        run.preparation,
+        vae.likelihood.support,
         run.config.latent,
         run.config.seed,
     )
+    log_p = units.log_p(marginal.value)
+    is_density = units.quantity == "log-density"
     values: dict[str, Any] = {
-        "elbo": _summary(bound.elbo),
+        "schema_version": measurements.SCHEMA_VERSION,
+        "examples": measurements.examples(count, len(every)),
+        "test_examples": count,
+        "test_set": len(every),
+        "quantity": units.quantity,
+        "data": units.data,
+        "units": "nats per example, natural logarithm, in the units of the data file",
+        "elbo": measurements.summary(units.log_p(elbo[:count])),
         "log_marginal": {
-            **_summary(marginal.value),
+            **measurements.summary(log_p),
             "method": f"importance sampling, k = {num_samples}",
             "side": marginal.side,
             "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
         },
-        "distortion": _summary(bound.distortion),
-        "rate": _summary(bound.rate),
-        "bits_per_dim": -float(np.mean(marginal.value)) / (dimensions * math.log(2.0)),
+        "distortion": measurements.summary(units.distortion(distortion[:count])),
+        "rate": measurements.summary(rate[:count]),
+        "bits_per_dim": units.bits_per_dim(float(log_p.mean())),
+        "variables": units.variables,
         "rate_per_latent": evaluation.rate_per_latent(vae, x, seed=seed).tolist(),
         "active_units": evaluation.active_units(vae, x),
         "latent_size": vae.latent_size,
-        "baselines": {name: _summary(value) for name, value in simple.items()},
-        "test_examples": len(x),
-        "units": "nats per example, natural logarithm",
-        "nats_to_raw_units": run.preparation.nats_offset * dimensions,
+        "baselines": {name: measurements.summary(value) for name, value in simple.items()},
         "preparation": run.preparation.sentence,
+        "preparation_nats": units.offset,
+        "share_at_atoms": share_at_atoms(train_raw) if is_density else 0.0,
         "seed": seed,
     }
+    if count < len(every):
+        values["elbo_of_all"] = measurements.summary(units.log_p(elbo))
     run.write_json("evaluation.json", values)
     return values
+
+
+def print_evaluation(values: dict[str, Any]) -> None:
+    """Prints an evaluation as a table, the best model first, and what to know about it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found = measurements.table(values)
+    shown = Table(title=found.title)
+    shown.add_column("model")
+    shown.add_column("log p(x)", justify="right")
+    shown.add_column("standard error", justify="right")
+    for row in found.rows:
+        shown.add_row(*row)
+    console = Console()
+    console.print(shown)
+    for note in found.notes:
+        console.print(note, highlight=False)
 
 
 def rate_distortion(
     run: Run, *, betas: tuple[float, ...], seed: int, report: Report
 ) -> evaluation.RateDistortion:
-    """Rate and distortion of the run's model trained anew at each beta, and at its own.
+    """Returns rate and distortion of the run's model trained anew at each beta, and at its own.
 
     Each model is a run of its own in RUN/rate_distortion, that is continued if it was interrupted;
-    the result is written to `rate_distortion.json`, which `report` draws.
+    the result is written to `rate_distortion.json`, which `report` draws. Distortions are in the
+    units of the data file; all test examples are measured.
 
     Args:
         run: a finished run with the objective "elbo".
@@ -120,9 +155,18 @@ def rate_distortion(
         path = run.path / "rate_distortion" / f"beta_{beta:g}"
         models[beta] = train(dataclasses.replace(config, beta=beta), path, resume=True).load()
     x = run.preparation.array(run.raw()[1], config.seed)
+    units = Units.of(models[config.beta], run.preparation)
     found = evaluation.rate_distortion(models, x, seed=seed)
+    found = dataclasses.replace(found, distortion=units.distortion(found.distortion))
     values = {name: value.tolist() for name, value in dataclasses.asdict(found).items()}
-    run.write_json("rate_distortion.json", {**values, "test_examples": len(x)})
+    about = {
+        "schema_version": measurements.SCHEMA_VERSION,
+        "test_examples": len(x),
+        "quantity": units.quantity,
+        "data": units.data,
+    }
+    run.write_json("rate_distortion.json", {**about, **values})
+    report(f"Measured on all {len(x)} test examples: {units}.")
     return found
 
 
@@ -197,15 +241,26 @@ def quickstart_config() -> RunConfig:
 def train_with_progress(config: RunConfig, out: Path, resume: bool, report: Report) -> Run:
     """`runs.train` with a progress bar."""
     return train(
-        config, out, resume=resume, report=report, extra_callbacks=(EpochProgress(report),)
+        config, out, resume=resume, report=report, extra_callbacks=(EpochProgress(out, report),)
     )
 
 
-class EpochProgress(keras.callbacks.Callback):
-    """One progress bar over all epochs; plain lines where the output is a file."""
+def held_out(run: Run) -> str:
+    """Returns the last held-out ELBO of a run in words, in the units of the data file."""
+    units = Units.of(run.load(), run.preparation)
+    elbo = units.log_p(run.history()[-1]["val_elbo"])
+    return f"held-out elbo {elbo:.2f}, a lower bound on the {units}"
 
-    def __init__(self, report: Report) -> None:
+
+class EpochProgress(keras.callbacks.Callback):
+    """One progress bar over all epochs; plain lines where the output is a file.
+
+    Its numbers are in the units of the data file.
+    """
+
+    def __init__(self, out: Path, report: Report) -> None:
         super().__init__()
+        self._out = out
         self._report = report
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -213,6 +268,7 @@ class EpochProgress(keras.callbacks.Callback):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        self._units = Units.of(self.model, Run(self._out).preparation)
         console = Console()
         self._is_terminal = console.is_terminal
         self._bar = Progress(
@@ -239,9 +295,9 @@ class EpochProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Shows the epoch's numbers."""
         logs = logs or {}
-        numbers = f"elbo {logs['elbo']:.2f}"
+        numbers = f"elbo {self._units.log_p(logs['elbo']):.2f}"
         if "val_elbo" in logs:
-            numbers += f", held-out {logs['val_elbo']:.2f} nats"
+            numbers += f", held-out {self._units.log_p(logs['val_elbo']):.2f} nats"
         self._bar.update(self._task, numbers=numbers)
         every = max(1, self.params["epochs"] // 10)
         if not self._is_terminal and (epoch + 1) % every == 0:
@@ -250,9 +306,3 @@ class EpochProgress(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the bar."""
         self._bar.stop()
-
-
-def _summary(values: Any) -> dict[str, float | None]:
-    """Mean and standard error for JSON, which has no NaN: one example has no scatter."""
-    mean, error = evaluation.mean_and_error(values)
-    return {"mean": mean, "standard_error": None if math.isnan(error) else error}

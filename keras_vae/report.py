@@ -18,11 +18,11 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from scipy.special import logsumexp
 
-from keras_vae import data, estimators, evaluation
+from keras_vae import data, estimators, evaluation, measurements
 from keras_vae.backup import write_atomically
 from keras_vae.model import VAE
 from keras_vae.pictures import tile
-from keras_vae.runs import Run, ranked_models, read_json
+from keras_vae.runs import Run, read_json
 
 __all__ = ["write"]
 
@@ -492,9 +492,9 @@ def _page(
         f"{html.escape(config.data)}: {html.escape(run.preparation.sentence)}.</p>",
     ]
     lines.append(f'<p class="verdict">{html.escape(verdict)}</p>')
-    path = run.path / "evaluation.json"
-    if path.is_file():
-        lines += _measurements(read_json(path))
+    values = measurements.read(run.path / "evaluation.json")
+    if values is not None:
+        lines += _measurements(values)
     else:
         lines.append("<p>Not measured yet: <code>keras-vae evaluate</code> adds a table here.</p>")
     for title, pictures in sections:
@@ -518,23 +518,20 @@ def _page(
 
 
 def _measurements(values: dict[str, Any]) -> list[str]:
-    lines = [
+    title, rows, notes = measurements.table(values)
+    return [
         "<h2>Measurements</h2>",
-        f"<p>{values['test_examples']} test examples, nats per example, natural logarithm.</p>",
+        f"<p>{html.escape(title)}, natural logarithm.</p>",
         '<div class="scroll"><table><tr><th>model</th><th class="number">log p(x)</th>'
         '<th class="number">standard error</th></tr>',
-    ]
-    for name, mean, error in ranked_models(values):
-        lines.append(
+        *(
             f'<tr><td>{html.escape(name)}</td><td class="number">{mean}</td>'
             f'<td class="number">{error}</td></tr>'
-        )
-    lines.append(
-        f"</table></div><p>Distortion {values['distortion']['mean']:.2f}, rate "
-        f"{values['rate']['mean']:.2f} nats; {values['active_units']} of {values['latent_size']} "
-        f"latents active; {values['bits_per_dim']:.3f} bits per dimension.</p>"
-    )
-    return lines
+            for name, mean, error in rows
+        ),
+        "</table></div>",
+        *(f"<p>{html.escape(note)}</p>" for note in notes),
+    ]
 
 
 def _settings(run: Run) -> str:

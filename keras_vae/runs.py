@@ -282,23 +282,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
-def ranked_models(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Rows name, log p(x), standard error of an `evaluation.json`, the best model first."""
-    rows = [
-        (f"VAE, {evaluation['log_marginal']['method']} (lower bound)", evaluation["log_marginal"]),
-        ("VAE, ELBO (lower bound)", evaluation["elbo"]),
-        *evaluation["baselines"].items(),
-    ]
-    return [
-        (
-            name,
-            f"{value['mean']:.2f}",
-            "-" if value["standard_error"] is None else f"{value['standard_error']:.2f}",
-        )
-        for name, value in sorted(rows, key=lambda row: -row[1]["mean"])
-    ]
-
-
 def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
     """The configuration in a TOML file.
 

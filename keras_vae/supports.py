@@ -34,6 +34,9 @@ class Support:
         contains: map of a float batch [B, ...] to booleans of any shape, all true inside.
         low, high: bounds of each number; None where there is none.
         integer_dtype: whether an integer dtype is acceptable.
+        is_discrete: whether distributions on it have probabilities (True) or densities (False);
+            None if unknown, and then nothing is compared with them.
+        event_dim: number of last axes that hold one variable together, 1 for one-hot vectors.
     """
 
     description: str
@@ -42,6 +45,8 @@ class Support:
     low: float | None = None
     high: float | None = None
     integer_dtype: bool = True
+    is_discrete: bool | None = None
+    event_dim: int = 0
 
     def sentence(self, owner: str, found: str) -> str:
         """The refusal: what `owner` expects, what came, what to do."""
@@ -107,6 +112,7 @@ def binary() -> Support:
         contains=lambda x: (x == 0.0) | (x == 1.0),
         low=0.0,
         high=1.0,
+        is_discrete=True,
     )
 
 
@@ -118,6 +124,7 @@ def unit_interval() -> Support:
         contains=lambda x: (x >= 0.0) & (x <= 1.0),
         low=0.0,
         high=1.0,
+        is_discrete=False,
     )
 
 
@@ -131,6 +138,7 @@ def reals() -> Support:
         ),
         contains=tf.math.is_finite,
         integer_dtype=False,
+        is_discrete=False,
     )
 
 
@@ -142,6 +150,7 @@ def integers(high: int | None = None) -> Support:
             remedy="Give the raw counts, neither centred nor normalised.",
             contains=lambda x: (x >= 0.0) & _is_integral(x),
             low=0.0,
+            is_discrete=True,
         )
     return Support(
         description=f"integers from 0 to {high}",
@@ -149,6 +158,7 @@ def integers(high: int | None = None) -> Support:
         contains=lambda x: (x >= 0.0) & (x <= float(high)) & _is_integral(x),
         low=0.0,
         high=float(high),
+        is_discrete=True,
     )
 
 
@@ -165,4 +175,6 @@ def one_hot() -> Support:
         contains=contains,
         low=0.0,
         high=1.0,
+        is_discrete=True,
+        event_dim=1,
     )

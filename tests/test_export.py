@@ -28,7 +28,7 @@ from export import variants as other
 from export.cases import Case
 from export.cli import main
 from export.errors import ExportError
-from keras_vae import random
+from keras_vae import measurements, random
 from keras_vae.laws import tfd
 from keras_vae.preparation import Preparation
 from keras_vae.runs import RunConfig
@@ -46,9 +46,15 @@ EVALUATION = {
     "active_units": 2,
     "latent_size": 2,
     "baselines": {"independent pixels": NUMBER},
+    "schema_version": measurements.SCHEMA_VERSION,
+    "examples": "first 7 of 9 test examples",
     "test_examples": 7,
-    "nats_to_raw_units": 0.0,
+    "quantity": "log-probability",
+    "data": "the binarised data",
+    "bits_per_dim": 1.25,
     "preparation": "binarised",
+    "preparation_nats": 0.0,
+    "share_at_atoms": 0.0,
 }
 
 
@@ -219,8 +225,10 @@ def test_model_card(published):
         "likelihood Bernoulli",
         "binarised anew",
         "from 0 to 16",
-        "| ELBO, a lower bound | -10.00 | 0.25 |",
-        "importance sampling, k = 100, below the truth | -9.50",
+        "First 7 of 9 test examples: log-probability of the binarised data, nats per example",
+        "| VAE, ELBO (lower bound) | -10.00 | 0.25 |",
+        "| VAE, importance sampling, k = 100 (lower bound) | -9.50 | 0.25 |",
+        "at most 1.250 bits per dimension",
         "at least 0.50 nats below log p(x)",
         "final beta 0.5",
         "| *.float16.onnx |",

@@ -1,0 +1,121 @@
+"""What `keras-vae evaluate` measured: its file, and the words in which all readers show it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keras_vae import evaluation
+from keras_vae.runs import read_json
+
+__all__ = ["SCHEMA_VERSION", "Table", "examples", "read", "summary", "table"]
+
+SCHEMA_VERSION = 2
+"""Of `evaluation.json`. From version 2 on every number is in the units of the data file and all
+numbers stand on the same examples."""
+
+
+class Table(NamedTuple):
+    """The measurements as text.
+
+    Attributes:
+        title: which examples, which quantity, which units.
+        rows: name, mean of log p(x) and standard error, the best model first.
+        notes: sentences about the table.
+    """
+
+    title: str
+    rows: list[tuple[str, str, str]]
+    notes: list[str]
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Returns the content of an `evaluation.json`.
+
+    None if there is no file, or one of an earlier version: its numbers were in other units.
+
+    Raises:
+        RunError: if the file cannot be read.
+    """
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    return values if values.get("schema_version") == SCHEMA_VERSION else None
+
+
+def summary(values: Any) -> dict[str, Any]:
+    """Returns mean, standard error and number of examples for JSON, which has no NaN."""
+    mean, error = evaluation.mean_and_error(values)
+    return {
+        "mean": mean,
+        "standard_error": None if math.isnan(error) else error,
+        "examples": len(values),
+    }
+
+
+def examples(count: int, available: int) -> str:
+    """Returns which test examples were taken, in words."""
+    return (
+        f"first {count} of {available} test examples"
+        if count < available
+        else (f"all {available} test examples")
+    )
+
+
+def table(values: dict[str, Any]) -> Table:
+    """Returns the content of an `evaluation.json` as text.
+
+    Args:
+        values: the content.
+    """
+    vae, kind = values["log_marginal"], values["quantity"]
+    rows = [
+        (f"VAE, {vae['method']} (lower bound)", vae),
+        ("VAE, ELBO (lower bound)", values["elbo"]),
+        *values["baselines"].items(),
+    ]
+    rows.sort(key=lambda row: -row[1]["mean"])
+    return Table(
+        title=f"{values['examples'].capitalize()}: {kind} of {values['data']}, nats per example",
+        rows=[(name, f"{value['mean']:.2f}", _error(value)) for name, value in rows],
+        notes=_notes(values),
+    )
+
+
+def _notes(values: dict[str, Any]) -> list[str]:
+    bits = values["bits_per_dim"]
+    notes = [
+        f"Distortion {values['distortion']['mean']:.2f}, rate {values['rate']['mean']:.2f} nats; "
+        f"{values['active_units']} of {values['latent_size']} latents active"
+        + ("." if bits is None else f"; at most {bits:.3f} bits per dimension.")
+    ]
+    if "elbo_of_all" in values:
+        every = values["elbo_of_all"]
+        notes.append(
+            f"The ELBO of {examples(every['examples'], every['examples'])} is "
+            f"{every['mean']:.2f} (standard error {_error(every)})."
+        )
+    if values["preparation_nats"]:
+        notes.append(
+            f"The model sees prepared data ({values['preparation']}); "
+            f"{values['preparation_nats']:+.2f} nats for the units of the file are included."
+        )
+    if values["quantity"] == "log-density":
+        notes.append(
+            "Log-densities depend on the units of the columns; they compare models of the same "
+            "file, not files, and are no number of bits."
+        )
+    if values["share_at_atoms"] > 0.05:
+        notes.append(
+            f"{100 * values['share_at_atoms']:.0f} % of the numbers are values that fill at least "
+            "1 % of their column. A density has no upper bound there, so the ranking says how "
+            "sharp a spike each model may put on them, not only how well it fits."
+        )
+    if not values["baselines"]:
+        notes.append("No simple model of the same quantity applies to this data.")
+    return notes
+
+
+def _error(value: dict[str, Any]) -> str:
+    return "-" if value["standard_error"] is None else f"{value['standard_error']:.2f}"
