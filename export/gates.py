@@ -11,45 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from export.errors import ExportError
+from export.purity import impurity
 from keras_vae import random
 from keras_vae.distributions import ConditionalDistribution
 from keras_vae.model import VAE
 from keras_vae.signatures import Signature
 
-__all__ = ["PURE_OPS", "check_contract", "check_function", "check_model", "family", "layer_of"]
-
-PURE_OPS = frozenset(
-    """
-    Abs AccumulateNVV2 Acos Acosh Add AddN AddV2 All Any ArgMax ArgMin Asin Asinh Atan Atan2 Atanh
-    AvgPool AvgPool3D BatchMatMul BatchMatMulV2 BatchMatMulV3 BatchToSpaceND BesselI0e BesselI1e
-    Betainc BiasAdd Bitcast BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize Cast
-    Ceil Cholesky ClipByValue Complex ComplexAbs ConcatV2 Conj Const Conv2D Conv2DBackpropInput
-    Conv3D Conv3DBackpropInputV2 Cos Cosh CropAndResize Cross Cumprod Cumsum CumulativeLogsumexp
-    DepthToSpace DepthwiseConv2dNative Diag DiagPart Digamma Div DivNoNan Einsum Elu EnsureShape
-    Equal Erf Erfc Erfinv Exp ExpandDims Expm1 FFT FFT2D Fill Floor FloorDiv FloorMod
-    FusedBatchNormV3 GatherNd GatherV2 Greater GreaterEqual IFFT IFFT2D IRFFT IRFFT2D Identity
-    IdentityN If Igamma Igammac Imag Invert InvertPermutation IsFinite IsInf IsNan L2Loss LRN
-    LeakyRelu LeftShift Less LessEqual Lgamma LinSpace Log Log1p LogMatrixDeterminant LogSoftmax
-    LogicalAnd LogicalNot LogicalOr MatMul MatrixBandPart MatrixDeterminant MatrixDiag
-    MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixDiagV2 MatrixDiagV3 MatrixInverse
-    MatrixSetDiagV3 MatrixSolve MatrixTriangularSolve Max MaxPool MaxPool3D Maximum Mean Merge Min
-    Minimum MirrorPad Mod Mul MulNoNan Ndtri Neg NextAfter NoOp NotEqual OneHot OnesLike Pack Pad
-    PadV2 PartitionedCall Placeholder Polygamma Pow PreventGradient Prod Qr RFFT RFFT2D Range Rank
-    ReadVariableOp Real RealDiv Reciprocal Relu Relu6 Reshape ResizeBicubic ResizeBilinear
-    ResizeNearestNeighbor ResourceGather ReverseV2 RightShift Rint Roll Round Rsqrt ScatterNd
-    SegmentMax SegmentMean SegmentSum Select SelectV2 SelfAdjointEigV2 Selu Shape ShapeN Sigmoid
-    Sign Sin Sinh Size Slice Softmax SoftmaxCrossEntropyWithLogits Softplus Softsign SpaceToBatchND
-    SpaceToDepth SparseSoftmaxCrossEntropyWithLogits Split SplitV Sqrt
-    Square SquaredDifference Squeeze StatefulPartitionedCall StatelessIf StatelessWhile StopGradient
-    StridedSlice Sub Sum Svd Switch Tan Tanh TensorScatterAdd TensorScatterUpdate Tile TopKV2
-    Transpose TruncateDiv TruncateMod Unpack UnsortedSegmentSum VarHandleOp Where While Xdivy
-    Xlog1py Xlogy ZerosLike Zeta
-    """.split()  # noqa: SIM905
-)
-"""Ops of TensorFlow that neither draw, nor keep state, nor reach outside the graph."""
+__all__ = ["check_contract", "check_function", "check_model", "family", "layer_of"]
 
 _ROWS = 11
-_UNKNOWN = "is not known to be pure"
 _RESERVED = frozenset({"condition", "mean", "sample", "seed", "x", "z"})
 
 
@@ -120,30 +90,15 @@ def check_function(signature: Signature, concrete: Any) -> None:
         ExportError: naming the signature, the op and the layer.
     """
     name = signature.name
-    variables = {id(variable.handle) for variable in concrete.graph.variables}
-    for outside, inside in concrete.graph.captures:
-        if id(outside) not in variables:
-            raise ExportError(
-                f"{name}: the tensor {inside.name} of shape {tuple(inside.shape)} was made outside "
-                "the function and captured, so the graph would ask its caller for it. Keep it as a "
-                "NumPy array and make the tensor inside `call`."
-            )
     graph = concrete.graph.as_graph_def()
-    functions = graph.library.function
-    for function in functions:
-        if function.attr["_XlaMustCompile"].b:
-            raise ExportError(
-                f"{name}: the function {function.signature.name} asks for XLA, which a server only "
-                "has if it was started for it. Set jit_compile=False."
-            )
-    nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
-    impure = [node for node in nodes if node.op not in PURE_OPS]
+    bodies = [graph.node, *(function.node_def for function in graph.library.function)]
+    impure = [(node, why) for body in bodies for node in body if (why := impurity(node.op))]
     if impure:
-        node = min(impure, key=lambda node: _why(node.op) == _UNKNOWN)
+        node, why = min(impure, key=lambda pair: pair[1] not in ("is random", "runs Python"))
         raise ExportError(
-            f"{name}: the op {node.op} of {layer_of(node.name)} {_why(node.op)}. Exported "
-            "functions neither draw (keras_vae.random does, from row seeds), nor keep state, nor "
-            "run Python, nor touch files."
+            f"{name}: the op {node.op} of {layer_of(node.name)} {why}. Exported functions neither "
+            "draw (keras_vae.random does, from row seeds), nor keep state, nor run Python, nor "
+            "touch files."
         )
     for output in signature.outputs:
         shape = concrete.structured_outputs[output].shape
@@ -158,14 +113,6 @@ def layer_of(node_name: str) -> str:
     """The layer that made a node, by the scopes in the node's name."""
     parts = [part for part in node_name.split("/") if "PartitionedCall" not in part]
     return "layer " + "/".join(parts[:-1]) if len(parts) > 1 else f"node {node_name}"
-
-
-def _why(op: str) -> str:
-    if "Random" in op or op in ("Multinomial", "ParameterizedTruncatedNormal"):
-        return "is random"
-    if "PyFunc" in op:
-        return "runs Python"
-    return _UNKNOWN
 
 
 @contextlib.contextmanager

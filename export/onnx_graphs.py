@@ -17,6 +17,7 @@ from export import gates
 from export.errors import ExportError
 from export.handlers import CUSTOM_OP_HANDLERS
 from export.handlers.values import Value, handler, where
+from export.sealing import sealed
 from keras_vae.signatures import Signature
 
 __all__ = ["IR_VERSION", "OPSET", "check", "convert", "reads", "traced"]
@@ -44,7 +45,7 @@ _RANDOM_OPS = frozenset(
 
 
 def traced(signature: Signature) -> Any:
-    """The signature as a `tf.function` with named inputs; nothing in it is captured by value.
+    """Returns the signature as a pure `tf.function` with named inputs that captures weights alone.
 
     Raises:
         ExportError: if it cannot be traced, or is not pure; names signature, op and layer.
@@ -61,7 +62,7 @@ def traced(signature: Signature) -> Any:
     except Exception as error:
         raise ExportError(f"{signature.name}: the function cannot be traced: {error}") from error
     gates.check_function(signature, concrete)
-    return result
+    return sealed(signature.name, concrete, [*signature.inputs.values()])
 
 
 def convert(signature: Signature, function: Any = None) -> onnx.ModelProto:

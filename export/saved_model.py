@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from export.errors import ExportError
-from export.gates import PURE_OPS
+from export.purity import impurity
 from keras_vae.model import VAE
 
 __all__ = ["check_ops", "tensor_names", "write"]
@@ -41,7 +41,7 @@ def write(vae: VAE, functions: dict[str, Any], directory: Path) -> None:
 
 
 def check_ops(directory: Path) -> None:
-    """Refuses a SavedModel with an op that is not known to be pure, or that asks for XLA.
+    """Refuses a SavedModel with an op that is not pure, or that asks for XLA.
 
     What a signature reaches must be pure. What only the loader calls may also save and restore
     variables; every other op is refused wherever it is.
@@ -58,16 +58,16 @@ def check_ops(directory: Path) -> None:
             raise ExportError(
                 f"SavedModel: the function {name} asks for XLA; set jit_compile=False."
             )
-    places = [(graph.node, PURE_OPS | _SAVING_OPS)]
+    places = [(graph.node, _SAVING_OPS)]
     for name, function in functions.items():
-        allowed = PURE_OPS if name in served else PURE_OPS | _SAVING_OPS
-        places.append((function.node_def, allowed))
+        places.append((function.node_def, frozenset() if name in served else _SAVING_OPS))
     for nodes, allowed in places:
         for node in nodes:
-            if node.op not in allowed:
+            reason = None if node.op in allowed else impurity(node.op)
+            if reason:
                 raise ExportError(
-                    f"SavedModel: the op {node.op} ({node.name}) is not known to be pure; exported "
-                    "functions neither draw, nor keep state, nor touch files."
+                    f"SavedModel: the op {node.op} ({node.name}) {reason}; exported functions "
+                    "neither draw, nor keep state, nor touch files."
                 )
 
 
