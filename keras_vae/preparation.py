@@ -1,32 +1,52 @@
-"""Preparation: how the numbers of a file become the data that a likelihood is a law of."""
+"""Preparation: how the numbers of a file become the data that a likelihood models."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from keras_vae import data
+from keras_vae.data.content import listed
+from keras_vae.data.mapped import slices
 
-__all__ = ["Preparation", "prepare"]
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["Preparation", "Proposal", "prepare", "propose"]
+
+_READ_BYTES = 16 * 2**20
+_BIT_DEPTHS = (8, 10, 12, 14, 16)
+_MOST_LEVELS = 2**16
+_CONSTANT = 1e-6
+_NEGLIGIBLE = 1e-3
+_RESOLUTION = 1 / 64
+_SPARSE = 0.5
+_FEW_PIXELS = 64
 
 
 @dataclass(frozen=True)
 class Preparation:
     """Map from raw data to model data, fixed by the training set and kept with the run.
 
-    First `(raw - center) / spread` per entry or one-hot coding with `categories`, then division by
-    `divide`, then one random step per presentation.
+    First `(raw - center) / spread` per feature, in float32 as in every artifact, or one-hot coding
+    with `categories`, then division by `divide`, then one random step per presentation. A feature
+    is an entry of the last axis.
 
     Attributes:
         step: "none", "binarize" (Bernoulli draw) or "dequantize" (uniform noise within a level).
         divide: largest level, for "binarize" and "none".
         levels: number of levels, for "dequantize".
         categories: number of categories of one-hot coding, 0 for none.
-        center, spread: per feature; empty for none.
+        center, spread: per feature, float32 numbers; empty for none.
+        whole: per feature, whether it holds whole numbers: uniform noise on [0, 1) is added to
+            them, which makes the density a bound on their probability. Empty for none.
+        constant: per feature, whether it is one number: it takes the same noise, so that no density
+            can grow on it without bound, and every draw is that number. Empty for none.
         sentence: what is done, for the reader.
     """
 
@@ -36,21 +56,68 @@ class Preparation:
     categories: int = 0
     center: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
+    whole: tuple[bool, ...] = ()
+    constant: tuple[bool, ...] = ()
     sentence: str = "as in the file"
 
-    def static(self, raw: np.ndarray) -> np.ndarray:
-        """The part without randomness that changes shape or centre; views where there is none."""
-        if self.center:
-            centred = (raw - np.asarray(self.center)) / np.asarray(self.spread)
-            return centred.astype(np.float32)
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Lowest and highest raw value that it takes; None where the likelihood says."""
         if self.categories:
-            if raw.max() >= self.categories or raw.min() < 0:
-                raise data.DataError(
-                    f"The training data has the categories 0 to {self.categories - 1}; this data "
-                    f"holds values from {raw.min()} to {raw.max()}."
-                )
+            return 0.0, self.categories - 1.0
+        if self.step == "dequantize":
+            return 0.0, self.levels - 1.0
+        if self.step == "binarize" or self.divide != 1.0:
+            return 0.0, self.divide
+        return None
+
+    @property
+    def noise(self) -> np.ndarray:
+        """Width of the uniform noise on each feature of the model data, float32; empty for none."""
+        noisy = [any(flags) for flags in zip_longest(self.whole, self.constant, fillvalue=False)]
+        if not any(noisy):
+            return np.zeros(0, np.float32)
+        return np.asarray(noisy, np.float32) / np.asarray(self.spread, np.float32)
+
+    @property
+    def is_dequantised(self) -> bool:
+        """Whether all of the data is whole numbers, whose probability the density bounds."""
+        return self.step == "dequantize" or (bool(self.noise.size) and bool(self.noise.all()))
+
+    def static(self, raw: np.ndarray) -> np.ndarray:
+        """Returns the part without randomness that changes shape or centre; else `raw` itself.
+
+        Raises:
+            DataError: if a value lies outside `range`.
+        """
+        self._check(raw)
+        if self.center:
+            centred = raw.astype(np.float32) - np.asarray(self.center, np.float32)
+            centred /= np.asarray(self.spread, np.float32)
+            return centred
+        if self.categories:
             return np.eye(self.categories, dtype=np.float32)[raw.astype(np.int64)]
         return raw
+
+    def _check(self, raw: np.ndarray) -> None:
+        if self.center and len(self.center) != raw.shape[-1]:
+            raise data.DataError(
+                f"The training data has {len(self.center)} features; this data has "
+                f"{raw.shape[-1]}. Give the same ones."
+            )
+        if self.range is None:
+            return
+        low, high = self.range
+        for start, part in slices(raw, _READ_BYTES):
+            outside = ((part < low) | (part > high)).reshape(len(part), -1)
+            if outside.any():
+                row, entry = np.argwhere(outside)[0]
+                raise data.DataError(
+                    f"The model was trained on values from {low:g} to {high:g}; got "
+                    f"{part.reshape(len(part), -1)[row, entry]:g} in example {start + int(row)}. "
+                    "Leave such examples out, or train anew and say the largest possible value "
+                    "with --top (--levels or --total-count where the likelihood takes it)."
+                )
 
     def stream(self) -> dict[str, Any]:
         """Arguments `rescale` and `transform` of `keras_vae.data.batches`."""
@@ -59,20 +126,24 @@ class Preparation:
             transform = data.binarize
         elif self.step == "dequantize":
             transform = functools.partial(data.dequantize, levels=self.levels)
+        elif self.noise.size:
+            transform = _AddUniform(tuple(self.noise.tolist()))
         return {
             "rescale": None if self.divide == 1.0 else 1.0 / self.divide,
             "transform": transform,
         }
 
     def array(self, raw: np.ndarray, seed: int = 0) -> np.ndarray:
-        """All of `raw` [N, ...] as model data, random steps drawn once with `seed`."""
+        """Returns all of `raw` [N, ...] as model data, random steps drawn once with `seed`."""
         stream = data.batches(self.static(raw), 1000, seed=seed, shuffle=False, **self.stream())
         return np.concatenate([batch.numpy() for batch in stream])
 
     def mean(self, raw: np.ndarray) -> np.ndarray:
-        """Mean of the model data over `raw` [N, ...] and over the random step, [...]."""
+        """Returns the mean of the model data over `raw` [N, ...] and the random step, [...]."""
         mean = self.static(raw).mean(axis=0, dtype=np.float64) / self.divide
-        return (mean + 0.5) / self.levels if self.step == "dequantize" else mean
+        if self.step == "dequantize":
+            return (mean + 0.5) / self.levels
+        return mean + 0.5 * self.noise if self.noise.size else mean
 
     @property
     def nats_offset(self) -> float:
@@ -89,50 +160,254 @@ class Preparation:
         return 0.0
 
 
-def prepare(likelihood: str, raw: np.ndarray) -> tuple[Preparation, dict[str, int]]:
-    """How to prepare training data for a likelihood, and the options that the data decides.
+@dataclass(frozen=True)
+class _AddUniform:
+    """Random step of `data.batches`: adds uniform noise of the given width to each feature."""
+
+    width: tuple[float, ...]
+
+    def __call__(self, x: Any, seed: Any) -> tf.Tensor:
+        import tensorflow as tf
+
+        u = tf.random.stateless_uniform(tf.shape(x), seed, alg="philox")
+        return x + u * tf.constant(self.width, x.dtype)
+
+
+class Proposal(NamedTuple):
+    """A likelihood proposed from data.
+
+    Attributes:
+        likelihood: name as in `keras_vae.mlp_vae`.
+        options: arguments of the likelihood.
+        reason: what was seen in the data, for the reader.
+    """
+
+    likelihood: str
+    options: dict[str, Any]
+    reason: str
+
+
+class _Facts(NamedTuple):
+    """What all parts of a data set say together, per feature: range, and whether it is whole."""
+
+    rank: int
+    dtype: np.dtype[Any]
+    low: np.ndarray
+    high: np.ndarray
+    whole: np.ndarray
+    zeros: float
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.whole.all())
+
+    @property
+    def lowest(self) -> float:
+        return float(self.low.min())
+
+    @property
+    def highest(self) -> float:
+        return float(self.high.max())
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether all entries share one range, as the pixels of images do."""
+        return self.lowest >= 0.0 and (self.rank == 4 or self.highest <= 1.0)
+
+    @property
+    def is_flat_image(self) -> bool:
+        """Whether a table looks like the pixels of 8-bit images."""
+        return self.rank == 2 and self.highest == 255.0 and len(self.low) >= _FEW_PIXELS
+
+    @property
+    def top(self) -> float:
+        """Largest value that an entry can have, as far as the data and its dtype tell."""
+        if self.highest <= 1.0:
+            return 1.0
+        if self.dtype == np.uint8:
+            return 255.0
+        if self.dtype == np.uint16 and self.rank == 4:
+            return float(next(2**k - 1 for k in _BIT_DEPTHS if self.highest < 2**k))
+        return self.highest
+
+
+def propose(parts: Sequence[np.ndarray]) -> Proposal:
+    """Returns the likelihood that suits a data set.
+
+    | data | likelihood |
+    |---|---|
+    | zeros and ones | bernoulli |
+    | images of whole numbers from 0 on | discretized_logistic |
+    | images of real numbers in [0, 1] | continuous_bernoulli |
+    | whole numbers from 0 on, at least half of them 0 | poisson |
+    | other tables, series and images | normal, one scale per feature |
+
+    Nothing is binarised: what was black and white stays so, and grey levels are modelled as they
+    are.
+
+    Args:
+        parts: all of the data set, such as its training and its test part, [N, ...] each.
+    """
+    facts = _facts(parts)
+    low, high = facts.lowest, facts.highest
+    if facts.is_whole and low >= 0.0 and high <= 1.0:
+        return Proposal("bernoulli", {}, "zeros and ones")
+    are_images = facts.rank == 4 or facts.is_flat_image
+    if facts.is_whole and low >= 0.0 and are_images and facts.top < _MOST_LEVELS:
+        return Proposal("discretized_logistic", {}, f"images of levels 0 to {facts.top:g}")
+    if facts.rank == 4 and low >= 0.0 and high <= 1.0:
+        return Proposal("continuous_bernoulli", {}, "images of numbers in [0, 1]")
+    if facts.is_whole and low >= 0.0 and facts.zeros >= _SPARSE:
+        reason = f"counts up to {high:g}, {facts.zeros:.0%} of them 0"
+        return Proposal("poisson", {}, reason)
+    kind = {2: "a table", 3: "series", 4: "images"}.get(facts.rank, "arrays")
+    numbers = "whole numbers" if facts.is_whole else "real numbers"
+    if facts.whole.any() and not facts.is_whole:
+        numbers += f" and {int(facts.whole.sum())} features of whole numbers"
+    return Proposal("normal", {"scale": "per_feature"}, f"{kind} of {numbers}")
+
+
+def prepare(
+    likelihood: str,
+    raw: np.ndarray,
+    others: Sequence[np.ndarray] = (),
+    *,
+    top: float | None = None,
+    names: Sequence[str] = (),
+) -> tuple[Preparation, dict[str, int]]:
+    """Returns how to prepare data for a likelihood, and the options that the data decides.
+
+    Means and standard deviations are those of the training data. Ranges, levels and categories are
+    those of all of the data, or of its dtype where that has one, so that no test example lies
+    outside.
 
     Args:
         likelihood: name as in `keras_vae.mlp_vae`.
         raw: training data [N, ...].
+        others: other parts of the same data set, such as the test part.
+        top: the largest possible value of an entry; None takes it from the data.
+        names: of the features, for messages.
 
     Returns:
         The preparation, and `levels` or `total_count` where the likelihood takes one.
+
+    Raises:
+        DataError: if the likelihood would need a preparation that changes what the data is, or
+            float32 cannot tell the values of a feature apart.
     """
-    low, high = float(raw.min()), float(raw.max())
-    integral = raw.dtype.kind in "bui" or bool((raw == np.round(raw)).all())
-    top = 255.0 if raw.dtype == np.uint8 and high > 1 else (1.0 if high <= 1.0 else high)
+    facts = _facts([raw, *others])
+    if top is not None and facts.highest > top:
+        raise data.DataError(
+            f"The largest value is said to be {top:g}, and the data reaches {facts.highest:g}. "
+            "Raise --top or leave it out."
+        )
+    largest = facts.top if top is None else top
     options: dict[str, int] = {}
     if likelihood == "discretized_logistic":
-        options["levels"] = int(top) + 1
+        options["levels"] = max(2, int(largest) + 1)
     if likelihood == "binomial":
-        options["total_count"] = max(1, int(top))
-    if likelihood == "bernoulli" and low >= 0.0 and not (integral and high <= 1.0):
-        sentence = f"grey levels 0 to {top:g} binarised anew at each presentation"
-        return Preparation("binarize", top, sentence=sentence), options
-    if likelihood == "continuous_bernoulli" and low >= 0.0 and top != 1.0:
-        return Preparation(divide=top, sentence=f"divided by {top:g}"), options
-    if likelihood == "categorical" and integral and low >= 0.0 and not _is_one_hot(raw):
-        count = int(high) + 1
+        options["total_count"] = max(1, int(largest))
+    if likelihood in ("bernoulli", "continuous_bernoulli"):
+        return _grey(likelihood, facts, largest, declared=top is not None), options
+    if likelihood == "categorical" and facts.is_whole and facts.lowest >= 0 and not _one_hot(raw):
+        count = int(facts.highest) + 1
         return Preparation(categories=count, sentence=f"one-hot coded, {count} categories"), options
     if likelihood in ("normal", "laplace"):
-        if integral and raw.ndim == 4 and low >= 0.0:
-            levels = int(top) + 1
-            sentence = f"levels 0 to {top:g} dequantised: (x + u) / {levels}, u uniform on [0, 1)"
-            return Preparation("dequantize", levels=levels, sentence=sentence), options
-        if raw.ndim == 2 and raw.dtype.kind == "f":
-            spread = np.asarray(raw.std(axis=0), np.float64)
-            spread = np.where(spread > 0.0, spread, 1.0)
-            return (
-                Preparation(
-                    center=tuple(map(float, raw.mean(axis=0))),
-                    spread=tuple(map(float, spread)),
-                    sentence="each feature centred and divided by its standard deviation",
-                ),
-                options,
+        if facts.rank == 4 and facts.is_whole and facts.lowest >= 0 and largest < _MOST_LEVELS:
+            levels = int(largest) + 1
+            sentence = (
+                f"levels 0 to {largest:g} dequantised: (x + u) / {levels}, u uniform on [0, 1)"
             )
+            return Preparation("dequantize", levels=levels, sentence=sentence), options
+        return _standardised(raw, facts, names), options
     return Preparation(), options
 
 
-def _is_one_hot(raw: np.ndarray) -> bool:
+def _grey(likelihood: str, facts: _Facts, top: float, *, declared: bool) -> Preparation:
+    """Returns the preparation for likelihoods of numbers in [0, 1]."""
+    if facts.lowest < 0.0 or not (facts.is_grey or declared):
+        kind = {2: "this table", 3: "these series"}.get(facts.rank, "this data")
+        raise data.DataError(
+            f"{likelihood} models images and numbers in [0, 1]; {kind} holds values from "
+            f"{facts.lowest:g} to {facts.highest:g}. Choose --likelihood normal, or poisson for "
+            "counts; for grey levels say the largest possible value with --top."
+        )
+    if likelihood == "bernoulli":
+        if facts.is_whole and top <= 1.0:
+            return Preparation()
+        sentence = f"grey levels 0 to {top:g} binarised anew at each presentation"
+        return Preparation("binarize", top, sentence=sentence)
+    return Preparation() if top == 1.0 else Preparation(divide=top, sentence=f"divided by {top:g}")
+
+
+def _standardised(raw: np.ndarray, facts: _Facts, names: Sequence[str]) -> Preparation:
+    """Returns the preparation that centres and scales each feature, whole numbers with noise.
+
+    Centre and spread are float32 numbers, so that float32 arithmetic is the same everywhere.
+    """
+    mean, deviation = _moments(raw)
+    size = np.maximum(np.abs(facts.low), np.abs(facts.high))
+    error = 0.5 * np.spacing(size.astype(np.float32)).astype(np.float64)
+    span = facts.high - facts.low
+    spread = np.sqrt(deviation**2 + facts.whole / 12.0)
+    unresolved = error > _RESOLUTION * spread
+    constant = (span <= np.minimum(_CONSTANT * size, _NEGLIGIBLE)) & (~facts.whole | unresolved)
+    whole = facts.whole & ~constant
+    for index in map(int, np.flatnonzero(unresolved & ~constant)):
+        name = repr(names[index]) if names else f"number {index}"
+        raise data.DataError(
+            f"Feature {name} has a mean of {mean[index]:g} and a standard deviation of "
+            f"{deviation[index]:g}: float32, in which models and artifacts compute, holds its "
+            f"values to {2 * error[index]:g} only. Subtract a constant from it, such as its "
+            "smallest value, or leave it out."
+        )
+    sentence = "each feature centred and divided by its standard deviation"
+    if whole.any():
+        which = "whole numbers" if whole.all() else f"{int(whole.sum())} features of whole numbers"
+        sentence = f"{which} dequantised, x + u with u uniform on [0, 1), then {sentence}"
+    if constant.any():
+        labels = [names[i] if names else f"number {i}" for i in map(int, np.flatnonzero(constant))]
+        sentence += f"; constant: {listed(labels)}"
+    center = np.where(constant, facts.low, mean + 0.5 * whole).astype(np.float32)
+    return Preparation(
+        center=tuple(center.tolist()),
+        spread=tuple(np.where(constant, 1.0, spread).astype(np.float32).tolist()),
+        whole=tuple(whole.tolist()) if whole.any() else (),
+        constant=tuple(constant.tolist()) if constant.any() else (),
+        sentence=sentence,
+    )
+
+
+def _facts(parts: Sequence[np.ndarray]) -> _Facts:
+    features = parts[0].shape[-1]
+    low, high = np.full(features, np.inf), np.full(features, -np.inf)
+    whole = np.ones(features, bool)
+    zeros = 0
+    for array in parts:
+        for _, part in slices(array, _READ_BYTES):
+            rows = part.reshape(-1, features)
+            low = np.minimum(low, rows.min(axis=0))
+            high = np.maximum(high, rows.max(axis=0))
+            zeros += rows.size - int(np.count_nonzero(rows))
+            if rows.dtype.kind == "f" and whole.any():
+                whole &= (rows == np.rint(rows)).all(axis=0)
+    share = zeros / sum(array.size for array in parts)
+    return _Facts(parts[0].ndim, parts[0].dtype, low, high, whole, share)
+
+
+def _moments(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation of each feature in float64, in two passes."""
+    features = raw.shape[-1]
+    count = raw.size // features
+    origin = np.asarray(raw[0], np.float64).reshape(-1, features)[0]
+    total, square = np.zeros(features), np.zeros(features)
+    for _, part in slices(raw, _READ_BYTES):
+        total += (part.reshape(-1, features) - origin).sum(axis=0)
+    mean = origin + total / count
+    for _, part in slices(raw, _READ_BYTES):
+        square += ((part.reshape(-1, features) - mean) ** 2).sum(axis=0)
+    return mean, np.sqrt(square / count)
+
+
+def _one_hot(raw: np.ndarray) -> bool:
     return raw.ndim > 2 and bool((raw.max(axis=-1) == 1).all() and (raw.sum(axis=-1) == 1).all())

@@ -356,7 +356,7 @@ def train(
     train_raw, test_raw = _raw(config)
     preparation = config.preparation
     if preparation is None:
-        preparation, options = prepare(config.likelihood, train_raw)
+        preparation, options = prepare(config.likelihood, train_raw, [test_raw])
         config = dataclasses.replace(
             config,
             preparation=preparation,

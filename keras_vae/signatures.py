@@ -180,6 +180,7 @@ class _Model:
         return self._to_raw(mean, is_mean=True)
 
     def _prepare(self, x: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns model data, by the arithmetic of `Preparation.static` and its random step."""
         how, shape = self._preparation, self.raw_shape
         if how.center:
             x = (x - np.asarray(how.center, np.float32)) / np.asarray(how.spread, np.float32)
@@ -189,12 +190,13 @@ class _Model:
             x = x / how.divide
         if how.step == "binarize" and seed is not None:
             x = tf.cast(random.uniform(seed, shape, stream=PREPARATION) < x, tf.float32)
-        if how.step == "dequantize":
+        if how.step == "dequantize" or how.noise.size:
             u = 0.5 if seed is None else random.uniform(seed, shape, stream=PREPARATION)
-            x = (x + u) / how.levels
+            x = (x + u) / how.levels if how.step == "dequantize" else x + u * how.noise
         return tf.cast(x, self._dtype)
 
     def _to_raw(self, x: tf.Tensor, is_mean: bool = False) -> tf.Tensor:
+        """Returns x in the units of the file; of draws, whole numbers where the file has them."""
         how, x = self._preparation, tf.cast(x, tf.float32)
         if how.categories and not is_mean:
             x = tf.cast(tf.argmax(x, axis=-1), tf.float32)
@@ -204,6 +206,10 @@ class _Model:
         x = x * how.divide if how.divide != 1.0 else x
         if how.center:
             x = x * np.asarray(how.spread, np.float32) + np.asarray(how.center, np.float32)
+        if any(how.whole):
+            x = tf.where(np.asarray(how.whole), x - 0.5 if is_mean else tf.floor(x), x)
+        if any(how.constant):
+            x = tf.where(np.asarray(how.constant), np.asarray(how.center, np.float32), x)
         return x
 
 

@@ -115,7 +115,7 @@ def test_a_run_starts_at_the_mean_of_its_training_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("likelihood", "examples"),
     [
-        ("bernoulli", np.array([[0, 255], [51, 255]], np.uint8)),
+        ("bernoulli", np.array([0, 255, 51, 255], np.uint8).reshape(2, 2, 1, 1)),
         ("normal", np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)),
         ("normal", np.array([[1.0, 5.0], [3.0, 9.0]])),
         ("poisson", np.array([[0, 4], [2, 4]])),

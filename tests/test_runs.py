@@ -227,11 +227,21 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("likelihood", "raw", "step", "prepared"),
     [
-        ("bernoulli", np.array([[0, 255], [255, 0]], np.uint8), "binarize", {0.0, 1.0}),
+        (
+            "bernoulli",
+            np.array([0, 255, 255, 0], np.uint8).reshape(2, 1, 2, 1),
+            "binarize",
+            {0.0, 1.0},
+        ),
         ("bernoulli", np.array([[0.0, 1.0], [1.0, 1.0]]), "none", {0.0, 1.0}),
-        ("continuous_bernoulli", np.array([[0, 4], [2, 4]], np.float32), "none", {0.0, 0.5, 1.0}),
+        (
+            "continuous_bernoulli",
+            np.float32([0, 4, 2, 4]).reshape(2, 2, 1, 1),
+            "none",
+            {0.0, 0.5, 1.0},
+        ),
         ("poisson", np.array([[0, 4], [2, 4]]), "none", {0.0, 2.0, 4.0}),
-        ("normal", np.array([[1.0, 5.0], [3.0, 9.0]]), "none", {-1.0, 1.0}),
+        ("normal", np.array([[1.5, 5.5], [3.5, 9.5]]), "none", {-1.0, 1.0}),
         ("categorical", np.array([[0, 2], [1, 2]]), "none", {0.0, 1.0}),
     ],
 )
