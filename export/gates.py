@@ -71,7 +71,7 @@ def check_contract(vae: VAE) -> None:
         _check_shapes(vae.likelihood, shapes)
     with _blamed_on(vae.posterior):
         parameters, law = _law(vae.posterior, [x, *condition])
-        noise = tf.cast(z, vae.posterior.law_dtype)
+        noise = vae.posterior.noise(seeds)
         shapes = {
             "the mean of its law": (law.mean(), (_ROWS, vae.latent_size)),
             "what `transport` returns": (

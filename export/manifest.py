@@ -13,10 +13,10 @@ import jsonschema
 import numpy as np
 
 from export.errors import ExportError
-from keras_vae import __version__, measurements
+from keras_vae import __version__, measurements, random
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
-from keras_vae.signatures import PREPARATION, Signature
+from keras_vae.signatures import Signature
 from keras_vae.units import value_range
 
 __all__ = [
@@ -48,7 +48,13 @@ _SEED_PROTOCOL = {
     "generator": "Philox-4x32-10",
     "key": "the row's seed pair as two uint32 words",
     "counter": "(block, 0, stream, 0), block = 0, 1, 2, ...; word i is word i mod 4 of block i / 4",
-    "streams": {"z": 0, "mixture component": 1, "x given z": 2, "preparation of x": PREPARATION},
+    "streams": {
+        "z": random.LATENT,
+        "mixture component": random.COMPONENT,
+        "x given z": random.OBSERVATION,
+        "preparation of x": random.PREPARATION,
+        "z given x": random.POSTERIOR,
+    },
     "uniform": "((word >> 9) + 1/2) / 2^23",
     "row_seeds": "row i of sample(n, seed) in Python has the seed pair [seed, i]",
 }

@@ -210,7 +210,7 @@ class VAE(Trainer):
 
         The draws of example i are a pure function of (seed, i): it matters neither what stands
         beside it nor how many there are. They are those of the exported `score` for the seed pair
-        [seed, i].
+        [seed, i], and independent of what `sample` draws with the same seed.
 
         Args:
             x: data [B, *D], or {"x": ..., "condition": ...}.
@@ -229,8 +229,7 @@ class VAE(Trainer):
         count = tf.shape(first)[0] if tf.is_symbolic_tensor(first) else len(first)
 
         def terms(x: Any, seeds: tf.Tensor) -> Bound:
-            noise = random.normal(seeds, (num_samples, self.latent_size), stream=random.LATENT)
-            noise = tf.cast(tf.transpose(noise, [1, 0, 2]), self.posterior.law_dtype)
+            noise = self.posterior.noise(seeds, num_samples)
             laws = self.laws(x, noise=lambda *_: noise)
             distortion, rate = estimators.elbo_terms(laws, laws.sample(num_samples, seeds))
             return Bound(-(distortion + rate), distortion, rate)

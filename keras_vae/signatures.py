@@ -20,10 +20,7 @@ from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
 from keras_vae.priors import Components
 
-__all__ = ["PREPARATION", "Signature", "signatures"]
-
-PREPARATION = 4
-"""Stream of the noise that prepares data: binarisation and dequantisation inside `score`."""
+__all__ = ["Signature", "signatures"]
 
 Tensors = dict[str, tf.Tensor]
 
@@ -151,8 +148,7 @@ class _Model:
         x = self._prepare(x, seed)
         parameters = self._posterior(x, condition)
         q = vae.posterior.law(**parameters)
-        noise = random.normal(seed, (vae.latent_size,), stream=random.LATENT)
-        noise = tf.cast(noise, self._dtype)
+        noise = vae.posterior.noise(seed)
         z = vae.posterior.transport(noise, **parameters)
         law = vae.likelihood.law(**self._likelihood(z, condition))
         distortion = -law.log_prob(x) - self._preparation.nats_offset * math.prod(vae.event_shape)
@@ -189,9 +185,9 @@ class _Model:
         if how.divide != 1.0:
             x = x / how.divide
         if how.step == "binarize" and seed is not None:
-            x = tf.cast(random.uniform(seed, shape, stream=PREPARATION) < x, tf.float32)
+            x = tf.cast(random.uniform(seed, shape, stream=random.PREPARATION) < x, tf.float32)
         if how.step == "dequantize" or how.noise.size:
-            u = 0.5 if seed is None else random.uniform(seed, shape, stream=PREPARATION)
+            u = 0.5 if seed is None else random.uniform(seed, shape, stream=random.PREPARATION)
             x = (x + u) / how.levels if how.step == "dequantize" else x + u * how.noise
         return tf.cast(x, self._dtype)
 

@@ -13,7 +13,7 @@ from scipy import special, stats
 import keras_vae
 from keras_vae import random
 from keras_vae.preparation import Preparation
-from keras_vae.signatures import PREPARATION, signatures
+from keras_vae.signatures import signatures
 
 NAMES = ["decode", "encode", "sample", "reconstruct", "score"]
 WORD = 2**32
@@ -168,7 +168,7 @@ def test_score_by_hand():
 
     q = vae.encode(x).distribution
     loc, scale = q.loc.numpy().astype(float), q.scale.numpy().astype(float)
-    z = loc + scale * [normals(pair, 3, random.LATENT) for pair in seed]
+    z = loc + scale * [normals(pair, 3, stream=5) for pair in seed]
     logits = vae.decode(z.astype(np.float32)).distribution.logits.numpy()
     distortion = -stats.bernoulli.logpmf(x, special.expit(logits)).sum(axis=(1, 2))
     rate = 0.5 * (scale**2 + loc**2 - 1 - 2 * np.log(scale)).sum(axis=1)
@@ -254,7 +254,7 @@ GREY = np.random.default_rng(1).integers(0, 256, [3, 6]).astype(np.float32)
 
 def test_binarisation_is_drawn_from_the_seed():
     vae = tiny_vae()
-    u = random.uniform(tf.constant(SEED), (6,), stream=PREPARATION).numpy()
+    u = random.uniform(tf.constant(SEED), (6,), stream=random.PREPARATION).numpy()
     preparation = Preparation("binarize", 255.0)
     expected = scored(vae, None, (u < GREY / 255.0).astype(np.float32), SEED)
     np.testing.assert_array_equal(scored(vae, preparation, GREY, SEED), expected)
@@ -270,7 +270,7 @@ def test_binarisation_is_drawn_from_the_seed():
 
 def test_dequantisation_is_drawn_from_the_seed_and_counted():
     vae = tiny_vae("normal", scale="decoder")
-    u = random.uniform(tf.constant(SEED), (6,), stream=PREPARATION).numpy()
+    u = random.uniform(tf.constant(SEED), (6,), stream=random.PREPARATION).numpy()
     found = scored(vae, Preparation("dequantize", levels=256), GREY, SEED)
     expected = scored(vae, None, (GREY + u) / 256.0, SEED) - 6 * math.log(256)
     np.testing.assert_allclose(found, expected, rtol=1e-5)

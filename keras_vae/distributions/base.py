@@ -320,10 +320,23 @@ class Posterior(ConditionalDistribution):
     def log_volume(self, *args: Any, **parameters: Any) -> tf.Tensor:
         """Logarithm of the determinant of `transport`, [B]."""
 
+    def noise(self, seed: tf.Tensor, num_samples: int | None = None) -> tf.Tensor:
+        """Standard normal noise of draws, a pure function of row seeds, from stream `POSTERIOR`.
+
+        Args:
+            seed: int32 [B, 2], one pair per row; see `keras_vae.random`.
+            num_samples: draws S per row; None is one, without the axis S.
+
+        Returns:
+            Tensor [S, B, L] or [B, L]; `transport` maps it to draws of z.
+        """
+        shape = self.event_shape if num_samples is None else (num_samples, *self.event_shape)
+        noise = tf.cast(random.normal(seed, shape, stream=random.POSTERIOR), self.law_dtype)
+        return noise if num_samples is None else tf.transpose(noise, [1, 0, 2])
+
     def draw(self, seed: tf.Tensor, *args: Any, **parameters: Any) -> tf.Tensor:
-        """Draws z as a pure function of row seeds, from the stream `LATENT`."""
-        noise = random.normal(seed, self.event_shape, stream=random.LATENT)
-        return self.transport(tf.cast(noise, self.law_dtype), *args, **parameters)
+        """Draws z [B, L] as a pure function of row seeds, the same in every runtime."""
+        return self.transport(self.noise(seed), *args, **parameters)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""

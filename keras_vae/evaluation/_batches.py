@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_vae import random
 from keras_vae.chunks import rows_in, spec_of
 
-__all__ = ["SEED", "batches", "compiled", "count_of", "rows_in", "spec_of", "take"]
+__all__ = ["SEED", "batch_seed", "batches", "compiled", "count_of", "rows_in", "spec_of", "take"]
 
 SEED = tf.TensorSpec([2], tf.int32)
 
@@ -30,6 +31,20 @@ def batches(x: Any, size: int, progress: bool) -> Iterator[tuple[int, Any]]:
     for start in range(0, count, size):
         yield start, take(x, slice(start, start + size))
         bar.update(min(count, start + size))
+
+
+def batch_seed(seed: int, start: int) -> tf.Tensor:
+    """Seed of the draws for the batch that starts at an example, int32 [2].
+
+    It is not the pair (seed, start) itself, from which TFP may have drawn the data or z: an
+    evaluator that is given the seed of its data must not draw the same noise again.
+
+    Raises:
+        TypeError: if `seed` is not an integer.
+        ValueError: if it does not fit in 32 bits.
+    """
+    pair = tf.constant([random.as_seed(seed), start], tf.int32)
+    return tf.random.experimental.stateless_fold_in(pair, random.POSTERIOR)
 
 
 def compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:

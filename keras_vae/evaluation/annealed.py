@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_count
 from keras_vae.estimators import Laws
-from keras_vae.evaluation._batches import SEED, batches, compiled, rows_in, spec_of
+from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
 from keras_vae.model import VAE
 
 __all__ = ["Chains", "Settings", "Start", "forward", "log_mean", "round_trip", "schedule"]
@@ -174,7 +174,7 @@ def _over_batches(
 ) -> list[Chains]:
     results = []
     for start, batch in batches(x, _batch_size(vae, settings, memory), progress):
-        results.append([part.numpy() for part in run(batch, tf.constant([seed, start]))])
+        results.append([part.numpy() for part in run(batch, batch_seed(seed, start))])
     columns = list(zip(*results, strict=True))
     chains = []
     for log_w, acceptance in zip(columns[::2], columns[1::2], strict=True):

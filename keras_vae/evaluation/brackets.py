@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_vae import random
 from keras_vae.arguments import as_count
 from keras_vae.evaluation import annealed
 from keras_vae.evaluation.annealed import Start
@@ -87,6 +88,7 @@ def bdmc(
         ValueError: if a number or the start is out of range, or the condition is missing.
     """
     num_examples = as_count("num_examples", num_examples, least=2)
+    seed = random.as_seed(seed)
     settings = annealed.Settings(num_chains, temperatures, leapfrog_steps, start)
     z = vae.prior.distribution().sample(num_examples, seed=tf.constant([seed, 1]))
     x = vae.decode(z, condition).sample(seed=tf.constant([seed, 2])).numpy()

@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from keras_vae.arguments import as_count
 from keras_vae.distributions import inverse_positive
-from keras_vae.evaluation._batches import batches, count_of, rows_in
+from keras_vae.evaluation._batches import batch_seed, batches, count_of, rows_in
 from keras_vae.model import VAE
 from keras_vae.priors import NormalMixture
 
@@ -55,13 +54,17 @@ def ex_post_density(
         )
     z = np.concatenate(
         [
-            vae.laws(batch).sample(draws, tf.constant([seed, start])).numpy()
+            vae.laws(batch).sample(draws, batch_seed(seed, start)).numpy()
             for start, batch in batches(x, rows_in(memory, vae), False)
         ],
         axis=1,
     ).reshape(-1, vae.latent_size)
     mixture = GaussianMixture(
-        num_components, covariance_type="diag", reg_covar=1e-6, random_state=seed, max_iter=500
+        num_components,
+        covariance_type="diag",
+        reg_covar=1e-6,
+        random_state=seed % 2**32,
+        max_iter=500,
     ).fit(z.astype(np.float64))
     prior = NormalMixture(vae.latent_size, num_components, dtype=vae.prior.law_dtype)
     prior.logits.assign(np.log(mixture.weights_))

@@ -11,7 +11,15 @@ import tensorflow as tf
 from keras_vae.arguments import as_count
 from keras_vae.distributions import ContinuousBernoulli, Laplace, Normal
 from keras_vae.estimators import elbo_terms
-from keras_vae.evaluation._batches import SEED, batches, compiled, count_of, rows_in, spec_of
+from keras_vae.evaluation._batches import (
+    SEED,
+    batch_seed,
+    batches,
+    compiled,
+    count_of,
+    rows_in,
+    spec_of,
+)
 from keras_vae.laws import FullNormal
 from keras_vae.model import VAE
 from keras_vae.monitor import ACTIVE, marginal_rates
@@ -120,7 +128,7 @@ def diagnose(
     terms = compiled(_pass(vae, num_samples), spec_of(x), SEED)
     parts: list[dict[str, np.ndarray]] = []
     for start, batch in batches(x, size, progress):
-        out = terms(batch, tf.constant([seed, start]))
+        out = terms(batch, batch_seed(seed, start))
         parts.append({name: value.numpy() for name, value in out.items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     sensitivity = _sensitivity(vae, x, found["loc"], size)
@@ -162,7 +170,7 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
     parts = []
     for start, batch in batches(x, _CHUNK, progress=False):
         q = vae.encode(batch)
-        z = q.sample(1, seed=tf.constant([seed, start]))
+        z = q.sample(1, seed=batch_seed(seed, start))
         parts.append(marginal_rates(vae.prior.components(), z, q.mean(), q.stddev()).numpy())
     return np.concatenate(parts).mean(axis=0, dtype=np.float64)
 

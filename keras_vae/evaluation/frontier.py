@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_count
 from keras_vae.estimators import elbo_terms
-from keras_vae.evaluation._batches import SEED, batches, compiled, rows_in, spec_of
+from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
 from keras_vae.evaluation.summary import mean_and_error
 from keras_vae.model import VAE
 
@@ -91,7 +91,7 @@ def _point(
     graph = compiled(terms, spec_of(x), SEED)
     size = max(1, rows_in(memory, vae) // num_samples)
     parts = [
-        [part.numpy() for part in graph(batch, tf.constant([seed, start]))]
+        [part.numpy() for part in graph(batch, batch_seed(seed, start))]
         for start, batch in batches(x, size, progress)
     ]
     distortion, rate = (np.concatenate(part) for part in zip(*parts, strict=True))

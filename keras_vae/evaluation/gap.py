@@ -12,7 +12,7 @@ from keras_vae.arguments import as_count
 from keras_vae.distributions import DiagonalNormal, FullCovarianceNormal, IsotropicNormal
 from keras_vae.estimators import Laws
 from keras_vae.evaluation import annealed
-from keras_vae.evaluation._batches import SEED, batches, compiled, rows_in, spec_of
+from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
 from keras_vae.evaluation.marginal import Method, delta_error, log_marginal
 from keras_vae.laws import FullNormal, tfd
 from keras_vae.linear_gaussian import LinearGaussian
@@ -218,7 +218,7 @@ def _best_bounds(
     measure = compiled(_measurer(vae, evaluation_samples), batch_spec, SEED, *specs)
     results = []
     for start, batch in batches(x, size, progress):
-        at = tf.constant([seed, start])
+        at = batch_seed(seed, start)
         bounds, errors = [], []
         for loc, factor in climb(batch, at):
             blocks = measure(batch, at, loc, factor).numpy().astype(np.float64)

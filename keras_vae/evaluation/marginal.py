@@ -12,7 +12,15 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_count
 from keras_vae.evaluation import annealed, quadrature
-from keras_vae.evaluation._batches import SEED, batches, compiled, count_of, rows_in, spec_of
+from keras_vae.evaluation._batches import (
+    SEED,
+    batch_seed,
+    batches,
+    compiled,
+    count_of,
+    rows_in,
+    spec_of,
+)
 from keras_vae.evaluation.annealed import Start
 from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_size
 from keras_vae.laws import fused_log_prob, tfd
@@ -179,7 +187,7 @@ def _weighed(
         sums = _Sums(kept)
         for block in range(0, plan.blocks, plan.blocks_at_once):
             stop = min(block + plan.blocks_at_once, plan.blocks)
-            log_w = weigh(batch, tf.constant([seed, start]), tf.constant([block, stop])).numpy()
+            log_w = weigh(batch, batch_seed(seed, start), tf.constant([block, stop])).numpy()
             sums.add(log_w[: num_samples - block * plan.draws, :count])
         results.append((sums.top + np.log(sums.first / num_samples), sums.ess, sums.tail))
     value, ess, largest = (np.concatenate(parts) for parts in zip(*results, strict=True))

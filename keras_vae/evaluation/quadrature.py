@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vae import random
 from keras_vae.evaluation._batches import batches, compiled, rows_in, spec_of
 from keras_vae.model import VAE
 
@@ -78,6 +79,7 @@ def integrate(vae: VAE, x: Any, points: int, seed: int, memory: int, progress: b
         laws = vae.laws(batch)
         return laws.prior.log_prob(z) + laws.likelihood(z).log_prob(laws.x)
 
+    seed = random.as_seed(seed)
     dtype = vae.likelihood.law_dtype
     graph = compiled(joint, spec_of(x), tf.TensorSpec([None, None, vae.latent_size], dtype))
 
@@ -88,7 +90,8 @@ def integrate(vae: VAE, x: Any, points: int, seed: int, memory: int, progress: b
     results = []
     finest = points
     for start, batch in batches(x, min(_EXAMPLES, rows), progress):
-        loc, factor = _locate(vae, batch, log_joint, np.random.default_rng([seed, start]))
+        rng = np.random.default_rng([seed % 2**32, start])
+        loc, factor = _locate(vae, batch, log_joint, rng)
         value, error, used = _refine(batch, log_joint, loc, factor, points, rows, dtype)
         finest = max(finest, used)
         results.append((value, error))

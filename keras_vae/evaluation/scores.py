@@ -10,7 +10,15 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from keras_vae.arguments import as_count, as_shape
-from keras_vae.evaluation._batches import SEED, batches, compiled, count_of, rows_in, spec_of
+from keras_vae.evaluation._batches import (
+    SEED,
+    batch_seed,
+    batches,
+    compiled,
+    count_of,
+    rows_in,
+    spec_of,
+)
 from keras_vae.evaluation.marginal import log_marginal
 from keras_vae.model import VAE
 
@@ -82,7 +90,7 @@ def anomaly_scores(
     graph = compiled(others, spec_of(x), SEED)
     size = max(1, rows_in(memory, vae) // elbo_samples)
     parts = [
-        [part.numpy() for part in graph(batch, tf.constant([seed, start]))]
+        [part.numpy() for part in graph(batch, batch_seed(seed, start))]
         for start, batch in batches(x, size, False)
     ]
     negative_elbo, reconstruction = (np.concatenate(part) for part in zip(*parts, strict=True))

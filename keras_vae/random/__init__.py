@@ -15,13 +15,19 @@ Draws of different streams never share a counter, so they are independent for on
 
 | stream | name          | what is drawn from it                                       |
 |--------|---------------|-------------------------------------------------------------|
-| 0      | `LATENT`      | z, from the prior or the posterior                          |
+| 0      | `LATENT`      | z, from the prior                                           |
 | 1      | `COMPONENT`   | the component of a mixture                                  |
 | 2      | `OBSERVATION` | x given z                                                   |
 | 3      | `ROWS`        | the seeds of rows, when `row_seeds` is given a pair         |
-| 4      |               | binarisation and dequantisation of x, in exported scores    |
-| 5-15   |               | reserved                                                    |
+| 4      | `PREPARATION` | binarisation and dequantisation of x, in exported scores    |
+| 5      | `POSTERIOR`   | z given x                                                   |
+| 6-15   |               | reserved                                                    |
 | 16-    |               | free for other programs, up to 65535                        |
+
+The prior and the posterior have streams of their own because of what a shared one would do: the
+noise of z given x would be the very noise that made x, wherever x was drawn with the same seed, and
+`elbo(sample(n, seed=s), seed=s)` would lie above log p(x). Earlier versions drew z given x from
+stream 0; the manifest of an artifact names the stream of each draw.
 
 The second half of the module turns uniforms into draws from a law by inversion.
 
@@ -43,8 +49,11 @@ from keras_vae.random.noise import uniform as uniform
 from keras_vae.random.philox import COMPONENT as COMPONENT
 from keras_vae.random.philox import LATENT as LATENT
 from keras_vae.random.philox import OBSERVATION as OBSERVATION
+from keras_vae.random.philox import POSTERIOR as POSTERIOR
+from keras_vae.random.philox import PREPARATION as PREPARATION
 from keras_vae.random.philox import ROWS as ROWS
 from keras_vae.random.philox import int32_arithmetic as int32_arithmetic
+from keras_vae.random.seeds import as_seed as as_seed
 from keras_vae.random.seeds import fresh_seed as fresh_seed
 from keras_vae.random.seeds import row_seeds as row_seeds
 from keras_vae.random.seeds import stateless_seed as stateless_seed

@@ -14,7 +14,7 @@ import tensorflow as tf
 Tensor: TypeAlias = Any
 Word: TypeAlias = tuple[Tensor, ...]
 
-LATENT, COMPONENT, OBSERVATION, ROWS = range(4)
+LATENT, COMPONENT, OBSERVATION, ROWS, PREPARATION, POSTERIOR = range(6)
 
 _ROUNDS = 10
 _FACTORS = (0xD2511F53, 0xCD9E8D57)

@@ -36,8 +36,7 @@ def row_seeds(seed: int | Sequence[int] | Tensor, n: int | Tensor) -> Tensor:
 
     Raises:
         TypeError: If `seed` is not made of ints, or `n` is not an int.
-        ValueError: If `seed` is a sequence but no pair, an int does not fit into 32 bits, or `n` is
-            negative.
+        ValueError: If `seed` is a sequence but no pair, or an int does not fit into 32 bits.
 
     Example:
         >>> row_seeds(7, 3).numpy().tolist()
@@ -45,25 +44,38 @@ def row_seeds(seed: int | Sequence[int] | Tensor, n: int | Tensor) -> Tensor:
     """
     if tf.is_tensor(n):
         n = tf.cast(n, tf.int32)
-    elif integer(n, "n") < 0:
-        raise ValueError(f"Expected `n` to be 0 or more; got {n}.")
+    elif not 0 <= integer(n, "n") < 2**31:
+        raise ValueError(
+            f"Expected `n` from 0 to 2^31 - 1, the rows that one seed can number; got {n}. Draw "
+            "the others with another seed."
+        )
 
     if tf.is_tensor(seed):
         pair = stateless_seed(seed)
     elif isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
         if len(seed) != 2:
             raise ValueError(f"Expected `seed` to be an int or a pair of ints; got {seed!r}.")
-        pair = tf.constant([_int32(value) for value in seed], tf.int32)
+        pair = tf.constant([as_seed(value) for value in seed], tf.int32)
     else:
         rows = tf.range(n, dtype=tf.int32)
-        return tf.stack([tf.fill(tf.shape(rows), tf.constant(_int32(seed), tf.int32)), rows], -1)
+        return tf.stack([tf.fill(tf.shape(rows), tf.constant(as_seed(seed), tf.int32)), rows], -1)
 
     even, odd = philox(pair[None], n, ROWS)
     join = arithmetic().join
     return tf.stack([join(even)[0, 0], join(odd)[0, 0]], axis=-1)
 
 
-def _int32(seed: Any) -> int:
+def as_seed(seed: Any) -> int:
+    """The value as an int of 32 bits, with a sign.
+
+    Raises:
+        TypeError: If `seed` is not an int.
+        ValueError: If it does not fit into 32 bits.
+
+    Example:
+        >>> as_seed(7)
+        7
+    """
     value = integer(seed, "seed")
     if not -(2**31) <= value < 2**31:
         raise ValueError(f"Expected `seed` in [-2^31, 2^31); got {value}.")
