@@ -14,10 +14,10 @@ import numpy as np
 
 from keras_vae import baselines, evaluation, measurements, pictures, random
 from keras_vae.backup import write_atomically
-from keras_vae.model import VAE
+from keras_vae.report.subject import Subject
 from keras_vae.runs import Run, RunConfig, RunError, train
 from keras_vae.signatures import signatures
-from keras_vae.units import Units, share_at_atoms
+from keras_vae.units import Units, share_at_atoms, shown_range
 
 __all__ = ["evaluate", "print_evaluation", "quickstart_config", "rate_distortion", "sample"]
 
@@ -171,55 +171,68 @@ def rate_distortion(
 
 
 def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Report) -> None:
-    """Draws from a run's model into a .npy, .csv or .png file, in the units of the data file."""
+    """Draws from a run's model into a .npy, .csv or .png file, in the units of the data file.
+
+    A picture shows draws of x beside the decoder means at the same z.
+
+    Args:
+        run: the run.
+        count: number of draws.
+        seed: same seed, same draws.
+        mean: whether to write decoder means alone.
+        out: the file.
+        report: called with sentences.
+    """
     if out.suffix not in (".npy", ".csv", ".png"):
         raise RunError(f"Expected --out to end in .npy, .csv or .png; got {out.name}.")
     vae = run.load()
-    if out.suffix == ".png" and len(vae.event_shape) != 3:
+    table = signatures(vae, run.preparation)
+    shape = tuple(table["encode"].inputs["x"].shape[1:])
+    if out.suffix == ".png" and not pictures.is_image(shape):
         raise RunError(
-            f"The model's data has shape {vae.event_shape}, not that of an image; choose .npy or "
-            ".csv."
+            f"The model's data has shape {shape}, not that of an image; choose .npy or .csv."
         )
-    function = signatures(vae, run.preparation)["sample"].function
     seeds = random.row_seeds(seed, count)
-    draws = np.concatenate(
-        [
-            function(seed=seeds[start : start + _CHUNK])["mean" if mean else "sample"]
-            for start in range(0, count, _CHUNK)
-        ]
-    )
+    parts = [
+        table["sample"].function(seed=seeds[start : start + _CHUNK])
+        for start in range(0, count, _CHUNK)
+    ]
+    draws, means = (np.concatenate([part[key] for part in parts]) for key in ("sample", "mean"))
+    name = "decoder means" if mean else "draws"
+    if out.suffix == ".png" and mean and means.shape != draws.shape:
+        raise RunError("The means are probabilities of categories; choose .npy, or draws.")
     with write_atomically(out) as temporary:
         if out.suffix == ".npy":
-            np.save(temporary, draws)
+            np.save(temporary, means if mean else draws)
         elif out.suffix == ".csv":
-            np.savetxt(temporary, draws.reshape(count, -1), delimiter=",", fmt="%.9g")
+            values = (means if mean else draws).reshape(count, -1)
+            np.savetxt(temporary, values, delimiter=",", fmt="%.9g")
         else:
-            title = "decoder means at prior draws" if mean else "draws from the model"
-            pictures.image_grid({title: draws}, temporary)
-    report(f"Wrote {count} {'decoder means' if mean else 'samples'} to {out}.")
+            titles = pictures.titles(vae.likelihood.support)
+            panels = {} if mean else {titles[0]: draws}
+            if means.shape == draws.shape:
+                panels[titles[1]] = means
+            name = " and ".join(panels)
+            pictures.image_grid(panels, temporary, shown_range(vae, run.preparation, means))
+    report(f"Wrote {count} {name} to {out}, in the units of the data file.")
 
 
 def draw_pictures(run: Run, seed: int) -> list[Path]:
-    """Samples, reconstructions and learning curves of a run, as PNG files in its directory."""
-    vae: VAE = run.load()
-    _, test_raw = run.raw()
-    x = run.preparation.array(test_raw[:100], run.config.seed)
+    """Draws samples, reconstructions and learning curves of a run into PNG files beside it."""
+    subject = Subject.of(run, seed)
     written = [run.path / "learning_curves.png"]
     with write_atomically(written[0]) as temporary:
-        pictures.learning_curves(run.history(), temporary)
-    if len(vae.event_shape) == 3:
+        pictures.learning_curves(run.history(), temporary, subject.units.offset)
+    if subject.is_image:
         written += [run.path / "samples.png", run.path / "reconstructions.png"]
+        data = subject.raw[:100]
+        names = ("test data", *subject.titles)
+        panels = dict(zip(names, (data, *subject.draws(len(data)).values()), strict=True))
         with write_atomically(written[1]) as temporary:
-            pictures.image_grid(
-                {
-                    "test data": x,
-                    "draws from the model": vae.sample(100, seed=seed).numpy(),
-                    "decoder means at the same z": vae.sample_mean(100, seed=seed).numpy(),
-                },
-                temporary,
-            )
+            pictures.image_grid(panels, temporary, subject.range)
+        means = subject.reconstructed(60)
         with write_atomically(written[2]) as temporary:
-            pictures.reconstructions(x[:60], vae.reconstruct(x[:60]).numpy(), temporary)
+            pictures.reconstructions(data[:60], means, temporary, subject.range)
     return written
 
 

@@ -57,7 +57,7 @@ def summary(values: Any) -> dict[str, Any]:
 def examples(count: int, available: int) -> str:
     """Returns which test examples were taken, in words."""
     return (
-        f"first {count} of {available} test examples"
+        f"the first {count} of {available} test examples"
         if count < available
         else (f"all {available} test examples")
     )

@@ -1,25 +1,46 @@
 """Pictures of a run: samples, reconstructions and learning curves, as PNG files."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-__all__ = ["image_grid", "learning_curves", "reconstructions", "tile"]
+from keras_vae.supports import Support
+
+__all__ = ["image_grid", "is_image", "learning_curves", "reconstructions", "tile", "titles"]
+
+_GAP = 0.35
 
 
-def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """One image [rows H + gaps, columns W + gaps, C] out of many [N, H, W, C], one pixel apart.
+def is_image(shape: Sequence[int]) -> bool:
+    """Returns whether an example of this shape can be shown: [H, W, C] of 1, 3 or 4 channels."""
+    return len(shape) == 3 and shape[-1] in (1, 3, 4)
 
-    Values are taken from their common range to [0, 1]; gaps are a light tone.
+
+def titles(support: Support) -> tuple[str, str]:
+    """Returns what pictures of draws and of decoder means are called."""
+    if support.is_discrete and support.high == 1.0:
+        return "draws, each number 0 or 1", "their probabilities of a 1 (decoder means)"
+    return "draws from p(x)", "decoder means at the same z"
+
+
+def tile(images: np.ndarray, columns: int, value_range: tuple[float, float]) -> np.ndarray:
+    """Returns images [N, H, W, C] as one, [rows H + gaps, columns W + gaps, 1 or 3] in [0, 1].
+
+    Args:
+        images: [N, H, W, C]; of four channels the last, opacity, is left out.
+        columns: images in a row.
+        value_range: the numbers that become 0, black, and 1, white; others are clipped.
     """
-    images = np.asarray(images, np.float64)
-    low, high = images.min(), images.max()
-    images = (images - low) / (high - low if high > low else 1.0)
+    low, high = value_range
+    images = np.asarray(images, np.float64)[..., :3]
+    images = np.clip((images - low) / (high - low if high > low else 1.0), 0.0, 1.0)
     count, height, width, channels = images.shape
     rows = -(-count // columns)
-    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 0.2)
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), _GAP)
     for index, image in enumerate(images):
         top = 1 + (index // columns) * (height + 1)
         left = 1 + (index % columns) * (width + 1)
@@ -27,38 +48,60 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
     return canvas
 
 
-def image_grid(panels: dict[str, np.ndarray], path: Path, columns: int = 10) -> None:
-    """Grids of images [N, H, W, C] side by side, each under its title."""
-    canvases = {title: tile(images, columns) for title, images in panels.items()}
+def image_grid(panels: dict[str, np.ndarray], path: Path, value_range: tuple[float, float]) -> None:
+    """Writes square grids of images [N, H, W, C] side by side, each under its title."""
+    columns = math.ceil(math.sqrt(len(next(iter(panels.values())))))
+    canvases = {title: tile(images, columns, value_range) for title, images in panels.items()}
     height, width = next(iter(canvases.values())).shape[:2]
     inches = 4.2
     figure = Figure(figsize=(inches * len(panels), inches * height / width + 0.4), dpi=130)
     for position, (title, canvas) in enumerate(canvases.items(), start=1):
-        axes = figure.add_subplot(1, len(panels), position)
-        axes.imshow(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas, cmap="gray_r")
-        axes.set_title(title, fontsize=10)
-        axes.set_axis_off()
+        _show(figure.add_subplot(1, len(panels), position), canvas, title)
     figure.tight_layout()
     figure.savefig(path)
 
 
-def reconstructions(data: np.ndarray, means: np.ndarray, path: Path, columns: int = 20) -> None:
-    """Rows of data over rows of reconstructions, [N, H, W, C] each."""
+def reconstructions(
+    data: np.ndarray,
+    means: np.ndarray,
+    path: Path,
+    value_range: tuple[float, float],
+    columns: int = 20,
+) -> None:
+    """Writes rows of data over rows of reconstructions, [N, H, W, C] each."""
     pairs = []
     for start in range(0, len(data), columns):
         pairs += [data[start : start + columns], means[start : start + columns]]
-    canvas = tile(np.concatenate(pairs), columns)
+    canvas = tile(np.concatenate(pairs), columns, value_range)
     figure = Figure(figsize=(9.0, 9.0 * canvas.shape[0] / canvas.shape[1] + 0.5), dpi=130)
-    axes = figure.add_subplot()
-    axes.imshow(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas, cmap="gray_r")
-    axes.set_title("test data (odd rows) and decoder mean at the posterior mean (even rows)")
-    axes.set_axis_off()
+    title = "test data (odd rows) and decoder mean at the posterior mean (even rows)"
+    _show(figure.add_subplot(), canvas, title)
     figure.tight_layout()
     figure.savefig(path)
 
 
-def learning_curves(history: list[dict[str, Any]], path: Path) -> None:
-    """Curves of the bound and of its two terms against epochs, training and held-out."""
+def _show(axes: Any, canvas: np.ndarray, title: str) -> None:
+    axes.imshow(canvas.repeat(3, axis=-1) if canvas.shape[-1] == 1 else canvas)
+    axes.set_title(title, fontsize=10)
+    axes.set_axis_off()
+
+
+def learning_curves(history: list[dict[str, Any]], path: Path, offset: float = 0.0) -> None:
+    """Writes curves of the bound and of its two terms against epochs, training and held-out.
+
+    Args:
+        history: rows of logs.
+        path: of the picture.
+        offset: nats to add to a bound for the units of the file.
+    """
+    sign = {"elbo": 1.0, "distortion": -1.0, "rate": 0.0}
+    history = [
+        {
+            key: value + offset * sign.get(key.removeprefix("val_"), 0.0)
+            for key, value in row.items()
+        }
+        for row in history
+    ]
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9.0, 3.4), dpi=130)
     for position, (title, names) in enumerate(

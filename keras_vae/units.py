@@ -11,7 +11,7 @@ import numpy as np
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
 
-__all__ = ["Units", "share_at_atoms", "value_range"]
+__all__ = ["Units", "share_at_atoms", "shown_range", "value_range"]
 
 _ATOM = 0.01
 _ROWS, _COLUMNS = 5000, 1000
@@ -109,3 +109,11 @@ def value_range(vae: VAE, preparation: Preparation) -> tuple[float | None, float
     if high is not None:
         high *= preparation.divide
     return support.low, high
+
+
+def shown_range(vae: VAE, preparation: Preparation, images: np.ndarray) -> tuple[float, float]:
+    """Returns what pictures show as black and as white: the range of the data, or of `images`."""
+    low, high = value_range(vae, preparation)
+    if low is None or high is None:
+        return float(images.min()), float(images.max())
+    return low, high

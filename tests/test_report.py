@@ -64,6 +64,10 @@ def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
     # With beta 2 the loss is not the negative ELBO, and has a picture of its own.
     assert ("Loss, which is not the ELBO" in text) == (kind == "images")
     assert "Not measured yet" in text
+    available = 180 if kind == "images" else 40
+    assert f"Looked at: all {available} test examples." in text
+    assert f"the first 32 of {available} test examples" in text
+    assert ("Draws, each number 0 or 1" in text) == (kind == "images")
     for part in ("Rate against distortion", "Active latents", "2.0e-06", "2 of 2 comparisons"):
         assert (part in text) == (kind == "images")
 

@@ -60,7 +60,7 @@ def test_every_number_of_an_evaluation_stands_on_the_same_examples(tmp_path: Pat
     rows = [few["elbo"], few["log_marginal"], few["distortion"], few["rate"]]
     rows += few["baselines"].values()
     assert {row["examples"] for row in rows} == {few["test_examples"]} == {40}
-    assert few["examples"] == "first 40 of 300 test examples"
+    assert few["examples"] == "the first 40 of 300 test examples"
     assert few["elbo_of_all"] == every["elbo"]
     assert every["examples"] == "all 300 test examples"
     assert "elbo_of_all" not in every
@@ -75,7 +75,9 @@ def test_every_number_of_an_evaluation_stands_on_the_same_examples(tmp_path: Pat
     # More draws tighten the bound; on two data sets this failed by 5 nats.
     assert few["log_marginal"]["mean"] > few["elbo"]["mean"]
     for text in (measurements.table(few).title, card_lines(few)[0]):
-        assert text.startswith("First 40 of 300 test examples: log-density of the data as in the")
+        assert text.startswith(
+            "The first 40 of 300 test examples: log-density of the data as in the"
+        )
 
 
 def test_densities_are_in_the_units_of_the_file(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Report: one HTML file about a run, with every picture inside and nothing fetched."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_vae import evaluation
+from keras_vae.backup import write_atomically
+from keras_vae.report import bounds, draws, latents, page
+from keras_vae.report.subject import Subject
+from keras_vae.runs import Run
+
+__all__ = ["write"]
+
+
+def write(
+    run: Run,
+    *,
+    artifact: Path | None = None,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda sentence: None,
+) -> str:
+    """Measures what the report shows and writes `report.html` into the run.
+
+    Args:
+        run: a run with a finished epoch.
+        artifact: directory of an exported version, whose `parity.json` is shown; None leaves it
+            out.
+        seed: of all draws.
+        report: called with sentences about what is done.
+
+    Returns:
+        The path written, as a string.
+
+    Raises:
+        RunError: if the run has no model, or the artifact no parity.
+    """
+    subject = Subject.of(run, seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what the curve shows, it need not say too
+        report("Learning curves and the bound")
+        training = [*bounds.curves(subject), *bounds.watched(subject)]
+        distance = [bounds.bounds(subject), bounds.gap(subject), *bounds.frontier(subject)]
+        report("Latents")
+        used = latents.latents(subject)
+        report("What the model draws")
+        shown = draws.draws(subject)
+        verdict = evaluation.diagnose(subject.vae, subject.x, seed=seed).verdict
+    text = page.page(
+        subject,
+        f"{verdict} Looked at: {subject.examples()}.",
+        [
+            ("Data and draws", shown),
+            ("Training", training),
+            ("How far the bound is from the truth", distance),
+            ("Latents", used),
+        ],
+        artifact,
+    )
+    path = run.path / "report.html"
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return str(path)

@@ -1,0 +1,180 @@
+"""Pictures of the bound: its course in training, and how far it is from log p(x)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy.special import logsumexp
+
+from keras_vae import estimators, evaluation, measurements
+from keras_vae.model import VAE
+from keras_vae.report.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Picture,
+    axes_of,
+    drawn,
+    label,
+    legend,
+)
+from keras_vae.report.subject import Subject
+
+__all__ = ["bounds", "curves", "frontier", "gap", "watched"]
+
+_HARD = 64
+_GAP = 32
+_DRAWS = 1000
+
+
+def curves(subject: Subject) -> list[Picture]:
+    """Returns the bound and its terms against epochs."""
+    units, history = subject.units, subject.run.history()
+    figure, axes = axes_of()
+    _pair(axes, history, "elbo", BLUE, units.offset)
+    early = history[len(history) // 10 :]
+    values = units.log_p([row[key] for row in early for key in row if key in ("elbo", "val_elbo")])
+    if len(history) > 10:
+        margin = 0.1 * float(np.ptp(values)) + 1e-9
+        axes.set_ylim(values.min() - margin, values.max() + margin)
+    label(axes, "epoch", "ELBO, nats per example")
+    caption = (
+        f"Unweighted lower bound on the {units.quantity} of {units.data}, one draw of z each; "
+        f"held-out: {subject.examples(subject.available)}."
+    )
+    pictures = [drawn("ELBO", caption, figure)]
+    figure, axes = axes_of()
+    _pair(axes, history, "distortion", BLUE, -units.offset)
+    _pair(axes, history, "rate", ORANGE)
+    label(axes, "epoch", "nats per example")
+    caption = "Its two terms: -E log p(x | z) and KL(q(z | x) || p(z)). Their sum is -ELBO."
+    pictures.append(drawn("Distortion and rate", caption, figure))
+    if any(abs(row["loss"] + row["elbo"]) > 1e-3 * abs(row["loss"]) for row in history):
+        figure, axes = axes_of()
+        _pair(axes, history, "loss", GREY, -units.offset)
+        label(axes, "epoch", "loss, nats per example")
+        config = subject.run.config
+        caption = f"What was minimised ({config.objective}, beta {config.beta:g})."
+        pictures.append(drawn("Loss, which is not the ELBO", caption, figure))
+    return pictures
+
+
+def watched(subject: Subject) -> list[Picture]:
+    """Returns what the monitor logged, if the run had one."""
+    history = subject.run.history()
+    if "active_units" not in history[0]:
+        return []
+    units, axes = axes_of()
+    _pair(axes, history, "active_units", BLUE)
+    axes.set_ylim(bottom=0.0)
+    label(axes, "epoch", "number of latents")
+    rates, axes = axes_of()
+    _pair(axes, history, "rate_max", BLUE)
+    _pair(axes, history, "rate_median", ORANGE)
+    label(axes, "epoch", "KL(q(z_j | x) || p(z_j)), nats")
+    return [
+        drawn("Active latents", "Var_x(E_q z_j) > 0.01, over the examples of each epoch.", units),
+        drawn("Rate of the latents", "Largest and median over latents, means over x.", rates),
+    ]
+
+
+def bounds(subject: Subject) -> Picture:
+    """Returns the multi-sample bounds against k, and annealed importance sampling."""
+    few, units = subject.x[:_HARD], subject.units
+    log_w = _log_weights(subject.vae, few, subject.seed)
+    sizes = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+    means = []
+    for k in sizes:
+        groups = log_w.reshape(_DRAWS // k, k, len(few))
+        means.append(float(np.mean(logsumexp(groups, axis=1) - math.log(k))) + units.offset)
+    annealed = evaluation.log_marginal(
+        subject.vae, few, "annealed", num_samples=8, temperatures=200, seed=subject.seed
+    )
+    top, top_error = evaluation.mean_and_error(units.log_p(annealed.value))
+    figure, axes = axes_of()
+    axes.plot(sizes, means, "o-", color=BLUE, label="L_k, importance sampling")
+    axes.axhline(top, color=ORANGE, label="annealed importance sampling")
+    axes.set_xscale("log")
+    legend(axes)
+    label(axes, "k, draws per example", f"bound on the {units.quantity}, nats")
+    caption = (
+        f"Means over {subject.examples(len(few))}: ELBO = L_1 = {means[0]:.2f}, L_1000 = "
+        f"{means[-1]:.2f}, AIS (8 chains, 200 temperatures) = {top:.2f}; the examples scatter by "
+        f"{top_error:.2f} (standard error), which all share."
+    )
+    return drawn("The bound rises towards log p(x)", caption, figure)
+
+
+def gap(subject: Subject) -> Picture:
+    """Returns the gap log p(x) - ELBO and what causes it."""
+    few = subject.x[:_GAP]
+    found = evaluation.bound_gap(
+        subject.vae,
+        few,
+        steps=200,
+        num_samples=64,
+        num_chains=8,
+        temperatures=200,
+        seed=subject.seed,
+    )
+    shares = {
+        "the family of q": float(np.mean(found.approximation)),
+        "one encoder for all": float(np.mean(found.amortisation)),
+    }
+    figure, axes = axes_of()
+    axes.barh([*shares], [*shares.values()], color=[BLUE, ORANGE])
+    axes.invert_yaxis()
+    axes.set_xlabel("nats per example", fontsize=9)
+    axes.tick_params(labelsize=8)
+    caption = f"Mean over {subject.examples(len(few))}: {found}."
+    return drawn("Why the bound is below log p(x)", caption, figure)
+
+
+def frontier(subject: Subject) -> list[Picture]:
+    """Returns rate against distortion, if models at several beta were trained."""
+    values = measurements.read(subject.run.path / "rate_distortion.json")
+    if values is None:
+        return []
+    rate, distortion = np.array(values["rate"]), np.array(values["distortion"])
+    figure, axes = axes_of()
+    span = np.array([0.0, 1.05 * rate.max()])
+    best = (rate + distortion).min()
+    axes.plot(span, best - span, "--", color=GREY, label=f"ELBO = {-best:.1f}")
+    axes.plot(rate, distortion, "o-", color=BLUE)
+    for beta, x, y in zip(values["beta"], rate, distortion, strict=True):
+        axes.annotate(f"{beta:g}", (x, y), (5, 5), textcoords="offset points", fontsize=8)
+    legend(axes)
+    label(axes, "rate, nats per example", "distortion, nats per example")
+    caption = (
+        f"Models trained at the beta written beside them, means over all {values['test_examples']} "
+        f"test examples; {values['quantity']} of {values['data']}. The dashed line joins models of "
+        "the best ELBO; -beta is the slope of the ideal curve."
+    )
+    return [drawn("Rate against distortion", caption, figure)]
+
+
+def _pair(
+    axes: Any, history: list[dict[str, float]], name: str, color: str, offset: float = 0.0
+) -> None:
+    epochs = [row["epoch"] for row in history]
+    values = [row[name] + offset for row in history]
+    axes.plot(epochs, values, color=color, label=f"{name}, training")
+    if f"val_{name}" in history[0]:
+        held_out = [row[f"val_{name}"] + offset for row in history]
+        axes.plot(epochs, held_out, "--", color=color, label=f"{name}, held-out")
+    legend(axes)
+
+
+def _log_weights(vae: VAE, x: np.ndarray, seed: int) -> np.ndarray:
+    """Log-weights log p(x, z) - log q(z | x) of `_DRAWS` draws, [S, N]."""
+    laws = vae.laws(tf.constant(x))
+
+    @tf.function
+    def chunk(index: tf.Tensor) -> tf.Tensor:
+        z = laws.sample(_DRAWS // 10, tf.stack([seed, index]))
+        return tf.add(*estimators.log_weights(laws, z))
+
+    return np.concatenate([chunk(tf.constant(index)).numpy() for index in range(10)])

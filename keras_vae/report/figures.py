@@ -1,0 +1,83 @@
+"""Pictures of a report: how lines, bars and pixels become data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from keras_vae.pictures import tile
+
+__all__ = ["BLUE", "GREY", "ORANGE", "Picture", "axes_of", "drawn", "label", "legend", "pixels"]
+
+BLUE, ORANGE, GREY = "#2a6fbb", "#d9822b", "#8a8a8a"
+_SIZE = (4.1, 2.8)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of the report.
+
+    Attributes:
+        title: in a few words.
+        caption: units and method, in a sentence or two.
+        image: data URI.
+        kind: CSS class, "", "wide" or "wide pixels".
+    """
+
+    title: str
+    caption: str
+    image: str
+    kind: str = ""
+
+
+def axes_of() -> tuple[Figure, Any]:
+    """Returns an empty figure and its axes."""
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def label(axes: Any, x: str, y: str) -> None:
+    """Names the axes."""
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.tick_params(labelsize=8)
+
+
+def legend(axes: Any) -> None:
+    """Adds a legend."""
+    axes.legend(fontsize=8, frameon=False)
+
+
+def drawn(title: str, caption: str, figure: Figure) -> Picture:
+    """Returns a figure as a picture."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return Picture(title, caption, _uri("svg+xml", stream.getvalue()))
+
+
+def pixels(
+    title: str, caption: str, images: np.ndarray, value_range: tuple[float, float]
+) -> Picture:
+    """Returns images [N, H, W, C] as one picture, 20 in a row.
+
+    Args:
+        title: of the picture.
+        caption: of the picture.
+        images: [N, H, W, C].
+        value_range: what is shown as black and as white.
+    """
+    canvas = np.round(255.0 * tile(images, 20, value_range)).astype(np.uint8)
+    return Picture(title, caption, _uri("png", tf.io.encode_png(canvas).numpy()), "wide pixels")
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

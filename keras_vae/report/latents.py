@@ -1,0 +1,91 @@
+"""Pictures of the latents."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from keras_vae import data, evaluation
+from keras_vae.report.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Picture,
+    axes_of,
+    drawn,
+    label,
+    legend,
+)
+from keras_vae.report.subject import Subject
+from keras_vae.runs import Run
+
+__all__ = ["latents"]
+
+
+def latents(subject: Subject) -> list[Picture]:
+    """Returns what the latents carry: rates, overlap with the prior, and a map."""
+    vae, x = subject.vae, subject.x
+    q = vae.encode(x)
+    centre, scale = q.mean().numpy(), q.stddev().numpy()
+    rate = 0.5 * (scale**2 + centre**2 - 1.0) - np.log(scale)
+    per_latent = rate.mean(axis=0)
+    order = np.argsort(-per_latent)
+    figure, axes = axes_of()
+    axes.bar(range(len(order)), per_latent[order], color=BLUE)
+    axes.axhline(0.0, color=GREY, linewidth=0.8)
+    label(axes, "latent, most used first", "KL(q(z_j | x) || N(0, 1)), nats")
+    active = evaluation.active_units(vae, x)
+    caption = (
+        f"Mean over {subject.examples()}, against a standard normal; {active} of "
+        f"{vae.latent_size} latents are active (the posterior mean varies by more than 0.01)."
+    )
+    pictures = [drawn("Nats per latent", caption, figure)]
+    first, second = order[0], order[min(1, len(order) - 1)]
+    figure, axes = axes_of()
+    grid = np.linspace(-4.0, 4.0, 300)
+    for latent, color in ((first, BLUE), (second, ORANGE)):
+        gaps = (grid[:, None] - centre[:, latent]) / scale[:, latent]
+        density = np.exp(-0.5 * gaps**2) / (scale[:, latent] * math.sqrt(2.0 * math.pi))
+        axes.plot(grid, density.mean(axis=1), color=color, label=f"q(z), latent {latent}")
+    prior = vae.prior.components()
+    if len(prior.loc) == 1:
+        normal = np.exp(-0.5 * grid**2) / math.sqrt(2.0 * math.pi)
+        axes.plot(grid, normal, "--", color=GREY, label="p(z)")
+    legend(axes)
+    label(axes, "z_j", "density")
+    caption = (
+        f"Posterior averaged over {subject.examples()} against the prior, the two most used "
+        "latents."
+    )
+    pictures.append(drawn("Posterior and prior overlap", caption, figure))
+    figure, axes = axes_of()
+    colors = _labels(subject.run, len(x))
+    marks = {"c": colors, "cmap": "tab10"} if colors is not None else {"color": BLUE}
+    axes.scatter(centre[:, first], centre[:, second], s=6, alpha=0.7, **marks)
+    label(axes, f"latent {first}", f"latent {second}")
+    caption = f"Posterior means of {subject.examples()} on the two most used latents" + (
+        ", coloured by label." if colors is not None else "."
+    )
+    pictures.append(drawn("Map of the latents", caption, figure))
+    return pictures
+
+
+def _labels(run: Run, count: int) -> np.ndarray | None:
+    """Labels of the test examples as integers, where the data has any and they can be matched."""
+    config = run.config
+    try:
+        if config.test_data:
+            found = data.load(config.test_data, labels=True).labels
+        elif config.data == "digits":
+            labels = data.load("digits", labels=True).labels
+            found = data.split(
+                np.asarray(labels), test_fraction=config.test_fraction, seed=config.seed
+            )[1]
+        else:
+            found = data.load(config.data, labels=True, split="test").labels
+    except data.DataError:
+        return None
+    if found is None or len(np.unique(found)) > 20:
+        return None
+    return np.unique(found, return_inverse=True)[1][:count]

@@ -1,0 +1,91 @@
+"""What a report is about: a run, its model, and the test examples that are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from keras_vae import measurements, random
+from keras_vae.model import VAE
+from keras_vae.pictures import is_image, titles
+from keras_vae.runs import Run
+from keras_vae.signatures import Signature, signatures
+from keras_vae.units import Units, shown_range
+
+__all__ = ["Subject"]
+
+_EXAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run and the test examples that its report shows.
+
+    Attributes:
+        run: the run.
+        vae: its model.
+        raw: test examples as in the file [N, ...].
+        x: the same, prepared for the model [N, *D].
+        available: size of the test set.
+        seed: of all draws.
+    """
+
+    run: Run
+    vae: VAE
+    raw: np.ndarray
+    x: np.ndarray
+    available: int
+    seed: int
+
+    @classmethod
+    def of(cls, run: Run, seed: int) -> Subject:
+        """Returns a run with the first test examples."""
+        vae, raw = run.load(), run.raw()[1]
+        shown = raw[:_EXAMPLES]
+        x = run.preparation.array(shown, run.config.seed)
+        return cls(run, vae, shown, x, len(raw), seed)
+
+    @cached_property
+    def units(self) -> Units:
+        """Units of log p(x)."""
+        return Units.of(self.vae, self.run.preparation)
+
+    @cached_property
+    def functions(self) -> dict[str, Signature]:
+        """The model as functions of data in the units of the file."""
+        return signatures(self.vae, self.run.preparation)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an example is an image."""
+        return is_image(self.raw.shape[1:])
+
+    @cached_property
+    def range(self) -> tuple[float, float]:
+        """What is shown as black and as white."""
+        return shown_range(self.vae, self.run.preparation, self.raw)
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """What pictures of draws and of means are called."""
+        return titles(self.vae.likelihood.support)
+
+    def examples(self, count: int | None = None) -> str:
+        """Returns which examples were looked at, in words."""
+        return measurements.examples(count or len(self.x), self.available)
+
+    def draws(self, count: int) -> dict[str, np.ndarray]:
+        """Returns draws of x and the means at their z, in the units of the file."""
+        found = self.functions["sample"].function(seed=random.row_seeds(self.seed, count))
+        return {name: found[name].numpy() for name in ("sample", "mean")}
+
+    def means(self, z: np.ndarray) -> np.ndarray:
+        """Returns decoder means at z [n, L], in the units of the file."""
+        return self.functions["decode"].function(z=z)["mean"].numpy()
+
+    def reconstructed(self, count: int) -> np.ndarray:
+        """Returns means at the posterior means of the first examples, in the file's units."""
+        raw = self.raw[:count].astype(np.float32)
+        return self.functions["reconstruct"].function(x=raw)["mean"].numpy()
