@@ -104,8 +104,23 @@ def main() -> None:
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file with settings (a recipe)."
 )
-@click.option("--data", help="digits, or .npz, .npy, .csv, .parquet, IDX file, or a directory.")
+@click.option(
+    "--data", help="digits, or .npz, .npy, .csv, .tsv, .parquet, .mtx, IDX file, or a directory."
+)
 @click.option("--test-data", help="Test set; by default a part of the data, or t10k beside train.")
+@click.option("--drop", help="Columns of a table to leave out, as in id,date.")
+@click.option(
+    "--keep-labels",
+    is_flag=True,
+    default=None,
+    help="Model a column named label, labels, y, target or class as the others.",
+)
+@click.option("--image-size", help="Height and width to bring images to, as in 64,64.")
+@click.option(
+    "--image-mode",
+    type=click.Choice(["1", "L", "RGB", "RGBA", "I;16"]),
+    help="Mode to convert images to: L is grey, I;16 grey of 16 bits.",
+)
 @click.option("--likelihood", type=click.Choice(_LIKELIHOODS), help="p(x|z).  [default: bernoulli]")
 @click.option(
     "--scale",
@@ -377,7 +392,9 @@ def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | 
     if "scale" in likelihood_options:
         with contextlib.suppress(ValueError):
             likelihood_options["scale"] = float(likelihood_options["scale"])
-    for name in ("hidden", "learning_rate_milestones"):
+    if "drop" in given:
+        given["drop"] = tuple(name.strip() for name in given["drop"].split(","))
+    for name in ("hidden", "learning_rate_milestones", "image_size"):
         if name in given:
             given[name] = _integers(given[name], f"--{name.replace('_', '-')}")
     if config is not None:

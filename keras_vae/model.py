@@ -51,6 +51,8 @@ class VAE(Trainer):
         condition_shape: shape of one condition c, for p(x | z, c) and q(z | x, c). Encoder and
             decoder are then called with lists [x, c] and [z, c], and data is passed as
             {"x": ..., "condition": ...}.
+        feature_names: names of the columns of x, for a table; `fit` takes them from a data frame.
+            Data frames are then matched by name.
 
     Raises:
         ValueError: if the latent sizes or the dtypes of the three laws disagree, or a network does
@@ -77,6 +79,7 @@ class VAE(Trainer):
         likelihood: Likelihood,
         posterior: Posterior,
         condition_shape: int | Sequence[int] | None = None,
+        feature_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -108,6 +111,7 @@ class VAE(Trainer):
         self.condition_shape = (
             None if condition_shape is None else as_shape(condition_shape, "condition_shape")
         )
+        self.feature_names = feature_names
         self._build_laws()
         self.built = True
 
@@ -138,6 +142,20 @@ class VAE(Trainer):
     @property
     def _contract(self) -> Contract:
         return Contract(self.likelihood, self.condition_shape)
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Names of the columns of x, None where they have none."""
+        return None if self._feature_names is None else tuple(self._feature_names)
+
+    @feature_names.setter
+    def feature_names(self, names: Sequence[str] | None) -> None:
+        if names is not None and (len(names),) != self.likelihood.event_shape:
+            raise ValueError(
+                f"Expected one feature name for each of the columns of x of shape "
+                f"{_batch_of(self.likelihood.event_shape)}; got {len(names)} names."
+            )
+        self._feature_names = None if names is None else tuple(map(str, names))
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -427,6 +445,7 @@ class VAE(Trainer):
             "likelihood": serialize(self.likelihood),
             "posterior": serialize(self.posterior),
             "condition_shape": None if self.condition_shape is None else list(self.condition_shape),
+            "feature_names": None if self.feature_names is None else list(self.feature_names),
         }
 
     @classmethod

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -27,6 +27,7 @@ import tomli_w
 
 from keras_vae import callbacks, data, factories, objectives
 from keras_vae.backup import write_atomically
+from keras_vae.data import Data
 from keras_vae.estimators import Gradient
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation, prepare
@@ -50,6 +51,10 @@ class RunConfig:
         data: path or name for `keras_vae.data.load`.
         test_data: path of the test set; empty sets `test_fraction` of the data aside.
         test_fraction: share of the data set aside as test set.
+        drop: names of columns of a table to leave out.
+        keep_labels: whether a column that is named like labels is data as the others are.
+        image_size: height and width to bring a directory of images to; empty leaves them.
+        image_mode: mode to convert them to, see `keras_vae.data.load`; empty leaves them.
         likelihood: name as in `keras_vae.mlp_vae`.
         likelihood_options: arguments of the likelihood, such as scale and levels.
         network: "mlp" or "conv".
@@ -83,6 +88,10 @@ class RunConfig:
     data: str
     test_data: str = ""
     test_fraction: float = 0.1
+    drop: tuple[str, ...] = ()
+    keep_labels: bool = False
+    image_size: tuple[int, ...] = ()
+    image_mode: str = ""
     likelihood: str = "bernoulli"
     likelihood_options: dict[str, Any] = field(default_factory=dict)
     network: str = "mlp"
@@ -148,6 +157,21 @@ class RunConfig:
                 "output_bias = 'data_mean' sets one number per entry, which a convolution does not "
                 "have: choose network = 'mlp' or output_bias = 'zeros'."
             )
+
+    def load(self, source: str, split: Literal["train", "test"] | None = None) -> Data:
+        """The data of a source, read as the training set is.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return data.load(
+            source,
+            labels=False if self.keep_labels else "if_any",
+            split=split,
+            drop=self.drop,
+            image_size=self.image_size or None,  # type: ignore[arg-type]
+            image_mode=self.image_mode or None,
+        )
 
     def build(self, event_shape: tuple[int, ...]) -> VAE:
         """The compiled model, with new weights."""
@@ -307,7 +331,7 @@ def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
         )
     if needs_data and "data" not in values:
         raise RunError(f"{path} does not say which data: add data = 'PATH'.")
-    for name in ("hidden", "learning_rate_milestones"):
+    for name in ("hidden", "learning_rate_milestones", "drop", "image_size"):
         if name in values:
             values[name] = tuple(values[name])
     if "preparation" in values:
@@ -442,12 +466,12 @@ def _held(path: Path) -> Iterator[None]:
 
 def _raw(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
     if config.test_data:
-        return data.load(config.data).x, data.load(config.test_data).x
+        return config.load(config.data).x, config.load(config.test_data).x
     source = Path(config.data)
     if config.data != "digits" and source.is_dir() and list(source.glob("t10k-images*")):
-        return data.load(source, split="train").x, data.load(source, split="test").x
+        return config.load(config.data, "train").x, config.load(config.data, "test").x
     return data.split(
-        data.load(config.data).x, test_fraction=config.test_fraction, seed=config.seed
+        config.load(config.data).x, test_fraction=config.test_fraction, seed=config.seed
     )
 
 

@@ -123,15 +123,20 @@ def test_tables(tmp_path, suffix, label_name):
     np.testing.assert_array_equal(data.x, TABLE)
     assert data.labels.tolist() == list("uvwxyz")
     assert (data.feature_names, data.name) == (("a", "b"), "table")
-    assert load(path).labels is None
+    assert data.left_out == {label_name: "labels"}
+    assert load(path, labels="if_any").feature_names == ("a", "b")
+    with pytest.raises(DataError, match=f"not numbers: {label_name}.*--drop {label_name}"):
+        load(path)
+    assert load(path, drop=label_name).left_out == {label_name: "dropped"}
 
 
 def test_table_dtypes_are_kept_and_joined(tmp_path):
     frame = pd.DataFrame({"a": np.uint8([1, 2]), "b": np.uint8([3, 4]), "y": [0.5, 1.5]})
     frame.to_parquet(tmp_path / "bytes.parquet")
-    data = load(tmp_path / "bytes.parquet", labels=True)
+    data = load(tmp_path / "bytes.parquet", labels="if_any")
     assert data.x.dtype == np.uint8
     assert data.labels.tolist() == [0.5, 1.5]
+    assert load(tmp_path / "bytes.parquet").feature_names == ("a", "b", "y")
     mixed = pd.DataFrame({"a": [True, False], "b": pd.array([3, 4], "Int64"), "c": [0.5, 1.5]})
     mixed.to_parquet(tmp_path / "mixed.parquet")
     assert load(tmp_path / "mixed.parquet").x.tolist() == [[1.0, 3.0, 0.5], [0.0, 4.0, 1.5]]
@@ -277,7 +282,11 @@ REFUSED = {
     "name_too_long": (lambda d: d / ("x" * 5000), ["cannot be opened"]),
     "unknown_kind": (
         lambda d: bad_bytes(d, "f.h5", b"\x89HDF\r\n"),
-        ["f.h5", "unknown kind", r"b'\x89HDF'", ".parquet"],
+        ["f.h5", "HDF5", "not read", ".npz"],
+    ),
+    "unknown_bytes": (
+        lambda d: bad_bytes(d, "f.bin", b"\x89HDF\r\n"),
+        ["f.bin", "unknown kind", r"b'\x89HDF'", ".parquet"],
     ),
     "unknown_gzip": (lambda d: bad_bytes(d, "f.gz", gzip.compress(b"hello")), ["unknown kind"]),
     "zero_bytes": (lambda d: bad_bytes(d, "f.npy", b""), ["is empty (0 bytes)"]),
@@ -343,14 +352,24 @@ REFUSED = {
     ),
     "csv_no_header": (
         lambda d: write_csv(d / "t.csv", "1.5,2\n3,4\n"),
-        ["row of numbers (1.5, 2)", "Add a first line"],
+        ["row of values (1.5, 2)", "Add a first line"],
     ),
     "csv_index": (lambda d: write_csv(d / "t.csv", ",a\n0,1\n1,2\n"), ["index=False"]),
     "csv_binary": (lambda d: bad_bytes(d, "t.csv", b"\xff\xfe\x00\x81" * 9), ["CSV table"]),
     "csv_blank": (lambda d: write_csv(d / "t.csv", "\n"), ["CSV table", "No columns"]),
     "csv_header_only": (lambda d: write_csv(d / "t.csv", "a,b\n"), ["0 rows"]),
-    "csv_labels_only": (lambda d: write_csv(d / "t.csv", "y\n1\n"), ["0 columns"]),
-    "csv_two_labels": (lambda d: write_csv(d / "t.csv", "a,y,Class\n1,2,3\n"), ["y, Class"]),
+    "csv_truth_value_in_header": (
+        lambda d: write_csv(d / "t.csv", "age,True,3\n1,False,2\n"),
+        ["row of values (age, True, 3)", "Add a first line"],
+    ),
+    "csv_number_in_header": (
+        lambda d: write_csv(d / "t.csv", "setosa,5.1\nvirginica,4.9\n"),
+        ["row of values (setosa, 5.1)"],
+    ),
+    "csv_mixed_decimals": (
+        lambda d: write_csv(d / "t.csv", "a;b\n1,5;2.5\n2,5;3.5\n"),
+        ["not numbers: b", "with a point or with a comma"],
+    ),
     "parquet_truncated": (
         lambda d: truncated(parquet(d, pd.DataFrame({"a": TABLE[:, 0]}))),
         ["t.parquet", "Parquet table"],
@@ -383,11 +402,11 @@ REFUSED = {
     "no_images": (lambda d: d, ["holds no images", ".png"]),
     "image_sizes": (
         lambda d: two_images(d, IMAGES[0], IMAGES[1][:2]),
-        ["1.png is 3x2 L but 0.png is 3x4 L", "one size and mode"],
+        ["1.png is 3x2 L but 0.png is 3x4 L", "image_size=(4, 3)", "--image-size 4,3"],
     ),
     "image_modes": (
         lambda d: two_images(d, IMAGES[0], np.zeros((4, 3, 3), np.uint8)),
-        ["1.png is 3x4 RGB but 0.png is 3x4 L"],
+        ["1.png is 3x4 RGB but 0.png is 3x4 L", "image_mode='L'", "--image-mode L"],
     ),
     "image_truncated": (
         lambda d: truncated(write_image(d / "0.png", np.zeros((64, 64), np.uint8))).parent,
@@ -451,6 +470,7 @@ def test_reasons_are_chained(tmp_path):
             lambda d: write_csv(d / "t.csv", "a,y\n1,u\n2,\n"),
             "1 rows without a label in column 'y'",
         ),
+        (lambda d: write_csv(d / "t.csv", "a,y,Class\n1,2,3\n"), "candidates .* y, Class"),
         (lambda d: bad_bytes(d, "train-images-idx3-ubyte", idx_bytes(IMAGES)), "has no labels"),
         (lambda d: write_image(d / "0.png", IMAGES[0]).parent, "has no labels"),
     ],

@@ -161,16 +161,26 @@ def test_cache_holds_what_the_source_holds(tmp_path, kind, monkeypatch):
     assert held.x.dtype == plain.x.dtype
     np.testing.assert_array_equal(held.labels, plain.labels)
     assert (held.name, held.feature_names) == (plain.name, plain.feature_names)
-    assert data.load(source, cache=tmp_path / "cache").labels is None
+    assert held.left_out == plain.left_out
     (entry,) = os.listdir(tmp_path / "cache")
 
     written = (tmp_path / "cache" / entry / "x.npy").stat().st_mtime_ns
-    data.load(source, cache=tmp_path / "cache")
+    data.load(source, labels="if_any", cache=tmp_path / "cache")
     assert (tmp_path / "cache" / entry / "x.npy").stat().st_mtime_ns == written
     changed = source if kind == "table" else source / "0" / "0.png"
     os.utime(changed, ns=(1, 1))
-    data.load(source, cache=tmp_path / "cache")
+    data.load(source, labels=True, cache=tmp_path / "cache")
     assert len(os.listdir(tmp_path / "cache")) == 2
+
+
+def test_cache_keeps_what_is_asked_for_apart(tmp_path):
+    source, folder = parquet(tmp_path / "t.parquet"), tmp_path / "cache"
+    for options in ({}, {"labels": True}, {"drop": "a"}, {"drop": ["a"], "labels": "if_any"}):
+        held, plain = data.load(source, cache=folder, **options), data.load(source, **options)
+        assert held.feature_names == plain.feature_names
+        assert (held.left_out, held.labels is None) == (plain.left_out, plain.labels is None)
+        np.testing.assert_array_equal(held.x, plain.x)
+    assert len(os.listdir(folder)) == 4
 
 
 def test_cache_that_was_killed_or_damaged_is_not_used(tmp_path, monkeypatch):
@@ -187,12 +197,12 @@ def test_cache_that_was_killed_or_damaged_is_not_used(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert os.listdir(folder) == []
     (folder / ".part-of-another").mkdir()
-    x = data.load(source, cache=folder).x
+    shape = data.load(source, cache=folder).x.shape
     (entry,) = (name for name in os.listdir(folder) if not name.startswith("."))
     os.truncate(folder / entry / "x.npy", 1000)
     with pytest.raises(DataError, match=r"x\.npy cannot be read"):
         data.load(source, cache=folder)
-    assert x.shape == (1000, 2)
+    assert shape == (1000, 3)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vae.data.columns import Labels
 from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, only_label, reading
 
 ARRAY_NAMES = ("x", "X", "data", "images", "arr_0")
 KNOWN_KINDS = (
-    ".npy, .npz, .csv, .csv.gz, .parquet, IDX (gzip or not), "
+    ".npy, .npz, .csv, .csv.gz, .tsv, .parquet, .mtx, IDX (gzip or not), "
     "or a directory of png, jpg, bmp, gif or webp images"
 )
 _MNIST_IMAGES = re.compile(r"(train|t10k)-images[-.]idx[34]-ubyte(\.gz)?", re.IGNORECASE)
@@ -30,7 +31,7 @@ def npy(path: Path) -> Content:
         return Content(np.lib.format.open_memmap(path, mode="r"))
 
 
-def npz(path: Path, key: str | None, labels: bool) -> Content:
+def npz(path: Path, key: str | None, labels: Labels) -> Content:
     """The array `key` of a .npz archive, or the one its name makes out as the data."""
     if not zipfile.is_zipfile(path):
         raise DataError(
@@ -40,7 +41,9 @@ def npz(path: Path, key: str | None, labels: bool) -> Content:
     with reading(path, "a .npz archive"), np.load(path, allow_pickle=False) as archive:
         key = _npz_key(path, archive.files, key)
         label_key = _npz_label_key(path, archive.files, key) if labels else None
-        return Content(archive[key], archive[label_key] if label_key else None)
+        if label_key is None:
+            return Content(archive[key])
+        return Content(archive[key], archive[label_key], left_out={label_key: "labels"})
 
 
 def _npz_key(path: Path, keys: Sequence[str], chosen: str | None) -> str:
@@ -68,7 +71,7 @@ def _npz_label_key(path: Path, keys: Sequence[str], key: str) -> str | None:
     return only_label(path, [k for k in keys if k != key])
 
 
-def idx(path: Path, labels: bool) -> Content:
+def idx(path: Path, labels: Labels) -> Content:
     """The bytes of an IDX file, with the label file beside an MNIST-style image file."""
     x = _idx_array(path)
     if not labels:
@@ -77,7 +80,7 @@ def idx(path: Path, labels: bool) -> Content:
     stem = twin.removesuffix(".gz")
     for name in (twin, stem, f"{stem}.gz"):
         if name != path.name and (path.parent / name).is_file():
-            return Content(x, _idx_array(path.parent / name))
+            return Content(x, _idx_array(path.parent / name), left_out={name: "labels"})
     return Content(x)
 
 

@@ -8,8 +8,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from keras_vae.data.content import Content, DataError, reading
 
 __all__ = ["Rows", "cached"]
 
-_FORM = 1
+_FORM = 2
 _DAY = 86_400
 
 
@@ -31,32 +32,39 @@ class Rows(NamedTuple):
         dtype: of all of them.
         parts: arrays [n, ...] with their labels [n], or None where there are none.
         feature_names: of a table.
+        left_out: why other columns are not in it, by name.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     parts: Iterator[tuple[np.ndarray, np.ndarray | None]]
     feature_names: tuple[str, ...] | None = None
+    left_out: Mapping[str, str] = MappingProxyType({})
 
 
 def cached(
-    folder: str | os.PathLike[str], source: Path, files: Sequence[Path], rows: Callable[[], Rows]
+    folder: str | os.PathLike[str],
+    source: Path,
+    files: Sequence[Path],
+    rows: Callable[[], Rows],
+    options: str = "",
 ) -> Content:
     """The rows of a source, mapped from a file in the cache, which is written if it is not there.
 
     An entry is a directory that a rename puts in its place when it is whole. It belongs to one
-    state of the source: the paths, sizes and times of its files.
+    state of the source (paths, sizes and times of its files) and to the options it is read with.
 
     Args:
         folder: where entries are kept; it is made if it is missing.
         source: what is read, for messages and the name of the entry.
         files: of which it consists.
         rows: reads it.
+        options: how it is read, as text.
 
     Raises:
         DataError: if the source cannot be used, or the entry is damaged.
     """
-    entry = Path(folder) / f"{source.resolve().name}-{_fingerprint(source, files)}"
+    entry = Path(folder) / f"{source.resolve().name}-{_fingerprint(source, files, options)}"
     if not entry.is_dir():
         with reading(Path(folder), "a directory of the cache"):
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -78,7 +86,7 @@ def cached(
             raise DataError(f"{entry} is damaged. Remove it, and it is written again.")
         labels = np.load(entry / "labels.npy") if about["labels"] else None
         names = about["feature_names"]
-    return Content(x, labels, tuple(names) if names else None)
+    return Content(x, labels, tuple(names) if names else None, about["left_out"])
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -88,8 +96,8 @@ def _remove_leftovers(folder: Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _fingerprint(source: Path, files: Sequence[Path]) -> str:
-    digest = hashlib.sha256(f"{_FORM} {source.resolve()}".encode())
+def _fingerprint(source: Path, files: Sequence[Path], options: str) -> str:
+    digest = hashlib.sha256(f"{_FORM} {source.resolve()} {options}".encode())
     for path in files:
         status = path.stat()
         digest.update(f"\n{path} {status.st_size} {status.st_mtime_ns}".encode())
@@ -109,5 +117,10 @@ def _write(folder: Path, rows: Rows) -> None:
     if labels:
         np.save(folder / "labels.npy", np.concatenate(labels))
     names = None if rows.feature_names is None else list(rows.feature_names)
-    about = {"shape": list(rows.shape), "labels": bool(labels), "feature_names": names}
+    about = {
+        "shape": list(rows.shape),
+        "labels": bool(labels),
+        "feature_names": names,
+        "left_out": dict(rows.left_out),
+    }
     (folder / "about.json").write_text(json.dumps(about))

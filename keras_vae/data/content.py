@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,19 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """Arrays as a reader found them, not checked yet."""
+    """Arrays as a reader found them, not checked yet.
+
+    Attributes:
+        x: examples along axis 0.
+        labels: of the examples, None if there are none.
+        feature_names: of the columns of a table.
+        left_out: why columns of the source are not in x, by name.
+    """
 
     x: np.ndarray
     labels: np.ndarray | None = None
     feature_names: tuple[str, ...] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def only_label(path: Path, names: Sequence[str]) -> str | None:
@@ -32,7 +40,7 @@ def only_label(path: Path, names: Sequence[str]) -> str | None:
     if len(found) > 1:
         raise DataError(
             f"{path} has several candidates for the labels: {', '.join(found)}. "
-            "Keep or rename all but one."
+            "Drop (--drop) or rename all but one."
         )
     return found[0] if found else None
 

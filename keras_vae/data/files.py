@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +13,12 @@ import numpy as np
 
 from keras_vae.data.arrays import idx, mnist_images, mnist_part, npy, npz
 from keras_vae.data.cache import cached
-from keras_vae.data.content import LABEL_NAMES, Content, DataError, reason
-from keras_vae.data.images import image_paths, image_rows, images
+from keras_vae.data.columns import Labels, columns_line, identifiers
+from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, reason
+from keras_vae.data.delimited import DELIMITED_SUFFIXES
+from keras_vae.data.images import Form, image_paths, image_rows, images
 from keras_vae.data.mapped import slices
+from keras_vae.data.sparse import dense, dense_rows, is_sparse, read_sparse
 from keras_vae.data.tables import parquet_rows, table
 
 _CHUNK_VALUES = 2**22
@@ -30,20 +34,37 @@ class Data:
         labels: Array of N labels, numbers or strings; None unless asked for.
         name: Short name of the source.
         feature_names: Column names of a table, None otherwise.
+        left_out: Why parts of the source are not in `x`, by name: "labels" or "dropped".
+        identifiers: Names of features that look like identifiers or row numbers.
     """
 
     x: np.ndarray
     labels: np.ndarray | None
     name: str
     feature_names: tuple[str, ...] | None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    identifiers: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> str:
+        """Which columns are used as what, in one line.
+
+        Example:
+            >>> Data(np.ones([3, 2]), None, "t", ("age", "income"), {"target": "labels"}).columns
+            '2 features: age, income; left out: target (labels)'
+        """
+        return columns_line(self.x, self.feature_names, self.left_out, self.identifiers)
 
 
 def load(
     source: str | os.PathLike[str],
     *,
-    labels: bool = False,
+    labels: Labels = False,
     split: Literal["train", "test"] | None = None,
     cache: str | os.PathLike[str] | None = None,
+    drop: str | Sequence[str] = (),
+    image_size: tuple[int, int] | None = None,
+    image_mode: str | None = None,
 ) -> Data:
     """Examples, and labels if wanted, from a file, a directory or scikit-learn's digits.
 
@@ -52,23 +73,32 @@ def load(
     | `"digits"` | float32 [1797, 8, 8, 1], integer levels 0 to 16 | 0 to 9 |
     | `.npy` | mapped into memory, not read | none |
     | `.npz` | the array named x, data, ... (below) or `"f.npz:key"` | array y, label, ... |
-    | `.csv`, `.parquet` | numeric columns, the one of the labels excepted | column y, label, ... |
+    | `.npz` of scipy.sparse, `.mtx` | the matrix, made dense | none |
+    | `.csv`, `.tsv`, `.parquet` | numeric columns | column y, label, ... |
     | IDX, gzip or not | unsigned bytes | the MNIST-style label file beside it |
-    | directory of images | all of one size and mode, in order of their paths | sub-directories |
+    | directory of images | in order of their paths | sub-directories |
     | directory of MNIST-style files | `split` selects, "train" by default | the label file |
 
     An .npz array is called x, X, data, images or arr_0, or is the only one. Labels are called
-    label, labels, y, target or class. One axis [N] becomes [N, 1]; three axes are taken for
-    images [N, H, W] and become [N, H, W, 1]. Nothing is rescaled or converted: that is for
-    `batches(..., rescale=)`. Nothing is ever unpickled.
+    label, labels, y, target or class; unless labels are asked for, a column of that name is data as
+    the others are. Fields of text are separated by commas, semicolons or tabs, with decimal points
+    or commas. One axis [N] becomes [N, 1]; three axes are taken for images [N, H, W] and become
+    [N, H, W, 1]. Nothing is rescaled: that is for `batches(..., rescale=)`. Nothing is ever
+    unpickled.
 
     Args:
         source: Path, or the word "digits" (`Path("digits")` is a path).
-        labels: Read the labels too; it is an error if there are none.
+        labels: Read the labels too; True makes it an error if there are none, "if_any" does not.
         split: Part of a directory of MNIST-style files.
         cache: Directory for what does not fit into memory: a Parquet table, read in groups of
-            rows, or a directory of images is written there once as rows of one file, which is
-            mapped, and found again while the source is the same. Other sources ignore it.
+            rows, a sparse matrix or a directory of images is written there once as rows of one
+            file, which is mapped, and found again while the source is the same. Other sources
+            ignore it.
+        drop: Names of columns of a table to leave out, such as identifiers.
+        image_size: Height and width to which a directory of images is brought: each is scaled to
+            cover them and cropped in its centre.
+        image_mode: Mode to which they are converted: "1", "L" (grey), "RGB", "RGBA" or "I;16"
+            (grey levels of 16 bits).
 
     Returns:
         The examples, with at least one row and finite values throughout.
@@ -83,12 +113,23 @@ def load(
     """
     if split not in (None, "train", "test"):
         raise DataError(f'Expected `split` "train", "test" or None; got {split!r}.')
+    if labels not in (True, False, "if_any"):
+        raise DataError(f'Expected `labels` True, False or "if_any"; got {labels!r}.')
+    form = Form(image_size if image_size is None else tuple(image_size), image_mode)  # type: ignore[arg-type]
+    form.check()
+    drop = (drop,) if isinstance(drop, str) else tuple(drop)
     path, key = _path_and_key(source)
     pairs = [] if source == "digits" or not path.is_dir() else mnist_images(path)
     if split is not None and not pairs:
         raise DataError(
             f"{source} has no parts to select: `split` is for a directory that holds "
             "train-images-idx3-ubyte, t10k-images-idx3-ubyte and their labels. Leave it out."
+        )
+    of_images = source != "digits" and path.is_dir() and not pairs
+    if form != Form() and not of_images:
+        raise DataError(
+            f"{source} is no directory of images, and image_size and image_mode are for these. "
+            "Leave them out."
         )
 
     name = Path(path.name.removesuffix(".gz")).stem
@@ -98,17 +139,20 @@ def load(
         path = mnist_part(path, pairs, split or "train")
         name = f"{path.parent.resolve().name}-{split or 'train'}"
         content = idx(path, labels)
-    elif path.is_dir():
+    elif of_images:
         name = path.resolve().name
         if cache is None:
-            content = images(path)
+            content = images(path, form)
         else:
             paths = image_paths(path)
-            content = cached(cache, path, paths, lambda: image_rows(path, paths))
-    elif cache is not None and path.suffix.lower() == ".parquet":
-        content = cached(cache, path, [path], lambda: parquet_rows(path))
+            content = cached(cache, path, paths, lambda: image_rows(path, paths, form), str(form))
     else:
-        content = _file(path, key, labels)
+        content = _file(path, key, labels, drop, cache)
+    if drop and content.feature_names is None:
+        raise DataError(
+            f"{source} has no columns with names, and {listed(drop)} cannot be dropped. "
+            "Leave drop out, or give a table with a header."
+        )
     return _checked(path, name, content, labels)
 
 
@@ -131,16 +175,35 @@ def _path_and_key(source: str | os.PathLike[str]) -> tuple[Path, str | None]:
     return path, key
 
 
-def _file(path: Path, key: str | None, labels: bool) -> Content:
+def _file(
+    path: Path,
+    key: str | None,
+    labels: Labels,
+    drop: Sequence[str],
+    cache: str | os.PathLike[str] | None,
+) -> Content:
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes). Write or download it again.")
     name = path.name.lower()
-    if name.endswith((".csv", ".csv.gz", ".parquet")):
-        return table(path, labels)
+    if name.endswith(".parquet") and cache is not None:
+        options = f"{bool(labels)} {sorted(drop)}"
+        return cached(cache, path, [path], lambda: parquet_rows(path, labels, drop), options)
+    if name.endswith((*DELIMITED_SUFFIXES, ".parquet")):
+        return table(path, labels, drop)
     if name.endswith(".npy"):
         return npy(path)
+    if key is None and is_sparse(path):
+        if cache is not None:
+            return cached(cache, path, [path], lambda: dense_rows(read_sparse(path)))
+        return dense(path, read_sparse(path))
     if name.endswith(".npz"):
         return npz(path, key, labels)
+    if name.endswith((".h5ad", ".h5", ".hdf5")):
+        raise DataError(
+            f"{path} is an HDF5 file, which is not read. Save its matrix as .npz: for .h5ad "
+            'scipy.sparse.save_npz("x.npz", scipy.sparse.csr_matrix(anndata.read_h5ad(path).X)), '
+            "for others numpy.savez with h5py."
+        )
     return idx(path, labels)
 
 
@@ -148,10 +211,11 @@ def _digits() -> Content:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    return Content(digits.images.astype(np.float32), digits.target)
+    x = digits.images.astype(np.float32)
+    return Content(x, digits.target, left_out={"digit": "labels"})
 
 
-def _checked(path: Path, name: str, content: Content, labels: bool) -> Data:
+def _checked(path: Path, name: str, content: Content, labels: Labels) -> Data:
     x = content.x
     if x.dtype.kind not in "biuf" or x.dtype.itemsize > 8:
         raise DataError(
@@ -167,7 +231,7 @@ def _checked(path: Path, name: str, content: Content, labels: bool) -> Data:
         x = x[..., np.newaxis]
     _check_finite(path, x, content.feature_names)
     given = content.labels if labels else None
-    if labels and given is None:
+    if labels is True and given is None:
         raise DataError(
             f"{path} has no labels (a column or array {', '.join(LABEL_NAMES)}, a label file "
             "beside the images, or sub-directories). Ask for the data without labels."
@@ -177,7 +241,11 @@ def _checked(path: Path, name: str, content: Content, labels: bool) -> Data:
             f"{path} has {len(x)} examples but labels of shape {given.shape}. "
             "Expected one label for each example."
         )
-    return Data(x, given, name, content.feature_names)
+    names, left_out = content.feature_names, content.left_out
+    if not labels:
+        left_out = {part: why for part, why in left_out.items() if why != "labels"}
+    suspects = identifiers(x, names) if names else ()
+    return Data(x, given, name, names, left_out, suspects)
 
 
 def _check_finite(path: Path, x: np.ndarray, feature_names: tuple[str, ...] | None) -> None:

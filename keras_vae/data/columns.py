@@ -1,0 +1,151 @@
+"""Columns of a table: which are data, which are left out and why, and their order by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from keras_vae.data.content import DataError, listed, only_label
+from keras_vae.data.mapped import slices
+
+__all__ = ["Columns", "Labels", "columns_line", "identifiers", "positions", "select"]
+
+Labels = bool | Literal["if_any"]
+"""Whether labels are read: True, False (their column is data) or where there are any."""
+
+_IDENTIFIER = re.compile(r"(.*[_ .-])?(id|uid|uuid|guid|idx|index|key|row|rownum)", re.IGNORECASE)
+_CAMEL_IDENTIFIER = re.compile(r".*[a-z]I[Dd]")
+_HEAD = 1000
+_CHUNK_BYTES = 2**24
+_MOST_NAMES = 8
+
+
+class Columns(NamedTuple):
+    """Columns of a table.
+
+    Attributes:
+        data: names of those that are data.
+        label: name of the one of the labels, None if it is not asked for or there is none.
+        left_out: why others are not data, by name.
+    """
+
+    data: tuple[str, ...]
+    label: str | None
+    left_out: dict[str, str]
+
+
+def select(path: Path, names: Sequence[str], labels: Labels, drop: Sequence[str]) -> Columns:
+    """Divides the columns of a table.
+
+    Args:
+        path: of the table, for messages.
+        names: of all columns.
+        labels: whether the column that is named like labels is that of the labels.
+        drop: names of columns to leave out.
+
+    Raises:
+        DataError: if a name in `drop` is unknown, or several columns are named like labels.
+    """
+    unknown = [name for name in drop if name not in names]
+    if unknown:
+        raise DataError(
+            f"{path} has no column {listed(unknown)} to drop; it has {listed(names, 20)}."
+        )
+    left_out = dict.fromkeys(drop, "dropped")
+    kept = [name for name in names if name not in left_out]
+    label = only_label(path, kept) if labels else None
+    if label is not None and (labels is True or len(kept) > 1):
+        left_out[label] = "labels"
+    else:
+        label = None
+    return Columns(tuple(name for name in kept if name != label), label, left_out)
+
+
+def positions(found: Sequence[str], expected: Sequence[str], owner: str) -> list[int]:
+    """Places of the expected columns among those that were found, in the expected order.
+
+    Args:
+        found: names of the columns of a table, in any order.
+        expected: names that the model was trained with.
+        owner: what holds the columns found, for the message.
+
+    Raises:
+        DataError: if columns are missing, unknown or repeated.
+    """
+    repeated = [name for name in dict.fromkeys(found) if found.count(name) > 1]
+    if repeated:
+        raise DataError(f"{owner} holds several columns {listed(repeated)}. Rename all but one.")
+    missing = [name for name in expected if name not in set(found)]
+    extra = [name for name in found if name not in set(expected)]
+    if missing or extra:
+        parts = []
+        if missing:
+            parts.append(f"lacks {listed(missing)}")
+        if extra:
+            parts.append(f"holds {listed(extra)}, which the model does not know")
+        raise DataError(
+            f"{owner} {' and '.join(parts)}; the model was trained on the columns "
+            f"{listed(expected, 20)}. Give these, in any order."
+        )
+    place = {name: index for index, name in enumerate(found)}
+    return [place[name] for name in expected]
+
+
+def identifiers(x: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the columns that look like identifiers or row numbers.
+
+    Such a column holds different integers, and is named like an identifier or counts up by one.
+
+    Args:
+        x: table [N, columns], which may be mapped.
+        names: of its columns.
+    """
+    if len(x) < 3:
+        return ()
+    suspects = [
+        column
+        for column, name in enumerate(names)
+        if _identifies(np.asarray(x[:_HEAD, column]), name)
+    ]
+    if suspects and len(x) > _HEAD:
+        parts = [part[:, suspects] for _, part in slices(x, _CHUNK_BYTES)]
+        whole = np.concatenate(parts)
+        suspects = [c for i, c in enumerate(suspects) if _identifies(whole[:, i], names[c])]
+    return tuple(names[column] for column in suspects)
+
+
+def _identifies(values: np.ndarray, name: str) -> bool:
+    if values.dtype.kind == "b" or not (values == np.round(values)).all():
+        return False
+    if (np.diff(values.astype(np.float64)) == 1.0).all():
+        return True
+    named = _IDENTIFIER.fullmatch(name) or _CAMEL_IDENTIFIER.fullmatch(name)
+    return named is not None and len(np.unique(values)) == len(values)
+
+
+def columns_line(
+    x: np.ndarray,
+    names: Sequence[str] | None,
+    left_out: Mapping[str, str],
+    suspects: Sequence[str],
+) -> str:
+    """Says which columns of a table, or what arrays, are used as what."""
+    if x.ndim == 2:
+        line = f"{x.shape[1]} feature{'s' if x.shape[1] > 1 else ''}"
+        line += f": {listed(names, _MOST_NAMES)}" if names else ""
+    elif x.ndim == 4:
+        line = f"images of {x.shape[1]} x {x.shape[2]} pixels (height x width)"
+        line += f", {x.shape[3]} channels" if x.shape[3] > 1 else ""
+    else:
+        line = f"arrays of shape {tuple(map(int, x.shape[1:]))}"
+    if left_out:
+        line += "; left out: " + listed([f"{n} ({why})" for n, why in left_out.items()], 20)
+    if suspects:
+        verb = "looks like an identifier" if len(suspects) == 1 else "look like identifiers"
+        it = "it" if len(suspects) == 1 else "them"
+        line += f"; {listed(suspects, 20)} {verb} (leave {it} out with --drop {','.join(suspects)})"
+    return line

@@ -1,0 +1,102 @@
+"""Reader of delimited text: commas, semicolons or tabs, decimal points or commas, one header."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keras_vae.data.content import DataError, listed
+
+__all__ = ["DELIMITED_SUFFIXES", "read_delimited"]
+
+DELIMITED_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+
+_LINES_LOOKED_AT = 50
+_SEPARATORS = (",", ";", "\t")
+_TRUTH_VALUES = ("true", "false")
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
+
+
+class _Dialect(NamedTuple):
+    separator: str
+    decimal: str
+    header: list[str]
+
+
+def read_delimited(path: Path) -> Any:
+    """The table as pandas reads it, but never with a column taken silently for row names.
+
+    The separator is the first of comma, semicolon and tab that divides the first lines into equal
+    numbers of fields. Decimals have a comma where it is not the separator and fields look like it.
+
+    Raises:
+        DataError: if the first line is data and not names, or names do not fit the columns.
+    """
+    import pandas as pd
+
+    dialect = _dialect(path)
+    _check_header(path, dialect.header)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(
+                path,
+                sep=dialect.separator,
+                decimal=dialect.decimal,
+                index_col=False,
+                low_memory=False,
+            )
+        except pd.errors.ParserWarning as error:
+            raise DataError(
+                f"{path} has rows with more values than the first line has names (values are "
+                "separated by commas, semicolons or tabs). Name every column, or write decimals "
+                "with a point."
+            ) from error
+
+
+def _dialect(path: Path) -> _Dialect:
+    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        lines = [line for line in itertools.islice(file, _LINES_LOOKED_AT) if line.strip()]
+    for separator in _SEPARATORS:
+        rows = list(csv.reader(lines, delimiter=separator))
+        if rows and len(rows[0]) > 1 and len({len(row) for row in rows}) == 1:
+            break
+    else:
+        separator = max(_SEPARATORS, key=lambda mark: lines[0].count(mark) if lines else 0)
+        rows = list(csv.reader(lines, delimiter=separator))
+    fields = list(itertools.chain.from_iterable(rows[1:]))
+    commas = separator != "," and any(_DECIMAL_COMMA.fullmatch(field) for field in fields)
+    return _Dialect(separator, "," if commas else ".", rows[0] if rows else [])
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    names = [name.strip() for name in names]
+    if len(names) > 1 and names[0] == "":
+        raise DataError(
+            f"{path} has a column without a name, probably the row numbers that pandas saves. "
+            "Write it with index=False, or name the column if it is data."
+        )
+    if names == [str(i) for i in range(len(names))]:
+        return
+    values = [name for name in names if _is_number(name) or name.lower() in _TRUTH_VALUES]
+    certain = [name for name in values if not name.isdecimal()]
+    if values and (len(values) == len(names) or certain):
+        raise DataError(
+            f"{path} begins with a row of values ({listed(names)}) where the column names were "
+            "expected. Add a first line with a name for each column."
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

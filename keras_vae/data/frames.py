@@ -1,0 +1,134 @@
+"""Data frames, masked and sparse arrays as plain arrays of numbers, or refused in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_vae.data.content import DataError, listed
+
+__all__ = ["column_numbers", "frame_names", "is_numeric", "numbers"]
+
+
+def frame_names(value: Any) -> tuple[str, ...] | None:
+    """Names of the columns of a data frame; None for anything else, or where not all are text."""
+    columns = getattr(value, "columns", None)
+    if columns is None or not hasattr(value, "to_numpy"):
+        return None
+    names = tuple(columns)
+    return names if names and all(isinstance(name, str) for name in names) else None
+
+
+def numbers(value: Any, name: str) -> np.ndarray:
+    """The value as an array of booleans, integers or floats of at most 64 bits.
+
+    Data frames may hold nullable columns without missing values; masked arrays are taken as plain
+    ones where nothing is masked.
+
+    Args:
+        value: anything that NumPy makes an array of, or a data frame.
+        name: what the value is called in messages, such as "x".
+
+    Raises:
+        DataError: if it is no array of numbers, or hides some: text, missing, masked, sparse.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        _check_unmasked(value, name)
+        value = value.data
+    if isinstance(value, np.ndarray):
+        array = value
+    elif (columns := _pandas_columns(value)) is not None:
+        array = _from_pandas(value, columns, name)
+    else:
+        _refuse_containers(value, name)
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{name} must be an array of numbers; got {type(value).__name__}, which NumPy "
+                f"cannot read: {' '.join(str(error).split())}"
+            ) from error
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise DataError(
+            f"{name} must be an array of booleans, integers or floats of at most 64 bits; got "
+            f"{type(value).__name__} of dtype {array.dtype}. Convert it first."
+        )
+    return array
+
+
+def _check_unmasked(value: Any, name: str) -> None:
+    mask = np.ma.getmaskarray(value)
+    if mask.any():
+        first = int(np.argmax(mask.reshape(len(mask), -1).any(axis=1))) if mask.ndim else 0
+        raise DataError(
+            f"{name} is masked in {int(mask.sum())} of {mask.size} entries, first in example "
+            f"{first}, and a VAE needs every entry. Fill them in ({name}.filled(value), or an "
+            f"imputer of scikit-learn), or drop those examples."
+        )
+
+
+def _refuse_containers(value: Any, name: str) -> None:
+    """Refuses what NumPy would wrap whole as one Python object."""
+    kind, module = type(value).__name__, type(value).__module__
+    if hasattr(value, "toarray") and module.startswith("scipy.sparse"):
+        size = float(np.prod(value.shape)) * value.dtype.itemsize / 2**20
+        raise DataError(
+            f"{name} is a sparse {kind} of shape {list(value.shape)}, and a VAE reads dense "
+            f"arrays. Give {name}.toarray() ({size:,.1f} MiB), or batches of it from a generator."
+        )
+    if kind in ("SparseTensor", "RaggedTensor") and module.startswith("tensorflow"):
+        remedy = "tf.sparse.to_dense(x)" if kind == "SparseTensor" else "x.to_tensor()"
+        raise DataError(f"{name} is a {kind}, and a VAE reads dense arrays. Give {remedy}.")
+    if module.startswith("torch.utils.data"):
+        raise DataError(
+            f"{name} is a torch {kind}, which a VAE does not read. Give a generator of NumPy "
+            "arrays that starts anew when it ends (while True: yield from (batch[0].numpy() for "
+            "batch in loader)) and steps_per_epoch=len(loader), or the whole data as one array."
+        )
+
+
+def _pandas_columns(value: Any) -> list[tuple[Any, Any]] | None:
+    """Label and values of each column of a pandas frame or series; None for anything else."""
+    if not type(value).__module__.startswith("pandas"):
+        return None
+    if hasattr(value, "columns"):
+        return [(label, value.iloc[:, place]) for place, label in enumerate(value.columns)]
+    return [(value.name, value)] if hasattr(value, "isna") else None
+
+
+def _from_pandas(value: Any, columns: Sequence[tuple[Any, Any]], name: str) -> np.ndarray:
+    text = [str(label) for label, column in columns if not is_numeric(column.dtype)]
+    if text:
+        raise DataError(
+            f"{name} has columns that are not numbers: {listed(text)}. Encode them as numbers or "
+            "leave them out."
+        )
+    missing = [str(label) for label, column in columns if column.isna().any()]
+    if missing:
+        raise DataError(
+            f"{name} has missing values in the columns {listed(missing)}. Impute them or leave "
+            "those rows out."
+        )
+    arrays = [column_numbers(column) for _, column in columns]
+    if value.ndim == 1:
+        return arrays[0]
+    return np.stack(arrays, axis=1) if arrays else np.empty((len(value), 0))
+
+
+def is_numeric(dtype: Any) -> bool:
+    """Whether a pandas dtype holds booleans, integers or floats."""
+    from pandas import CategoricalDtype
+    from pandas.api import types
+
+    return not isinstance(dtype, CategoricalDtype) and bool(
+        types.is_bool_dtype(dtype) or types.is_integer_dtype(dtype) or types.is_float_dtype(dtype)
+    )
+
+
+def column_numbers(column: Any) -> np.ndarray:
+    """Values of a numeric pandas column; a missing one is NaN."""
+    if column.isna().any():
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.asarray(column.to_numpy(dtype=getattr(column.dtype, "numpy_dtype", None)))
