@@ -90,12 +90,13 @@ def publish_command(model: Path, target: Path, **options: Any) -> None:
 
 @main.command("verify")
 @click.argument("directory", type=click.Path(path_type=Path))
-def verify_command(directory: Path) -> None:
+@click.option("--sha256", help="Of manifest.json, as its publisher stated it elsewhere.")
+def verify_command(directory: Path, sha256: str | None) -> None:
     """Check hashes, gates and parity of a published version in ONNX Runtime."""
     load_tensorflow()
     from export import pipeline
 
-    pipeline.verify(directory, report=click.echo)
+    pipeline.verify(directory, sha256=sha256, report=click.echo)
     click.secho(f"{directory} is as it was published.", bold=True)
 
 

@@ -6,31 +6,17 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 
-from export.errors import ExportError
 from keras_vae import __version__, measurements, random
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
 from keras_vae.signatures import Signature
 from keras_vae.units import value_range
 
-__all__ = [
-    "SCHEMA",
-    "build",
-    "digest",
-    "file_hashes",
-    "metadata",
-    "model_card",
-    "properties",
-    "validate",
-]
-
-SCHEMA = json.loads((Path(__file__).parent / "manifest.schema.json").read_text())
+__all__ = ["build", "digest", "metadata", "model_card", "properties", "stated"]
 
 _HOW = {
     "Bernoulli": "P(x = 1) = 1 / (1 + exp(-logits)); mean is that probability.",
@@ -43,6 +29,10 @@ _HOW = {
     "Categorical": "P(category k) = softmax(logits)_k along the last axis.",
     "Poisson": "Poisson counts of rate exp(log_rate).",
 }
+_OF_THE_ARTIFACT = frozenset(
+    {"digest", "schema_version", "name", "signatures", "omitted"}
+    | {"variants", "training", "versions", "files"}
+)
 _PACKAGES = ("keras-vae", "tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx")
 _SEED_PROTOCOL = {
     "generator": "Philox-4x32-10",
@@ -108,9 +98,8 @@ def build(
     omitted: dict[str, str],
     variants: dict[str, Any],
     training: dict[str, Any],
-    files: dict[str, str],
 ) -> dict[str, Any]:
-    """The manifest.
+    """The manifest, as `serving.integrity.seal` takes it.
 
     Args:
         name: of the artifact.
@@ -120,10 +109,8 @@ def build(
         omitted: reason by name of each signature that has no ONNX form.
         variants: files of other precisions and formats, with what they cost.
         training: configuration and measurements of the run, or empty.
-        files: sha256 by relative path.
     """
     return {
-        "schema_version": 1,
         "name": name,
         "signatures": {
             key: {
@@ -142,8 +129,12 @@ def build(
         **about,
         "training": training,
         "versions": {package: _version(package) for package in _PACKAGES},
-        "files": files,
     }
+
+
+def stated(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest says of the model itself, which its ONNX files say too."""
+    return {key: value for key, value in manifest.items() if key not in _OF_THE_ARTIFACT}
 
 
 def properties(about: dict[str, Any], signature: str) -> dict[str, str]:
@@ -155,19 +146,6 @@ def properties(about: dict[str, Any], signature: str) -> dict[str, str]:
     }
 
 
-def validate(manifest: Any) -> None:
-    """Refuses what is not a manifest.
-
-    Raises:
-        ExportError: naming the first field that is wrong.
-    """
-    try:
-        jsonschema.validate(manifest, SCHEMA)
-    except jsonschema.ValidationError as error:
-        where = "/".join(map(str, error.absolute_path)) or "manifest.json"
-        raise ExportError(f"manifest.json: {where}: {error.message}") from error
-
-
 def digest(vae: VAE) -> str:
     """SHA-256 of the weights in their order: shape, dtype and bytes of each."""
     result = hashlib.sha256()
@@ -177,15 +155,6 @@ def digest(vae: VAE) -> str:
             result.update(f"{array.dtype.str}{array.shape}".encode())
             result.update(array.tobytes())
     return result.hexdigest()
-
-
-def file_hashes(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file below a directory but the manifest, by relative path."""
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path != directory / "manifest.json"
-    }
 
 
 def model_card(manifest: dict[str, Any]) -> str:

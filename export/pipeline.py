@@ -25,6 +25,8 @@ from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
 from keras_vae.runs import Run
 from keras_vae.signatures import Signature, signatures
+from serving import integrity
+from serving.errors import ArtifactError, one_line
 
 __all__ = ["VERIFIED_IN", "Options", "export", "export_model", "load", "read_manifest", "verify"]
 
@@ -178,25 +180,29 @@ def export_model(
             omitted=omitted,
             variants=extra,
             training=training or {},
-            files={},
         )
         (directory / "MODEL_CARD.md").write_text(manifests.model_card(manifest))
-        manifest["files"] = manifests.file_hashes(directory)
-        manifests.validate(manifest)
-        _write_json(directory / "manifest.json", manifest)
+        with _refusals():
+            sealed = integrity.seal(directory, manifest)
         published = publish.publish(directory, target, options.version)
+    report(_identified(sealed))
     clock.total()
     return published
 
 
 def verify(
-    directory: Path, *, runtimes: Sequence[str] = VERIFIED_IN[:1], report: Report = _silent
+    directory: Path,
+    *,
+    runtimes: Sequence[str] = VERIFIED_IN[:1],
+    sha256: str | None = None,
+    report: Report = _silent,
 ) -> list[parity.Comparison]:
     """Checks a published artifact: every hash, the gates, and runtimes against its SavedModel.
 
     Args:
         directory: one version of an artifact.
         runtimes: what is compared with the SavedModel, which is loaded without Keras and TFP.
+        sha256: of the manifest, as the publisher stated it elsewhere; None does not compare it.
         report: called with sentences.
 
     Raises:
@@ -204,9 +210,31 @@ def verify(
     """
     parity.check_runtimes(["saved_model", *runtimes])
     directory = Path(directory).absolute()
-    manifest = read_manifest(directory)
-    _check_hashes(directory, manifest)
+    with _refusals():
+        sealed = integrity.check(directory)
+    if sha256 is not None and sealed.sha256 != sha256.lower():
+        raise ExportError(
+            f"{directory} is not the artifact that was meant: expected manifest.json with the "
+            f"sha256 {sha256}; got {sealed.sha256}."
+        )
+    manifest = sealed.entries
     report(f"All {len(manifest['files'])} files are as they were published.")
+    report(_identified(sealed))
+    try:
+        return _verify(directory, manifest, runtimes, report)
+    except ExportError:
+        raise
+    except Exception as error:  # whatever a library says of bytes that it cannot use
+        raise ExportError(
+            f"{directory} cannot be run, so that it was not published as it is: "
+            f"{type(error).__name__}: {one_line(error)} Do not use it; export the model again."
+        ) from error
+
+
+def _verify(
+    directory: Path, manifest: dict[str, Any], runtimes: Sequence[str], report: Report
+) -> list[parity.Comparison]:
+    """What `verify` does with an artifact whose files are those of its manifest."""
     _check_onnx(directory, manifest)
     saved_model.check_ops(directory)
     count = warmup.replay(directory)
@@ -248,17 +276,28 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     Raises:
         ExportError: if there is none, or it is damaged.
     """
-    path = directory / "manifest.json"
+    with _refusals():
+        return integrity.read(directory).entries
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Makes refusals of `serving.integrity` those of the pipeline."""
     try:
-        manifest = json.loads(path.read_text())
-    except OSError as error:
-        raise ExportError(
-            f"{directory} is not a version of an artifact: manifest.json cannot be read."
-        ) from error
-    except ValueError as error:
-        raise ExportError(f"{path} is damaged: {error}.") from error
-    manifests.validate(manifest)
-    return manifest
+        yield
+    except ArtifactError as error:
+        raise ExportError(str(error)) from error
+
+
+def _identified(sealed: integrity.Manifest) -> str:
+    """What tells an artifact from a forgery of it, for those who published or received it."""
+    sentence = f"sha256 of manifest.json: {sealed.sha256}"
+    if sealed.is_covered:
+        return sentence
+    return (
+        f"{sentence}\nThis artifact follows schema 1: no digest covers its name, signatures, "
+        "omitted, variants, training and versions. Export the model again to cover them."
+    )
 
 
 class _Work:
@@ -473,20 +512,6 @@ def _print(comparisons: Sequence[parity.Comparison], report: Report) -> None:
     report(f"\n{capture.get().rstrip()}\n")
 
 
-def _check_hashes(directory: Path, manifest: dict[str, Any]) -> None:
-    present, known = manifests.file_hashes(directory), manifest["files"]
-    changed = sorted(name for name in known if name in present and present[name] != known[name])
-    missing = sorted(set(known) - set(present))
-    added = sorted(set(present) - set(known))
-    for names, what in ((changed, "was changed"), (missing, "is missing"), (added, "was added")):
-        if names:
-            raise ExportError(
-                f"{directory}: {names[0]} {what} after publishing"
-                f"{f' (and {len(names) - 1} more)' if len(names) > 1 else ''}. Do not serve it; "
-                "export the model again."
-            )
-
-
 def _check_onnx(directory: Path, manifest: dict[str, Any]) -> None:
     """The gates again, and whether the files say of the model what the manifest says."""
     paths = {entry["onnx"]: name for name, entry in manifest["signatures"].items() if entry["onnx"]}
@@ -500,10 +525,9 @@ def _check_onnx(directory: Path, manifest: dict[str, Any]) -> None:
         entry = manifest["signatures"][name]
         onnx_graphs.check(model, path, list(entry["inputs"]), list(entry["outputs"]))
         found = {item.key: item.value for item in model.metadata_props}
-        about = {key.removeprefix("keras_vae."): key for key in found}
-        del about["signature"]
-        declared = manifests.properties({key: manifest[key] for key in about}, name)
-        wrong = sorted(key for key in declared if declared[key] != found.get(key))
+        declared = manifests.properties(manifests.stated(manifest), name)
+        keys = declared.keys() | {key for key in found if key.startswith("keras_vae.")}
+        wrong = sorted(key for key in keys if declared.get(key) != found.get(key))
         if wrong:
             raise ExportError(
                 f"{directory}: manifest.json and {path} disagree about "

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving import integrity
 from serving.errors import ServingError
 
 __all__ = ["Artifact", "Signature", "Tensor", "find", "latest", "versions"]
+
+_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Artifact:
         name: the model's name, that of the directory of its versions.
         version: its number.
         manifest: all that `manifest.json` says.
+        sha256: of `manifest.json`.
         signatures: its functions by name.
     """
 
@@ -61,6 +64,7 @@ class Artifact:
     name: str
     version: int
     manifest: dict[str, Any]
+    sha256: str
     signatures: dict[str, Signature]
 
     @classmethod
@@ -68,57 +72,39 @@ class Artifact:
         """The artifact in a version directory.
 
         Raises:
-            ServingError: if the directory is none, or its manifest cannot be read.
+            ServingError: if the directory is none, or its manifest is damaged.
         """
         path = Path(path).resolve()
-        if not path.name.isdigit():
+        if not _VERSION.fullmatch(path.name):
             raise ServingError(
                 f"{path} is not a version of an artifact: name a directory such as "
                 "artifacts/digits/1."
             )
-        try:
-            manifest = json.loads((path / "manifest.json").read_text())
-            signatures = {
-                name: _signature(path, name, entry)
-                for name, entry in manifest["signatures"].items()
-            }
-        except OSError as error:
-            raise ServingError(
-                f"{path} holds no readable manifest.json ({error.strerror}); publish it with "
-                "`python -m export MODEL --to DIR`."
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ServingError(
-                f"{path / 'manifest.json'} is damaged ({error!r}); check the artifact with "
-                f"`python -m export verify {path}`."
-            ) from error
-        return cls(path, path.parent.name, int(path.name), manifest, signatures)
+        manifest = integrity.read(path)
+        signatures = {
+            name: _signature(path, name, entry)
+            for name, entry in manifest.entries["signatures"].items()
+        }
+        return cls(
+            path, path.parent.name, int(path.name), manifest.entries, manifest.sha256, signatures
+        )
 
     def verify(self) -> None:
-        """Compares every file with the SHA-256 that the manifest states.
+        """Compares every entry of the directory with the manifest.
 
         Raises:
-            ServingError: naming the first file that is missing, changed or unknown.
+            ArtifactError: naming the first one that is missing, changed or unknown.
         """
-        known = self.manifest["files"]
-        present = {
-            path.relative_to(self.path).as_posix(): path
-            for path in sorted(self.path.rglob("*"))
-            if path.is_file() and path != self.path / "manifest.json"
-        }
-        for file in sorted(known.keys() | present.keys()):
-            if file not in present:
-                why = "is missing"
-            elif file not in known:
-                why = "is not one of the manifest"
-            elif hashlib.sha256(present[file].read_bytes()).hexdigest() != known[file]:
-                why = "is not what was published"
-            else:
-                continue
-            raise ServingError(
-                f"{self.path / file} {why}: do not serve this version, publish it again with "
-                "`python -m export`."
-            )
+        integrity.check(self.path)
+
+    def content(self, path: Path) -> bytes:
+        """The bytes of one of its files.
+
+        Raises:
+            ArtifactError: if they are not those that were published.
+        """
+        name = path.relative_to(self.path).as_posix()
+        return integrity.content(self.path, self.manifest["files"], name)
 
 
 def versions(path: str | os.PathLike[str]) -> list[int]:
@@ -132,7 +118,7 @@ def versions(path: str | os.PathLike[str]) -> list[int]:
     return sorted(
         int(entry.name)
         for entry in directory.iterdir()
-        if entry.name.isdecimal() and str(int(entry.name)) == entry.name and entry.is_dir()
+        if _VERSION.fullmatch(entry.name) and entry.is_dir()
     )
 
 

@@ -24,6 +24,7 @@ from artifacts import published
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from click.testing import CliRunner
 from google.protobuf import text_format
+from manifests import reseal
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
@@ -239,7 +240,7 @@ def test_a_version_that_is_not_as_it_was_published_is_not_served(artifacts, tmp_
     path = artifacts / "digits" / "2" / "saved_model.pb"
     path.write_bytes(path.read_bytes() + b"\0")
     line = sentence("config", artifacts, "--to", tmp_path / "d")
-    assert "saved_model.pb is not what was published" in line
+    assert "saved_model.pb was changed after publishing" in line
     assert not (tmp_path / "d").exists()
     path.unlink()
     assert "is missing" in sentence("config", artifacts, "--to", tmp_path / "d")
@@ -653,10 +654,10 @@ def test_image_may_be_a_digest(exported, tmp_path):
 
 
 def test_artifact_of_a_newer_tensorflow_needs_a_named_image(artifacts, tmp_path):
-    path = artifacts / "digits" / "2" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["versions"]["tensorflow"] = "2.22.0"
-    path.write_text(json.dumps(manifest))
+    def change(entries):
+        entries["versions"]["tensorflow"] = "2.22.0"
+
+    reseal(artifacts / "digits" / "2", change)
     assert "newer than" in sentence("config", artifacts, "--to", tmp_path / "d")
     config(artifacts, tmp_path / "d", "--image", "tensorflow/serving:2.22.0")
 

@@ -34,6 +34,7 @@ from export.pipeline import export_model
 from export.runtimes import needs
 from keras_vae.preparation import Preparation
 from keras_vae.signatures import signatures
+from serving import integrity
 from serving.artifact import Artifact
 from serving.cli import main
 from serving.errors import ServingError
@@ -63,9 +64,8 @@ def quick(vae, preparation, names, directory):
         omitted={},
         variants={},
         training={},
-        files={},
     )
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    integrity.seal(directory, manifest)
     return directory
 
 
@@ -635,7 +635,7 @@ def test_command_refuses_in_a_sentence(image, ort, tmp_path):
     copy = shutil.copytree(image, tmp_path / "digits" / "1")
     (copy / "onnx" / "score.onnx").unlink()
     lost = sentence_of(copy, "--ort", ort, "--bundle", tmp_path / "new")
-    assert "holds no onnx/score.onnx, which its manifest names" in lost
+    assert "onnx/score.onnx is missing after publishing" in lost
     assert not (tmp_path / "new").exists()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 import random
@@ -24,6 +23,7 @@ import numpy as np
 import pytest
 import structlog
 from click.testing import CliRunner
+from manifests import reseal, seal
 from onnx import TensorProto, helper, numpy_helper
 
 from serving.cli import main
@@ -82,7 +82,7 @@ def publish(root, version=1, name="m", bias=None):
     """An artifact that appears by one rename; its decode adds `bias`, by default the version."""
     directory = root / name / f".{version}"
     (directory / "onnx").mkdir(parents=True)
-    manifest = {"signatures": {}, "files": {}, "omitted": {"encode": "it has Cholesky."}}
+    table = {}
     for key, (inputs, outputs, nodes, constants) in signatures(bias or version).items():
         graph = helper.make_graph(
             nodes,
@@ -101,15 +101,14 @@ def publish(root, version=1, name="m", bias=None):
         content = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
         file = f"onnx/{key}.onnx"
         (directory / file).write_bytes(content)
-        manifest["files"][file] = hashlib.sha256(content).hexdigest()
-        manifest["signatures"][key] = {
+        table[key] = {
             "description": f"{key} <of> a test.",
             "inputs": {k: {"dtype": t, "shape": ["batch", *s]} for k, (t, s) in inputs.items()},
             "outputs": {k: {"dtype": t, "shape": ["batch", *s]} for k, (t, s) in outputs.items()},
             "onnx": file,
         }
-    manifest["signatures"]["encode"] = {**manifest["signatures"]["decode"], "onnx": None}
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    table["encode"] = {**table["decode"], "onnx": None}
+    seal(directory, table, omitted={"encode": "it has Cholesky."})
     return directory.rename(root / name / str(version))
 
 
@@ -526,22 +525,17 @@ def other_file(path):
 
 def other_graph(path):
     """Another signature's graph, with its sha256: published wrongly rather than damaged."""
-    manifest = json.loads((path / "manifest.json").read_text())
     shutil.copy(path / "onnx" / "sample.onnx", path / "onnx" / "decode.onnx")
-    manifest["files"]["onnx/decode.onnx"] = manifest["files"]["onnx/sample.onnx"]
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    reseal(path)
 
 
 def no_graph(path):
-    content = b"no graph"
-    manifest = json.loads((path / "manifest.json").read_text())
-    (path / "onnx" / "score.onnx").write_bytes(content)
-    manifest["files"]["onnx/score.onnx"] = hashlib.sha256(content).hexdigest()
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "onnx" / "score.onnx").write_bytes(b"no graph")
+    reseal(path)
 
 
 BROKEN = {
-    "sha256": other_file,
+    "was changed": other_file,
     "manifest.json": lambda path: (path / "manifest.json").unlink(),
     "damaged": lambda path: (path / "manifest.json").write_text('{"signatures": [1]}'),
     "cannot be read": lambda path: (path / "onnx" / "score.onnx").unlink(),
@@ -895,4 +889,4 @@ def test_what_keeps_the_server_from_starting_is_said_in_a_sentence(root, tmp_pat
         assert "no artifact" in said(tmp_path, *free)
         other_file(publish(tmp_path))
         assert "m/1" in said(tmp_path, *free)
-        assert "sha256" in said(tmp_path, *free)
+        assert "was changed after publishing" in said(tmp_path, *free)

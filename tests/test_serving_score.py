@@ -269,7 +269,7 @@ def test_changed_model_is_refused(artifact, data, tmp_path):
     (copy / "manifest.json").write_bytes((artifact.path / "manifest.json").read_bytes())
     (copy / "onnx" / "score.onnx").write_bytes(b"\0")
     changed = Artifact.read(copy)
-    with pytest.raises(ServingError, match=r"score.onnx is not the file that was published"):
+    with pytest.raises(ServingError, match=r"score\.onnx was changed after publishing"):
         score(changed, job_of(changed, data), data, tmp_path / "out")
 
 

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from serving import integrity
 from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.explore import runtime
@@ -27,21 +28,18 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
         directory: empty or new.
 
     Raises:
-        ServingError: if a file of the artifact is missing.
+        ServingError: if the artifact is not what was published.
     """
+    artifact.verify()
     shutil.copytree(PAGE, directory, dirs_exist_ok=True)
     for name, ours in runtime.FILES.items():
         _copy(ort / name, directory / "ort" / ours)
-    _copy(artifact.path / "manifest.json", directory / "artifact" / "manifest.json")
+    _copy(artifact.path / integrity.MANIFEST, directory / "artifact" / integrity.MANIFEST)
     for signature in artifact.signatures.values():
         if signature.onnx is not None:
-            inside = signature.onnx.relative_to(artifact.path)
-            if not signature.onnx.is_file():
-                raise ServingError(
-                    f"{artifact.path} holds no {inside}, which its manifest names; publish the "
-                    "artifact again."
-                )
-            _copy(signature.onnx, directory / "artifact" / inside)
+            target = directory / "artifact" / signature.onnx.relative_to(artifact.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(artifact.content(signature.onnx))
     about = {
         "name": artifact.name,
         "version": artifact.version,
@@ -54,7 +52,7 @@ def bundle(artifact: Artifact, ort: Path, target: Path) -> None:
     """Writes the site into a directory that does not exist yet or is empty, whole or not at all.
 
     Raises:
-        ServingError: if the directory holds something, or a file of the artifact is missing.
+        ServingError: if the directory holds something, or the artifact is not what was published.
     """
     target = target.absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):

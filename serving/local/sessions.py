@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from serving.artifact import Artifact, Signature, Tensor
-from serving.errors import ServingError
+from serving.errors import ServingError, one_line
 
 __all__ = ["Session", "load"]
 
@@ -31,7 +30,7 @@ class Session:
     def __init__(self, artifact: Artifact, signature: Signature, threads: int) -> None:
         self.signature = signature
         self._outputs = list(signature.outputs)
-        content = _verified(artifact, signature)
+        content = _content(artifact, signature)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -43,7 +42,7 @@ class Session:
                 content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise ServingError(f"{signature.onnx} cannot be loaded: {_line(error)}") from error
+            raise ServingError(f"{signature.onnx} cannot be loaded: {one_line(error)}") from error
         self._check_interface()
         zeros = {
             name: np.zeros((1, *tensor.shape), tensor.dtype)
@@ -52,7 +51,7 @@ class Session:
         try:
             outputs = self(zeros)
         except Exception as error:
-            raise ServingError(f"{signature.onnx} cannot be run: {_line(error)}") from error
+            raise ServingError(f"{signature.onnx} cannot be run: {one_line(error)}") from error
         for name, tensor in signature.outputs.items():
             _agree(signature, name, tensor, outputs[name].dtype.name, outputs[name].shape[1:])
 
@@ -67,7 +66,7 @@ class Session:
             values = self._session.run(self._outputs, inputs)
         except Exception as error:
             raise ServingError(
-                f"The graph of {self.signature.name!r} refused its input: {_line(error)}"
+                f"The graph of {self.signature.name!r} refused its input: {one_line(error)}"
             ) from error
         for name, value in zip(self._outputs, values, strict=True):
             if value.shape[:1] != (rows,):
@@ -111,29 +110,16 @@ def load(artifact: Artifact, threads: int) -> dict[str, Session]:
     }
     if not sessions:
         raise ServingError(
-            f"{artifact.path} has no ONNX file; export it again without `--no-onnx`, or serve its "
-            "SavedModel with TensorFlow Serving."
+            f"{artifact.path} has no ONNX file: no signature of its model has an ONNX form. Serve "
+            "its SavedModel with TensorFlow Serving."
         )
     return sessions
 
 
-def _verified(artifact: Artifact, signature: Signature) -> bytes:
-    path = signature.onnx
-    if path is None:
+def _content(artifact: Artifact, signature: Signature) -> bytes:
+    if signature.onnx is None:
         raise ServingError(f"The signature {signature.name!r} has no ONNX file.")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ServingError(f"{path} cannot be read: {error.strerror}.") from error
-    relative = path.relative_to(artifact.path).as_posix()
-    expected = artifact.manifest.get("files", {}).get(relative)
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise ServingError(
-            f"{path} is not the file that was published: its sha256 is {found}, manifest.json says "
-            f"{expected}. Publish the version again."
-        )
-    return content
+    return artifact.content(signature.onnx)
 
 
 def _agree(signature: Signature, name: str, tensor: Tensor, dtype: str, shape: Any) -> None:

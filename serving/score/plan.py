@@ -180,7 +180,7 @@ def plan(
         raise ServingError(f"Expected at most {_MOST_ROWS} rows, one for each seed; got {first}.")
     return Job(
         model=f"{artifact.name}/{artifact.version}",
-        artifact=hashlib.sha256((artifact.path / "manifest.json").read_bytes()).hexdigest(),
+        artifact=artifact.sha256,
         signature=signature,
         seed=seed,
         samples=samples,
@@ -210,14 +210,7 @@ def model_bytes(artifact: Artifact, signature: str) -> bytes:
         raise ServingError(
             f"{artifact.path} has no ONNX file of {signature}: its model has no ONNX form."
         )
-    content = path.read_bytes()
-    expected: Any = artifact.manifest["files"].get(path.relative_to(artifact.path).as_posix())
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise ServingError(
-            f"{path} is not the file that was published; check the artifact with "
-            f"`python -m export verify {artifact.path}`."
-        )
-    return content
+    return artifact.content(path)
 
 
 def _files(data: Path) -> tuple[Path, list[Path]]:

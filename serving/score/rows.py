@@ -40,7 +40,7 @@ class Range:
         data, family = manifest["data"], manifest["likelihood"]["family"]
         low, high = data["range"]
         preparation = data["preparation"]
-        as_it_is = preparation["step"] == "none" and preparation["divide"] == 1.0
+        as_it_is = preparation["step"] == "none" and preparation.get("divide", 1.0) == 1.0
         return cls(
             -math.inf if low is None else low,
             math.inf if high is None else high,

@@ -1,0 +1,323 @@
+"""Integrity: whether a directory is, entry by entry and byte by byte, what was published.
+
+`manifest.json` names every other file of an artifact with its SHA-256. Since schema 2 it covers
+itself too: its first member is `digest`, the SHA-256 of the file with 64 zeros in the digest's
+place. Nothing but those files is in the directory: no links, no hidden or empty directories.
+
+Whoever can write the directory can seal it anew. Only the SHA-256 of `manifest.json`, compared with
+what its publisher said elsewhere, tells a consistent forgery from the original.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NoReturn
+
+from serving.errors import ArtifactError, one_line
+
+__all__ = [
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "Manifest",
+    "check",
+    "content",
+    "hashes",
+    "read",
+    "schema",
+    "seal",
+]
+
+MANIFEST = "manifest.json"
+"""The file that describes an artifact."""
+
+SCHEMA_VERSION = 2
+"""Version of the manifests that `seal` writes; `read` takes version 1 as well."""
+
+_KNOWN = (1, SCHEMA_VERSION)
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a path
+_HEAD = re.compile(rb'\{\n  "digest": "([0-9a-f]{64})",\n')
+_ZEROS = b"0" * 64
+_MOST_BYTES = 2**24  # of a manifest
+_MOST_PATH = 1024  # characters
+_MOST_NUMBERS = 2**28  # of one row of a tensor
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that was read.
+
+    Attributes:
+        entries: what it says.
+        sha256: of `manifest.json`, which tells this artifact from any other.
+    """
+
+    entries: dict[str, Any]
+    sha256: str
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether it states a digest of itself."""
+        return "digest" in self.entries
+
+
+def read(directory: Path) -> Manifest:
+    """Reads the manifest of an artifact; no other file is looked at.
+
+    Raises:
+        ArtifactError: if it is missing, damaged, or was changed after publishing.
+    """
+    with _opened(directory, MANIFEST) as file:
+        text = file.read(_MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES:
+        raise ArtifactError(f"{directory / MANIFEST} is larger than {_MOST_BYTES} bytes.")
+    head = _HEAD.match(text)
+    if head and _digest(text, head) != head[1].decode():
+        raise ArtifactError(f"{directory}: {MANIFEST} was changed after publishing. {_REMEDY}")
+    try:
+        entries = _parse(text)
+        _check_version(entries, has_digest=head is not None)
+        _check_schema(entries)
+        _check_paths(entries)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{directory / MANIFEST} is damaged: {one_line(error)}") from error
+    return Manifest(entries, hashlib.sha256(text).hexdigest())
+
+
+def check(directory: Path) -> Manifest:
+    """Reads the manifest and compares every entry of the directory with it.
+
+    Raises:
+        ArtifactError: naming the first entry that is missing, changed, or not the manifest's.
+    """
+    manifest = read(directory)
+    known = manifest.entries["files"]
+    present = set(_files(directory, may_be_empty=not manifest.is_covered)) - {MANIFEST}
+    for name in sorted(known.keys() | present):
+        if name not in present:
+            raise ArtifactError(f"{directory}: {name} is missing after publishing. {_REMEDY}")
+        if name not in known:
+            raise ArtifactError(f"{directory}: {name!a} was added after publishing. {_REMEDY}")
+        _compare(directory, known, name, _hash(directory, name))
+    return manifest
+
+
+def hashes(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file below a directory but the manifest, by relative path."""
+    names = sorted(set(_files(directory)) - {MANIFEST})
+    return {name: _hash(directory, name) for name in names}
+
+
+def content(directory: Path, files: dict[str, str], name: str) -> bytes:
+    """The bytes of one file of an artifact.
+
+    Args:
+        directory: of the artifact.
+        files: what its manifest says under that name.
+        name: of the file.
+
+    Raises:
+        ArtifactError: if they are not those that were published.
+    """
+    with _opened(directory, name) as file:
+        found = file.read()
+    _compare(directory, files, name, hashlib.sha256(found).hexdigest())
+    return found
+
+
+def seal(directory: Path, entries: dict[str, Any]) -> Manifest:
+    """Writes the manifest of a finished directory; its empty directories are removed.
+
+    Args:
+        directory: with all other files.
+        entries: of the manifest, without `digest`, `schema_version` and `files`.
+
+    Raises:
+        ArtifactError: if `read` or `check` would refuse what is written.
+    """
+    for root, _, _ in os.walk(directory, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(root)
+    about = {"digest": _ZEROS.decode(), "schema_version": SCHEMA_VERSION, **entries}
+    about["files"] = hashes(directory)
+    text = (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
+    digest = hashlib.sha256(text).hexdigest().encode()
+    (directory / MANIFEST).write_bytes(text.replace(_ZEROS, digest, 1))
+    return read(directory)
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a manifest."""
+    return json.loads((Path(__file__).parent / "manifest.schema.json").read_text())
+
+
+_REMEDY = "Do not use it; export the model again."
+
+
+def _digest(text: bytes, head: re.Match[bytes]) -> str:
+    return hashlib.sha256(text[: head.start(1)] + _ZEROS + text[head.end(1) :]).hexdigest()
+
+
+def _hash(directory: Path, name: str) -> str:
+    with _opened(directory, name) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _compare(directory: Path, files: dict[str, str], name: str, found: str) -> None:
+    if files.get(name) != found:
+        raise ArtifactError(f"{directory}: {name} was changed after publishing. {_REMEDY}")
+
+
+@contextlib.contextmanager
+def _opened(directory: Path, name: str) -> Iterator[BufferedReader]:
+    """A regular file below a directory, reached through no link."""
+    path = directory
+    try:
+        for part in name.split("/"):
+            path = path / part
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise ArtifactError(f"{path} is a link, and an artifact holds none. {_REMEDY}")
+        if not stat.S_ISREG(mode):
+            raise ArtifactError(f"{path} is not a regular file. {_REMEDY}")
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        if name == MANIFEST:
+            raise ArtifactError(
+                f"{directory} is not a version of an artifact: {MANIFEST} cannot be read "
+                f"({error.strerror}); publish one with `keras-vae export MODEL --to DIR`."
+            ) from error
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}. {_REMEDY}") from error
+
+
+def _files(directory: Path, may_be_empty: bool = False) -> Iterator[str]:
+    """Paths of all files below a directory; what is neither file nor directory is refused."""
+    waiting = [directory]
+    while waiting:
+        place = waiting.pop()
+        with os.scandir(place) as found:
+            entries = list(found)
+        if not entries and not may_be_empty:
+            raise ArtifactError(
+                f"{str(place)!a} is empty, and was added after publishing. {_REMEDY}"
+            )
+        for entry in entries:
+            if entry.is_symlink():
+                raise ArtifactError(f"{entry.path!a} is a link, and an artifact holds none.")
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield Path(entry.path).relative_to(directory).as_posix()
+            else:
+                raise ArtifactError(f"{entry.path!a} is neither a file nor a directory.")
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    entries = json.loads(
+        text.decode(),
+        object_pairs_hook=_object,
+        parse_constant=_refuse_number,
+        parse_float=_float,
+        parse_int=_int,
+    )
+    if not isinstance(entries, dict):
+        raise ValueError(f"expected a JSON object; got a {type(entries).__name__}.")
+    return entries
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key is repeated in a JSON object.")
+    return value
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        _refuse_number(digits)
+    return value
+
+
+def _int(digits: str) -> int:
+    if len(digits) > 18:
+        _refuse_number(digits)
+    return int(digits)
+
+
+def _refuse_number(digits: str) -> NoReturn:
+    raise ValueError(f"expected finite numbers of ordinary size; got {digits[:30]}.")
+
+
+def _check_version(entries: dict[str, Any], has_digest: bool) -> None:
+    version = entries.get("schema_version")
+    if version not in _KNOWN or isinstance(version, bool | float):
+        raise ValueError(
+            f"expected schema_version {' or '.join(map(str, _KNOWN))}; got {version!r:.40}. "
+            "Another version of keras-vae wrote it, or it was changed."
+        )
+    if has_digest != (version >= 2):
+        raise ValueError(
+            "it does not begin with its digest, as schema 2 wants."
+            if version >= 2
+            else "it has a digest, and schema 1 has none."
+        )
+
+
+def _check_schema(entries: dict[str, Any]) -> None:
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator().iter_errors(entries))
+    if error is not None:
+        where = "/".join(map(str, error.absolute_path))
+        raise ValueError(f"{where or 'manifest'}: {one_line(error)}" if where else one_line(error))
+
+
+@functools.cache
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(schema())
+
+
+def _check_paths(entries: dict[str, Any]) -> None:
+    """Refuses paths that leave the directory, and a file that is named and not hashed."""
+    files, omitted = entries["files"], entries["omitted"]
+    for name in files:
+        if len(name) > _MOST_PATH or not all(_PART.fullmatch(part) for part in name.split("/")):
+            raise ValueError(
+                f"files: expected paths below the artifact of letters, digits, '_', '.' and '-'; "
+                f"got {name!a:.80}."
+            )
+    if MANIFEST in files:
+        raise ValueError(f"files: {MANIFEST} is not a file beside itself.")
+    for name in entries["variants"]:
+        if name not in files:
+            raise ValueError(f"variants: {name!a:.80} is not one of its files.")
+    for name, signature in entries["signatures"].items():
+        path = signature["onnx"]
+        if (path is None) != (name in omitted):
+            raise ValueError(
+                f"signatures/{name}/onnx: expected a file, or null for a signature that `omitted` "
+                f"gives a reason for; got {path!a:.80}."
+            )
+        if path is not None and path not in files:
+            raise ValueError(f"signatures/{name}/onnx: {path!a:.80} is not one of its files.")
+        for tensor in (*signature["inputs"].values(), *signature["outputs"].values()):
+            if math.prod(tensor["shape"][1:]) > _MOST_NUMBERS:
+                raise ValueError(f"signatures/{name}: rows of {tensor['shape'][1:]} are too large.")
+    unknown = sorted(set(omitted) - set(entries["signatures"]))
+    if unknown:
+        raise ValueError(f"omitted: {unknown[0]!a:.80} is not one of its signatures.")
