@@ -50,7 +50,7 @@ def log_probs(
     train, test = (preparation.array(raw, seed) for raw in (train_raw, test_raw))
     offset = preparation.nats_offset * np.prod(train.shape[1:])
     independent = f"independent {'pixels' if train_raw.ndim == 4 else 'variables'}"
-    if preparation.step == "dequantize":
+    if preparation.is_dequantised:
         return {
             **_of_integers(independent, train_raw, test_raw),
             **_dequantised(train, test, offset, latent_size, seed),
@@ -74,14 +74,22 @@ def log_probs(
 
 
 def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
-    """Independent whole numbers with the frequencies of the training set."""
-    low = min(train.min(), test.min())
-    levels = int(max(train.max(), test.max()) - low) + 1
-    if levels > _MOST_LEVELS:
+    """Independent whole numbers with the frequencies of the training set.
+
+    The pixels of images have one range, the columns of a table have each their own.
+    """
+    pixels = train.ndim == 4
+    train, test = (x.reshape(len(x), -1) for x in (train, test))
+    lows = np.minimum(train.min(axis=0), test.min(axis=0))
+    highs = np.maximum(train.max(axis=0), test.max(axis=0))
+    if pixels:
+        lows[:], highs[:] = lows.min(), highs.max()
+    sizes = (highs.astype(np.float64) - lows).astype(np.int64) + 1
+    if sizes.max() > _MOST_LEVELS:
         return {}
-    columns = ((x.reshape(len(x), -1) - low).astype(np.int64).T for x in (train, test))
     total = np.zeros(len(test))
-    for seen, new in zip(*columns, strict=True):
+    for column, (low, levels) in enumerate(zip(lows, sizes, strict=True)):
+        seen, new = ((x[:, column] - low).astype(np.int64) for x in (train, test))
         counts = np.bincount(seen, minlength=levels) + 1.0 / levels
         total += np.log(counts / counts.sum())[new]
     return {name: total}

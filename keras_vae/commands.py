@@ -101,7 +101,7 @@ def evaluate(
         "baselines": {name: measurements.summary(value) for name, value in simple.items()},
         "preparation": run.preparation.sentence,
         "preparation_nats": units.offset,
-        "share_at_atoms": share_at_atoms(train_raw) if is_density else 0.0,
+        "share_at_atoms": share_at_atoms(train_raw, run.preparation) if is_density else 0.0,
         "seed": seed,
     }
     if count < len(every):

@@ -22,8 +22,8 @@ class Units:
     """Converts nats of the prepared data into nats of the data in the file.
 
     A density changes with its variable: if y = (x - a) / b, then log p(x) = log p(y) - log b. A
-    density of integers to which uniform noise was added bounds the log-probability of the integers
-    from below.
+    density of whole numbers to which uniform noise was added bounds their log-probability from
+    below; where some features are whole and others real it is a density of the real ones.
 
     Attributes:
         quantity: "log-probability" of discrete data, "log-density" of real data, or "log p(x)"
@@ -42,9 +42,8 @@ class Units:
     def of(cls, vae: VAE, preparation: Preparation) -> Units:
         """Returns the units of a model and of the preparation that it was trained with."""
         support, shape = vae.likelihood.support, vae.event_shape
-        is_dequantised = preparation.step == "dequantize"
         quantity = {None: "log p(x)", True: "log-probability", False: "log-density"}[
-            True if is_dequantised else support.is_discrete
+            True if preparation.is_dequantised else support.is_discrete
         ]
         return cls(
             quantity=quantity,
@@ -78,16 +77,17 @@ class Units:
         return f"{self.quantity} of {self.data}, nats per example"
 
 
-def share_at_atoms(raw: np.ndarray) -> float:
-    """Returns the share of numbers whose exact value fills at least 1 % of their column.
+def share_at_atoms(raw: np.ndarray, preparation: Preparation) -> float:
+    """Returns the share of prepared numbers whose exact value fills at least 1 % of their column.
 
     A density at such a value can be made as large as a model likes. At most 5000 rows and 1000
     columns, evenly spaced, are looked at.
 
     Args:
-        raw: data [N, ...].
+        raw: data as in the file [N, ...].
+        preparation: what the model sees of it; noise on whole numbers takes their atoms away.
     """
-    rows = raw[:: -(-len(raw) // _ROWS)]
+    rows = preparation.array(raw[:: -(-len(raw) // _ROWS)])
     columns = rows.reshape(len(rows), -1)
     columns = columns[:, :: -(-columns.shape[1] // _COLUMNS)]
     least = max(3, math.ceil(_ATOM * len(columns)))
@@ -100,15 +100,7 @@ def share_at_atoms(raw: np.ndarray) -> float:
 
 def value_range(vae: VAE, preparation: Preparation) -> tuple[float | None, float | None]:
     """Returns the smallest and largest number that the file may hold, None where there is none."""
-    support = vae.likelihood.support
-    if preparation.step == "dequantize":
-        return 0.0, preparation.levels - 1.0
-    if preparation.categories:
-        return 0.0, preparation.categories - 1.0
-    high = support.high
-    if high is not None:
-        high *= preparation.divide
-    return support.low, high
+    return preparation.range or (vae.likelihood.support.low, vae.likelihood.support.high)
 
 
 def shown_range(vae: VAE, preparation: Preparation, images: np.ndarray) -> tuple[float, float]:

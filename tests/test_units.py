@@ -161,6 +161,8 @@ def test_an_unknown_family_is_compared_with_nothing() -> None:
     [
         ("bernoulli", 15 * LEVELS.astype(np.uint8), {"independent pixels"}),
         ("poisson", LEVELS[..., 0, 0], {"independent variables", "bound"}),
+        ("normal", LEVELS[:, 0, :, 0] - 2, {"independent variables", "bound"}),
+        ("normal", LEVELS[:, 0, :, 0] * [1, 0.5, 1], {"independent normals", "density"}),
         ("laplace", TABLE, {"independent normals", "density"}),
         ("continuous_bernoulli", LEVELS / 4.0, {"density", "independent normals"}),
     ],
@@ -190,19 +192,22 @@ def test_dependent_columns_leave_out_the_model_that_cannot_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "share"),
+    ("make", "likelihood", "share"),
     [
-        (lambda rng: rng.normal(size=(1000, 4)), 0.0),
-        (lambda rng: rng.integers(0, 17, (1000, 8, 8, 1)) / 16.0, 1.0),
-        (
-            lambda rng: np.where(rng.random((4000, 2)) < [0.5, 0.0], 0.0, rng.random((4000, 2))),
-            0.25,
-        ),
+        (lambda rng: rng.normal(size=(1000, 4)), "normal", 0.0),
+        (lambda rng: rng.integers(0, 17, (1000, 8, 8, 1)) / 16.0, "continuous_bernoulli", 1.0),
+        (lambda rng: rng.integers(0, 17, (1000, 8, 8, 1)), "normal", 0.0),  # dequantised
+        (lambda rng: rng.integers(0, 17, (1000, 3)) * [1, 0.5, 1], "normal", 1 / 3),
+        (lambda rng: rng.random((4000, 2)) * (rng.random((4000, 2)) < [0.5, 1.0]), "normal", 0.25),
     ],
 )
-def test_atoms_are_found(make: Callable[[np.random.Generator], np.ndarray], share: float) -> None:
+def test_atoms_are_found(
+    make: Callable[[np.random.Generator], np.ndarray], likelihood: str, share: float
+) -> None:
+    raw = make(np.random.default_rng(0))
+    preparation, _ = prepare(likelihood, raw)
     # Half of 4000 fair draws: a standard error of 0.004 of all numbers.
-    assert share_at_atoms(make(np.random.default_rng(0))) == pytest.approx(share, abs=0.02)
+    assert share_at_atoms(raw, preparation) == pytest.approx(share, abs=0.02)
 
 
 def test_densities_at_atoms_come_with_a_sentence(tmp_path: Path) -> None:
