@@ -99,7 +99,7 @@ def build(
     variants: dict[str, Any],
     training: dict[str, Any],
 ) -> dict[str, Any]:
-    """The manifest, as `serving.integrity.seal` takes it.
+    """The manifest, as `keras_vae.integrity.seal` takes it.
 
     Args:
         name: of the artifact.

@@ -20,13 +20,11 @@ from export import gates, onnx_graphs, parity, publish, saved_model, variants, w
 from export import manifest as manifests
 from export.errors import ExportError
 from export.runtimes import RUNTIMES
-from keras_vae import measurements, random
+from keras_vae import integrity, measurements, random
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
 from keras_vae.runs import Run
 from keras_vae.signatures import Signature, signatures
-from serving import integrity
-from serving.errors import ArtifactError, one_line
 
 __all__ = ["VERIFIED_IN", "Options", "export", "export_model", "load", "read_manifest", "verify"]
 
@@ -226,8 +224,9 @@ def verify(
         raise
     except Exception as error:  # whatever a library says of bytes that it cannot use
         raise ExportError(
-            f"{directory} cannot be run, so that it was not published as it is: "
-            f"{type(error).__name__}: {one_line(error)} Do not use it; export the model again."
+            f"{directory} has the files of its manifest and cannot be run "
+            f"({type(error).__name__}: {integrity.one_line(error)}). Do not use it; export the "
+            "model again."
         ) from error
 
 
@@ -282,10 +281,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Makes refusals of `serving.integrity` those of the pipeline."""
+    """Makes refusals of `keras_vae.integrity` those of the pipeline."""
     try:
         yield
-    except ArtifactError as error:
+    except integrity.ArtifactError as error:
         raise ExportError(str(error)) from error
 
 

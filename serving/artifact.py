@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving import integrity
+from keras_vae import integrity
 from serving.errors import ServingError
 
 __all__ = ["Artifact", "Signature", "Tensor", "find", "latest", "versions"]
@@ -80,7 +82,8 @@ class Artifact:
                 f"{path} is not a version of an artifact: name a directory such as "
                 "artifacts/digits/1."
             )
-        manifest = integrity.read(path)
+        with _refusals():
+            manifest = integrity.read(path)
         signatures = {
             name: _signature(path, name, entry)
             for name, entry in manifest.entries["signatures"].items()
@@ -93,18 +96,20 @@ class Artifact:
         """Compares every entry of the directory with the manifest.
 
         Raises:
-            ArtifactError: naming the first one that is missing, changed or unknown.
+            ServingError: naming the first one that is missing, changed or unknown.
         """
-        integrity.check(self.path)
+        with _refusals():
+            integrity.check(self.path)
 
     def content(self, path: Path) -> bytes:
         """The bytes of one of its files.
 
         Raises:
-            ArtifactError: if they are not those that were published.
+            ServingError: if they are not those that were published.
         """
         name = path.relative_to(self.path).as_posix()
-        return integrity.content(self.path, self.manifest["files"], name)
+        with _refusals():
+            return integrity.content(self.path, self.manifest["files"], name)
 
 
 def versions(path: str | os.PathLike[str]) -> list[int]:
@@ -157,6 +162,15 @@ def find(root: str | os.PathLike[str]) -> dict[str, list[int]]:
             f"{directory / 'NAME'}`."
         )
     return models
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Makes refusals of `keras_vae.integrity` those of serving."""
+    try:
+        yield
+    except integrity.ArtifactError as error:
+        raise ServingError(str(error)) from error
 
 
 def _signature(path: Path, name: str, entry: dict[str, Any]) -> Signature:

@@ -1,7 +1,6 @@
 """What all of serving raises when it is asked for what cannot be.
 
 ServingError
-ArtifactError            an artifact on disk that is damaged, or was changed after publishing
 InputError               the inputs are not those of the signature: names, an empty batch
 ShapeError
 DtypeError
@@ -16,7 +15,6 @@ ReplyError               an answer that cannot be right
 """
 
 __all__ = [
-    "ArtifactError",
     "DeadlineError",
     "DtypeError",
     "FailedError",
@@ -30,18 +28,11 @@ __all__ = [
     "UnknownModelError",
     "UnknownSignatureError",
     "ValueRangeError",
-    "one_line",
 ]
-
-_MOST_CHARACTERS = 300
 
 
 class ServingError(ValueError):
     """A request or an artifact that cannot be used as asked; says why and what to do."""
-
-
-class ArtifactError(ServingError):
-    """An artifact on disk that is not what was published, or cannot be read."""
 
 
 class InputError(ServingError):
@@ -90,10 +81,3 @@ class DeadlineError(UnavailableError):
 
 class ReplyError(ServingError):
     """An answer that cannot be right: cut off, not of the protocol, other rows, not finite."""
-
-
-def one_line(error: BaseException) -> str:
-    """What another library says of an error, on one line that can be printed, cut if it is long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."

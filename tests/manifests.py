@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from serving import integrity
+from keras_vae import integrity
 
 
 def seal(directory: Path, signatures: dict[str, Any], **entries: Any) -> None:

@@ -28,12 +28,11 @@ from export import variants as other
 from export.cases import Case
 from export.cli import main
 from export.errors import ExportError
-from keras_vae import measurements, random
+from keras_vae import integrity, measurements, random
 from keras_vae.laws import tfd
 from keras_vae.preparation import Preparation
 from keras_vae.runs import RunConfig
 from keras_vae.signatures import Signature, signatures
-from serving import integrity
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "export" / "runtimes" / "examples"

@@ -17,9 +17,10 @@ from click.testing import CliRunner
 from manifests import reseal
 
 from export.cli import main as export_main
-from serving import integrity
+from keras_vae import integrity
+from keras_vae.integrity import ArtifactError
 from serving.artifact import Artifact
-from serving.errors import ArtifactError, ServingError
+from serving.errors import ServingError
 from serving.explore import site
 from serving.score.rows import Range
 

@@ -32,9 +32,9 @@ from export import manifest as manifests
 from export import onnx_graphs
 from export.pipeline import export_model
 from export.runtimes import needs
+from keras_vae import integrity
 from keras_vae.preparation import Preparation
 from keras_vae.signatures import signatures
-from serving import integrity
 from serving.artifact import Artifact
 from serving.cli import main
 from serving.errors import ServingError

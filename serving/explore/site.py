@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from serving import integrity
+from keras_vae.integrity import MANIFEST
 from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.explore import runtime
@@ -34,7 +34,7 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
     shutil.copytree(PAGE, directory, dirs_exist_ok=True)
     for name, ours in runtime.FILES.items():
         _copy(ort / name, directory / "ort" / ours)
-    _copy(artifact.path / integrity.MANIFEST, directory / "artifact" / integrity.MANIFEST)
+    _copy(artifact.path / MANIFEST, directory / "artifact" / MANIFEST)
     for signature in artifact.signatures.values():
         if signature.onnx is not None:
             target = directory / "artifact" / signature.onnx.relative_to(artifact.path)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from keras_vae.integrity import one_line
 from serving.artifact import Artifact, Signature, Tensor
-from serving.errors import ServingError, one_line
+from serving.errors import ServingError
 
 __all__ = ["Session", "load"]
 

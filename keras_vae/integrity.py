@@ -24,15 +24,15 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
-from serving.errors import ArtifactError, one_line
-
 __all__ = [
     "MANIFEST",
     "SCHEMA_VERSION",
+    "ArtifactError",
     "Manifest",
     "check",
     "content",
     "hashes",
+    "one_line",
     "read",
     "schema",
     "seal",
@@ -51,6 +51,11 @@ _ZEROS = b"0" * 64
 _MOST_BYTES = 2**24  # of a manifest
 _MOST_PATH = 1024  # characters
 _MOST_NUMBERS = 2**28  # of one row of a tensor
+_MOST_CHARACTERS = 300  # of another library's words in an error
+
+
+class ArtifactError(ValueError):
+    """An artifact that is damaged, or was changed after publishing."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,13 @@ def seal(directory: Path, entries: dict[str, Any]) -> Manifest:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a manifest."""
     return json.loads((Path(__file__).parent / "manifest.schema.json").read_text())
+
+
+def one_line(error: BaseException) -> str:
+    """What another library says of an error, on one line that can be printed, cut if it is long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
 _REMEDY = "Do not use it; export the model again."
