@@ -99,6 +99,7 @@ def evaluate(
         "active_units": evaluation.active_units(vae, x),
         "latent_size": vae.latent_size,
         "baselines": {name: measurements.summary(value) for name, value in simple.items()},
+        "likelihood": run.config.likelihood,
         "preparation": run.preparation.sentence,
         "preparation_nats": units.offset,
         "share_at_atoms": share_at_atoms(train_raw, run.preparation) if is_density else 0.0,
