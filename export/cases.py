@@ -18,7 +18,7 @@ NumPy is all that this module needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +37,20 @@ class Case:
         inputs: tensors by name.
         outputs: names of the outputs wanted.
         kind: "random", "adversarial", ... for the report; not written.
+        sensitivity: by output, what rounding of the weights changes; see `export.tolerances`; not
+            written.
     """
 
     signature: str
     inputs: Tensors
     outputs: tuple[str, ...]
     kind: str = "random"
+    sensitivity: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.inputs.values())))
 
 
 def write_cases(

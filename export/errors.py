@@ -1,7 +1,27 @@
-"""The one exception of the pipeline."""
+"""The one exception of the pipeline, and other exceptions in one sentence."""
 
-__all__ = ["ExportError"]
+import re
+
+__all__ = ["ExportError", "sentence"]
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_FRAME = re.compile(
+    r"^Exception encountered when calling .*?\.call\(\)\.|Arguments received by .*$"
+)
+_MOST = 400
 
 
 class ExportError(ValueError):
     """An export that was refused; the target directory is as it was."""
+
+
+def sentence(error: BaseException) -> str:
+    """Returns what an exception says as one line, without colours and at most 400 characters.
+
+    Keras wraps errors of layers between the name of the layer and all its arguments; what remains
+    is the error itself.
+    """
+    text = " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__
+    while (shorter := _FRAME.sub("", text).strip()) != text:
+        text = shorter
+    return text if len(text) <= _MOST else f"{text[: _MOST - 4]} ..."

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,20 @@ import numpy as np
 import onnx
 import tensorflow as tf
 
-from export import gates, onnx_graphs, parity, publish, saved_model, variants, warmup
+from export import (
+    gates,
+    live,
+    onnx_graphs,
+    parity,
+    publish,
+    saved_model,
+    terminal,
+    tolerances,
+    variants,
+    warmup,
+)
 from export import manifest as manifests
+from export.cases import Case
 from export.errors import ExportError
 from export.runtimes import RUNTIMES
 from keras_vae import integrity, measurements, random
@@ -239,22 +251,14 @@ def _verify(
     count = warmup.replay(directory)
     report(f"Ops, names and metadata are right; {count} warm-up requests are answered.")
     clock = _Clock(report)
-    sample = tf.saved_model.load(str(directory)).signatures["sample"]
-    cases = parity.make_cases(
-        _declared(manifest["signatures"]), manifest["data"], _draws(sample, manifest)
+    served = tf.saved_model.load(str(directory)).signatures
+    cases = live.make_cases(
+        _declared(manifest["signatures"]), manifest["data"], _draws(served["sample"], manifest)
     )
     tensors = saved_model.tensor_names(directory)
     with clock("all cases in the SavedModel"):
         answers = parity.run_runtime("saved_model", directory, cases, tensors)
-    expected = []
-    for case, answer in zip(cases, answers, strict=True):
-        if not len(next(iter(case.inputs.values()))):
-            outputs = manifest["signatures"][case.signature]["outputs"]
-            shapes = {name: outputs[name]["shape"][1:] for name in case.outputs}
-            answer = parity.nothing(case, shapes)
-        if isinstance(answer, str):
-            raise ExportError(f"The SavedModel refuses a case of {case.signature}: {answer}")
-        expected.append(answer)
+        cases, expected = _measured(served, cases, answers, manifest)
     comparisons = []
     for runtime in runtimes:
         with clock(f"all cases in {runtime}"):
@@ -315,7 +319,7 @@ class _Work:
         self.signatures = signatures(vae, preparation)
         self.about = manifests.metadata(vae, preparation)
         self.functions: dict[str, Any] = {}
-        self.cases: list[parity.Case] = []
+        self.cases: list[Case] = []
         self.expected: list[dict[str, np.ndarray]] = []
 
     def ask_the_live_model(self) -> None:
@@ -323,16 +327,17 @@ class _Work:
         with self._clock("live model, traced and asked all cases"):
             for name, signature in self.signatures.items():
                 self.functions[name] = onnx_graphs.traced(signature)
-            shapes: parity.Shapes = {
-                name: (
-                    {k: (s.dtype.name, s.shape.as_list()[1:]) for k, s in entry.inputs.items()},
-                    entry.outputs,
-                )
-                for name, entry in self.signatures.items()
-            }
             draw = _draws(self.signatures["sample"].function, self.about)
-            self.cases = parity.make_cases(shapes, self.about["data"], draw)
-            self.expected = parity.reference(self.functions, self.cases)
+            with tolerances.without_tensor_float_32():
+                cases = live.make_cases(_shapes(self.signatures), self.about["data"], draw)
+                self.expected = live.reference(self.functions, cases)
+                self.cases = live.measured(
+                    cases,
+                    self.expected,
+                    lambda case: live.asked(self.functions[case.signature], case),
+                    _weights(entry.get_concrete_function() for entry in self.functions.values()),
+                    self.about,
+                )
 
     def write_onnx(self, directory: Path) -> dict[str, str]:
         """Writes the ONNX files; returns the reason for each signature left out."""
@@ -432,7 +437,18 @@ def _refuse_taken(target: Path, version: int | None) -> None:
         publish.refuse_existing(target / str(version))
 
 
-def _declared(table: dict[str, Any]) -> parity.Shapes:
+def _shapes(table: Mapping[str, Signature]) -> live.Shapes:
+    """The signatures of a model."""
+    return {
+        name: (
+            {k: (s.dtype.name, s.shape.as_list()[1:]) for k, s in entry.inputs.items()},
+            entry.outputs,
+        )
+        for name, entry in table.items()
+    }
+
+
+def _declared(table: dict[str, Any]) -> live.Shapes:
     """The signatures of a manifest."""
     return {
         name: (
@@ -459,10 +475,46 @@ def _draws(
     return draw
 
 
+def _weights(functions: Iterable[Any]) -> list[tf.Variable]:
+    """The variables that concrete functions read, each once."""
+    found = {id(v.handle): v for function in functions for v in function.graph.variables}
+    return list(found.values())
+
+
+def _measured(
+    served: Mapping[str, Any],
+    cases: Sequence[Case],
+    answers: Sequence[dict[str, np.ndarray] | str],
+    manifest: dict[str, Any],
+) -> tuple[list[Case], list[dict[str, np.ndarray]]]:
+    """Cases with their tolerances, and what the SavedModel answers, from that of its process.
+
+    Raises:
+        ExportError: if it refuses a case.
+    """
+
+    def ask(case: Case) -> dict[str, np.ndarray]:
+        inputs = {name: tf.constant(value) for name, value in case.inputs.items()}
+        return {name: value.numpy() for name, value in served[case.signature](**inputs).items()}
+
+    expected = []
+    for case, answer in zip(cases, answers, strict=True):
+        if not case.size:
+            outputs = manifest["signatures"][case.signature]["outputs"]
+            shapes = {name: outputs[name]["shape"][1:] for name in case.outputs}
+            answer = live.nothing(case, shapes)
+        if isinstance(answer, str):
+            raise ExportError(f"The SavedModel refuses a case of {case.signature}: {answer}")
+        expected.append(answer)
+    with tolerances.without_tensor_float_32():
+        variables = _weights(served[case.signature] for case in cases)
+        return live.measured(cases, expected, ask, variables, manifest), expected
+
+
 def _compare(
     runtime: str,
     directory: Path,
-    cases: Sequence[parity.Case],
+    cases: Sequence[Case],
     expected: Sequence[dict[str, np.ndarray]],
     about: dict[str, Any],
     omitted: dict[str, str],
@@ -478,7 +530,7 @@ def _compare(
 
 def _compare_variants(
     directory: Path,
-    cases: Sequence[parity.Case],
+    cases: Sequence[Case],
     expected: Sequence[dict[str, np.ndarray]],
     manifest: dict[str, Any],
 ) -> list[parity.Comparison]:
@@ -503,12 +555,16 @@ def _compare_variants(
 
 
 def _print(comparisons: Sequence[parity.Comparison], report: Report) -> None:
-    from rich.console import Console
-
-    console = Console(width=100)
-    with console.capture() as capture:
-        console.print(parity.table(comparisons))
-    report(f"\n{capture.get().rstrip()}\n")
+    report(f"\n{terminal.table(comparisons)}\n")
+    for runtime in dict.fromkeys(entry.runtime for entry in comparisons):
+        refused = [
+            entry.signature
+            for entry in comparisons
+            if entry.runtime == runtime and not entry.takes_empty_batch
+        ]
+        if refused:
+            names = ", ".join(dict.fromkeys(refused))
+            report(f"{runtime} takes no empty batch in {names}.")
 
 
 def _check_onnx(directory: Path, manifest: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 import keras_vae
-from export import gates, manifest, onnx_graphs, parity, pipeline, publish, saved_model, warmup
+from export import gates, live, manifest, onnx_graphs, pipeline, publish, saved_model, warmup
 from export import variants as other
 from export.cases import Case
 from export.cli import main
@@ -636,7 +636,7 @@ def test_output_whose_axis_0_is_not_the_batch_is_refused():
     function = onnx_graphs.traced(total)
     case = Case("decode", {"z": np.zeros([5, 2], np.float32)}, ("mean",))
     with pytest.raises(ExportError, match="axis 0 of mean is not the batch: shape"):
-        parity.reference({"decode": function}, [case])
+        live.reference({"decode": function}, [case])
     scalar = signature(lambda z: {"mean": tf.reduce_sum(z)})
     with pytest.raises(ExportError, match="expected the batch as axis 0"):
         onnx_graphs.traced(scalar)
@@ -710,50 +710,7 @@ def test_onnx_gate_refuses_other_domains_and_names(published):
         onnx_graphs.check(model, "decode", *names)
 
 
-# Parity refuses
-
-
-def answers(change):
-    """A comparison of a sample of Bernoulli draws, changed before it is compared."""
-    seeds = random.row_seeds(1, 40)
-    mean = np.full([40, 5], 0.5, np.float32)
-    u = random.uniform(seeds, (5,), stream=random.OBSERVATION).numpy()
-    mean[0, 0] = u[0, 0] + 2e-7
-    want = {"sample": (u < mean).astype(np.float32), "mean": mean}
-    got = {name: value.copy() for name, value in want.items()}
-    change(got)
-    case = Case("sample", {"seed": seeds.numpy()}, ("sample", "mean"))
-    about = manifest.metadata(tiny_vae("bernoulli", 5), Preparation())
-    return parity.compare("node", [case], [want], [got], about)
-
-
-def flip(row, column):
-    def change(got):
-        got["sample"][row, column] = 1.0 - got["sample"][row, column]
-
-    return change
-
-
-def test_bernoulli_draws_may_differ_at_their_threshold_alone():
-    parity.refuse_failed(answers(flip(0, 0)))
-    with pytest.raises(ExportError, match="node disagrees with the model: sample, sample"):
-        parity.refuse_failed(answers(flip(0, 1)))
-
-
-def test_parity_refuses_other_numbers_shapes_and_nan():
-    def nudge(got):
-        got["mean"] += 3e-5
-
-    def nan(got):
-        got["mean"][3] = np.nan
-
-    for change in (nudge, nan):
-        with pytest.raises(ExportError, match="sample, mean differs by"):
-            parity.refuse_failed(answers(change))
-    with pytest.raises(ExportError, match=r"mean has shape \(40, 4\) instead of \(40, 5\)"):
-        answers(lambda got: got.update(mean=got["mean"][:, :4]))
-    with pytest.raises(ExportError, match="mean has shape nothing"):
-        answers(lambda got: got.pop("mean"))
+# Precisions
 
 
 def test_precision_that_costs_too_much_is_refused(run, tmp_path):

@@ -4,13 +4,13 @@ import itertools
 
 import keras
 import numpy as np
-import onnxruntime
 import pytest
 import tensorflow as tf
+from asked import ask
 from models import tiny_vae
 
 import keras_vae
-from export import gates, manifest, onnx_graphs, parity, pipeline
+from export import live, manifest, parity, pipeline
 from keras_vae.factories import LIKELIHOODS, POSTERIORS, PRIORS
 from keras_vae.preparation import Preparation
 from keras_vae.signatures import signatures
@@ -40,42 +40,9 @@ def obeys_tensorflow_serving(functions):
 
 def verify(vae, preparation=None, only=None):
     """Gates, conversion and parity of a model, as `export` does it, without files."""
-    preparation = preparation or Preparation()
-    gates.check_model(vae)
-    gates.check_contract(vae)
-    about = manifest.metadata(vae, preparation)
-    table = signatures(vae, preparation)
-    draw = pipeline._draws(table["sample"].function, about)
-    table = {name: entry for name, entry in table.items() if only is None or name in only}
-    functions = {name: onnx_graphs.traced(entry) for name, entry in table.items()}
-    obeys_tensorflow_serving(functions)
-    shapes = {
-        name: (
-            {key: (spec.dtype.name, spec.shape.as_list()[1:]) for key, spec in s.inputs.items()},
-            s.outputs,
-        )
-        for name, s in table.items()
-    }
-    cases = parity.make_cases(shapes, about["data"], draw)
-    expected = parity.reference(functions, cases)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    sessions = {}
-    for name, entry in table.items():
-        content = onnx_graphs.convert(entry, functions[name]).SerializeToString()
-        sessions[name] = onnxruntime.InferenceSession(content, options)
-    answers = [
-        dict(
-            zip(
-                case.outputs,
-                sessions[case.signature].run(list(case.outputs), case.inputs),
-                strict=True,
-            )
-        )
-        for case in cases
-    ]
-    comparisons = parity.compare("onnxruntime", cases, expected, answers, about)
+    asked = ask(vae, preparation, only)
+    obeys_tensorflow_serving(asked.functions)
+    comparisons = parity.compare("onnxruntime", *asked.parity, asked.answers(), asked.about)
     parity.refuse_failed(comparisons)
     return comparisons
 
@@ -174,7 +141,7 @@ def test_adversarial_rows_stay_in_the_support():
         about = manifest.metadata(vae, Preparation())
         draw = pipeline._draws(signatures(vae)["sample"].function, about)
         shapes = {"encode": ({"x": ("float32", list(vae.event_shape))}, ("loc",))}
-        cases = parity.make_cases(shapes, about["data"], draw)
+        cases = live.make_cases(shapes, about["data"], draw)
         for case in cases:
             vae.likelihood.support.check(case.inputs["x"], likelihood)
         (hostile,) = (case for case in cases if case.kind == "adversarial")

@@ -1,0 +1,212 @@
+"""The live model: what it is asked, what it answers, and what it makes of rounding."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from export import tolerances
+from export.cases import Case
+from export.errors import ExportError, sentence
+
+__all__ = ["Shapes", "asked", "make_cases", "measured", "nothing", "reference"]
+
+_LARGEST = (257, 65, 17)
+_NUMBERS = 2**18
+_MOST_SENSITIVE = 1e-3
+
+Tensors = dict[str, np.ndarray]
+Ask = Callable[[Case], Tensors]
+Shapes = dict[str, tuple[dict[str, tuple[str, list[int]]], tuple[str, ...]]]
+"""By signature: dtype and shape without the batch of each input, and the outputs."""
+
+
+def make_cases(
+    shapes: Shapes,
+    data: dict[str, Any],
+    draw_x: Callable[[np.ndarray], np.ndarray],
+    seed: int = 0,
+) -> list[Case]:
+    """Returns random and adversarial inputs of every signature.
+
+    Batches have 0, 1, 2, 7 and 257 rows, or 65 or 17 where an example is so large that 257 of them
+    hold more than 2^18 numbers: one row more than whole vectors of 4, 8 or 16 floats.
+
+    Random x is drawn from the model itself, so that it is in its support and in the units of the
+    file; adversarial x is made of the lowest and highest values that it may have. The first, the
+    middle and the last row of the largest batch come again alone, of the kind "row".
+
+    Args:
+        shapes: the signatures.
+        data: what the manifest says of x.
+        draw_x: map from seeds int32 [b, 2] to draws of x.
+        seed: of the inputs.
+    """
+    generator = np.random.default_rng(seed)
+    width = math.prod(data["shape"])
+    most = next((n for n in _LARGEST if n * width <= _NUMBERS), _LARGEST[-1])
+
+    def integers(*size: int) -> np.ndarray:
+        return generator.integers(-(2**31), 2**31, size).astype(np.int32)
+
+    cases = []
+    for signature, (inputs, outputs) in shapes.items():
+        largest: Tensors = {}
+        for name, (dtype, shape) in inputs.items():
+            if dtype == "int32":
+                largest[name] = integers(most, *shape)
+            elif name == "x":
+                largest[name] = draw_x(integers(most, 2))
+            else:
+                largest[name] = generator.standard_normal([most, *shape]).astype(np.float32)
+        rows = [("random", slice(count)) for count in (0, 1, 2, 7, most)]
+        rows += [(f"row {row}", slice(row, row + 1)) for row in (0, most // 2, most - 1)]
+        for kind, part in rows:
+            some = {name: value[part] for name, value in largest.items()}
+            cases.append(Case(signature, some, outputs, kind))
+        hostile = {name: _adversarial(name, value[:7], data) for name, value in largest.items()}
+        cases.append(Case(signature, hostile, outputs, "adversarial"))
+    return cases
+
+
+def reference(functions: dict[str, Any], cases: Sequence[Case]) -> list[Tensors]:
+    """Returns what the live model answers; nothing to an empty batch, of the shapes it declares.
+
+    Args:
+        functions: the traced signatures.
+        cases: what they are asked.
+
+    Raises:
+        ExportError: if an answer is not finite, or its axis 0 is not the batch.
+    """
+    answers = []
+    for case in cases:
+        size = case.size
+        if size == 0:
+            declared = functions[case.signature].get_concrete_function().structured_outputs
+            answers.append(nothing(case, {name: declared[name].shape[1:] for name in case.outputs}))
+            continue
+        try:
+            answer = asked(functions[case.signature], case)
+        except Exception as error:
+            raise ExportError(
+                f"{case.signature}: the live model fails on a batch of {size} ({case.kind}): "
+                f"{sentence(error)}"
+            ) from error
+        for name, value in answer.items():
+            if value.shape[:1] != (size,):
+                raise ExportError(
+                    f"{case.signature}: axis 0 of {name} is not the batch: shape {value.shape} for "
+                    f"{size} rows. Server-side batching would give callers each other's rows."
+                )
+            if not np.isfinite(value).all():
+                raise ExportError(
+                    f"{case.signature}: {name} is not finite on {case.kind} input; the model would "
+                    "answer NaN or infinity in production."
+                )
+        answers.append(answer)
+    return answers
+
+
+def asked(function: Any, case: Case) -> Tensors:
+    """Returns what a function of tensors in the order of the case's inputs answers."""
+    outputs = function(*map(tf.constant, case.inputs.values()))
+    return {name: outputs[name].numpy() for name in case.outputs}
+
+
+def measured(
+    cases: Sequence[Case],
+    expected: Sequence[Tensors],
+    ask: Ask,
+    variables: Iterable[tf.Variable],
+    about: dict[str, Any],
+) -> list[Case]:
+    """Returns the cases with what rounding of the weights changes, as `tolerances` needs it.
+
+    The largest random case and the adversarial case of each signature are asked again with changed
+    weights; the other random cases are parts of the largest.
+
+    Args:
+        cases: what was asked.
+        expected: what `ask` answers with the weights as they are.
+        ask: answers a case.
+        variables: the weights; they are changed and put back.
+        about: what the manifest says of the model.
+
+    Raises:
+        ExportError: if rounding alone changes an output by more than a thousandth of its size.
+    """
+    largest: dict[tuple[str, str], int] = {}
+    for index, case in enumerate(cases):
+        if case.kind in ("random", "adversarial"):
+            largest[case.signature, case.kind] = index  # batches grow, so the last is the largest
+    found = {}
+    with tolerances.changed_weights(variables):
+        for key, index in largest.items():
+            case, answer = cases[index], ask(cases[index])
+            found[key] = {
+                name: _sensitivity(case, name, expected[index][name], answer[name], about)
+                for name in case.outputs
+            }
+    kinds = {"adversarial": "adversarial"}
+    return [
+        dataclasses.replace(case, sensitivity=found[case.signature, kinds.get(case.kind, "random")])
+        for case in cases
+    ]
+
+
+def nothing(case: Case, shapes: Mapping[str, Sequence[int]]) -> Tensors:
+    """Returns the answer to an empty batch, by the shapes of the outputs without the batch."""
+    return {name: np.zeros([0, *shapes[name]], np.float32) for name in case.outputs}
+
+
+def _sensitivity(
+    case: Case, output: str, want: np.ndarray, changed: np.ndarray, about: dict[str, Any]
+) -> float:
+    """How much an output changes: share of draws, else relative to what `tolerances` calls size."""
+    if output == "sample" and tolerances.is_whole(want):
+        return float(np.mean(want != changed))
+    size = tolerances.size_of(case.signature, output, about)
+    want = want.astype(np.float64)
+    largest = float((np.abs(changed - want) / np.maximum(size, np.abs(want))).max())
+    if not largest <= _MOST_SENSITIVE:
+        raise ExportError(
+            f"{case.signature}: rounding of the weights in float32 alone changes {output} by "
+            f"{largest:.1g} of its size on {case.kind} input, so that no two programs agree on it. "
+            "Look for layers that amplify differences, such as normalisations of nearly constant "
+            "numbers."
+        )
+    return largest
+
+
+def _adversarial(name: str, values: np.ndarray, data: dict[str, Any]) -> np.ndarray:
+    """Seven rows: lowest, highest and zero, alternations of them, and three rows as they are.
+
+    Where x has no bound, three times the largest number of the sample stands for it. z reaches as
+    far as the normals of `keras_vae.random` do. One-hot x has its first, its last and its other
+    categories.
+    """
+    if name == "seed":
+        extreme = [[0, 0], [-1, -1], [2**31 - 1, -(2**31)], [-(2**31), 2**31 - 1]]
+        return np.array([*extreme, [1, 0], [0, 1], [-1, 0]], np.int32)
+    result = values.copy()
+    if name == "x" and data["one_hot"]:
+        codes = np.eye(values.shape[-1], dtype=np.float32)
+        result[0], result[1] = codes[0], codes[-1]
+        result[2:4] = values[2:4][..., ::-1]
+        return result
+    low, high, zero = -6.66, 6.66, 0.0
+    if name == "x":
+        most = 3.0 * np.abs(values).max()
+        lowest, highest = data["range"]
+        low = -most if lowest is None else lowest
+        high = most if highest is None else highest
+        zero = float(np.clip(0.0, low, high))
+    result[0], result[1], result[2] = low, high, zero
+    result[3].flat[::2], result[3].flat[1::2] = low, high
+    return result

@@ -1,0 +1,142 @@
+"""Tolerances: how far apart two right programs may lie in float32.
+
+One rule holds for every runtime, every output and both comparisons (a runtime with the live model,
+a row alone with the row in a batch). With u = 2^-24, the unit roundoff of float32, an output may
+differ by
+
+    4 [u (4 + sqrt(n)) + s] max(size, |value|)
+
+- u (4 + sqrt(n)): exp, log and their like are approximated to a few u, and a sum of n terms in an
+  order of the runtime's own is off by about sqrt(n) u (Higham and Mary, 2019, "A new approach to
+  probabilistic rounding error analysis"). n is the number of entries of an example and of latents
+  where the output is a sum over them, as those of `score` are, that of latents for z, else 1.
+- s: what the model itself makes of rounding on the inputs of the case. A product of n terms in
+  float32, added in any order (by one row: gemv, by many: gemm), is the exact product for weights
+  that differ by about sqrt(n) u. So every weight is changed by plus or minus u sqrt(16 + n), at
+  random, and s is the largest change of the output that follows, relative to max(size, |value|).
+  The 16 stands for activations approximated to 4 u.
+- size: of the numbers that the output is the end of: the width of the data's range for data and
+  means, 1 nat per entry for `score`, else 1.
+- 4: s comes from one draw of what rounding does; the runtime is another and the live model a third.
+
+Draws of whole numbers are equal but where the uniform falls between the thresholds of both
+programs. With a share f of draws that differ after the change of the weights above, and thresholds
+that are sums over about 1 + 6 sigma values (sigma: the standard deviation of the draws), the number
+of differing draws is a Poisson variable of mean below N [f + 4 u (1 + 6 sigma)^1.5]. More than it
+exceeds once in a million times are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy import special
+
+__all__ = [
+    "ROUNDOFF",
+    "allowed",
+    "allowed_draws",
+    "changed_weights",
+    "is_whole",
+    "size_of",
+    "terms_of",
+    "without_tensor_float_32",
+]
+
+ROUNDOFF = 2.0**-24
+"""Unit roundoff of float32: the largest relative error of one operation."""
+
+_SAFETY = 4.0
+_APPROXIMATION = 4.0
+_ONCE_IN = 1e6
+
+
+def allowed(value: np.ndarray, size: float, terms: int = 1, sensitivity: float = 0.0) -> np.ndarray:
+    """Returns how far another program's number may lie from each value.
+
+    Args:
+        value: what was expected.
+        size: of the numbers that it is the end of.
+        terms: number of terms that were summed.
+        sensitivity: s above.
+    """
+    relative = _SAFETY * (ROUNDOFF * (_APPROXIMATION + math.sqrt(terms)) + sensitivity)
+    return relative * np.maximum(size, np.abs(value))
+
+
+def allowed_draws(count: int, sigma: float, share: float = 0.0) -> int:
+    """Returns how many of `count` draws of whole numbers may differ.
+
+    Args:
+        count: number of draws.
+        sigma: standard deviation of the draws.
+        share: share of draws that differ after the change of the weights.
+    """
+    mean = count * (share + _SAFETY * ROUNDOFF * (1.0 + 6.0 * sigma) ** 1.5)
+    return next(k for k in itertools.count() if special.pdtrc(k, mean) < 1.0 / _ONCE_IN)
+
+
+@contextlib.contextmanager
+def changed_weights(variables: Iterable[tf.Variable]) -> Iterator[None]:
+    """A block in which every weight is off by its rounding error, by the same draw each time."""
+    generator = np.random.default_rng(0)
+    kept = [(v, v.numpy()) for v in variables if v.dtype.is_floating]
+    try:
+        for variable, value in kept:
+            terms = math.prod(value.shape[:-1]) if value.ndim > 1 else 1
+            change = ROUNDOFF * math.sqrt(_APPROXIMATION**2 + terms)
+            factors = np.array([1.0 - change, 1.0 + change], value.dtype)
+            signs = generator.integers(0, 2, value.shape, np.int8)
+            variable.assign(value * factors[signs])
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def without_tensor_float_32() -> Iterator[None]:
+    """A block in which a GPU multiplies float32 as float32, not as TF32 of 10 bits."""
+    was_enabled = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(was_enabled)
+
+
+def size_of(signature: str, output: str, about: dict[str, Any]) -> float:
+    """Returns the size of the numbers that an output is the end of.
+
+    Args:
+        signature: its name.
+        output: name of the output.
+        about: what the manifest says of the model.
+    """
+    if signature == "score":
+        return float(terms_of(signature, output, about))
+    levels = about["likelihood"]["options"].get("levels", 1)
+    preparation = about["data"]["preparation"]
+    if output in ("mean", "sample"):
+        sizes = [*map(abs, preparation["center"]), *preparation["spread"]]
+        return float(max(levels, preparation["levels"], preparation["divide"], 1.0, *sizes))
+    return float(levels) if signature == "decode" else 1.0
+
+
+def terms_of(signature: str, output: str, about: dict[str, Any]) -> int:
+    """Returns the number of terms that an output is the sum of; arguments as for `size_of`."""
+    latents = int(about["latent_size"])
+    if signature == "score":
+        return math.prod(about["data"]["shape"]) + latents
+    return latents if output == "z" else 1
+
+
+def is_whole(values: np.ndarray) -> bool:
+    """Whether all values are whole numbers."""
+    return bool((values == np.round(values)).all())

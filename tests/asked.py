@@ -1,0 +1,66 @@
+"""A model asked all cases in this process, as `export` asks it, without files."""
+
+from dataclasses import dataclass
+
+import onnxruntime
+
+from export import gates, live, manifest, onnx_graphs, pipeline
+from export.cases import Case
+from keras_vae.preparation import Preparation
+from keras_vae.signatures import signatures
+
+
+@dataclass
+class Asked:
+    """The signatures of a model, what they were asked and what they answered."""
+
+    table: dict
+    functions: dict
+    about: dict
+    cases: list[Case]
+    expected: list
+
+    @property
+    def parity(self):
+        """Arguments of `parity.compare` before the answers."""
+        return self.cases, self.expected
+
+    def answers(self):
+        """What ONNX Runtime answers."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4
+        sessions = {}
+        for name, entry in self.table.items():
+            content = onnx_graphs.convert(entry, self.functions[name]).SerializeToString()
+            sessions[name] = onnxruntime.InferenceSession(content, options)
+        return [_run(sessions[case.signature], case) for case in self.cases]
+
+
+def _run(session, case):
+    try:
+        return dict(zip(case.outputs, session.run(list(case.outputs), case.inputs), strict=True))
+    except Exception as error:
+        return str(error)
+
+
+def ask(vae, preparation=None, only=None):
+    """Gates, traces and answers of a model; `only` some signatures."""
+    preparation = preparation or Preparation()
+    gates.check_model(vae)
+    gates.check_contract(vae)
+    about = manifest.metadata(vae, preparation)
+    table = signatures(vae, preparation)
+    draw = pipeline._draws(table["sample"].function, about)
+    table = {name: entry for name, entry in table.items() if only is None or name in only}
+    functions = {name: onnx_graphs.traced(entry) for name, entry in table.items()}
+    cases = live.make_cases(pipeline._shapes(table), about["data"], draw)
+    expected = live.reference(functions, cases)
+    cases = live.measured(
+        cases,
+        expected,
+        lambda case: live.asked(functions[case.signature], case),
+        pipeline._weights(entry.get_concrete_function() for entry in functions.values()),
+        about,
+    )
+    return Asked(table, functions, about, cases, expected)
