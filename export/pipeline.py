@@ -251,14 +251,16 @@ def _verify(
     count = warmup.replay(directory)
     report(f"Ops, names and metadata are right; {count} warm-up requests are answered.")
     clock = _Clock(report)
-    served = tf.saved_model.load(str(directory)).signatures
+    loaded = tf.saved_model.load(str(directory))  # it alone keeps the weights
     cases = live.make_cases(
-        _declared(manifest["signatures"]), manifest["data"], _draws(served["sample"], manifest)
+        _declared(manifest["signatures"]),
+        manifest["data"],
+        _draws(loaded.signatures["sample"], manifest),
     )
     tensors = saved_model.tensor_names(directory)
     with clock("all cases in the SavedModel"):
         answers = parity.run_runtime("saved_model", directory, cases, tensors)
-        cases, expected = _measured(served, cases, answers, manifest)
+        cases, expected = _measured(loaded.signatures, cases, answers, manifest)
     comparisons = []
     for runtime in runtimes:
         with clock(f"all cases in {runtime}"):
