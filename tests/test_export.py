@@ -23,7 +23,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 import keras_vae
-from export import gates, live, manifest, onnx_graphs, pipeline, publish, saved_model, warmup
+from export import gates, live, onnx_graphs, pipeline, publish, saved_model, warmup
 from export import variants as other
 from export.cases import Case
 from export.cli import main
