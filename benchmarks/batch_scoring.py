@@ -4,7 +4,7 @@
 
 Trains a small Gaussian VAE on the table (`X` of an .npz file of ADBench; 21 normal features without
 one), exports it, repeats the rows of the table with a little noise up to the number asked for, runs
-`python -m serving score` over them, kills its worker when half of the parts are there, checks the
+`keras-vae score` over them, kills its worker when half of the parts are there, checks the
 results. Prints the resident memory of all processes of the run over time, and throughput beside
 ONNX Runtime over the same numbers in memory, in the same batches, on one thread.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/serving_latency.py
 
-A decoder 50-200-200-784 with untrained weights is exported and served by `python -m serving local`
+A decoder 50-200-200-784 with untrained weights is exported and served by `keras-vae serve local`
 in a process of its own. The ways are timed in turn, round after round, so that what disturbs the
 machine disturbs all of them. A call is what its user waits for: NumPy in, NumPy out, JSON or
 protobuf included. Keras gives the mean alone; the others give mean and logits.

@@ -1,4 +1,4 @@
-"""Command line: `python -m export MODEL --to DIR`, and `verify` and `parity` of what it made."""
+"""Command line: `keras-vae export`, `verify` and `parity`, or the same of `python -m export`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _split(context: click.Context, parameter: click.Parameter, value: str) -> tu
 def main() -> None:
     """Export a trained model as SavedModel and ONNX, verified before it is published.
 
-    python -m export runs/digits/model.keras --to artifacts/digits
+    keras-vae export runs/digits/model.keras --to artifacts/digits
     """
 
 
@@ -79,13 +79,13 @@ def main() -> None:
 )
 @click.option("--tflite", is_flag=True, help="Also write decode.tflite.")
 def publish_command(model: Path, target: Path, **options: Any) -> None:
-    """Write, verify and publish the model; the command when none is named."""
+    """Write a trained MODEL as SavedModel and ONNX, verify it and publish it."""
     load_tensorflow()
     from export import pipeline
 
     published = pipeline.export(model, target, pipeline.Options(**options), report=click.echo)
     click.secho(f"Published {published}", bold=True)
-    click.echo(f"Check it later with: python -m export verify {published}")
+    click.echo(f"Check it later with: keras-vae verify {published}")
 
 
 @main.command("verify")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+from keras_vae import siblings
 
 if TYPE_CHECKING:
     from keras_vae.runs import RunConfig
@@ -44,7 +47,8 @@ class Group(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
-        debug = context.params.pop("debug", False)
+        debug = context.params.pop("debug", False) or context.meta.get("debug", False)
+        context.meta["debug"] = debug
         try:
             return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -90,7 +94,21 @@ def _quiet_standard_error() -> Iterator[None]:
         os.close(null)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+class _Main(Group):
+    """The commands of this module and those of the packages beside it, imported when named."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Names of the commands."""
+        return [*super().list_commands(context), *siblings.COMMANDS]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of that name."""
+        if name in siblings.COMMANDS:
+            return siblings.command(name)
+        return super().get_command(context, name)
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="keras-vae", message="%(version)s")
 def main() -> None:
     """Train variational autoencoders, measure them and draw from them.
@@ -329,11 +347,13 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
     help="Where the exported versions go.",
 )
 @click.option("--epochs", type=int, help="Fewer epochs, to try it out.")
-def quickstart_command(out: Path, artifacts: Path, epochs: int | None) -> None:
+@click.pass_context
+def quickstart_command(
+    context: click.Context, out: Path, artifacts: Path, epochs: int | None
+) -> None:
     """Train, measure, export and verify a VAE of handwritten digits, in about a minute."""
     load_tensorflow()
     import dataclasses
-    import subprocess
 
     from keras_vae import commands
 
@@ -350,16 +370,23 @@ def quickstart_command(out: Path, artifacts: Path, epochs: int | None) -> None:
     click.secho("3/4  Drawing pictures", bold=True)
     for path in commands.draw_pictures(run, seed=0):
         click.echo(f"  {path}")
-    click.secho("4/4  Exporting and verifying in another process", bold=True)
-    export = [sys.executable, "-m", "export", str(run.model_path), "--to", str(artifacts)]
-    if subprocess.run(export, check=False).returncode:
-        raise click.ClickException("The export failed; see above.")
+    click.secho("4/4  Exporting, and verifying in other processes", bold=True)
+    context.invoke(siblings.command("export"), model=run.model_path, target=artifacts)
+    keras_vae = _invoked()
     click.echo(
         f"\nLook at {out / 'samples.png'} first. Then train on your own data:\n"
-        "  .venv/bin/keras-vae train --data FILE --likelihood normal --out runs/mine\n"
-        "  .venv/bin/keras-vae evaluate runs/mine\n"
-        "  .venv/bin/python -m export runs/mine/model.keras --to artifacts/mine"
+        f"  {keras_vae} train --data FILE --out runs/mine\n"
+        f"  {keras_vae} evaluate runs/mine\n"
+        f"  {keras_vae} export runs/mine/model.keras --to artifacts/mine"
     )
+
+
+def _invoked() -> str:
+    """How this command was called, for what the user types next."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return f"{sys.executable} -m keras_vae"
+    return path.name if shutil.which(path.name) == str(path) else str(path)
 
 
 def _integers(text: str, option: str) -> tuple[int, ...]:

@@ -136,7 +136,7 @@ def latest(path: str | os.PathLike[str]) -> Artifact:
     numbers = versions(path)
     if not numbers:
         raise ServingError(
-            f"{path} holds no version of an artifact; publish one with `python -m export MODEL "
+            f"{path} holds no version of an artifact; publish one with `keras-vae export MODEL "
             f"--to {path}`."
         )
     return Artifact.read(Path(path) / str(numbers[-1]))
@@ -158,7 +158,7 @@ def find(root: str | os.PathLike[str]) -> dict[str, list[int]]:
     }
     if not models:
         raise ServingError(
-            f"{root} holds no artifact NAME/VERSION; publish one with `python -m export MODEL --to "
+            f"{root} holds no artifact NAME/VERSION; publish one with `keras-vae export MODEL --to "
             f"{directory / 'NAME'}`."
         )
     return models

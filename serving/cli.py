@@ -1,13 +1,17 @@
-"""Command line: `python -m serving`. Commands are imported when they are called."""
+"""Command line: `python -m serving`, and `keras-vae serve` for those that concern servers.
+
+Commands are imported when they are called.
+"""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
-__all__ = ["main"]
+__all__ = ["main", "serve"]
 
 _COMMANDS: dict[str, str] = {
     "local": "serving.local.command:local",
@@ -21,25 +25,30 @@ _COMMANDS: dict[str, str] = {
     "score": "serving.score.command:score_command",
 }
 """Where each command is, as MODULE:NAME."""
+_ELSEWHERE = ("explore", "score")  # in `keras-vae` itself
 
 
 class _Group(click.Group):
     """Commands that end in one sentence instead of a traceback, unless `--debug`."""
 
+    def __init__(self, *args: Any, without: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._names = [name for name in _COMMANDS if name not in without]
+
     def list_commands(self, context: click.Context) -> list[str]:
         """Names of the commands."""
-        return list(_COMMANDS)
+        return self._names
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The command of that name, imported now."""
-        if name not in _COMMANDS:
+        if name not in self._names:
             return None
         module, attribute = _COMMANDS[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
-        debug = context.params.get("debug", False)
+        debug = context.params["debug"] or context.meta.get("debug", False)
         try:
             return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -59,7 +68,17 @@ def _fail(error: Exception) -> NoReturn:
     raise click.ClickException(sentence)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+@click.group(cls=_Group, context_settings=_SETTINGS)
+@_debug
 def main(debug: bool) -> None:
-    """Serve artifacts, call servers, explore and score with what `python -m export` published."""
+    """Serve artifacts, call servers, explore and score with what `keras-vae export` published."""
+
+
+@click.group("serve", cls=_Group, without=_ELSEWHERE, context_settings=_SETTINGS)
+@_debug
+def serve(debug: bool) -> None:
+    """Serve artifacts with TensorFlow Serving, or here for development."""

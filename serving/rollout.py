@@ -185,7 +185,7 @@ def _parse(directory: Path) -> Any:
     except OSError as error:
         raise ServingError(
             f"{directory / MODELS_CONFIG} cannot be read ({error.strerror}); write the deployment "
-            "again with `python -m serving config --replace`."
+            "again with `keras-vae serve config --replace`."
         ) from error
 
 

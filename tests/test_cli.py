@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -25,17 +27,22 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("module", ["keras_vae", "export"])
-def test_help_comes_without_tensorflow(module: str, tmp_path: Path) -> None:
+HELP = ["keras_vae", "keras_vae export", "keras_vae verify", "keras_vae explore", "keras_vae score"]
+HELP += ["keras_vae serve", "keras_vae serve local", "export", "serving"]
+
+
+@pytest.mark.parametrize("words", HELP)
+def test_help_comes_without_tensorflow(words: str, tmp_path: Path) -> None:
+    module, *rest = words.split()
     script = tmp_path / "script.py"
     script.write_text(
         "import runpy, sys\n"
-        f"sys.argv = ['-m', '--help']\n"
+        f"sys.argv = ['-m', *{rest}, '--help']\n"
         "try:\n"
         f"    runpy.run_module('{module}', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end:\n"
-        "    heavy = {'tensorflow', 'keras', 'pandas', 'matplotlib'} & set(sys.modules)\n"
-        "    print('code', end.code, 'heavy', sorted(heavy))\n"
+        "    heavy = {'tensorflow', 'keras', 'pandas', 'fastapi', 'pyarrow', 'numpy'}\n"
+        "    print('code', end.code, 'heavy', sorted(heavy & set(sys.modules)))\n"
     )
     root = Path(__file__).parent.parent
     result = subprocess.run(
@@ -49,8 +56,48 @@ def test_help_comes_without_tensorflow(module: str, tmp_path: Path) -> None:
     assert result.stdout.endswith("code 0 heavy []\n")
 
 
+def test_commands_never_run_a_file_of_the_user(tmp_path: Path) -> None:
+    """`export` and `serving` are likely names in a project of the user's."""
+    mine = "raise SystemExit('a file of the user ran')\n"
+    (tmp_path / "export.py").write_text(mine)
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "__init__.py").write_text(mine)
+    root = Path(__file__).parent.parent
+    script = "import sys; sys.path.insert(0, ''); from keras_vae.cli import main; main()"
+    module, command = ["-m", "keras_vae"], ["-c", script]
+    for words, said in (
+        ([*module, "verify", "a"], "a is not a version of an artifact"),
+        ([*module, "export"], "Missing argument 'MODEL'"),
+        ([*command, "export"], "Missing argument 'MODEL'"),
+        ([*module, "serve", "config", "a", "--to", "d"], "a is not a directory"),
+        ([*command, "explore", "a/1"], "a/1 is not a version of an artifact"),
+    ):
+        result = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env={"PYTHONPATH": f"{tmp_path}:{root}", "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode in (1, 2)
+        assert said in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_package_of_another_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = types.ModuleType("serving")
+    other.__file__ = str(tmp_path / "serving.py")
+    monkeypatch.setitem(sys.modules, "serving", other)
+    result = CliRunner().invoke(cli.main, ["serve", "config", "--help"])
+    assert result.exit_code == 1
+    assert f"{other.__file__} was imported before the package 'serving'" in result.output
+    assert "Traceback" not in result.output
+
+
 def test_every_command_has_help() -> None:
-    for name, command in cli.main.commands.items():
+    context = click.Context(cli.main)
+    for name in cli.main.list_commands(context):
+        command = cli.main.get_command(context, name)
         result = CliRunner().invoke(cli.main, [name, "--help"])
         assert result.exit_code == 0
         assert command.help
@@ -85,7 +132,7 @@ def test_the_quickstart_trains_measures_exports_and_draws(tmp_path: Path) -> Non
     artifact = tmp_path / "artifacts" / "quickstart" / "1"
     assert (artifact / "manifest.json").is_file()
     assert (artifact / "onnx" / "decode.onnx").is_file()
-    verify = run("export", "verify", str(artifact), cwd=tmp_path)
+    verify = run("keras_vae", "verify", str(artifact), cwd=tmp_path)
     assert verify.returncode == 0, verify.stderr
     assert "is as it was published" in verify.stdout
     card = (artifact / "MODEL_CARD.md").read_text()

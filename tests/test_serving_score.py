@@ -21,7 +21,9 @@ from export.pipeline import export_model
 from serving.artifact import Artifact
 from serving.cli import main
 from serving.errors import ServingError
-from serving.score import plan, rows, run, score
+from serving.score import rows, run
+from serving.score.plan import plan
+from serving.score.run import score
 from serving.score.worker import METADATA
 
 ROWS = 3001

@@ -1,4 +1,4 @@
-"""Client of models that TensorFlow Serving or `python -m serving local` serves."""
+"""Client of models that TensorFlow Serving or `keras-vae serve local` serves."""
 
 from serving.client.clients import AsyncClient, Client
 from serving.client.wire import Metadata, VersionStatus

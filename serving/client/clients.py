@@ -100,7 +100,7 @@ class _Base:
 
 
 class Client(_Base):
-    """A client of a model that a server serves, TensorFlow Serving or `python -m serving local`.
+    """A client of a model that a server serves, TensorFlow Serving or `keras-vae serve local`.
 
     NumPy in, NumPy out: every method returns the signature's outputs by name, with the rows of the
     input as axis 0. Signatures are read once, from the server's metadata, and every request is

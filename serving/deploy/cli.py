@@ -95,7 +95,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Seconds between two looks at models.config.",
 )
-@click.option("--tls", type=_PATH, help="gRPC under TLS with this file of `python -m serving tls`.")
+@click.option("--tls", type=_PATH, help="gRPC under TLS with this file of `keras-vae serve tls`.")
 @click.option("--replace", is_flag=True, help="Write an earlier deployment anew; labels stay.")
 def config_command(
     artifacts: Path,

@@ -159,7 +159,7 @@ def plan(
     if not deployment.batch_sizes:
         raise ServingError(
             "The models are warmed up at different batch sizes, and one server has one list of "
-            "them; publish them again with one version of `python -m export`."
+            "them; publish them again with one version of `keras-vae export`."
         )
     return deployment
 
@@ -198,7 +198,7 @@ def published(directory: Path, version: int) -> Artifact:
     """
     if not (directory / str(version)).is_dir():
         raise ServingError(
-            f"{directory} has no version {version}; publish it with `python -m export MODEL --to "
+            f"{directory} has no version {version}; publish it with `keras-vae export MODEL --to "
             f"{directory} --version {version}`."
         )
     artifact = Artifact.read(directory / str(version))
@@ -220,13 +220,13 @@ def read_marker(directory: Path) -> dict[str, Any]:
         return {"files": dict(marker["files"]), "artifacts": str(marker["artifacts"])}
     except OSError as error:
         raise ServingError(
-            f"{directory} is no deployment (no readable {MARKER}); write one with `python -m "
-            f"serving config ARTIFACTS --to {directory}`."
+            f"{directory} is no deployment (no readable {MARKER}); write one with "
+            f"`keras-vae serve config ARTIFACTS --to {directory}`."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ServingError(
-            f"{path} is damaged ({error!r}); write the deployment again with `python -m serving "
-            "config`."
+            f"{path} is damaged ({error!r}); write the deployment again with "
+            "`keras-vae serve config`."
         ) from error
 
 

@@ -32,7 +32,7 @@ def records(artifact: Artifact) -> Iterator[bytes]:
     except OSError as error:
         raise ServingError(
             f"{path} cannot be read ({error.strerror}): a server would answer its first callers "
-            "slowly; publish the version again with `python -m export`."
+            "slowly; publish the version again with `keras-vae export`."
         ) from error
     start = 0
     while start < len(content):
@@ -41,7 +41,7 @@ def records(artifact: Artifact) -> Iterator[bytes]:
         if end + 4 > len(content):
             raise ServingError(
                 f"{path} ends within a request, which keeps a server from starting; publish the "
-                "version again with `python -m export`."
+                "version again with `keras-vae export`."
             )
         yield content[start + 12 : end]
         start = end + 4
@@ -62,12 +62,12 @@ def batch_sizes(artifact: Artifact) -> list[int]:
         except (DecodeError, IndexError, KeyError, StopIteration) as error:
             raise ServingError(
                 f"{artifact.path / FILE} holds a request that is none of this artifact's; publish "
-                "the version again with `python -m export`."
+                "the version again with `keras-vae export`."
             ) from error
     common = sorted(set.intersection(*sizes.values()))
     if not common:
         raise ServingError(
             f"{artifact.path / FILE} has no batch size that every signature is warmed up with; "
-            "publish the version again with `python -m export`."
+            "publish the version again with `keras-vae export`."
         )
     return common

@@ -1,4 +1,4 @@
-"""Command `python -m serving explore`."""
+"""Command `keras-vae explore`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import webbrowser
 from pathlib import Path
 
 import click
-
-from serving.artifact import Artifact, latest
-from serving.explore import runtime, server, site
 
 __all__ = ["explore"]
 
@@ -43,6 +40,9 @@ def explore(
 
     ARTIFACT is a version such as artifacts/digits/1, or artifacts/digits for the newest.
     """
+    from serving.artifact import Artifact, latest
+    from serving.explore import runtime, server, site
+
     chosen = Artifact.read(artifact) if artifact.name.isdigit() else latest(artifact)
     files = runtime.find(ort, click.echo)
     if target is not None:

@@ -1,4 +1,4 @@
-"""Command `python -m serving local`."""
+"""Command `keras-vae serve local`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import structlog
-from rich.console import Console
-from rich.table import Table
 
-from serving.local.server import serve
-from serving.local.service import Service
-from serving.local.settings import Settings
+if TYPE_CHECKING:
+    from serving.local.service import Service
 
 __all__ = ["local"]
 
@@ -31,7 +27,7 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A models.config, as `python -m serving config` writes it: models, versions, labels.",
+    help="A models.config, as `keras-vae serve config` writes it: models, versions, labels.",
 )
 @click.option("--max-body", default=16.0, show_default=True, help="MiB of one request.")
 @click.option("--max-batch", default=512, show_default=True, help="Rows of a request and a batch.")
@@ -72,6 +68,10 @@ def local(
     REST and gRPC on ONNX Runtime; new versions are taken up as they are published. In production,
     TensorFlow Serving itself serves the same directory.
     """
+    from serving.local.server import serve
+    from serving.local.service import Service
+    from serving.local.settings import Settings
+
     _configure_log(log or ("console" if sys.stderr.isatty() else "json"), _LEVELS[log_level])
     limits["max_body"] = int(limits["max_body"] * 2**20)
     limits["batch_delay"] /= 1e3
@@ -82,6 +82,9 @@ def local(
 
 
 def _announce(service: Service, host: str, port: int, grpc_port: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     where = f"[{host}]" if ":" in host else host
     console = Console()
     table = Table("model", "version", "state", "labels", "signatures", box=None, pad_edge=False)
@@ -104,6 +107,8 @@ def _announce(service: Service, host: str, port: int, grpc_port: int) -> None:
 
 
 def _configure_log(form: str, level: int) -> None:
+    import structlog
+
     renderer = (
         structlog.dev.ConsoleRenderer()
         if form == "console"

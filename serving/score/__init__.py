@@ -8,8 +8,3 @@ The seed pair of row i, counted over all files in the order of their names, is [
 always takes place i mod B of a batch of B rows. So every number is the same to the last bit however
 files are cut, whoever computes them and however often the run was interrupted.
 """
-
-from serving.score.plan import Job, plan
-from serving.score.run import Summary, score
-
-__all__ = ["Job", "Summary", "plan", "score"]

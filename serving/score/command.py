@@ -1,4 +1,4 @@
-"""Command `python -m serving score`."""
+"""Command `keras-vae score`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import time
 from pathlib import Path
 
 import click
-
-from serving.artifact import Artifact
-from serving.score import plan, score
-from serving.score.plan import SIGNATURES
 
 __all__ = ["score_command"]
 
@@ -46,7 +42,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--key", default="", callback=_names, help="Columns to copy beside the results.")
 @click.option(
     "--signature",
-    type=click.Choice(SIGNATURES),
+    type=click.Choice(["score", "encode", "reconstruct"]),
     default="score",
     show_default=True,
     help="What to compute.",
@@ -99,6 +95,10 @@ def score_command(
     address: str | None,
 ) -> None:
     """Compute score, encode or reconstruct for each row of Parquet files, by Ray Data."""
+    from serving.artifact import Artifact
+    from serving.score.plan import plan
+    from serving.score.run import score
+
     model = Artifact.read(artifact)
     job = plan(
         model,
