@@ -110,7 +110,7 @@ def model_and_stream(
         likelihood_options={"scale": scale},
     )
     keras.utils.set_random_seed(seed)
-    model = config.build(data.train.shape[1:])
+    model = runs.build(config, data.train.shape[1:])
     model.steps_per_execution = 20
     stream = (
         tf.data.Dataset.from_tensor_slices(data.clean[:rows])

@@ -65,6 +65,7 @@ def metadata(vae: VAE, preparation: Preparation) -> dict[str, Any]:
             "dtype": "float32",
             "range": list(value_range(vae, preparation)),
             "one_hot": family == "Categorical" and not preparation.categories,
+            "feature_names": None if vae.feature_names is None else list(vae.feature_names),
             "preparation": dataclasses.asdict(preparation),
             "preparation_is_inside": True,
         },

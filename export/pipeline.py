@@ -114,6 +114,7 @@ def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
     if not (path.parent / "config.toml").is_file():
         return vae, Preparation(), {}
     run = Run(path.parent)
+    run.check(vae)
     training: dict[str, Any] = {"config": dataclasses.asdict(run.config), "final_beta": None}
     del training["config"]["preparation"]
     objective = getattr(vae, "objective", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -15,9 +16,10 @@ import keras
 
 from keras_vae import replicas
 
-__all__ = ["Backup", "write_atomically"]
+__all__ = ["Backup", "leftovers", "write_atomically"]
 
 _NAME = re.compile(r"epoch-(\d+)\.weights\.h5")
+_TEMPORARY = ".keras_vae-"
 
 
 class Backup(keras.callbacks.Callback):
@@ -113,8 +115,13 @@ def write_atomically(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the directory cannot be written.
     """
+    if not path.parent.is_dir():
+        reason = "there is no such directory; make it first"
+        raise FileNotFoundError(errno.ENOENT, reason, str(path.parent))
     suffix = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f"{_TEMPORARY}{path.stem}-", suffix=suffix, dir=path.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -130,6 +137,11 @@ def write_atomically(path: Path) -> Iterator[Path]:
             os.close(directory)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(directory: Path) -> list[Path]:
+    """Returns the temporary files that killed processes left in a directory."""
+    return [path for path in directory.glob(f"{_TEMPORARY}*") if path.is_file()]
 
 
 def _umask() -> int:

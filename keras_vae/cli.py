@@ -6,34 +6,32 @@ TensorFlow is imported inside the commands, so that help and usage errors come a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from keras_vae import config as configs
 from keras_vae import siblings
 
 if TYPE_CHECKING:
-    from keras_vae.runs import RunConfig
+    from keras_vae.config import RunConfig
 
 __all__ = ["Group", "load_tensorflow", "main"]
 
-_LIKELIHOODS = (
-    "bernoulli",
-    "continuous_bernoulli",
-    "normal",
-    "laplace",
-    "discretized_logistic",
-    "binomial",
-    "categorical",
-    "poisson",
-)
+_LIKELIHOOD_OPTIONS = {
+    "scale": "normal, laplace, discretized_logistic: a number, learned, per_feature, decoder or "
+    "optimal.",
+    "levels": "discretized_logistic: number of levels.",
+    "total_count": "binomial: number of trials.",
+}
 
 
 class Group(click.Group):
@@ -56,16 +54,17 @@ class Group(click.Group):
         except Exception as error:
             if debug:
                 raise
-            _fail(error)
+            raise click.ClickException(_sentence(error)) from error
 
 
-def _fail(error: Exception) -> NoReturn:
+def _sentence(error: Exception) -> str:
+    """Returns what an error says, in one line."""
     sentence = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename:
-        sentence = f"{error.filename}: {error.strerror}."
-    elif not isinstance(error, (ValueError, FloatingPointError)):
-        sentence = f"{type(error).__name__}: {sentence} (Run with --debug for the traceback.)"
-    raise click.ClickException(sentence)
+        return f"{error.filename}: {error.strerror}."
+    if not isinstance(error, (ValueError, FloatingPointError)):
+        return f"{type(error).__name__}: {sentence} (Run with --debug for the traceback.)"
+    return sentence
 
 
 def load_tensorflow() -> None:
@@ -118,63 +117,58 @@ def main() -> None:
     """
 
 
+class _Listed(click.ParamType):
+    """Values separated by commas."""
+
+    def __init__(self, item: type) -> None:
+        self.name = "integers" if item is int else "names"
+        self._item = item
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        """Returns the values."""
+        if isinstance(value, tuple):
+            return value
+        if self._item is int:
+            return _integers(value, param.opts[0])
+        return tuple(word.strip() for word in value.split(","))
+
+
+def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds an option to a command for each setting of a run."""
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(configs.RunConfig)}
+    options = []
+    for name, setting in configs.settings().items():
+        if name == "likelihood_options":
+            options += [
+                click.option(_dashed(option), type=str if option == "scale" else int, help=help)
+                for option, help in _LIKELIHOOD_OPTIONS.items()
+            ]
+        if not setting.is_option:
+            continue
+        (item, is_list), default = configs.kinds()[name], defaults[name]
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        about = f"{setting.help}  [default: {shown}]" if shown else setting.help
+        if item is bool:
+            options.append(click.option(_dashed(name), is_flag=True, default=None, help=about))
+            continue
+        kind: type | click.ParamType = _Listed(item) if is_list else item
+        if setting.choices:
+            kind = click.Choice([word for word in setting.choices if word])
+        options.append(click.option(_dashed(name), type=kind, help=about.strip()))
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _dashed(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 @main.command("train")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file with settings (a recipe)."
 )
-@click.option(
-    "--data", help="digits, or .npz, .npy, .csv, .tsv, .parquet, .mtx, IDX file, or a directory."
-)
-@click.option("--test-data", help="Test set; by default a part of the data, or t10k beside train.")
-@click.option("--drop", help="Columns of a table to leave out, as in id,date.")
-@click.option(
-    "--keep-labels",
-    is_flag=True,
-    default=None,
-    help="Model a column named label, labels, y, target or class as the others.",
-)
-@click.option("--image-size", help="Height and width to bring images to, as in 64,64.")
-@click.option(
-    "--image-mode",
-    type=click.Choice(["1", "L", "RGB", "RGBA", "I;16"]),
-    help="Mode to convert images to: L is grey, I;16 grey of 16 bits.",
-)
-@click.option("--likelihood", type=click.Choice(_LIKELIHOODS), help="p(x|z).  [default: bernoulli]")
-@click.option(
-    "--scale",
-    help="normal, laplace, discretized_logistic: a number, learned, "
-    "per_feature, decoder or optimal.",
-)
-@click.option("--levels", type=int, help="discretized_logistic: number of levels.")
-@click.option("--total-count", type=int, help="binomial: number of trials.")
-@click.option("--network", type=click.Choice(["mlp", "conv"]), help="[default: mlp]")
-@click.option("--hidden", help="Widths or filters, as in 200,200.")
-@click.option("--activation", help="Of hidden layers.  [default: tanh]")
-@click.option("--latent", type=int, help="Number of latents.  [default: 16]")
-@click.option("--posterior", type=click.Choice(["diagonal", "isotropic", "full"]))
-@click.option("--prior", type=click.Choice(["standard_normal", "normal_mixture", "vamp"]))
-@click.option("--components", type=int, help="Components of a mixture or vamp prior.")
-@click.option("--objective", type=click.Choice(["elbo", "iwae"]))
-@click.option("--num-samples", type=int, help="Draws per example.  [default: 1]")
-@click.option("--gradient", help="pathwise, sticking_the_landing, doubly_reparameterized.")
-@click.option("--kl", type=click.Choice(["analytic", "monte_carlo"]))
-@click.option("--beta", type=float, help="Weight of the rate.  [default: 1]")
-@click.option("--free-bits", type=float, help="Nats per latent that are free.")
-@click.option("--warmup-epochs", type=float, help="Epochs in which beta rises from 0.")
-@click.option("--epochs", type=int, help="[default: 20]")
-@click.option("--batch-size", type=int, help="[default: 100]")
-@click.option("--learning-rate", type=float, help="Of Adam.  [default: 0.001]")
-@click.option("--learning-rate-milestones", help="Epochs after which it falls, as in 30,40.")
-@click.option("--learning-rate-decay", type=float, help="Its factor there.  [default: 0.1]")
-@click.option("--adam-beta-1", type=float, help="[default: 0.9]")
-@click.option("--adam-epsilon", type=float, help="[default: 1e-7]")
-@click.option(
-    "--output-bias",
-    type=click.Choice(["zeros", "data_mean"]),
-    help="Where the decoder's mean starts.  [default: zeros]",
-)
-@click.option("--monitor", is_flag=True, default=None, help="Log what the latents carry, too.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="[default: 0]")
+@_train_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
 def train_command(config: Path | None, out: Path, resume: bool, **options: Any) -> None:
@@ -183,16 +177,36 @@ def train_command(config: Path | None, out: Path, resume: bool, **options: Any) 
     Killed at any moment, it continues with --resume from its last finished epoch, on the same
     batches and draws as if it had not stopped.
     """
+    settings = _settings(config, options, resume_from=out if resume else None)
     load_tensorflow()
     from keras_vae import commands
 
-    settings = _settings(config, options, resume_from=out if resume else None)
     started = time.perf_counter()
-    run = commands.train_with_progress(settings, out, resume, click.echo)
+    with _naming_resume(out):
+        run = commands.train_with_progress(settings, out, resume, click.echo)
     click.echo(
         f"Trained {len(run.history())} epochs in {time.perf_counter() - started:.0f} s: "
         f"{commands.held_out(run)}. Next: keras-vae evaluate {out}"
     )
+
+
+@contextlib.contextmanager
+def _naming_resume(out: Path) -> Iterator[None]:
+    """Ends a training that was interrupted or failed with the command that continues it."""
+    from keras_vae.runs import resume_command
+
+    how = f"Continue after its last finished epoch with: {resume_command(out)}"
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        if not (out / "config.toml").is_file():
+            raise
+        click.echo(f"Interrupted. {how}", err=True)
+        raise click.exceptions.Exit(130) from interruption
+    except (ArithmeticError, OSError) as error:
+        if not (out / "config.toml").is_file():
+            raise
+        raise click.ClickException(f"{_sentence(error)} {how}") from error
 
 
 @main.command("evaluate")
@@ -256,7 +270,9 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
 @click.option("--n", "count", default=100, show_default=True, help="Number of draws.")
 @click.option("--seed", default=0, show_default=True, help="Same seed, same draws.")
 @click.option("--mean", is_flag=True, help="Decoder means at prior draws instead of draws of x.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help=".npy, .csv or .png.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help=".npy, .csv, .parquet or .png."
+)
 def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> None:
     """Draw from a run's model, p(x): z from the prior, x from the likelihood."""
     load_tensorflow()
@@ -353,7 +369,6 @@ def quickstart_command(
 ) -> None:
     """Train, measure, export and verify a VAE of handwritten digits, in about a minute."""
     load_tensorflow()
-    import dataclasses
 
     from keras_vae import commands
 
@@ -407,39 +422,32 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
 
 
 def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | None) -> RunConfig:
-    import dataclasses
-
-    from keras_vae import runs
-
+    """Returns what to train, from a recipe or a run and what the command line says."""
     given = {name: value for name, value in options.items() if value is not None}
-    likelihood_options: dict[str, Any] = {}
-    for name in ("scale", "levels", "total_count"):
-        if name in given:
-            likelihood_options[name] = given.pop(name)
-    if "scale" in likelihood_options:
-        with contextlib.suppress(ValueError):
-            likelihood_options["scale"] = float(likelihood_options["scale"])
-    if "drop" in given:
-        given["drop"] = tuple(name.strip() for name in given["drop"].split(","))
-    for name in ("hidden", "learning_rate_milestones", "image_size"):
-        if name in given:
-            given[name] = _integers(given[name], f"--{name.replace('_', '-')}")
-    if config is not None:
-        base = runs.read_config(config, needs_data="data" not in given)
-    elif resume_from is not None and (resume_from / "config.toml").is_file():
-        base = runs.read_config(resume_from / "config.toml")
+    resumed = resume_from is not None and (resume_from / "config.toml").is_file()
+    if config is None and resumed and resume_from is not None:
         changed = sorted(set(given) - {"epochs", "data", "test_data"})
         if changed:
             raise click.UsageError(
                 f"--resume continues the run as it was configured; leave out "
-                f"{', '.join('--' + name.replace('_', '-') for name in changed)}."
+                f"{', '.join(map(_dashed, changed))}."
             )
+        base = configs.read_config(resume_from / "config.toml")
+        return dataclasses.replace(base, **given)
+    likelihood_options = {name: given.pop(name) for name in _LIKELIHOOD_OPTIONS if name in given}
+    if "scale" in likelihood_options:
+        with contextlib.suppress(ValueError):
+            likelihood_options["scale"] = float(likelihood_options["scale"])
+    if config is not None:
+        base = configs.read_config(config, needs_data="data" not in given)
+        base.refuse_idle()
     elif "data" in given:
-        base = runs.RunConfig(data=given["data"])
+        base = configs.RunConfig()
     else:
         raise click.UsageError("Say which data to train on: --data PATH, or --data digits.")
-    merged = {**base.likelihood_options, **likelihood_options}
-    return dataclasses.replace(base, **given, likelihood_options=merged)
+    merged = configs.override(base, {**given, "likelihood_options": likelihood_options})
+    merged.refuse_idle(given)
+    return merged
 
 
 if __name__ == "__main__":

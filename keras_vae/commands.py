@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import warnings
@@ -172,26 +173,28 @@ def rate_distortion(
 
 
 def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Report) -> None:
-    """Draws from a run's model into a .npy, .csv or .png file, in the units of the data file.
+    """Writes draws from a run's model into a file, in the units and columns of the data file.
 
-    A picture shows draws of x beside the decoder means at the same z.
+    A picture shows draws of x beside the decoder means at the same z. `keras_vae.data.load` reads
+    the others.
 
     Args:
         run: the run.
         count: number of draws.
         seed: same seed, same draws.
         mean: whether to write decoder means alone.
-        out: the file.
+        out: .npy, .csv, .parquet or .png.
         report: called with sentences.
     """
-    if out.suffix not in (".npy", ".csv", ".png"):
-        raise RunError(f"Expected --out to end in .npy, .csv or .png; got {out.name}.")
+    if out.suffix not in (".npy", ".csv", ".parquet", ".png"):
+        raise RunError(f"Expected --out to end in .npy, .csv, .parquet or .png; got {out.name}.")
     vae = run.load()
     table = signatures(vae, run.preparation)
     shape = tuple(table["encode"].inputs["x"].shape[1:])
     if out.suffix == ".png" and not pictures.is_image(shape):
         raise RunError(
-            f"The model's data has shape {shape}, not that of an image; choose .npy or .csv."
+            f"The model's data has shape {shape}, not that of an image; choose .npy, .csv or "
+            ".parquet."
         )
     seeds = random.row_seeds(seed, count)
     parts = [
@@ -205,9 +208,8 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
     with write_atomically(out) as temporary:
         if out.suffix == ".npy":
             np.save(temporary, means if mean else draws)
-        elif out.suffix == ".csv":
-            values = (means if mean else draws).reshape(count, -1)
-            np.savetxt(temporary, values, delimiter=",", fmt="%.9g")
+        elif out.suffix in (".csv", ".parquet"):
+            _write_table(means if mean else draws, run.config.features, temporary)
         else:
             titles = pictures.titles(vae.likelihood.support)
             panels = {} if mean else {titles[0]: draws}
@@ -216,6 +218,26 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
             name = " and ".join(panels)
             pictures.image_grid(panels, temporary, shown_range(vae, run.preparation, means))
     report(f"Wrote {count} {name} to {out}, in the units of the data file.")
+
+
+def _write_table(draws: np.ndarray, names: tuple[str, ...], path: Path) -> None:
+    """Writes draws as a table with a header; columns of whole numbers as such."""
+    import pandas as pd
+
+    columns = draws.reshape(len(draws), -1).T
+    if len(names) != len(columns):
+        names = tuple(f"x{index}" for index in range(len(columns)))
+    whole = [np.array_equal(column, np.rint(column)) for column in columns]
+    frame = pd.DataFrame(
+        {
+            name: column.astype(np.int64) if is_whole else column
+            for name, column, is_whole in zip(names, columns, whole, strict=True)
+        }
+    )
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False, float_format="%.9g", lineterminator="\n")
 
 
 def draw_pictures(run: Run, seed: int) -> list[Path]:
@@ -254,9 +276,8 @@ def quickstart_config() -> RunConfig:
 
 def train_with_progress(config: RunConfig, out: Path, resume: bool, report: Report) -> Run:
     """`runs.train` with a progress bar."""
-    return train(
-        config, out, resume=resume, report=report, extra_callbacks=(EpochProgress(out, report),)
-    )
+    with EpochProgress(out, report) as progress:
+        return train(config, out, resume=resume, report=report, extra_callbacks=(progress,))
 
 
 def held_out(run: Run) -> str:
@@ -269,13 +290,21 @@ def held_out(run: Run) -> str:
 class EpochProgress(keras.callbacks.Callback):
     """One progress bar over all epochs; plain lines where the output is a file.
 
-    Its numbers are in the units of the data file.
+    Its numbers are in the units of the data file. Used as a context manager, so that the terminal
+    is as it was however the training ends.
     """
 
     def __init__(self, out: Path, report: Report) -> None:
         super().__init__()
         self._out = out
         self._report = report
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> EpochProgress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closing.close()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the bar."""
@@ -293,7 +322,7 @@ class EpochProgress(keras.callbacks.Callback):
             console=console,
             disable=not self._is_terminal,
         )
-        self._bar.start()
+        self._closing.enter_context(self._bar)
         total = self.params["epochs"] * (self.params["steps"] or 1)
         self._task = self._bar.add_task("", total=total, epoch="0", numbers="")
 
@@ -316,7 +345,3 @@ class EpochProgress(keras.callbacks.Callback):
         every = max(1, self.params["epochs"] // 10)
         if not self._is_terminal and (epoch + 1) % every == 0:
             self._report(f"epoch {epoch + 1}/{self.params['epochs']}: {numbers}")
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Closes the bar."""
-        self._bar.stop()

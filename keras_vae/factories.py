@@ -214,11 +214,13 @@ def _assemble(
     )
 
 
-def _range_of(likelihood: Likelihood) -> dict[str, float]:
-    """Rescaling that takes bounded data to [0, 1]."""
+def _range_of(likelihood: Likelihood) -> dict[str, Any]:
+    """Returns how an encoder sees x: bounded data in [0, 1], counts by their logarithm."""
     support = likelihood.support
-    if support.low is None or support.high is None:
+    if support.low is None:
         return {}
+    if support.high is None:
+        return {"offset": support.low, "logarithm": True}
     return {"offset": support.low, "scale": 1.0 / (support.high - support.low)}
 
 

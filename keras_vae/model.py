@@ -150,10 +150,12 @@ class VAE(Trainer):
 
     @feature_names.setter
     def feature_names(self, names: Sequence[str] | None) -> None:
-        if names is not None and (len(names),) != self.likelihood.event_shape:
+        shape = self.likelihood.event_shape
+        columns = shape[: len(shape) - self.likelihood.support.event_dim]
+        if names is not None and (len(names),) != columns:
             raise ValueError(
                 f"Expected one feature name for each of the columns of x of shape "
-                f"{_batch_of(self.likelihood.event_shape)}; got {len(names)} names."
+                f"{_batch_of(shape)}; got {len(names)} names."
             )
         self._feature_names = None if names is None else tuple(map(str, names))
 

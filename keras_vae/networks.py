@@ -19,6 +19,7 @@ def mlp(
     condition_shape: Sequence[int] | None = None,
     offset: float = 0.0,
     scale: float = 1.0,
+    logarithm: bool = False,
     name: str | None = None,
 ) -> keras.Model:
     """Dense layers on the flattened input, features [B, hidden[-1]].
@@ -29,6 +30,7 @@ def mlp(
         activation: of each layer; "glu" is the gated layer a * sigmoid(b) of two affine maps a, b.
         condition_shape: shape of one condition, joined to the input.
         offset, scale: the input is first mapped to (x - offset) * scale.
+        logarithm: whether it is then mapped to log(1 + x), as suits counts.
         name: of the model.
 
     Raises:
@@ -36,7 +38,7 @@ def mlp(
     """
     if not hidden:
         raise ValueError("Expected at least one hidden layer; got none. (network=None is linear.)")
-    inputs, features = _flat_inputs(input_shape, condition_shape, offset, scale)
+    inputs, features = _flat_inputs(input_shape, condition_shape, offset, scale, logarithm)
     for width in hidden:
         if activation == "glu":
             features = keras.ops.glu(keras.layers.Dense(2 * width)(features))
@@ -54,6 +56,7 @@ def conv_encoder(
     condition_shape: Sequence[int] | None = None,
     offset: float = 0.0,
     scale: float = 1.0,
+    logarithm: bool = False,
     name: str | None = None,
 ) -> keras.Model:
     """Strided 3x3 convolutions, each halving the image, then one Dense layer: features [B, width].
@@ -65,6 +68,7 @@ def conv_encoder(
         activation: of each layer.
         condition_shape: shape of one condition, joined before the Dense layer.
         offset, scale: the input is first mapped to (x - offset) * scale.
+        logarithm: whether it is then mapped to log(1 + x), as suits counts.
         name: of the model.
 
     Raises:
@@ -73,7 +77,7 @@ def conv_encoder(
     """
     _check_image(input_shape, filters, activation)
     x = keras.Input(input_shape, name="x")
-    features = _rescaled(x, offset, scale)
+    features = _rescaled(x, offset, scale, logarithm)
     for count in filters:
         features = keras.layers.Conv2D(count, 3, 2, "same", activation=activation)(features)
     features = keras.layers.Flatten()(features)
@@ -127,10 +131,14 @@ def conv_decoder(
 
 
 def _flat_inputs(
-    input_shape: Sequence[int], condition_shape: Sequence[int] | None, offset: float, scale: float
+    input_shape: Sequence[int],
+    condition_shape: Sequence[int] | None,
+    offset: float,
+    scale: float,
+    logarithm: bool,
 ) -> tuple[list[keras.KerasTensor] | keras.KerasTensor, keras.KerasTensor]:
     x = keras.Input(tuple(input_shape), name="x")
-    features = _rescaled(x, offset, scale)
+    features = _rescaled(x, offset, scale, logarithm)
     if len(input_shape) > 1:
         features = keras.layers.Flatten()(features)
     return _with_condition(x, features, condition_shape)
@@ -146,10 +154,12 @@ def _with_condition(
     return [x, condition], keras.layers.Concatenate()([features, flat])
 
 
-def _rescaled(x: keras.KerasTensor, offset: float, scale: float) -> keras.KerasTensor:
-    if offset == 0.0 and scale == 1.0:
-        return x
-    return keras.layers.Rescaling(scale, offset=-offset * scale)(x)
+def _rescaled(
+    x: keras.KerasTensor, offset: float, scale: float, logarithm: bool
+) -> keras.KerasTensor:
+    if offset != 0.0 or scale != 1.0:
+        x = keras.layers.Rescaling(scale, offset=-offset * scale)(x)
+    return keras.ops.log1p(x) if logarithm else x
 
 
 def _check_image(shape: Sequence[int], filters: Sequence[int], activation: str) -> None:

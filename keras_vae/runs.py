@@ -7,216 +7,85 @@ one finds a whole model and drops at most one row of history that ran ahead of i
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import fcntl
 import io
-import itertools
 import json
 import os
-import tomllib
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tomli_w
 
 from keras_vae import callbacks, data, factories, objectives
-from keras_vae.backup import write_atomically
-from keras_vae.data import Data
-from keras_vae.estimators import Gradient
+from keras_vae.backup import leftovers, write_atomically
+from keras_vae.config import RunConfig as RunConfig
+from keras_vae.config import RunError as RunError
+from keras_vae.config import read_config as read_config
+from keras_vae.data.columns import positions
 from keras_vae.model import VAE
-from keras_vae.preparation import Preparation, prepare
+from keras_vae.preparation import Preparation, prepare, propose
 
-__all__ = ["Run", "RunConfig", "RunError", "read_config", "train"]
-
+__all__ = [
+    "Run",
+    "RunConfig",
+    "RunError",
+    "build",
+    "read_config",
+    "read_json",
+    "resume_command",
+    "train",
+]
 
 _STEPS_OF_WARM_UP = 20
-"""Steps in which beta stays as it is while it rises."""
+"""Training steps per execution during KL warm-up; beta is updated once per execution."""
 
 
-class RunError(ValueError):
-    """A run directory that cannot be used as asked."""
+def build(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
+    """Returns the compiled model of a configuration, with new weights.
 
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything a training depends on; `config.toml` and recipes hold these names.
-
-    Attributes:
-        data: path or name for `keras_vae.data.load`.
-        test_data: path of the test set; empty sets `test_fraction` of the data aside.
-        test_fraction: share of the data set aside as test set.
-        drop: names of columns of a table to leave out.
-        keep_labels: whether a column that is named like labels is data as the others are.
-        image_size: height and width to bring a directory of images to; empty leaves them.
-        image_mode: mode to convert them to, see `keras_vae.data.load`; empty leaves them.
-        likelihood: name as in `keras_vae.mlp_vae`.
-        likelihood_options: arguments of the likelihood, such as scale and levels.
-        network: "mlp" or "conv".
-        hidden: widths of the layers, or filters of the convolutions.
-        activation: of the hidden layers.
-        latent: number of latents.
-        posterior: name as in `keras_vae.mlp_vae`.
-        prior: name as in `keras_vae.mlp_vae`.
-        components: components of a mixture or vamp prior.
-        objective: "elbo" or "iwae".
-        num_samples: draws per example.
-        gradient: estimator, see `keras_vae.estimators`.
-        kl: "analytic", "monte_carlo" or empty for the closed form where there is one.
-        beta: weight of the rate.
-        free_bits: nats per latent that are free.
-        warmup_epochs: epochs in which beta rises linearly from 0.
-        epochs: epochs of training.
-        batch_size: examples per step.
-        learning_rate: of Adam.
-        learning_rate_milestones: epochs after which the learning rate falls, ascending.
-        learning_rate_decay: what it is multiplied by at each of them.
-        adam_beta_1: decay of Adam's mean of gradients.
-        adam_epsilon: number that Adam adds to the root of the mean square. A loss here is a mean
-            over the batch; where a paper's is a sum, divide its number by the batch size.
-        output_bias: "zeros", or "data_mean": the decoder's mean starts at that of the training set.
-        monitor: whether to log what the latents carry, see `keras_vae.monitor`.
-        seed: of initial weights, order, noise and test split.
-        preparation: how raw numbers become data; decided from the training set.
+    Args:
+        config: what to train; its likelihood is not "auto".
+        event_shape: shape of one prepared example.
     """
-
-    data: str
-    test_data: str = ""
-    test_fraction: float = 0.1
-    drop: tuple[str, ...] = ()
-    keep_labels: bool = False
-    image_size: tuple[int, ...] = ()
-    image_mode: str = ""
-    likelihood: str = "bernoulli"
-    likelihood_options: dict[str, Any] = field(default_factory=dict)
-    network: str = "mlp"
-    hidden: tuple[int, ...] = (200, 200)
-    activation: str = "tanh"
-    latent: int = 16
-    posterior: str = "diagonal"
-    prior: str = "standard_normal"
-    components: int = 50
-    objective: str = "elbo"
-    num_samples: int = 1
-    gradient: Gradient = "pathwise"
-    kl: str = ""
-    beta: float = 1.0
-    free_bits: float = 0.0
-    warmup_epochs: float = 0.0
-    epochs: int = 20
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    learning_rate_milestones: tuple[int, ...] = ()
-    learning_rate_decay: float = 0.1
-    adam_beta_1: float = 0.9
-    adam_epsilon: float = 1e-7
-    output_bias: str = "zeros"
-    monitor: bool = False
-    seed: int = 0
-    preparation: Preparation | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses values that no training could use."""
-        choices = {
-            "network": ("mlp", "conv"),
-            "objective": ("elbo", "iwae"),
-            "output_bias": ("zeros", "data_mean"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise RunError(
-                    f"Expected {name} to be one of {', '.join(allowed)}; got "
-                    f"{getattr(self, name)!r}."
-                )
-        for name in ("latent", "epochs", "batch_size", "num_samples"):
-            if getattr(self, name) < 1:
-                raise RunError(f"Expected {name} of at least 1; got {getattr(self, name)}.")
-        if not 0.0 < self.learning_rate < float("inf"):
-            raise RunError(f"Expected a positive learning_rate; got {self.learning_rate}.")
-        if not 0.0 < self.learning_rate_decay <= 1.0:
-            raise RunError(
-                f"Expected learning_rate_decay in (0, 1]; got {self.learning_rate_decay}."
-            )
-        milestones = self.learning_rate_milestones
-        if any(later <= earlier for earlier, later in itertools.pairwise((0, *milestones))):
-            raise RunError(
-                f"Expected learning_rate_milestones to be ascending epochs from 1 on; got "
-                f"{', '.join(map(str, milestones))}."
-            )
-        if not 0.0 <= self.adam_beta_1 < 1.0:
-            raise RunError(f"Expected adam_beta_1 in [0, 1); got {self.adam_beta_1}.")
-        if not 0.0 < self.adam_epsilon < float("inf"):
-            raise RunError(f"Expected a positive adam_epsilon; got {self.adam_epsilon}.")
-        if self.output_bias == "data_mean" and self.network == "conv":
-            raise RunError(
-                "output_bias = 'data_mean' sets one number per entry, which a convolution does not "
-                "have: choose network = 'mlp' or output_bias = 'zeros'."
-            )
-
-    def load(self, source: str, split: Literal["train", "test"] | None = None) -> Data:
-        """The data of a source, read as the training set is.
-
-        Raises:
-            DataError: if it cannot be read.
-        """
-        return data.load(
-            source,
-            labels=False if self.keep_labels else "if_any",
-            split=split,
-            drop=self.drop,
-            image_size=self.image_size or None,  # type: ignore[arg-type]
-            image_mode=self.image_mode or None,
+    make = factories.conv_vae if config.network == "conv" else factories.mlp_vae
+    widths: dict[str, Any] = {"filters" if config.network == "conv" else "hidden": config.hidden}
+    vae = make(
+        event_shape,
+        config.latent,
+        config.likelihood,
+        activation=config.activation,
+        posterior=config.posterior,
+        prior=config.prior,
+        num_components=config.components,
+        **widths,
+        **config.likelihood_options,
+    )
+    gradient: Any = config.gradient
+    kl: Any = config.kl or None
+    objective: objectives.Objective
+    if config.objective == "iwae":
+        objective = objectives.IWAE(config.num_samples, gradient=gradient)
+    else:
+        objective = objectives.ELBO(
+            kl=kl,
+            num_samples=config.num_samples,
+            beta=config.beta,
+            free_bits=config.free_bits,
+            gradient=gradient,
         )
-
-    def build(self, event_shape: tuple[int, ...]) -> VAE:
-        """The compiled model, with new weights."""
-        make = factories.conv_vae if self.network == "conv" else factories.mlp_vae
-        widths: dict[str, Any] = {"filters" if self.network == "conv" else "hidden": self.hidden}
-        vae = make(
-            event_shape,
-            self.latent,
-            self.likelihood,
-            activation=self.activation,
-            posterior=self.posterior,
-            prior=self.prior,
-            num_components=self.components,
-            **widths,
-            **self.likelihood_options,
-        )
-        objective: objectives.Objective
-        if self.objective == "iwae":
-            objective = objectives.IWAE(self.num_samples, gradient=self.gradient)
-        else:
-            objective = objectives.ELBO(
-                kl=self.kl or None,  # type: ignore[arg-type]
-                num_samples=self.num_samples,
-                beta=self.beta,
-                free_bits=self.free_bits,
-                gradient=self.gradient,
-            )
-        adam = keras.optimizers.Adam(
-            self.learning_rate, self.adam_beta_1, epsilon=self.adam_epsilon
-        )
-        steps = _STEPS_OF_WARM_UP if self.warmup_epochs else None
-        vae.compile(adam, objective, monitor=self.monitor, steps_per_execution=steps)
-        return vae
-
-    def learning_rate_at(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
-        passed = sum(milestone <= epoch for milestone in self.learning_rate_milestones)
-        return self.learning_rate * self.learning_rate_decay**passed
-
-    def to_toml(self) -> str:
-        """The configuration as TOML."""
-        values = dataclasses.asdict(self)
-        if self.preparation is None:
-            del values["preparation"]
-        return tomli_w.dumps(values)
+    adam = keras.optimizers.Adam(
+        config.learning_rate, config.adam_beta_1, epsilon=config.adam_epsilon
+    )
+    steps = _STEPS_OF_WARM_UP if config.warmup_epochs else None
+    vae.compile(adam, objective, monitor=config.monitor, steps_per_execution=steps)
+    return vae
 
 
 class Run:
@@ -247,24 +116,64 @@ class Run:
         return self.path / "model.keras"
 
     def load(self) -> VAE:
-        """The trained model.
+        """Returns the trained model.
 
         Raises:
-            RunError: if there is none yet, or it cannot be read.
+            RunError: if there is none yet, it cannot be read, or it is not that of `config.toml`.
         """
         if not self.model_path.is_file():
             raise RunError(
                 f"{self.path} holds no model.keras yet: its training did not finish one epoch. "
-                "Continue it with `keras-vae train --resume`."
+                f"Continue it with `{resume_command(self.path)}`."
             )
         try:
-            return keras.saving.load_model(self.model_path)
+            vae = keras.saving.load_model(self.model_path)
         except Exception as error:
             raise RunError(f"{self.model_path} cannot be read: {error}") from error
+        self.check(vae)
+        return vae
+
+    def check(self, vae: VAE) -> None:
+        """Refuses a model that is not the one `config.toml` describes.
+
+        Raises:
+            RunError: naming the first difference.
+        """
+        config, likelihood = self.config, vae.likelihood
+        pairs: dict[str, tuple[Any, Any]] = {
+            "likelihood": (
+                type(likelihood).__name__,
+                factories.LIKELIHOODS[config.likelihood].__name__,
+            ),
+            "latent": (vae.latent_size, config.latent),
+            "posterior": (
+                type(vae.posterior).__name__,
+                factories.POSTERIORS[config.posterior].__name__,
+            ),
+            "prior": (type(vae.prior).__name__, factories.PRIORS[config.prior].__name__),
+            "components": (
+                getattr(vae.prior, "num_components", config.components),
+                config.components,
+            ),
+        }
+        for name, value in config.likelihood_options.items():
+            pairs[name] = (getattr(likelihood, name, None), value)
+        if config.features:
+            pairs["features"] = (vae.feature_names, config.features)
+        if self.preparation.center:
+            pairs["center"] = (vae.event_shape[-1], len(self.preparation.center))
+        for name, (found, said) in pairs.items():
+            if found != said:
+                raise RunError(
+                    f"{self.model_path} is not the model of its config.toml, where {name} is "
+                    f"{said} and not {found}: one of them was replaced. Train anew into another "
+                    "directory."
+                )
 
     def raw(self) -> tuple[np.ndarray, np.ndarray]:
-        """Training and test set as in their files."""
-        return _raw(self.config)
+        """Returns training and test set as in their files, columns in the model's order."""
+        parts = _parts(self.config)
+        return parts.train, parts.test
 
     def history(self) -> list[dict[str, float]]:
         """One row of logs per finished epoch."""
@@ -306,40 +215,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
-def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
-    """The configuration in a TOML file.
-
-    Args:
-        path: the file.
-        needs_data: whether it must say which data; otherwise the caller does.
-
-    Raises:
-        RunError: if the file is missing, is not TOML, or holds a name or value that is unknown.
-    """
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is not TOML: {error}.") from error
-    known = {entry.name for entry in dataclasses.fields(RunConfig)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise RunError(
-            f"{path} holds unknown settings: {', '.join(unknown)}. Known ones: "
-            f"{', '.join(sorted(known))}."
-        )
-    if needs_data and "data" not in values:
-        raise RunError(f"{path} does not say which data: add data = 'PATH'.")
-    for name in ("hidden", "learning_rate_milestones", "drop", "image_size"):
-        if name in values:
-            values[name] = tuple(values[name])
-    if "preparation" in values:
-        parts = values["preparation"]
-        for name in ("center", "spread"):
-            parts[name] = tuple(parts.get(name, ()))
-        values["preparation"] = Preparation(**parts)
-    return RunConfig(**{"data": "", **values})
+def resume_command(out: str | os.PathLike[str]) -> str:
+    """Returns the command that continues the training of a run directory."""
+    return f"keras-vae train --resume --out {shlex.quote(os.fspath(out))}"
 
 
 def train(
@@ -353,58 +231,105 @@ def train(
     """Trains a model into a run directory, or goes on where a killed training stopped.
 
     Args:
-        config: what to train; ignored but for its epochs when resuming.
+        config: what to train. Of a run that is resumed only the places of the data and the epochs
+            count: training goes on until that many are finished.
         out: the run directory.
         resume: whether to continue the run that is there.
         report: called with sentences about what is done.
         extra_callbacks: Keras callbacks, such as a progress bar.
 
     Raises:
-        RunError: if the directory is in use, or holds no run to resume.
+        RunError: if the directory is in use, or a setting does nothing.
         DataError: if the data cannot be read or does not suit the likelihood.
         NonFiniteError: if training stops being finite; the last good model stays.
         OSError: if the directory cannot be written.
     """
     out = Path(out)
-    if resume and (out / "config.toml").is_file():
-        run = Run(out)
-        config = dataclasses.replace(run.config, epochs=max(config.epochs, run.config.epochs))
-    else:
-        if out.is_dir() and any(out.iterdir()) and not (resume and _holds_only_temporaries(out)):
+    with _held(out):
+        run = Run(out) if resume and (out / "config.toml").is_file() else None
+        if run is not None:
+            config = dataclasses.replace(
+                run.config,
+                epochs=config.epochs,
+                data=config.data,
+                test_data=config.test_data,
+            )
+        elif any(out.iterdir()):
             raise RunError(
                 f"{out} exists and is not empty. Continue it with --resume or choose another --out."
             )
-        if out.exists() and not out.is_dir():
-            raise RunError(f"{out} is a file; choose another --out.")
-        run = None
-    train_raw, test_raw = _raw(config)
-    preparation = config.preparation
-    if preparation is None:
-        preparation, options = prepare(config.likelihood, train_raw, [test_raw])
-        config = dataclasses.replace(
-            config,
-            preparation=preparation,
-            likelihood_options={**options, **config.likelihood_options},
+        else:
+            config.refuse_idle()
+        parts = _parts(config)
+        report(
+            f"{len(parts.train)} training and {len(parts.test)} test examples of {parts.columns}."
         )
-    report(f"{len(train_raw)} training and {len(test_raw)} test examples; {preparation.sentence}.")
-    train_x, test_x = preparation.static(train_raw), preparation.array(test_raw, config.seed)
+        if config.preparation is None:
+            config = _decided(config, parts, report)
+        return _fit(config, parts, run, out, report, extra_callbacks)
+
+
+def _decided(config: RunConfig, parts: _Parts, report: Callable[[str], None]) -> RunConfig:
+    """Returns the configuration with what the data decides."""
+    if config.likelihood == "auto":
+        proposal = propose([parts.train, parts.test])
+        options = {**proposal.options, **config.likelihood_options}
+        config = dataclasses.replace(
+            config, likelihood=proposal.likelihood, likelihood_options=options
+        )
+        words = "".join(f", {name} {value}" for name, value in proposal.options.items())
+        report(
+            f"Likelihood {proposal.likelihood}{words}, for {proposal.reason}; --likelihood "
+            "chooses another."
+        )
+        config.refuse_idle()
+    preparation, options = prepare(
+        config.likelihood,
+        parts.train,
+        [parts.test],
+        top=config.top or None,
+        names=parts.features,
+    )
+    report(f"Preparation: {preparation.sentence}.")
+    return dataclasses.replace(
+        config,
+        features=parts.features,
+        preparation=preparation,
+        likelihood_options={**options, **config.likelihood_options},
+    )
+
+
+def _fit(
+    config: RunConfig,
+    parts: _Parts,
+    run: Run | None,
+    out: Path,
+    report: Callable[[str], None],
+    extra_callbacks: tuple[keras.callbacks.Callback, ...],
+) -> Run:
+    preparation = config.preparation or Preparation()
+    train_x = preparation.static(parts.train)
+    test_x = preparation.array(parts.test, config.seed)
     keras.utils.set_random_seed(config.seed)
     finished, vae = 0, None
     per_epoch = data.steps(len(train_x), config.batch_size)
     if run is not None and run.model_path.is_file():
         vae = run.load()
         finished = int(vae.optimizer.iterations.numpy()) // per_epoch
+        if finished >= config.epochs:
+            report(
+                f"{finished} epochs are finished and {config.epochs} are asked for: nothing to do. "
+                "--epochs asks for more."
+            )
+            return run
     if vae is None:
-        vae = config.build(train_x.shape[1:])
+        vae = build(config, train_x.shape[1:])
         if config.output_bias == "data_mean":
-            factories.start_at_mean(vae, preparation.mean(train_raw))
-    out.mkdir(parents=True, exist_ok=True)
+            factories.start_at_mean(vae, preparation.mean(parts.train))
+        vae.feature_names = parts.features or None
     with write_atomically(out / "config.toml") as temporary:
         temporary.write_text(config.to_toml())
     run = Run(out)
-    if finished >= config.epochs:
-        report(f"All {config.epochs} epochs are finished; nothing to do.")
-        return run
     if finished:
         report(f"Continuing after epoch {finished} of {config.epochs}.")
     schedule: list[keras.callbacks.Callback] = []
@@ -414,24 +339,23 @@ def train(
         schedule.append(
             callbacks.LinearSchedule("beta", stop=config.beta, epochs=config.warmup_epochs)
         )
-    with _held(out):
-        vae.fit(
-            data.batches(
-                train_x,
-                config.batch_size,
-                epochs=config.epochs,
-                initial_epoch=finished,
-                seed=config.seed,
-                **preparation.stream(),
-            ),
-            steps_per_epoch=per_epoch,
+    vae.fit(
+        data.batches(
+            train_x,
+            config.batch_size,
             epochs=config.epochs,
             initial_epoch=finished,
-            validation_data=test_x,
-            validation_batch_size=500,
-            verbose=0,
-            callbacks=[*schedule, _SaveRun(run, finished), *extra_callbacks],
-        )
+            seed=config.seed,
+            **preparation.stream(),
+        ),
+        steps_per_epoch=per_epoch,
+        epochs=config.epochs,
+        initial_epoch=finished,
+        validation_data=test_x,
+        validation_batch_size=500,
+        verbose=0,
+        callbacks=[*schedule, _SaveRun(run, finished), *extra_callbacks],
+    )
     return run
 
 
@@ -451,29 +375,95 @@ class _SaveRun(keras.callbacks.Callback):
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Holds a run directory, so that one process at a time trains into it."""
-    handle = os.open(path, os.O_RDONLY)
+    """Holds a run directory, so that one process at a time trains into it.
+
+    It is made if it is missing, and removed again where nothing was written into it.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file; choose another --out.")
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    handle = _lock(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for leftover in path.glob(".*-*"):
+        for leftover in leftovers(path):
             leftover.unlink()
         yield
-    except BlockingIOError as error:
-        raise RunError(f"Another process is training into {path}; wait for it.") from error
     finally:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         os.close(handle)
 
 
-def _raw(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
-    if config.test_data:
-        return config.load(config.data).x, config.load(config.test_data).x
+def _lock(path: Path) -> int:
+    """Returns a descriptor of the directory, locked."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    return handle
+            except BlockingIOError as error:
+                os.close(handle)
+                raise RunError(f"Another process is training into {path}; wait for it.") from error
+            os.close(handle)  # another process removed it, empty, before it was locked
+
+
+class _Parts(NamedTuple):
+    """Training and test set as in their files.
+
+    Attributes:
+        train, test: arrays [N, ...], columns in the order of `features`.
+        features: names of the columns; empty where they have none.
+        columns: what is used as what, in words.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    features: tuple[str, ...]
+    columns: str
+
+
+def _parts(config: RunConfig) -> _Parts:
+    """Reads the data of a configuration."""
+    if not config.data:
+        raise RunError("The configuration does not say which data: set data to a path.")
     source = Path(config.data)
-    if config.data != "digits" and source.is_dir() and list(source.glob("t10k-images*")):
-        return config.load(config.data, "train").x, config.load(config.data, "test").x
-    return data.split(
-        config.load(config.data).x, test_fraction=config.test_fraction, seed=config.seed
+    in_two = config.data != "digits" and source.is_dir() and list(source.glob("t10k-images*"))
+    if config.test_data or in_two:
+        train = config.load(config.data, "train" if not config.test_data and in_two else None)
+        test = (
+            config.load(config.test_data) if config.test_data else config.load(config.data, "test")
+        )
+        names = config.features or train.feature_names or ()
+        arrays = _arranged(train, names, config.data), _arranged(test, names, config.test_data)
+        if arrays[0].shape[1:] != arrays[1].shape[1:]:
+            raise RunError(
+                f"Training examples have the shape {arrays[0].shape[1:]}, those of "
+                f"{config.test_data or 'the test part'} {arrays[1].shape[1:]}. Give the same kind "
+                "of data."
+            )
+        columns = train.columns
+        if names and test.feature_names is None:
+            columns += f"; {config.test_data} names no columns and is read in this order"
+        return _Parts(*arrays, names, columns)
+    whole = config.load(config.data)
+    names = config.features or whole.feature_names or ()
+    arrays = data.split(
+        _arranged(whole, names, config.data), test_fraction=config.test_fraction, seed=config.seed
     )
+    return _Parts(*arrays, names, whole.columns)
 
 
-def _holds_only_temporaries(path: Path) -> bool:
-    return all(entry.name.startswith(".") for entry in path.iterdir())
+def _arranged(found: data.Data, names: tuple[str, ...], source: str) -> np.ndarray:
+    """Returns the examples with their columns in the order of `names`."""
+    if not names or found.feature_names is None:
+        if names and found.x.shape[-1] != len(names):
+            raise RunError(
+                f"{source} has {found.x.shape[-1]} columns without names; expected "
+                f"{len(names)}: {', '.join(names)}."
+            )
+        return found.x
+    order = positions(found.feature_names, names, source)
+    return found.x if order == list(range(len(order))) else found.x[:, order]

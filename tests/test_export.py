@@ -68,7 +68,7 @@ def run(tmp_path_factory):
     vae.compile("sgd", keras_vae.ELBO(beta=0.5))
     vae.save(path / "model.keras")
     preparation = Preparation("binarize", 16.0, sentence="binarised anew")
-    config = RunConfig(data="digits", latent=2, preparation=preparation)
+    config = RunConfig(data="digits", likelihood="bernoulli", latent=2, preparation=preparation)
     (path / "config.toml").write_text(config.to_toml())
     (path / "evaluation.json").write_text(json.dumps(EVALUATION))
     return path

@@ -38,7 +38,7 @@ def test_a_recipe_trains_one_step(path: Path) -> None:
     config = dataclasses.replace(
         config, likelihood_options={**options, **config.likelihood_options}
     )
-    vae = config.build(examples.shape[1:])
+    vae = runs.build(config, examples.shape[1:])
     vae.run_eagerly = True
     vae.fit(preparation.array(examples), batch_size=12, verbose=0)
     assert int(vae.optimizer.iterations.numpy()) == 1
@@ -64,6 +64,7 @@ def test_the_schedule_of_the_iwae_paper() -> None:
 def test_the_learning_rate_falls_in_training_and_after_a_resume(tmp_path: Path) -> None:
     config = RunConfig(
         data="digits",
+        likelihood="bernoulli",
         hidden=(8,),
         latent=2,
         epochs=2,
@@ -102,8 +103,8 @@ def test_a_mean_that_cannot_be_a_start_is_told() -> None:
 def test_a_run_starts_at_the_mean_of_its_training_set(tmp_path: Path) -> None:
     """One step of a tiny learning rate moves no mean by more than it."""
     config = RunConfig(
-        data="digits", hidden=(8,), latent=2, epochs=1, batch_size=2000, learning_rate=1e-7,
-        output_bias="data_mean",
+        data="digits", likelihood="bernoulli", hidden=(8,), latent=2, epochs=1, batch_size=2000,
+        learning_rate=1e-7, output_bias="data_mean",
     )  # fmt: skip
     run = train(config, tmp_path / "run")
     train_raw, _ = run.raw()
@@ -166,6 +167,7 @@ def test_a_bad_setting_is_told(settings: dict, message: str) -> None:
 def test_the_command_line_says_them_too(tmp_path: Path) -> None:
     options = {
         "data": "digits",
+        "likelihood": "bernoulli",
         "hidden": 8,
         "latent": 2,
         "epochs": 2,

@@ -36,7 +36,15 @@ class Page(HTMLParser):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["images", "table"])
 def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
-    config = RunConfig(data="digits", hidden=(8,), latent=3, epochs=2, batch_size=300, beta=2.0)
+    config = RunConfig(
+        data="digits",
+        likelihood="bernoulli",
+        hidden=(8,),
+        latent=3,
+        epochs=2,
+        batch_size=300,
+        beta=2.0,
+    )
     config = dataclasses.replace(config, monitor=True)
     if kind == "table":
         path = tmp_path / "table.npz"
@@ -73,7 +81,9 @@ def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
 
 
 def test_report_needs_a_model(tmp_path: Path) -> None:
-    config = RunConfig(data="digits", hidden=(8,), latent=2, epochs=1, batch_size=300)
+    config = RunConfig(
+        data="digits", likelihood="bernoulli", hidden=(8,), latent=2, epochs=1, batch_size=300
+    )
     run = train(config, tmp_path / "run")
     run.model_path.unlink()
     with pytest.raises(RunError, match=r"holds no model\.keras yet"):

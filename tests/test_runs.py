@@ -3,21 +3,28 @@
 import dataclasses
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from keras_vae import runs
+from export import manifest
+from keras_vae import data, runs
+from keras_vae.backup import write_atomically
 from keras_vae.cli import main
 from keras_vae.runs import Run, RunConfig, RunError, train
 
-CONFIG = RunConfig(data="digits", hidden=(8,), latent=2, epochs=3, batch_size=300)
+CONFIG = RunConfig(
+    data="digits", likelihood="bernoulli", hidden=(8,), latent=2, epochs=3, batch_size=300
+)
 
 
 class Killed(BaseException):
@@ -81,7 +88,8 @@ def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(
 def test_kill_9_leaves_a_readable_run_and_resume_continues(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "keras_vae", "train", "--out", str(out)]
-    first = ["--data", "digits", "--hidden", "8", "--latent", "2", "--batch-size", "300"]
+    first = ["--data=digits", "--likelihood=bernoulli", "--hidden=8", "--latent=2"]
+    first.append("--batch-size=300")
     for attempt in range(2):
         words = ["--resume"] if attempt else [*first, "--epochs", "400"]
         finished_before = len(Run(out).history()) if attempt else 0
@@ -99,6 +107,22 @@ def test_kill_9_leaves_a_readable_run_and_resume_continues(tmp_path: Path) -> No
         assert iterations % 6 == 0  # 1 617 examples in batches of 300
         assert len(run.history()) - iterations // 6 in (0, 1)
     assert iterations // 6 > finished_before
+
+
+def test_epochs_are_what_was_asked_for_last(finished: Run, tmp_path: Path) -> None:
+    """Of a run of 400 epochs with 3 finished, 4 are one more, 3 and 1 are no more."""
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    text = (out / "config.toml").read_text()
+    (out / "config.toml").write_text(text.replace("epochs = 3", "epochs = 400"))
+    for epochs, trained, kept in ((1, 3, 400), (3, 3, 400), (4, 4, 4)):
+        said: list[str] = []
+        config = dataclasses.replace(CONFIG, epochs=epochs)
+        run = train(config, out, resume=True, report=said.append)
+        assert len(run.history()) == trained
+        assert Run(out).config.epochs == kept
+        assert (said[-1] == "Continuing after epoch 3 of 4.") == (epochs == 4)
+        assert (f"3 epochs are finished and {epochs} are asked" in said[-1]) == (epochs < 4)
 
 
 def test_more_epochs_can_be_asked_for(finished: Run, tmp_path: Path) -> None:
@@ -126,6 +150,167 @@ def test_two_processes_do_not_train_into_one_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="Another process is training"):
         train(CONFIG, out, resume=True)
     os.close(handle)
+
+
+def test_a_refused_training_leaves_the_run_as_it_is(finished: Run, tmp_path: Path) -> None:
+    """The lock comes before the look at the directory and before anything is written."""
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    handle = os.open(out, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    other = dataclasses.replace(CONFIG, latent=9, likelihood="discretized_logistic")
+    for resume in (True, False):
+        with pytest.raises(RunError, match="Another process is training"):
+            train(other, out, resume=resume)
+    os.close(handle)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_of_two_trainings_that_start_together_one_is_refused(tmp_path: Path) -> None:
+    out, refused = tmp_path / "run", []
+
+    class Second(keras.callbacks.Callback):
+        def on_train_begin(self, logs: dict | None = None) -> None:
+            with pytest.raises(RunError, match="Another process is training") as caught:
+                train(dataclasses.replace(CONFIG, latent=9), out)
+            refused.append(caught)
+
+    train(dataclasses.replace(CONFIG, epochs=1), out, extra_callbacks=(Second(),))
+    assert refused
+    assert Run(out).load().latent_size == Run(out).config.latent == 2
+
+
+def test_a_training_that_fails_leaves_no_directory(tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "deep" / "run"
+    with pytest.raises(data.DataError):
+        train(dataclasses.replace(CONFIG, data=str(tmp_path / "missing.npy")), out)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "message"),
+    [
+        ('likelihood = "bernoulli"', 'likelihood = "poisson"', "likelihood is Poisson and not Be"),
+        ("latent = 2", "latent = 4", "latent is 4 and not 2"),
+        ('posterior = "diagonal"', 'posterior = "full"', "posterior is FullCovarianceNormal"),
+        ('prior = "standard_normal"', 'prior = "vamp"', "prior is VampPrior and not StandardNo"),
+    ],
+)
+def test_a_config_that_is_not_the_models_is_noticed(
+    line: str, other: str, message: str, finished: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    text = (out / "config.toml").read_text()
+    assert line in text
+    (out / "config.toml").write_text(text.replace(line, other))
+    with pytest.raises(RunError, match=f"is not the model of its config.toml, where {message}"):
+        Run(out).load()
+    code, output = invoke("sample", out, "--out", tmp_path / "s.npy")
+    assert code == 1
+    assert "is not the model of its config.toml" in output
+
+
+def test_training_removes_nothing_that_is_not_its_own(finished: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    with write_atomically(out / "model.keras") as temporary:
+        temporary.write_bytes(finished.model_path.read_bytes())
+        left = temporary.with_name(temporary.name.replace("model", "history"))
+    left.write_text("left by a process that was killed")
+    mine = {".my-notes.md", ".pre-commit-config.yaml", ".model-abcdefgh.keras"}
+    for name in mine:
+        (out / name).write_text("mine")
+    (out / ".dvc-cache").mkdir()
+    train(dataclasses.replace(CONFIG, epochs=4), out, resume=True)
+    hidden = {path.name for path in out.iterdir() if path.name.startswith(".")}
+    assert hidden == {*mine, ".dvc-cache"}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on a table of whole and real numbers, with a label and likelihood auto."""
+    folder = tmp_path_factory.mktemp("table")
+    random = np.random.default_rng(0)
+    age = random.integers(18, 80, 300)
+    frame = pd.DataFrame(
+        {
+            "age": age,
+            "salary": (1000 * age + 3000 * random.normal(size=300)).astype(int),
+            "height": 1.7 + 0.1 * random.normal(size=300),
+            "target": age > 50,
+        }
+    )
+    frame.to_csv(folder / "train.csv", index=False)
+    frame.iloc[:50, [2, 3, 0, 1]].to_csv(folder / "reversed.csv", index=False)
+    frame.iloc[:50].to_csv(folder / "same.csv", index=False)
+    frame.iloc[:50].drop(columns="salary").assign(wage=1).to_csv(folder / "other.csv", index=False)
+    np.save(folder / "plain.npy", frame.iloc[:50, :3].to_numpy(float))
+    np.save(folder / "narrow.npy", frame.iloc[:50, :2].to_numpy(float))
+    config = RunConfig(
+        data=str(folder / "train.csv"),
+        test_data=str(folder / "same.csv"),
+        hidden=(8,),
+        latent=2,
+        epochs=1,
+    )
+    said: list[str] = []
+    run = train(config, folder / "run", report=said.append)
+    assert said == [
+        "300 training and 50 test examples of 3 features: age, salary, height; left out: target "
+        "(labels).",
+        "Likelihood normal, scale per_feature, for a table of real numbers and 2 features of whole "
+        "numbers; --likelihood chooses another.",
+        "Preparation: 2 features of whole numbers dequantised, x + u with u uniform on [0, 1), "
+        "then each feature centred and divided by its standard deviation.",
+    ]
+    return run
+
+
+def test_what_was_proposed_and_the_names_are_kept(table: Run) -> None:
+    names = ("age", "salary", "height")
+    again = Run(table.path)
+    assert again.config.likelihood == "normal"
+    assert again.config.likelihood_options == {"scale": "per_feature"}
+    assert again.config.features == names
+    assert again.preparation.whole == (True, True, False)
+    vae = again.load()
+    assert vae.feature_names == names
+    about = manifest.metadata(vae, again.preparation)
+    assert about["data"]["feature_names"] == list(names)
+
+
+def test_columns_are_matched_by_name(table: Run) -> None:
+    def held_out(name: str) -> np.ndarray:
+        run = Run(table.path)
+        path = str(table.path.parent / name)
+        run.config = dataclasses.replace(run.config, test_data=path)
+        return run.raw()[1]
+
+    expected = table.raw()[1]
+    np.testing.assert_array_equal(held_out("reversed.csv"), expected)
+    np.testing.assert_array_equal(held_out("plain.npy"), expected)
+    with pytest.raises(data.DataError, match="lacks salary and holds wage, which the model does"):
+        held_out("other.csv")
+    with pytest.raises(RunError, match="has 2 columns without names; expected 3: age, salary"):
+        held_out("narrow.npy")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_sampled_table_is_read_back(suffix: str, mean: bool, table: Run, tmp_path: Path) -> None:
+    out, plain = tmp_path / f"s.{suffix}", tmp_path / "s.npy"
+    for path in (out, plain):
+        words = ["sample", table.path, "--n", "20", "--out", path, *(["--mean"] if mean else [])]
+        code, output = invoke(*words)
+        assert code == 0, output
+    back = data.load(out)
+    assert back.feature_names == ("age", "salary", "height")
+    np.testing.assert_array_equal(back.x.astype(np.float32), np.load(plain))
+    if suffix == "csv":
+        first = out.read_text().splitlines()[1].split(",")
+        assert ["." in word for word in first] == [mean, mean, True]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +355,8 @@ def test_nan_stops_training_and_the_last_good_model_stays(tmp_path: Path) -> Non
         (["train", "--data", "digits", "--hidden", "wide", "--out", "x"], "is not like 200,200"),
         (["train", "--data", "digits", "--scale", "0", "--likelihood", "normal", "--out", "x"],
          "Invalid value for argument `scale`"),
+        (["train", "--data", "digits", "--objective", "iwae", "--kl", "analytic", "--out", "x"],
+         "kl does nothing with objective = 'iwae': leave it out."),
         (["evaluate", "nowhere"], "nowhere is not a run directory"),
         (["sample", "nowhere", "--out", "x.npy"], "nowhere is not a run directory"),
     ],
@@ -221,7 +408,7 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     assert set(np.unique(draws)) <= {0.0, 16.0}  # in the units of the file
     code, output = invoke("sample", finished.path, "--out", tmp_path / "a.txt")
     assert code == 1
-    assert ".npy, .csv or .png" in output
+    assert ".npy, .csv, .parquet or .png" in output
 
 
 @pytest.mark.parametrize(

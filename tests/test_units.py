@@ -12,7 +12,7 @@ import keras_vae
 from export.manifest import _measurements as card_lines
 from keras_vae import baselines, commands, evaluation, measurements
 from keras_vae.preparation import Preparation, prepare
-from keras_vae.runs import Run, RunConfig
+from keras_vae.runs import Run, RunConfig, build
 from keras_vae.supports import Support
 from keras_vae.units import Units, share_at_atoms
 from tests.models import tiny_vae
@@ -38,7 +38,7 @@ def untrained(path: Path, raw: np.ndarray, likelihood: str, **options: object) -
     keras.utils.set_random_seed(0)
     (path / "config.toml").write_text(config.to_toml())
     run = Run(path)
-    run.save(config.build(preparation.static(raw).shape[1:]))
+    run.save(build(config, preparation.static(raw).shape[1:]))
     return run
 
 

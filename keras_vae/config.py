@@ -1,0 +1,459 @@
+"""Configuration of a run: every setting is declared once, for Python, TOML and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import itertools
+import math
+import numbers
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tomli_w
+
+if TYPE_CHECKING:
+    from keras_vae.data import Data
+    from keras_vae.preparation import Preparation
+
+__all__ = [
+    "LIKELIHOOD_OPTIONS",
+    "RunConfig",
+    "RunError",
+    "Setting",
+    "override",
+    "read_config",
+    "settings",
+]
+
+LIKELIHOOD_OPTIONS: dict[str, tuple[str, ...]] = {
+    "bernoulli": (),
+    "continuous_bernoulli": (),
+    "normal": ("scale",),
+    "laplace": ("scale",),
+    "discretized_logistic": ("levels", "scale"),
+    "binomial": ("total_count",),
+    "categorical": (),
+    "poisson": (),
+}
+"""Names of likelihoods, and the arguments that each takes."""
+
+_UNRANGED = ("poisson", "categorical")
+_KINDS: dict[str, tuple[type, bool, str]] = {
+    "int": (int, False, "a whole number"),
+    "float": (float, False, "a finite number"),
+    "str": (str, False, "text"),
+    "bool": (bool, False, "true or false"),
+    "tuple[int, ...]": (int, True, "a list of whole numbers"),
+    "tuple[str, ...]": (str, True, "a list of names"),
+    "dict[str, Any]": (dict, False, "a table"),
+}
+"""By annotation: the type of a value or of its items, whether it is a list, and its name."""
+
+
+class RunError(ValueError):
+    """A run directory or configuration that cannot be used as asked."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of one setting beside its name, type and default.
+
+    Attributes:
+        help: what it is, for the command line.
+        choices: words that it may be; empty for any.
+        interval: where its numbers lie, such as "(0, 1]" or "[1, inf)".
+        only: another setting and the values of it with which this one does something; None for any
+            value that is not empty.
+        is_option: whether the command line takes it.
+    """
+
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    interval: str = ""
+    only: tuple[str, tuple[str, ...] | None] | None = None
+    is_option: bool = True
+
+
+def _setting(default: Any, help: str = "", **about: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"setting": Setting(help, **about)})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a training depends on; `config.toml` and recipes hold these names.
+
+    Attributes:
+        data: path or name for `keras_vae.data.load`.
+        test_data: path of the test set; empty sets `test_fraction` of the data aside.
+        test_fraction: share of the data set aside as test set.
+        drop: names of columns of a table to leave out.
+        keep_labels: whether a column that is named like labels is data as the others are.
+        image_size: height and width to bring a directory of images to; empty leaves them.
+        image_mode: mode to convert them to, see `keras_vae.data.load`; empty leaves them.
+        likelihood: name as in `keras_vae.mlp_vae`, or "auto": proposed from the data when training
+            begins, and stored as what it became.
+        likelihood_options: arguments of the likelihood, such as scale and levels.
+        top: largest possible value of an entry; 0 takes it from the data or its dtype.
+        network: "mlp" or "conv".
+        hidden: widths of the layers, or filters of the convolutions.
+        activation: of the hidden layers.
+        latent: number of latents.
+        posterior: name as in `keras_vae.mlp_vae`.
+        prior: name as in `keras_vae.mlp_vae`.
+        components: components of a mixture or vamp prior.
+        objective: "elbo" or "iwae".
+        num_samples: draws per example.
+        gradient: estimator, see `keras_vae.estimators`.
+        kl: "analytic", "monte_carlo" or empty for the closed form where there is one.
+        beta: weight of the rate.
+        free_bits: nats per latent that are free.
+        warmup_epochs: epochs in which beta rises linearly from 0.
+        epochs: epochs of training.
+        batch_size: examples per step.
+        learning_rate: of Adam.
+        learning_rate_milestones: epochs after which the learning rate falls, ascending.
+        learning_rate_decay: what it is multiplied by at each of them.
+        adam_beta_1: decay of Adam's mean of gradients.
+        adam_epsilon: number that Adam adds to the root of the mean square. A loss here is a mean
+            over the batch; where a paper's is a sum, divide its number by the batch size.
+        output_bias: "zeros", or "data_mean": the decoder's mean starts at that of the training set.
+        monitor: whether to log what the latents carry, see `keras_vae.monitor`.
+        seed: of initial weights, order, noise and test split.
+        features: names of the columns that were trained on, in the order of the model; empty where
+            they have none.
+        preparation: how raw numbers become data; decided from the data when training begins.
+
+    Raises:
+        RunError: if a value has the wrong type or lies outside its range.
+    """
+
+    data: str = _setting(
+        "", "digits, or .npz, .npy, .csv, .tsv, .parquet, .mtx, IDX file, or a directory."
+    )
+    test_data: str = _setting("", "Test set; by default a part of the data, or t10k beside train.")
+    test_fraction: float = _setting(
+        0.1, "Part of the data that is the test set.", interval="(0, 1)", only=("test_data", ("",))
+    )
+    drop: tuple[str, ...] = _setting((), "Columns of a table to leave out, as in id,date.")
+    keep_labels: bool = _setting(
+        False, "Model a column named label, labels, y, target or class as the others."
+    )
+    image_size: tuple[int, ...] = _setting(
+        (), "Height and width to bring images to, as in 64,64.", interval="[1, inf)"
+    )
+    image_mode: str = _setting(
+        "",
+        "Mode to convert images to: L is grey, I;16 grey of 16 bits.",
+        choices=("", "1", "L", "RGB", "RGBA", "I;16"),
+    )
+    likelihood: str = _setting(
+        "auto",
+        "p(x|z); auto proposes one from the data.",
+        choices=("auto", *LIKELIHOOD_OPTIONS),
+    )
+    likelihood_options: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"setting": Setting(is_option=False)}
+    )
+    top: float = _setting(
+        0.0,
+        "Largest possible value of grey levels, as in 255; by default from the data.",
+        interval="[0, inf)",
+        only=("likelihood", tuple(name for name in LIKELIHOOD_OPTIONS if name not in _UNRANGED)),
+    )
+    network: str = _setting("mlp", choices=("mlp", "conv"))
+    hidden: tuple[int, ...] = _setting(
+        (200, 200), "Widths or filters, as in 200,200.", interval="[1, inf)"
+    )
+    activation: str = _setting("tanh", "Of hidden layers.")
+    latent: int = _setting(16, "Number of latents.", interval="[1, inf)")
+    posterior: str = _setting("diagonal", choices=("diagonal", "isotropic", "full"))
+    prior: str = _setting("standard_normal", choices=("standard_normal", "normal_mixture", "vamp"))
+    components: int = _setting(
+        50,
+        "Components of a mixture or vamp prior.",
+        interval="[1, inf)",
+        only=("prior", ("normal_mixture", "vamp")),
+    )
+    objective: str = _setting("elbo", choices=("elbo", "iwae"))
+    num_samples: int = _setting(1, "Draws per example.", interval="[1, inf)")
+    gradient: str = _setting(
+        "pathwise", choices=("pathwise", "sticking_the_landing", "doubly_reparameterized")
+    )
+    kl: str = _setting(
+        "",
+        "Rate in closed form or estimated.",
+        choices=("", "analytic", "monte_carlo"),
+        only=("objective", ("elbo",)),
+    )
+    beta: float = _setting(
+        1.0, "Weight of the rate.", interval="[0, inf)", only=("objective", ("elbo",))
+    )
+    free_bits: float = _setting(
+        0.0, "Nats per latent that are free.", interval="[0, inf)", only=("objective", ("elbo",))
+    )
+    warmup_epochs: float = _setting(
+        0.0,
+        "Epochs in which beta rises from 0.",
+        interval="[0, inf)",
+        only=("objective", ("elbo",)),
+    )
+    epochs: int = _setting(20, interval="[1, inf)")
+    batch_size: int = _setting(100, interval="[1, inf)")
+    learning_rate: float = _setting(1e-3, "Of Adam.", interval="(0, inf)")
+    learning_rate_milestones: tuple[int, ...] = _setting(
+        (), "Epochs after which it falls, as in 30,40."
+    )
+    learning_rate_decay: float = _setting(
+        0.1, "Its factor there.", interval="(0, 1]", only=("learning_rate_milestones", None)
+    )
+    adam_beta_1: float = _setting(0.9, interval="[0, 1)")
+    adam_epsilon: float = _setting(1e-7, interval="(0, inf)")
+    output_bias: str = _setting(
+        "zeros", "Where the decoder's mean starts.", choices=("zeros", "data_mean")
+    )
+    monitor: bool = _setting(False, "Log what the latents carry, too.")
+    seed: int = _setting(0, interval="[0, 2147483647]")
+    features: tuple[str, ...] = _setting((), is_option=False)
+    preparation: Preparation | None = dataclasses.field(
+        default=None, metadata={"setting": Setting(is_option=False)}
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses values that no training could use."""
+        for name, setting in settings().items():
+            value = _typed(name, getattr(self, name))
+            object.__setattr__(self, name, value)
+            if setting.choices and value not in setting.choices:
+                allowed = ", ".join(filter(None, setting.choices))
+                raise RunError(f"Expected {name} to be one of {allowed}; got {value!r}.")
+            for number in value if isinstance(value, tuple) else (value,):
+                if setting.interval and not _is_inside(number, setting.interval):
+                    raise RunError(f"Expected {_words(name, setting.interval)}; got {number}.")
+        self._check_likelihood_options()
+        if len(self.image_size) not in (0, 2):
+            raise RunError(
+                f"Expected image_size to be height and width; got {len(self.image_size)} numbers."
+            )
+        milestones = self.learning_rate_milestones
+        if any(later <= earlier for earlier, later in itertools.pairwise((0, *milestones))):
+            raise RunError(
+                f"Expected learning_rate_milestones to be ascending epochs from 1 on; got "
+                f"{', '.join(map(str, milestones))}."
+            )
+        if not self.hidden:
+            raise RunError("Expected hidden to name one width or more; got none.")
+        if self.output_bias == "data_mean" and self.network == "conv":
+            raise RunError(
+                "output_bias = 'data_mean' sets one number per entry, which a convolution does not "
+                "have: choose network = 'mlp' or output_bias = 'zeros'."
+            )
+
+    def _check_likelihood_options(self) -> None:
+        known = _options_of(self.likelihood)
+        counts = sorted({"levels", "total_count"} & set(self.likelihood_options))
+        if self.top and counts:
+            raise RunError(f"top and {counts[0]} say the same: give one of them.")
+        for name in self.likelihood_options:
+            if name not in known:
+                takes = f"takes {_listed(known)}" if known else "takes no options"
+                raise RunError(
+                    f"The likelihood {self.likelihood} {takes}; got {name}{_meant(name, known)}."
+                )
+
+    def idle(self, given: Collection[str] = ()) -> dict[str, str]:
+        """Returns the settings that do nothing beside the others, and why.
+
+        Args:
+            given: names that count though they are at their default.
+        """
+        found = {}
+        for entry in dataclasses.fields(self):
+            only = entry.metadata["setting"].only
+            value = getattr(self, entry.name)
+            if only is None or (value == entry.default and entry.name not in given):
+                continue
+            other, allowed = only
+            beside = getattr(self, other)
+            if beside == "auto" or (beside if allowed is None else beside in allowed):
+                continue
+            if allowed is None:
+                found[entry.name] = f"{entry.name} does nothing without {other}"
+            else:
+                found[entry.name] = f"{entry.name} does nothing with {other} = {beside!r}"
+        return found
+
+    def refuse_idle(self, given: Collection[str] = ()) -> None:
+        """Refuses settings that do nothing; arguments as for `idle`.
+
+        Raises:
+            RunError: naming the first one.
+        """
+        for reason in self.idle(given).values():
+            raise RunError(f"{reason}: leave it out.")
+
+    def load(self, source: str, split: Literal["train", "test"] | None = None) -> Data:
+        """Returns the data of a source, read as the training set is.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        from keras_vae.data import load
+
+        height_and_width: Any = self.image_size or None
+        return load(
+            source,
+            labels=False if self.keep_labels else "if_any",
+            split=split,
+            drop=self.drop,
+            image_size=height_and_width,
+            image_mode=self.image_mode or None,
+        )
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        passed = sum(milestone <= epoch for milestone in self.learning_rate_milestones)
+        return self.learning_rate * self.learning_rate_decay**passed
+
+    def to_toml(self) -> str:
+        """The configuration as TOML."""
+        values = dataclasses.asdict(self)
+        if self.preparation is None:
+            del values["preparation"]
+        return tomli_w.dumps(values)
+
+
+@functools.cache
+def settings() -> dict[str, Setting]:
+    """Returns what is known of each setting, by its name."""
+    return {entry.name: entry.metadata["setting"] for entry in dataclasses.fields(RunConfig)}
+
+
+@functools.cache
+def kinds() -> dict[str, tuple[type, bool]]:
+    """Returns the type of each setting or of its items, and whether it is a list, by its name."""
+    return {
+        entry.name: _KINDS[str(entry.type)][:2]
+        for entry in dataclasses.fields(RunConfig)
+        if str(entry.type) in _KINDS
+    }
+
+
+def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
+    """Returns the configuration in a TOML file.
+
+    Args:
+        path: the file.
+        needs_data: whether it must say which data; otherwise the caller does.
+
+    Raises:
+        RunError: if the file is missing, is not TOML, or holds a name or value that is unknown.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is not TOML: {error}.") from error
+    unknown = sorted(set(values) - set(settings()))
+    if unknown:
+        hinted = ", ".join(f"{name}{_meant(name, settings())}" for name in unknown)
+        raise RunError(
+            f"{path} holds unknown settings: {hinted}. Known ones: {', '.join(sorted(settings()))}."
+        )
+    if needs_data and "data" not in values:
+        raise RunError(f"{path} does not say which data: add data = 'PATH'.")
+    try:
+        if "preparation" in values:
+            values["preparation"] = _preparation(values["preparation"])
+        return RunConfig(**values)
+    except RunError as error:
+        raise RunError(f"{path}: {error}") from error
+
+
+def override(base: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """Returns a configuration with other values for some settings.
+
+    Settings of `base` that do nothing beside the new values go back to their defaults.
+
+    Args:
+        base: such as a recipe.
+        given: values by name.
+    """
+    likelihood = given.get("likelihood", base.likelihood)
+    kept = {
+        name: value
+        for name, value in base.likelihood_options.items()
+        if name in _options_of(likelihood)
+    }
+    options = {**kept, **given.get("likelihood_options", {})}
+    merged = dataclasses.replace(base, **{**given, "likelihood_options": options})
+    defaults: dict[str, Any] = {
+        entry.name: entry.default for entry in dataclasses.fields(RunConfig)
+    }
+    left = {name: defaults[name] for name in merged.idle() if name not in given}
+    return dataclasses.replace(merged, **left)
+
+
+def _preparation(parts: Any) -> Preparation:
+    from keras_vae.preparation import Preparation
+
+    known = {entry.name for entry in dataclasses.fields(Preparation)}
+    if not isinstance(parts, dict) or set(parts) - known:
+        raise RunError("[preparation] is not what a training wrote: do not edit it.")
+    lists = {name: tuple(value) for name, value in parts.items() if isinstance(value, list)}
+    return Preparation(**{**parts, **lists})
+
+
+def _options_of(likelihood: str) -> tuple[str, ...]:
+    if likelihood == "auto":
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(LIKELIHOOD_OPTIONS.values())))
+    return LIKELIHOOD_OPTIONS[likelihood]
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Returns a value as the type of its setting, or refuses it."""
+    if name not in kinds():
+        return value
+    kind, is_list = kinds()[name]
+    items = value if is_list and isinstance(value, (list, tuple)) else (value,)
+    if not all(_is_a(kind, item) for item in items):
+        expected = next(words for *found, words in _KINDS.values() if found == [kind, is_list])
+        raise RunError(f"Expected {name} to be {expected}; got {value!r}.")
+    typed = tuple(kind(item) for item in items)
+    return typed if is_list else typed[0]
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, numbers.Real) and math.isfinite(value)
+    return isinstance(value, numbers.Integral if kind is int else kind)
+
+
+def _is_inside(number: Any, interval: str) -> bool:
+    low, high = map(float, interval[1:-1].split(","))
+    above = number > low if interval[0] == "(" else number >= low
+    return above and (number < high if interval[-1] == ")" else number <= high)
+
+
+def _words(name: str, interval: str) -> str:
+    if interval == "(0, inf)":
+        return f"a positive {name}"
+    if interval.endswith("inf)"):
+        return f"{name} of at least {interval[1:].split(',')[0]}"
+    return f"{name} in {interval}"
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"the option{'s' if len(names) > 1 else ''} {', '.join(names)}"

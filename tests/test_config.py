@@ -1,0 +1,169 @@
+"""Configurations: every setting is checked, does something, and is an option of the command."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from keras_vae import config as configs
+from keras_vae import factories
+from keras_vae.cli import main
+from keras_vae.config import RunConfig, RunError, override, read_config, settings
+from keras_vae.preparation import Preparation
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def read(tmp_path: Path, text: str) -> RunConfig:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return read_config(path, needs_data=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('epochs = "many"', "Expected epochs to be a whole number; got 'many'"),
+        ("epochs = 1.5", r"Expected epochs to be a whole number; got 1\.5"),
+        ("epochs = true", "Expected epochs to be a whole number; got True"),
+        ("latent = 0", "Expected latent of at least 1; got 0"),
+        ("hidden = [200, 0]", "Expected hidden of at least 1; got 0"),
+        ("hidden = []", "hidden to name one width or more"),
+        ('hidden = "200"', "Expected hidden to be a list of whole numbers; got '200'"),
+        ("hidden = [1.5]", r"Expected hidden to be a list of whole numbers; got \[1\.5\]"),
+        ("beta = nan", "Expected beta to be a finite number; got nan"),
+        ("beta = -1", r"Expected beta of at least 0; got -1\.0"),
+        ("test_fraction = 1", r"Expected test_fraction in \(0, 1\); got 1\.0"),
+        ("monitor = 1", "Expected monitor to be true or false; got 1"),
+        ("data = 3", "Expected data to be text; got 3"),
+        ('likelihood = "gaussian"', "likelihood to be one of auto, bernoulli, .*; got 'gaussian'"),
+        ("likelihood_options = 3", "Expected likelihood_options to be a table; got 3"),
+        ("seed = -1", r"Expected seed in \[0, 2147483647\]; got -1"),
+        ("image_size = [64]", "image_size to be height and width; got 1 numbers"),
+        ("latents = 3", r"unknown settings: latents \(did you mean latent\?\)\. Known ones"),
+        (
+            "likelihood = 'normal'\n[likelihood_options]\nscael = 1",
+            r"The likelihood normal takes the option scale; got scael \(did you mean scale\?\)",
+        ),
+        (
+            "likelihood = 'bernoulli'\n[likelihood_options]\nscale = 1",
+            r"The likelihood bernoulli takes no options; got scale\.",
+        ),
+        (
+            "[likelihood_options]\nscael = 1",
+            "The likelihood auto takes the options scale, ",
+        ),
+        ("top = 255\n[likelihood_options]\nlevels = 3", "top and levels say the same"),
+        ("[preparation]\nshift = 1", r"\[preparation\] is not what a training wrote"),
+    ],
+)
+def test_a_bad_value_is_named(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=message):
+        read(tmp_path, text)
+
+
+def test_one_width_is_one_layer_and_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    config = read(tmp_path, "hidden = 200\nbeta = 2\ndrop = 'id'")
+    assert (config.hidden, config.beta, config.drop) == ((200,), 2.0, ("id",))
+
+
+def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
+    config = RunConfig(
+        data="t.csv",
+        likelihood="normal",
+        likelihood_options={"scale": 0.5},
+        features=("age", "größe"),
+        preparation=Preparation(center=(1.0, 2.5), spread=(1.0, 0.5), whole=(True, False)),
+    )
+    assert read(tmp_path, config.to_toml()) == config
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It has neither the newer settings nor the newer entries of the preparation."""
+    text = "data = 'd'\nlikelihood = 'normal'\nobjective = 'iwae'\nbeta = 2.0\n[preparation]\n"
+    config = read(tmp_path, text + "step = 'none'\ncenter = [0.1]\nspread = [0.3]\nsentence = 's'")
+    assert config.preparation == Preparation(center=(0.1,), spread=(0.3,), sentence="s")
+    assert config.features == ()
+
+
+OTHERWISE = {
+    "test_data": "t.npy",
+    "likelihood": "poisson",
+    "prior": "standard_normal",
+    "objective": "iwae",
+    "learning_rate_milestones": (),
+}
+"""For each setting that others depend on, a value with which those do nothing."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, setting in settings().items() if setting.only is not None]
+)
+def test_a_setting_that_does_nothing_is_refused(name: str) -> None:
+    other = settings()[name].only[0]
+    default = getattr(RunConfig(), name)
+    value = "analytic" if name == "kl" else default / 2 + 0.25 if default < 1 else default * 2
+    config = RunConfig(**{name: value, other: OTHERWISE[other]})
+    with pytest.raises(RunError, match=f"^{name} does nothing with(out)? {other}"):
+        config.refuse_idle()
+    plain = RunConfig(**{other: OTHERWISE[other]})
+    plain.refuse_idle()
+    with pytest.raises(RunError, match=f"^{name} does nothing"):
+        plain.refuse_idle(given=[name])
+
+
+def test_what_a_command_makes_idle_in_a_recipe_goes_back_to_its_default() -> None:
+    vamp = read_config(RECIPES / "vamp-prior.toml", needs_data=False)
+    assert vamp.components == 500
+    assert override(vamp, {"prior": "standard_normal"}).components == RunConfig().components
+    assert override(vamp, {"components": 7}).components == 7
+    sigma = read_config(RECIPES / "sigma-vae.toml", needs_data=False)
+    changed = override(sigma, {"likelihood": "poisson", "objective": "iwae"})
+    assert changed.likelihood_options == {}
+    assert changed.warmup_epochs == 0.0
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_no_recipe_has_idle_settings(path: Path) -> None:
+    read_config(path, needs_data=False).refuse_idle()
+
+
+def test_likelihoods_and_their_options_are_those_of_the_library() -> None:
+    base = set(inspect.signature(factories.LIKELIHOODS["bernoulli"]).parameters)
+    found = {
+        name: tuple(sorted(set(inspect.signature(make).parameters) - base))
+        for name, make in factories.LIKELIHOODS.items()
+    }
+    assert found == configs.LIKELIHOOD_OPTIONS
+    for name, table in (("posterior", factories.POSTERIORS), ("prior", factories.PRIORS)):
+        assert settings()[name].choices == tuple(table)
+
+
+def test_the_command_has_an_option_for_every_setting() -> None:
+    shown = CliRunner().invoke(main, ["train", "--help"]).output
+    for entry in dataclasses.fields(RunConfig):
+        is_shown = f"--{entry.name.replace('_', '-')}" in shown
+        assert is_shown == entry.metadata["setting"].is_option, entry.name
+    for option in ("--scale", "--levels", "--total-count", "[default: auto]", "[default: 200,200]"):
+        assert option in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--objective", "iwae", "--beta", "2"], "beta does nothing with objective = 'iwae'"),
+        (["--objective", "iwae", "--beta", "1"], "beta does nothing with objective = 'iwae'"),
+        (["--likelihood", "bernoulli", "--scale", "learned"], "bernoulli takes no options"),
+        (["--hidden", "0"], "Expected hidden of at least 1; got 0."),
+        (["--learning-rate-decay", "0.5"], "does nothing without learning_rate_milestones"),
+        (["--components", "3"], "components does nothing with prior = 'standard_normal'"),
+        (["--image-size", "64"], "image_size to be height and width"),
+    ],
+)
+def test_the_command_says_so_before_anything_is_loaded(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["train", "--data", "digits", "--out", "x", *words])
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+    assert not Path("x").exists()
