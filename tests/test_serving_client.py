@@ -143,6 +143,27 @@ def test_large_input_is_sent_in_parts_and_joined_in_order(stub, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_grpc_is_recommended_once_for_many_numbers(stub, kind, caplog, monkeypatch):
+    monkeypatch.setattr("serving.client.core._MANY_NUMBERS", 5)
+    z = np.zeros((2, 2), np.float32)
+
+    async def awaited():
+        async with AsyncClient(stub[1], "plain", **FOREVER) as client:
+            await client.decode(z)
+            await client.decode(z)
+
+    if kind == "awaited":
+        asyncio.run(awaited())
+    else:
+        with Client(stub[1], "plain", **FOREVER) as client:
+            client.decode(z)
+            client.decode(z)
+    said = [record for record in caplog.records if record.name == "serving.client"]
+    assert len(said) == (1 if stub[1].startswith("http") else 0)
+    assert all("gRPC (grpc://localhost:8500)" in record.getMessage() for record in said)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_parts_are_answered_by_one_version(fresh_stub, kind):
     server, url = fresh_stub
     z = np.random.default_rng(1).standard_normal((50, 2)).astype(np.float32)
@@ -369,7 +390,7 @@ def test_importing_a_client_loads_no_tensorflow_and_no_connection():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert "serving" in loaded
-    assert loaded.isdisjoint({"tensorflow", "keras", "keras_vae", "export", "grpc", "httpx"})
+    assert loaded.isdisjoint({"tensorflow", "keras", "export", "grpc", "httpx", "jsonschema"})
 
 
 def free_port():

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
@@ -28,11 +29,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serving.cli import main
 from serving.errors import InputError, ServingError, UnavailableError
+from serving.local import command
 from serving.local.app import build
 from serving.local.batching import Batcher
 from serving.local.service import Service
 from serving.local.settings import Settings
-from serving.protocol import messages
+from serving.protocol import messages, rest
 from serving.protocol import tensorflow_serving_pb2 as pb
 
 WEIGHTS = np.array([[1.0, 2.0, -1.0], [0.5, -3.0, 4.0]], np.float32)
@@ -151,9 +153,9 @@ async def ask(app, method, path, body=b"", headers=(), receive=None):
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": unquote(path),
+        "path": unquote(path.partition("?")[0]),
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": path.partition("?")[2].encode(),
         "root_path": "",
         "headers": list(headers),
         "client": ("test", 1),
@@ -205,7 +207,9 @@ def test_predict_in_rows_and_in_columns(root):
         np.testing.assert_array_equal(answer["outputs"]["mean"], mean(z))
         np.testing.assert_array_equal(answer["outputs"]["logits"], -mean(z))
     body = {"signature_name": "sample", "inputs": [[1, -(2**31)]]}
-    assert once(root, "POST", PREDICT, body) == (200, {"outputs": [[1.0, -(2.0**31)]]})
+    status, answer = once(root, "POST", PREDICT, body)
+    assert status == 200  # in the fewest digits that tell two float32 apart
+    assert np.float32(answer["outputs"]).tolist() == [[1.0, -(2.0**31)]]
     body = {"signature_name": "score", "instances": [{"x": [1, 2, 3], "seed": [4, 5]}]}
     assert once(root, "POST", PREDICT, body) == (200, {"predictions": [15.0]})
 
@@ -226,6 +230,69 @@ def test_status_and_metadata(root):
     )
 
 
+def test_fixed_words_of_a_path_are_in_any_case(root):
+    assert once(root, "GET", "/V1/Models/m/VERSIONS/1")[0] == 200
+    assert once(root, "POST", "/v1/MODELS/m:predict", ROWS)[0] == 200
+    assert once(root, "GET", "/v1/models/M")[0] == 404
+
+
+def test_status_shows_all_versions_whatever_the_label(root):
+    assert once(root, "GET", "/v1/models/m/labels/nope") == once(root, "GET", "/v1/models/m")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_answered"),
+    [
+        ("127.0.0.1:8501", True),
+        ("localhost", True),
+        ("LOCALHOST.:80", True),
+        ("[::1]:8501", True),
+        ("192.0.2.7:8501", True),
+        ("mine.example:8501", True),
+        ("", True),
+        ("evil.example", False),
+        ("evil.example:8501", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("mine.example.evil.example", False),
+        ("127.0.0.1, evil.example", False),
+        ("evil.example@127.0.0.1", False),
+    ],
+)
+def test_only_names_of_this_machine_are_answered(root, host, is_answered):
+    headers = [(b"host", host.encode())]
+
+    async def use(service, ask):
+        status, body = await ask("POST", PREDICT, ROWS, headers=headers)
+        live, _ = await ask("GET", "/livez", headers=headers)
+        return status, live, body
+
+    status, live, body = run(root, use, hosts=("Mine.example",))
+    assert status == live == (200 if is_answered else 400)
+    assert is_answered or b"--allow-host" in body
+
+
+def test_a_large_body_is_read_off_the_event_loop(root, monkeypatch):
+    """A reader that blocks until another request was answered would otherwise block for ever."""
+    answered, read = threading.Event(), rest.read_predict
+
+    def slow(*arguments):
+        assert answered.wait(30)
+        return read(*arguments)
+
+    monkeypatch.setattr(rest, "read_predict", slow)
+    body = json.dumps(ROWS).encode() + b" " * 2**20
+
+    async def use(service, ask):
+        large = asyncio.create_task(ask("POST", PREDICT, body))
+        await asyncio.sleep(0.05)
+        assert (await ask("GET", "/livez"))[0] == 200
+        answered.set()
+        return (await large)[0]
+
+    assert run(root, use) == 200
+
+
 WRONG = [
     ("POST", "/v1/models/q:predict", ROWS, 404, "'q'"),
     ("POST", "/v1/models/m/versions/7:predict", ROWS, 404, "no version 7"),
@@ -235,7 +302,12 @@ WRONG = [
     ("POST", "/v1/models/m/labels/stable:predict", ROWS, 400, "Unrecognized servable version"),
     ("GET", "/v1/models/q", b"", 404, "'q'"),
     ("GET", "/v1/models/m/versions/7", b"", 404, "version 7"),
-    ("GET", "/v1/models/m/labels/x", b"", 400, "label"),
+    ("GET", "/v1/models/m/labels/x/metadata", b"", 400, "label"),
+    ("GET", "/v1/models/m?x=1", b"", 400, "without a query"),
+    ("POST", f"{PREDICT}?x=1", ROWS, 400, "without a query"),
+    ("POST", "/v1/models/m:PREDICT", ROWS, 400, "Malformed request"),
+    ("POST", PREDICT, json.dumps(ROWS).encode("utf-16"), 400, "not JSON"),
+    ("POST", PREDICT, json.dumps(ROWS).encode("utf-8-sig"), 400, "not JSON"),
     ("GET", "/v1/models/q/metadata", b"", 404, "'q'"),
     ("GET", PREDICT, b"", 400, "Malformed request: GET"),
     ("POST", "/v1/models/m", ROWS, 400, "Malformed request: POST"),
@@ -782,7 +854,7 @@ def talk(port, data, finish=False):
 
 
 def http(body, path=PREDICT, *headers):
-    lines = [f"POST {path} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}", *headers]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
@@ -797,7 +869,7 @@ def test_strangers_on_the_sockets(root):
     good = http(body, PREDICT, "Connection: close")
     with process(root, "--max-body", "0.01", "--log-level", "warning") as (server, port, grpc_port):
         # Refused early: the answer comes although the body never does, and the connection ends.
-        head = b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nHost: a\r\n"
+        head = b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
         chunks = (b"3e8\r\n" + b" " * 1000 + b"\r\n") * 20
         for rest in (
             b"Content-Length: 99999999\r\n\r\n{",
@@ -811,7 +883,7 @@ def test_strangers_on_the_sockets(root):
             statuses = re.findall(rb"HTTP/1\.1 (\d+)", answer)
             assert all(status < b"500" for status in statuses), answer
         for trick in ("/v1/models/../../etc/passwd", "/v1/models/%2e%2e%2f", "//v1/models/m", "*"):
-            data = f"GET {trick} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+            data = f"GET {trick} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
             assert re.match(rb"HTTP/1\.1 40[04]", talk(port, data))
         with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
             call = channel.unary_unary(messages.METHODS["Predict"].path)
@@ -855,7 +927,7 @@ def test_end_answers_what_is_in_hand_and_refuses_what_is_new(root):
 
 
 def wait_until_in_hand(port, count):
-    request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     for _ in range(2000):
         if f"requests_in_hand {count}.0".encode() in talk(port, request):
             return
@@ -871,6 +943,36 @@ def wait_until_refused(port):
             return True
         time.sleep(0.005)
     return False
+
+
+def test_half_a_request_is_not_waited_for(root):
+    with process(root, "--timeout", "1") as (_, port, _):
+        whole = http(json.dumps(ROWS).encode())
+        for sent in (b"", b"GET /livez HTTP/1.1\r\nHo"):
+            began = time.monotonic()
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                connection.sendall(sent)
+                time.sleep(0.5)
+                connection.sendall(b"st:" if sent else b"")  # more of it wins no time
+                assert connection.recv(1) == b""
+            assert 0.9 < time.monotonic() - began < 20
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            for _ in range(2):  # a connection may rest longer between two requests
+                connection.sendall(whole)
+                answer = b""
+                while not answer.endswith(b"}]}"):
+                    answer += connection.recv(65536)
+                assert answer.startswith(b"HTTP/1.1 200")
+                time.sleep(1.5)
+
+
+def test_a_public_address_is_warned_of(capsys):
+    for host, is_public in (("127.0.0.1", False), ("::1", False), ("0.0.0.0", True)):
+        service = types.SimpleNamespace(
+            repository=types.SimpleNamespace(models=lambda: []), settings=Settings()
+        )
+        command._announce(service, host, 1, 2)
+        assert ("neither password" in capsys.readouterr().out) is is_public
 
 
 def test_what_keeps_the_server_from_starting_is_said_in_a_sentence(root, tmp_path):
@@ -890,3 +992,5 @@ def test_what_keeps_the_server_from_starting_is_said_in_a_sentence(root, tmp_pat
         other_file(publish(tmp_path))
         assert "m/1" in said(tmp_path, *free)
         assert "was changed after publishing" in said(tmp_path, *free)
+        (tmp_path / "m").rename(tmp_path / "my model")
+        assert "'my model' is no name for a URL" in said(tmp_path, *free)

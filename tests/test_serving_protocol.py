@@ -167,6 +167,8 @@ def test_tensor_of_another_type_is_refused(dtype):
         pb.TensorProto(dtype=1, tensor_shape={"dim": [{"size": 2}]}, float_val=[1.0] * 3),
         pb.TensorProto(dtype=1, tensor_shape={"dim": [{"size": 2**40}]}, float_val=[1.0]),
         pb.TensorProto(dtype=1, tensor_shape={"dim": [{"size": 2**62}] * 9}, tensor_content=b"1"),
+        pb.TensorProto(dtype=1, tensor_shape={"dim": [{"size": n} for n in (0, 16, 2**62)]}),
+        pb.TensorProto(dtype=1, tensor_shape={"dim": [{"size": 1}] * 100}, float_val=[1.0]),
     ],
 )
 def test_tensor_whose_shape_and_numbers_disagree_is_refused(proto):
@@ -398,8 +400,8 @@ def test_every_form_of_a_request_is_read(body):
         ),
         (
             b'{"signature_name": "sample", "inputs": [[1' + b"0" * 30 + b", 0]]}",
-            ValueRangeError,
-            "range of int32",
+            DtypeError,
+            r"integers; got 1e\+30",
         ),
     ],
 )
@@ -547,7 +549,7 @@ def test_protocol_loads_no_tensorflow_and_lives_beside_it():
     code = (
         "import sys; from serving.protocol import messages, rest;"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in"
-        " ('tensorflow', 'keras', 'keras_vae', 'export', 'tensorflow_serving')))"
+        " ('tensorflow', 'keras', 'export', 'tensorflow_serving', 'jsonschema')))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -14,8 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import DeadlineError, ServingError, UnavailableError, UnknownModelError
 from serving.local import openapi
+from serving.local.manners import Manners
 from serving.local.rpc import spec_of, status_response
-from serving.local.service import Service
+from serving.local.service import Service, apart
 from serving.local.settings import Settings
 from serving.protocol import rest
 
@@ -70,14 +71,18 @@ def build(service: Service) -> FastAPI:
         loaded = service.repository.get(name, version, label)
         with service.admitted():
             body = await _body(request, service.settings)
-            signature, layout, inputs = rest.read_predict(body, loaded.artifact.signatures)
+            signature, layout, inputs = await apart(
+                len(body), rest.read_predict, body, loaded.artifact.signatures
+            )
             async with service.in_time():
                 outputs = await loaded.batcher(signature)(inputs)
-            answer = rest.write_outputs(signature, outputs, layout)
+            size = sum(array.nbytes for array in outputs.values())
+            answer = await apart(size, rest.write_outputs, signature, outputs, layout)
         return Response(answer, media_type=_JSON)
 
     async def status(name: str, version: int | None = None, label: str | None = None) -> Response:
-        response = status_response(service.repository.status(name, version, label))
+        # TensorFlow Serving shows all versions, whatever the label.
+        response = status_response(service.repository.status(name, version))
         return Response(rest.write_status(response), media_type=_JSON)
 
     async def metadata(name: str, version: int | None = None, label: str | None = None) -> Response:
@@ -112,6 +117,7 @@ def build(service: Service) -> FastAPI:
 
     app.add_exception_handler(ServingError, _refuse)
     app.add_exception_handler(HTTPException, _unroutable)
+    app.add_middleware(Manners, hosts=service.settings.hosts)
     app.add_middleware(_Observed, service=service)
     return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import sys
@@ -22,6 +23,13 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 @click.command()
 @click.argument("artifacts", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Answer to this name in the Host header too; * for any. May be repeated.",
+)
 @click.option("--port", default=8501, show_default=True, help="Port of REST; 0 for a free one.")
 @click.option("--grpc-port", default=8500, show_default=True, help="Port of gRPC; 0 as above.")
 @click.option(
@@ -103,7 +111,20 @@ def _announce(service: Service, host: str, port: int, grpc_port: int) -> None:
     console.print(f"REST  http://{where}:{port}/v1/models/NAME:predict", highlight=False)
     console.print(f"gRPC  {where}:{grpc_port}", highlight=False)
     console.print(f"Read  http://{where}:{port}/docs  (also /metrics, /readyz)", highlight=False)
+    if not _is_loopback(host):
+        console.print(
+            f"Whoever reaches {host} can use these models: there is neither password nor "
+            "encryption.",
+            style="bold",
+        )
     console.print("A development server. Ctrl-C to stop.", style="dim")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _configure_log(form: str, level: int) -> None:

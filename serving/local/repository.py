@@ -98,6 +98,9 @@ class Repository:
         config: a models.config of TensorFlow Serving: which models, versions and labels. Without
             it the latest version of every model is served.
         observe: told model, version, signature and rows of each batch.
+
+    Attributes:
+        passed_over: names of directories that no URL could name.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Repository:
         self._observe = observe
         self._models: dict[str, _Model] = {}
         self._turn = asyncio.Lock()
+        self.passed_over: list[str] = []
 
     @property
     def is_ready(self) -> bool:
@@ -166,18 +170,13 @@ class Repository:
             raise UnknownModelError(f"Servable not found for request: {name}/{version}.")
         return loaded
 
-    def status(
-        self, name: str, version: int | None = None, label: str | None = None
-    ) -> dict[int, Status]:
+    def status(self, name: str, version: int | None = None) -> dict[int, Status]:
         """Status by version, newest first as TensorFlow Serving lists them.
 
         Raises:
             UnknownModelError: if there is no such model or version.
-            RefusedError: if there is no such label.
         """
         model = self._model(name)
-        if label is not None:
-            version = self.get(name, label=label).artifact.version
         if version is not None and version not in model.versions:
             raise UnknownModelError(
                 f"Could not find version {version} of model {name}; it has "
@@ -219,10 +218,10 @@ class Repository:
     def _wanted(self) -> dict[str, tuple[Path, Policy]]:
         if self._config is not None:
             return read_config(self._config, self.root)
+        found = artifacts.find(self.root)
+        self.passed_over = [name for name in found if not _NAME.fullmatch(name)]
         return {
-            name: (self.root / name, Policy())
-            for name in artifacts.find(self.root)
-            if _NAME.fullmatch(name)
+            name: (self.root / name, Policy()) for name in found if name not in self.passed_over
         }
 
     async def _refresh(self, name: str, model: _Model) -> None:

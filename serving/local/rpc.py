@@ -17,7 +17,7 @@ from serving.errors import (
     UnknownModelError,
 )
 from serving.local.repository import Loaded, Status
-from serving.local.service import Service
+from serving.local.service import Service, apart
 from serving.protocol import messages
 from serving.protocol import tensorflow_serving_pb2 as pb
 
@@ -45,7 +45,9 @@ def build(service: Service, options: list[tuple[str, Any]] | None = None) -> grp
 
     async def predict(request: Any) -> Any:
         loaded = service.repository.get(*_named(request.model_spec))
-        signature, inputs = messages.read_predict(request, loaded.artifact.signatures)
+        signature, inputs = await apart(
+            request.ByteSize(), messages.read_predict, request, loaded.artifact.signatures
+        )
         outputs = await loaded.batcher(signature)(inputs)
         spec = spec_of(loaded)
         spec.signature_name = request.model_spec.signature_name or messages.DEFAULT
@@ -61,7 +63,8 @@ def build(service: Service, options: list[tuple[str, Any]] | None = None) -> grp
         return messages.metadata(spec_of(loaded), loaded.artifact.signatures)
 
     async def status(request: Any) -> Any:
-        return status_response(service.repository.status(*_named(request.model_spec)))
+        name, version, _ = _named(request.model_spec)
+        return status_response(service.repository.status(name, version))
 
     for name, answer in (
         ("Predict", predict),

@@ -9,7 +9,9 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from serving.errors import ServingError
 from serving.local import app, rpc
@@ -42,6 +44,31 @@ class _Server(uvicorn.Server):
         self._service.is_closing = True
         grace = self._service.settings.timeout
         await asyncio.gather(super().shutdown(sockets), self._grpc_server.stop(grace))
+
+
+class _Patience(H11Protocol):
+    """HTTP/1.1 on a connection that is closed where no whole head of a request comes in time.
+
+    The timer is uvicorn's own, which otherwise starts after a response and ends with the first
+    byte of the next request.
+    """
+
+    seconds = 30.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.seconds, self.timeout_keep_alive_handler
+        )
+
+    def data_received(self, data: bytes) -> None:
+        timer = self.timeout_keep_alive_task
+        super().data_received(data)
+        has_ended = self.timeout_keep_alive_task is None
+        if timer is not None and has_ended and self.conn.their_state is h11.IDLE:
+            self.timeout_keep_alive_task = self.loop.call_at(
+                timer.when(), self.timeout_keep_alive_handler
+            )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -96,8 +123,10 @@ async def serve(
                 raise ServingError(
                     f"{address} cannot be listened on; choose another --grpc-port."
                 ) from error
+            patience = {"seconds": service.settings.timeout}
             config = uvicorn.Config(
                 app.build(service),
+                http=type("Patience", (_Patience,), patience),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -117,5 +146,10 @@ def _reasons(service: Service) -> str:
         for name, versions, _ in service.repository.models()
         for number, status in versions.items()
         if status.error
+    ]
+    sentences += [
+        f"{name!a} is no name for a URL: rename its directory to one of letters, digits, '.', '_' "
+        "and '-'."
+        for name in service.repository.passed_over
     ]
     return f"No model can be served. {' '.join(sentences)}"

@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from serving.errors import DeadlineError, UnavailableError
 from serving.local.metrics import Metrics
 from serving.local.repository import Repository
 from serving.local.settings import Settings
 
-__all__ = ["Service"]
+__all__ = ["Service", "apart"]
+
+T = TypeVar("T")
+
+_LARGE = 2**20  # bytes whose reading or writing would keep the event loop from others
+
+
+async def apart(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` returns, called off the event loop where that many bytes are much work."""
+    if size < _LARGE:
+        return work(*arguments)
+    return await asyncio.to_thread(work, *arguments)
 
 
 class Service:

@@ -19,9 +19,12 @@ class Settings:
         max_requests: requests in hand at once; more is 503.
         batch_delay: seconds that a request waits for company. At 0 it waits only while the batch
             before it runs.
-        timeout: seconds that a request may take; then 504, or 408 if its body has not come.
+        timeout: seconds that a request may take; then 504, or 408 if its body has not come. A
+            connection on which no whole request head comes for as long is closed.
         poll: seconds between two looks at the directory of the artifacts.
         threads: threads of ONNX Runtime per signature.
+        hosts: names in the Host header that are answered beside addresses and localhost; "*" for
+            any.
     """
 
     max_body: int = 16 * 2**20
@@ -32,3 +35,4 @@ class Settings:
     timeout: float = 30.0
     poll: float = 1.0
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    hosts: tuple[str, ...] = ()

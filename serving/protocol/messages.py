@@ -119,7 +119,8 @@ def from_proto(proto: Any, name: str = "tensor") -> np.ndarray:
                 f"{name}: {dtype} of shape {list(shape)} is {count * dtype.itemsize} bytes; got "
                 f"{len(content)}."
             )
-        return np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+        flat = np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype)
+        return _reshaped(flat, shape, name)
     values = np.array(proto.float_val if dtype == np.float32 else proto.int_val, dtype)
     if len(values) > count or (len(values) < count and count > _MOST_FILLED):
         raise MalformedError(
@@ -127,7 +128,15 @@ def from_proto(proto: Any, name: str = "tensor") -> np.ndarray:
         )
     filled = np.full(count, values[-1] if len(values) else 0, dtype)
     filled[: len(values)] = values
-    return filled.reshape(shape)
+    return _reshaped(filled, shape, name)
+
+
+def _reshaped(flat: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """The numbers in a shape of as many, which NumPy may still find too large or too deep."""
+    try:
+        return flat.reshape(shape)
+    except ValueError as error:
+        raise MalformedError(f"{name}: no tensor has the shape {list(shape)}.") from error
 
 
 def parse(message: Any, body: bytes) -> Any:

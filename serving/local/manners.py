@@ -1,0 +1,78 @@
+"""Manners of TensorFlow Serving's REST interface, and of a server that browsers can reach."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.protocol import rest
+
+__all__ = ["Manners", "is_known_host"]
+
+_PATH = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(?:/(?P<kind>versions|labels)/(?P<which>[^/:]+))?(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Manners:
+    """Reads paths as TensorFlow Serving does, and answers only requests that name this machine.
+
+    The fixed words of a path are in upper or lower case, and a query is malformed. A web page of
+    another origin whose name was made to resolve to this machine names itself in the Host header.
+
+    Args:
+        app: what answers.
+        hosts: names of this machine beside addresses and localhost; "*" for any.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, or hands it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        if not is_known_host(host.decode("latin-1"), self._hosts):
+            await _refuse(
+                f"This server does not answer to the name {host.decode('latin-1')[:100]!a}; call "
+                "it by its address, or start it with --allow-host NAME."
+            )(scope, receive, send)
+            return
+        match = _PATH.fullmatch(scope["path"])
+        if match is not None:
+            if scope["query_string"]:
+                await _refuse("Malformed request: expected a path without a query.")(
+                    scope, receive, send
+                )
+                return
+            version = f"/{match['kind'].lower()}/{match['which']}" if match["kind"] else ""
+            path = f"/v1/models/{match['name']}{version}{match['rest']}"
+            scope = {**scope, "path": path}
+        await self._app(scope, receive, send)
+
+
+def is_known_host(header: str, names: frozenset[str] = frozenset()) -> bool:
+    """Whether a Host header names this machine: by an address, as localhost or by another name.
+
+    No name resolves to another machine in an address. Who sends no header is no browser.
+    """
+    host = re.sub(r":[0-9]*$", "", header.strip()).lower().rstrip(".")
+    if not host or host == "localhost" or "*" in names or host in names:
+        return True
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(sentence: str) -> Response:
+    return Response(rest.write_error(sentence), 400, media_type="application/json")
