@@ -1,4 +1,4 @@
-"""Laws of TensorFlow Probability, and the three that it lacks or computes the long way.
+"""Distributions of TensorFlow Probability, and those that it lacks, rounds badly or is slow at.
 
 This is the only module that imports TensorFlow Probability; the rest of the package takes `tfd`
 from here.
@@ -12,10 +12,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
+from keras_vae.counts import binomial_log_prob, poisson_log_prob
+
 __all__ = [
+    "Binomial",
     "DiscretizedLogistic",
     "FullNormal",
     "IndependentBernoulli",
+    "Normal",
+    "Poisson",
     "fill_scale_tril",
     "fused_log_prob",
     "tfd",
@@ -29,6 +34,43 @@ _SLICES = 16
 
 _TAILS = 16
 """Tail probabilities summed at once: the mean takes this many times the parameters' memory."""
+
+
+class Normal(tfd.Normal):
+    """Normal distribution whose log-density is that of (x - loc) / scale.
+
+    TFP subtracts loc / scale from x / scale, which leaves float32 no digits where loc is large.
+    """
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        loc, scale = tf.convert_to_tensor(self.loc), tf.convert_to_tensor(self.scale)
+        normaliser = tf.math.log(scale) + 0.5 * math.log(2.0 * math.pi)
+        return -0.5 * tf.math.square((x - loc) / scale) - normaliser
+
+
+@tfd.RegisterKL(Normal, Normal)
+def _kl_normal(q: Normal, p: Normal, name: str | None = None) -> tf.Tensor:
+    """Divergence KL(q || p) = 1/2 (r^2 + ((m_q - m_p) / s_p)^2 - 1) - log r, r = s_q / s_p."""
+    with tf.name_scope(name or "kl_normal"):
+        ratio = q.scale / p.scale
+        shift = (q.loc - p.loc) / p.scale
+        excess = (ratio - 1.0) * (ratio + 1.0)
+        return 0.5 * (excess + tf.math.square(shift)) - tf.math.log(ratio)
+
+
+class Poisson(tfd.Poisson):
+    """Poisson distribution with the log-probability of `keras_vae.counts`."""
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        return poisson_log_prob(x, self._log_rate_parameter_no_checks())
+
+
+class Binomial(tfd.Binomial):
+    """Binomial distribution with the log-probability of `keras_vae.counts`."""
+
+    def _log_prob(self, counts: tf.Tensor) -> tf.Tensor:
+        total_count = tf.convert_to_tensor(self.total_count)
+        return binomial_log_prob(counts, total_count, self._logits_parameter_no_checks())
 
 
 class IndependentBernoulli(tfd.Independent):
@@ -50,8 +92,8 @@ class IndependentBernoulli(tfd.Independent):
 
     def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
         logits, rank = self.distribution.logits, self._event_rank
-        chosen = tf.reduce_sum(tf.cast(event, logits.dtype) * logits, axis=list(range(-rank, 0)))
-        return chosen - _sum_softplus(_flat(logits, rank))
+        chosen = tf.cast(event, logits.dtype) * logits - tf.stop_gradient(tf.nn.relu(logits))
+        return tf.reduce_sum(chosen, list(range(-rank, 0))) - _sum_remainder(_flat(logits, rank))
 
 
 def fused_log_prob(law: tfd.Distribution, event: tf.Tensor) -> tf.Tensor:
@@ -91,15 +133,16 @@ def _flat(values: tf.Tensor, event_rank: int) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def _sum_softplus(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Sum of softplus(x) = max(x, 0) + log(1 + exp(-|x|)) over the last two axes.
+def _sum_remainder(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Sum of log(1 + exp(-|x|)) over the last two axes, with the gradient of all of softplus.
 
-    Logarithms are the dear part: each is taken of a product over the last axis but one, whose
-    factors lie between 1 and 2.
+    softplus(x) = max(x, 0) + log(1 + exp(-|x|)). The first term is subtracted from x times the
+    event entry by entry, where it cancels, and held constant there. Logarithms are the dear part:
+    each is taken of a product over the last axis but one, whose factors lie between 1 and 2.
     """
     factors = 1.0 + tf.exp(-tf.abs(x))
     logs = tf.math.log(tf.reduce_prod(factors, axis=-2))
-    total = tf.reduce_sum(tf.nn.relu(x), axis=[-2, -1]) + tf.reduce_sum(logs, axis=-1)
+    total = tf.reduce_sum(logs, axis=-1)
     return total, lambda upstream: upstream[..., tf.newaxis, tf.newaxis] * tf.math.sigmoid(x)
 
 

@@ -300,13 +300,20 @@ class VAE(Trainer):
         z = q.sample(seed=random.stateless_seed(self._draws.next())) if training else q.mean()
         return self._likelihood(z, self._contract.split(x)[1], training).mean()
 
-    def laws(self, x: Any, training: bool = False, noise: Noise | None = None) -> Laws:
+    def laws(
+        self,
+        x: Any,
+        training: bool = False,
+        noise: Noise | None = None,
+        sample_weight: tf.Tensor | None = None,
+    ) -> Laws:
         """The three laws that meet at a batch.
 
         Args:
             x: tensors [B, *D], or {"x": ..., "condition": ...}; neither checked nor converted.
             training: whether the networks are in training mode.
             noise: what posterior draws are made of, instead of the method `noise`.
+            sample_weight: weights of the examples in the loss, [B], for a scale in closed form.
         """
         make_noise = self.noise if noise is None else noise
         x = self._cast(x)
@@ -321,7 +328,7 @@ class VAE(Trainer):
         def likelihood(z: tf.Tensor) -> tfd.Distribution:
             law = self._likelihood(z, condition, training)
             if training:
-                self.likelihood.observe(values, law)
+                self.likelihood.observe(values, law, sample_weight)
             return law
 
         return Laws(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_vae import random
+from keras_vae import laws, random
 from keras_vae.arguments import as_count, register
 from keras_vae.distributions import Posterior, positive
 from keras_vae.laws import tfd
@@ -114,7 +114,7 @@ class StandardNormal(Prior):
     def distribution(self) -> tfd.Distribution:
         """Independent standard normal laws."""
         zeros = tf.zeros([self.latent_size], self.law_dtype)
-        return tfd.Independent(tfd.Normal(zeros, tf.ones_like(zeros)), 1)
+        return tfd.Independent(laws.Normal(zeros, tf.ones_like(zeros)), 1)
 
     def components(self) -> Components:
         """One normal law."""
@@ -150,7 +150,7 @@ class NormalMixture(Prior):
         loc, raw_scale = tf.convert_to_tensor(self.loc), tf.convert_to_tensor(self.raw_scale)
         return tfd.MixtureSameFamily(
             tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
-            tfd.Independent(tfd.Normal(loc, positive(raw_scale)), 1),
+            tfd.Independent(laws.Normal(loc, positive(raw_scale)), 1),
         )
 
     def components(self) -> Components:

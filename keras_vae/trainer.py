@@ -78,7 +78,13 @@ class Trainer(keras.Model):
     def _contract(self) -> Contract:
         raise NotImplementedError
 
-    def laws(self, x: Any, training: bool = False, noise: Noise | None = None) -> Laws:
+    def laws(
+        self,
+        x: Any,
+        training: bool = False,
+        noise: Noise | None = None,
+        sample_weight: tf.Tensor | None = None,
+    ) -> Laws:
         """The three laws that meet at a batch."""
         raise NotImplementedError
 
@@ -417,14 +423,14 @@ class Trainer(keras.Model):
                 return share.of(self.noise(other, num_samples, share.total), axis=1)
 
             rows = tf.nest.map_structure(share.of, x)
-            weights = None if sample_weight is None else share.of(sample_weight)
+            weights = None if sample_weight is None else _per_example(share.of(sample_weight))
 
             def loss_of(training: bool) -> tf.Tensor:
-                laws = self.laws(rows, training, noise)
+                laws = self.laws(rows, training, noise, weights)
                 terms = self.objective.terms(laws, seed)
                 loss = terms.loss
                 if weights is not None:
-                    loss *= tf.cast(_per_example(weights), loss.dtype)
+                    loss *= tf.cast(weights, loss.dtype)
                 for penalty in self.losses:
                     loss += tf.cast(tf.reduce_sum(penalty), loss.dtype)
                 self._record(share, loss, terms)

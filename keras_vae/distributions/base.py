@@ -280,8 +280,16 @@ class Likelihood(ConditionalDistribution):
     def support(self) -> supports.Support:
         """Where data may lie; `fit` refuses data outside it."""
 
-    def observe(self, x: tf.Tensor, law: tfd.Distribution) -> None:
-        """Hook after a training pass: a likelihood with a closed-form scale updates it here."""
+    def observe(
+        self, x: tf.Tensor, law: tfd.Distribution, sample_weight: tf.Tensor | None = None
+    ) -> None:
+        """Hook of a training pass: a likelihood with a closed-form scale updates it here.
+
+        Args:
+            x: data of the batch, [B, *D].
+            law: p(x | z) at its draws, batch shape [S, B].
+            sample_weight: weights of the examples in the loss, [B]; None for equal ones.
+        """
 
 
 class Posterior(ConditionalDistribution):

@@ -11,6 +11,7 @@ from keras_vae import laws, random, supports
 from keras_vae.arguments import as_count, is_real, register
 from keras_vae.distributions.base import SMALLEST_SCALE, Likelihood, Parameter, positive
 from keras_vae.laws import tfd
+from keras_vae.replicas import summed
 
 __all__ = [
     "Bernoulli",
@@ -22,6 +23,9 @@ __all__ = [
     "Normal",
     "Poisson",
 ]
+
+_FORGOTTEN = 0.01
+"""Share of what an optimal scale has seen that each batch lets it forget."""
 
 ScaleMode = float | Literal["learned", "per_feature", "decoder", "optimal"]
 
@@ -148,14 +152,27 @@ class _LocationScale(Likelihood):
             return {"scale": self._spread(tf.convert_to_tensor(self.raw_scale))}
         return {"scale": tf.constant(self.scale, self.law_dtype)}
 
-    def observe(self, x: tf.Tensor, law: tfd.Distribution) -> None:
-        """Moves an optimal scale towards its closed form on this batch."""
+    def observe(
+        self, x: tf.Tensor, law: tfd.Distribution, sample_weight: tf.Tensor | None = None
+    ) -> None:
+        """Moves an optimal scale towards its closed form on this batch.
+
+        `observations` is the weight of the examples seen, of which each batch lets a hundredth be
+        forgotten.
+        """
         if self.scale != "optimal":
             return
-        batch = tf.reduce_mean(self._deviation_of(x - law.distribution.loc))
-        rate = tf.maximum(1.0 / (self.observations + 1.0), 0.01)
-        self.deviation.assign_add(rate * (tf.stop_gradient(batch) - self.deviation))
-        self.observations.assign_add(1.0)
+        residual = tf.stop_gradient(x - law.distribution.loc)
+        axes = [0, *range(2, residual.shape.rank)]
+        of_example = tf.reduce_mean(self._deviation_of(residual), axis=axes)
+        weight = tf.ones_like(of_example)
+        if sample_weight is not None:
+            weight *= tf.cast(sample_weight, weight.dtype)
+        total, mass = summed([tf.reduce_sum(weight * of_example), tf.reduce_sum(weight)])
+        seen = (1.0 - _FORGOTTEN) * self.observations + mass
+        rate = tf.math.divide_no_nan(tf.ones_like(seen), seen)
+        self.deviation.assign_add(rate * (total - mass * self.deviation))
+        self.observations.assign(seen)
 
     def _centre(self, raw: tf.Tensor) -> tf.Tensor:
         return raw
@@ -180,10 +197,10 @@ class Normal(_LocationScale):
 
     `scale` is a positive number (default 1), "learned" (one weight for all entries), "per_feature"
     (one weight per entry), "decoder" (computed from z) or "optimal": the root mean squared error,
-    which maximises the bound in closed form. Each training step uses the present scale, so its
-    bound is a bound, and then moves the scale to the mean over the batches seen (the last hundred
-    or so, weighted). Source of the optimal scale: Rybkin, Daniilidis and Levine (2021), Simple and
-    effective VAE training with calibrated decoders, arXiv:2006.13202.
+    which maximises the bound in closed form, over examples weighted as in the loss. Each training
+    step uses the present scale, so its bound is a bound, and then moves the scale to the mean over
+    the examples of the last hundred batches or so. Source of the optimal scale: Rybkin, Daniilidis
+    and Levine (2021), Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
 
     Raises:
         ValueError: if `scale` is none of these.
@@ -200,7 +217,7 @@ class Normal(_LocationScale):
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent normal laws."""
-        return self.independent(tfd.Normal(loc, scale))
+        return self.independent(laws.Normal(loc, scale))
 
     def draw(self, seed: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """Draws loc + scale n, n standard normal."""
@@ -339,7 +356,7 @@ class Binomial(Likelihood):
     def law(self, logits: tf.Tensor) -> tfd.Distribution:
         """Independent binomial laws."""
         total_count = tf.constant(self.total_count, logits.dtype)
-        return self.independent(tfd.Binomial(total_count, logits=logits))
+        return self.independent(laws.Binomial(total_count, logits=logits))
 
     def draw(self, seed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Draws by inversion of the distribution function."""
@@ -392,7 +409,7 @@ class Poisson(Likelihood):
 
     def law(self, log_rate: tf.Tensor) -> tfd.Distribution:
         """Independent Poisson laws."""
-        return self.independent(tfd.Poisson(log_rate=log_rate))
+        return self.independent(laws.Poisson(log_rate=log_rate))
 
     def draw(self, seed: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
         """Draws by inversion of the distribution function."""

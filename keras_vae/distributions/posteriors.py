@@ -27,7 +27,7 @@ class DiagonalNormal(Posterior):
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent normal laws."""
-        return self.independent(tfd.Normal(loc, scale))
+        return self.independent(laws.Normal(loc, scale))
 
     def transport(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """The draw loc + scale noise."""
@@ -48,7 +48,7 @@ class IsotropicNormal(Posterior):
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent normal laws of the same scale."""
-        return self.independent(tfd.Normal(loc, scale * tf.ones_like(loc)))
+        return self.independent(laws.Normal(loc, scale * tf.ones_like(loc)))
 
     def transport(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """The draw loc + scale noise."""
