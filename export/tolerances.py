@@ -23,7 +23,8 @@ Draws of whole numbers are equal but where the uniform falls between the thresho
 programs. With a share f of draws that differ after the change of the weights above, and thresholds
 that are sums over about 1 + 6 sigma values (sigma: the standard deviation of the draws), the number
 of differing draws is a Poisson variable of mean below N [f + 4 u (1 + 6 sigma)^1.5]. More than it
-exceeds once in a million times are refused.
+exceeds once in a million times are refused. Whole numbers that are rounded down from real draws
+differ with the probability that the tolerance of the real number has, by one level more than it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ __all__ = [
     "ROUNDOFF",
     "allowed",
     "allowed_draws",
+    "at_most",
     "changed_weights",
     "is_whole",
     "size_of",
@@ -57,7 +59,9 @@ _APPROXIMATION = 4.0
 _ONCE_IN = 1e6
 
 
-def allowed(value: np.ndarray, size: float, terms: int = 1, sensitivity: float = 0.0) -> np.ndarray:
+def allowed(
+    value: np.ndarray, size: float | np.ndarray, terms: int = 1, sensitivity: float = 0.0
+) -> np.ndarray:
     """Returns how far another program's number may lie from each value.
 
     Args:
@@ -78,7 +82,11 @@ def allowed_draws(count: int, sigma: float, share: float = 0.0) -> int:
         sigma: standard deviation of the draws.
         share: share of draws that differ after the change of the weights.
     """
-    mean = count * (share + _SAFETY * ROUNDOFF * (1.0 + 6.0 * sigma) ** 1.5)
+    return at_most(count * (share + _SAFETY * ROUNDOFF * (1.0 + 6.0 * sigma) ** 1.5))
+
+
+def at_most(mean: float) -> int:
+    """Returns what a Poisson variable of a mean exceeds once in a million times."""
     return next(k for k in itertools.count() if special.pdtrc(k, mean) < 1.0 / _ONCE_IN)
 
 
@@ -111,8 +119,8 @@ def without_tensor_float_32() -> Iterator[None]:
         tf.config.experimental.enable_tensor_float_32_execution(was_enabled)
 
 
-def size_of(signature: str, output: str, about: dict[str, Any]) -> float:
-    """Returns the size of the numbers that an output is the end of.
+def size_of(signature: str, output: str, about: dict[str, Any]) -> float | np.ndarray:
+    """Returns the size of the numbers that an output is the end of, one for each feature or one.
 
     Args:
         signature: its name.
@@ -124,8 +132,9 @@ def size_of(signature: str, output: str, about: dict[str, Any]) -> float:
     levels = about["likelihood"]["options"].get("levels", 1)
     preparation = about["data"]["preparation"]
     if output in ("mean", "sample"):
-        sizes = [*map(abs, preparation["center"]), *preparation["spread"]]
-        return float(max(levels, preparation["levels"], preparation["divide"], 1.0, *sizes))
+        if preparation["center"]:
+            return np.maximum(np.abs(preparation["center"]), preparation["spread"])
+        return float(max(levels, preparation["levels"], preparation["divide"], 1.0))
     return float(levels) if signature == "decode" else 1.0
 
 

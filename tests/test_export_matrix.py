@@ -119,14 +119,24 @@ def test_batch_normalization_dropout_and_other_layers():
             3,
             Preparation(center=(1.0, 100.0, -3.0), spread=(0.1, 50.0, 1.0)),
         ),
+        (
+            "laplace",
+            3,
+            Preparation(
+                center=(40.5, 1e5, -3.0),
+                spread=(20.0, 3e4, 1.0),
+                whole=(True, True, False),
+                constant=(False, False, True),
+            ),
+        ),
         ("categorical", (4, 3), Preparation(categories=3)),
         ("continuous_bernoulli", 6, Preparation(divide=255.0)),
     ],
-    ids=["binarize", "dequantize", "standardise", "categories", "divide"],
+    ids=["binarize", "dequantize", "standardise", "whole", "categories", "divide"],
 )
 def test_preparation_inside(likelihood, shape, preparation):
     scale = {"scale": 0.5} if likelihood in ("normal", "laplace") else {}
-    only = ("encode", "reconstruct", "score")
+    only = ("encode", "reconstruct", "score", *(["sample"] if preparation.center else []))
     verify(tiny_vae(likelihood, shape, **scale), preparation, only)
 
 
