@@ -76,7 +76,7 @@ def test_digits_are_the_levels_of_scikit_learn():
 
 @pytest.mark.parametrize("dtype", ["bool", "u1", "i2", "u4", "i8", "f2", "f4", "f8", ">f4", ">i2"])
 def test_npy_is_mapped_and_keeps_its_dtype(tmp_path, dtype):
-    stored = IMAGES.astype(dtype)
+    stored = np.concatenate([IMAGES, IMAGES], axis=2).astype(dtype)
     np.save(tmp_path / "x.npy", stored)
     data = load(tmp_path / "x.npy")
     assert isinstance(data, Data)
@@ -87,12 +87,25 @@ def test_npy_is_mapped_and_keeps_its_dtype(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
-    [((4,), (4, 1)), ((4, 3), (4, 3)), ((4, 3, 2), (4, 3, 2, 1)), ((4, 3, 2, 3), (4, 3, 2, 3))],
+    ("x", "expected"),
+    [
+        (np.ones(4), (4, 1)),
+        (np.ones((4, 3)), (4, 3)),
+        (np.ones((4, 3, 5)), (4, 3, 5, 1)),
+        (16.0 * np.ones((4, 3, 5)), (4, 3, 5, 1)),
+        (np.full((4, 3, 5), 0.25), (4, 3, 5, 1)),
+        (np.ones((4, 3, 2), np.uint8), (4, 3, 2, 1)),
+        (np.ones((4, 3, 2, 3)), (4, 3, 2, 3)),
+        (np.ones((4, 3, 2)), (4, 3, 2)),  # series from here on
+        (np.full((4, 3, 5), 1.25), (4, 3, 5)),
+        (np.full((4, 3, 5), -1), (4, 3, 5)),
+    ],
 )
-def test_images_get_a_channel_axis_and_scalars_a_feature_axis(tmp_path, shape, expected):
-    np.save(tmp_path / "x.npy", np.ones(shape))
-    assert load(str(tmp_path / "x.npy")).x.shape == expected
+def test_images_get_a_channel_axis_and_scalars_a_feature_axis(tmp_path, x, expected):
+    np.save(tmp_path / "x.npy", x)
+    data = load(str(tmp_path / "x.npy"))
+    assert data.x.shape == expected
+    assert len(expected) != 3 or "series of 3 steps and" in data.columns
 
 
 @pytest.mark.parametrize("key", ["x", "X", "data", "images", "arr_0", "whatever"])

@@ -122,7 +122,7 @@ def test_collapse_is_called_collapse_and_health_health():
     assert f"{well.active_units} of 4 latents are active" in well.verdict
     assert well.active_units >= 3
     assert well.mutual_information > 2.0
-    assert f"most {well.log_count:.3g} that this many examples can show" in well.verdict
+    assert f"most {well.log_count:.3g} that {well.num_examples} examples can show" in well.verdict
     few = diagnose(tiny_vae("normal", 2), np.eye(2, dtype="float32"))
     assert few.mutual_information <= few.log_count + 4.0 * few.information_error
 

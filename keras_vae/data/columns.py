@@ -140,6 +140,8 @@ def columns_line(
     elif x.ndim == 4:
         line = f"images of {x.shape[1]} x {x.shape[2]} pixels (height x width)"
         line += f", {x.shape[3]} channels" if x.shape[3] > 1 else ""
+    elif x.ndim == 3:
+        line = f"series of {x.shape[1]} steps and {x.shape[2]} channels"
     else:
         line = f"arrays of shape {tuple(map(int, x.shape[1:]))}"
     if left_out:

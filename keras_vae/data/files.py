@@ -22,6 +22,7 @@ from keras_vae.data.sparse import dense, dense_rows, is_sparse, read_sparse
 from keras_vae.data.tables import parquet_rows, table
 
 _CHUNK_VALUES = 2**22
+_MOST_CHANNELS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +30,8 @@ class Data:
     """Examples read from a file.
 
     Attributes:
-        x: Array of shape [N, ...]: images [N, H, W, C], tables [N, columns]. The dtype is the
-            file's. Read-only where the file is mapped into memory.
+        x: Array of shape [N, ...]: images [N, H, W, C], series [N, T, C], tables [N, columns]. The
+            dtype is the file's. Read-only where the file is mapped into memory.
         labels: Array of N labels, numbers or strings; None unless asked for.
         name: Short name of the source.
         feature_names: Column names of a table, None otherwise.
@@ -82,9 +83,10 @@ def load(
     An .npz array is called x, X, data, images or arr_0, or is the only one. Labels are called
     label, labels, y, target or class; unless labels are asked for, a column of that name is data as
     the others are. Fields of text are separated by commas, semicolons or tabs, with decimal points
-    or commas. One axis [N] becomes [N, 1]; three axes are taken for images [N, H, W] and become
-    [N, H, W, 1]. Nothing is rescaled: that is for `batches(..., rescale=)`. Nothing is ever
-    unpickled.
+    or commas. One axis [N] becomes [N, 1]. Three axes are images [N, H, W], which become
+    [N, H, W, 1], if they hold bytes, or rows of more than four whole numbers from 0 on or numbers
+    in [0, 1]; otherwise they are series [N, T, C]. Nothing is rescaled: that is for
+    `batches(..., rescale=)`. Nothing is ever unpickled.
 
     Args:
         source: Path, or the word "digits" (`Path("digits")` is a path).
@@ -227,9 +229,9 @@ def _checked(path: Path, name: str, content: Content, labels: Labels) -> Data:
             f"{path} holds an array of shape {x.shape}, which has no examples. "
             "Expected at least one, along axis 0."
         )
-    if x.ndim in (1, 3):
-        x = x[..., np.newaxis]
     _check_finite(path, x, content.feature_names)
+    if x.ndim == 1 or (x.ndim == 3 and _are_images(x)):
+        x = x[..., np.newaxis]
     given = content.labels if labels else None
     if labels is True and given is None:
         raise DataError(
@@ -246,6 +248,21 @@ def _checked(path: Path, name: str, content: Content, labels: Labels) -> Data:
         left_out = {part: why for part, why in left_out.items() if why != "labels"}
     suspects = identifiers(x, names) if names else ()
     return Data(x, given, name, names, left_out, suspects)
+
+
+def _are_images(x: np.ndarray) -> bool:
+    """Whether arrays [N, A, B] are grey images rather than series of A steps and B channels."""
+    if x.dtype.kind == "b" or x.dtype == np.uint8:
+        return True
+    if x.shape[2] <= _MOST_CHANNELS:
+        return False
+    is_whole = in_unit_interval = True
+    for _, part in slices(x, _CHUNK_VALUES * x.itemsize):
+        is_whole = is_whole and bool((part == np.rint(part)).all())
+        in_unit_interval = in_unit_interval and bool(part.max() <= 1)
+        if part.min() < 0 or not (is_whole or in_unit_interval):
+            return False
+    return True
 
 
 def _check_finite(path: Path, x: np.ndarray, feature_names: tuple[str, ...] | None) -> None:

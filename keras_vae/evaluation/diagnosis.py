@@ -152,7 +152,7 @@ def diagnose(
         sensitivity=sensitivity,
         calibration=_calibration(found),
         collapsed=collapsed,
-        verdict=_verdict(vae.latent_size, active, rate, mutual, math.log(count), collapsed),
+        verdict=_verdict(vae.latent_size, active, rate, mutual, count, collapsed),
         num_examples=count,
     )
 
@@ -176,7 +176,7 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
 
 
 def _verdict(
-    latents: int, active: int, rate: float, mutual: float, cap: float, collapsed: bool
+    latents: int, active: int, rate: float, mutual: float, count: int, collapsed: bool
 ) -> str:
     if collapsed:
         word = "Collapsed"
@@ -184,11 +184,12 @@ def _verdict(
         word = f"Partly collapsed, {latents - active} latents unused"
     else:
         word = "Not collapsed"
+    cap = math.log(count)
     at_cap = "at least " if mutual > 0.9 * cap else ""
     return (
         f"{word}: {active} of {latents} latents are active (variance of the posterior mean above "
         f"{ACTIVE}), the rate is {rate:.3g} nats and x and z share {at_cap}{mutual:.3g} nats of "
-        f"at most {cap:.3g} that this many examples can show."
+        f"at most {cap:.3g} that {count} examples can show."
     )
 
 

@@ -12,11 +12,18 @@ __all__ = ["draws"]
 
 _COLUMNS = 20
 _FEATURES = 6
+_LINES = 30
+_CHANNELS = 3
+_MOST_CORRELATED = 100
 
 
 def draws(subject: Subject) -> list[Picture]:
-    """Returns data beside draws: images as they are, histograms of the numbers of a table."""
-    return _images(subject) if subject.is_image else _tables(subject)
+    """Returns data beside draws: images as they are, lines of series, histograms of tables."""
+    if subject.is_image:
+        return _images(subject)
+    if subject.raw.ndim == 3:
+        return _series(subject)
+    return _tables(subject)
 
 
 def _images(subject: Subject) -> list[Picture]:
@@ -68,22 +75,65 @@ def _least_likely(subject: Subject) -> Picture:
     return pixels("Least likely examples", caption, subject.raw[worst], subject.range)
 
 
+def _series(subject: Subject) -> list[Picture]:
+    raw, found = subject.raw[:_LINES], subject.draws(_LINES)["sample"]
+    pictures = []
+    for channel in range(min(_CHANNELS, raw.shape[2])):
+        for title, lines, color in (("Test data", raw, GREY), ("Draws from p(x)", found, BLUE)):
+            figure, axes = axes_of()
+            axes.plot(lines[:, :, channel].T, color=color, alpha=0.6, linewidth=0.9)
+            axes.set_ylim(_limits(raw[:, :, channel]))
+            label(axes, "step", f"channel {channel}")
+            caption = f"{len(lines)} series, in the units of the file."
+            pictures.append(drawn(f"{title}, channel {channel}", caption, figure))
+    return pictures
+
+
 def _tables(subject: Subject) -> list[Picture]:
     raw = subject.raw.reshape(len(subject.raw), -1).astype(np.float64)
     found = subject.draws(len(raw))["sample"].reshape(len(raw), -1)
+    names = subject.run.config.features or [f"number {column}" for column in range(raw.shape[1])]
+    about = f"{subject.examples()} and as many draws from p(x), in the units of the file."
+    about = about[0].upper() + about[1:]
     pictures = []
-    for feature in range(min(_FEATURES, raw.shape[1])):
+    for column in _telling(raw):
         figure, axes = axes_of()
-        edges = _edges(raw[:, feature], found[:, feature])
-        axes.hist(raw[:, feature], edges, density=True, color=GREY, alpha=0.6, label="test data")
-        axes.hist(
-            found[:, feature], edges, density=True, histtype="step", color=BLUE, label="draws"
-        )
+        edges = _edges(raw[:, column], found[:, column])
+        axes.hist(raw[:, column], edges, density=True, color=GREY, alpha=0.6, label="test data")
+        axes.hist(found[:, column], edges, density=True, histtype="step", color=BLUE, label="draws")
         legend(axes)
-        label(axes, f"number {feature}", "density")
-        caption = f"Of {subject.examples()} and as many draws from p(x), in the units of the file."
-        pictures.append(drawn(f"Number {feature} of {raw.shape[1]}", caption, figure))
-    return pictures
+        label(axes, names[column], "density")
+        pictures.append(drawn(names[column], about, figure))
+    return [*pictures, *_correlations(raw, found, about)]
+
+
+def _telling(raw: np.ndarray) -> list[int]:
+    """The first columns of those that take the most values."""
+    counts = np.array([min(len(np.unique(column)), 20) for column in raw.T])
+    return sorted(np.argsort(-counts, kind="stable")[:_FEATURES].tolist())
+
+
+def _correlations(raw: np.ndarray, found: np.ndarray, about: str) -> list[Picture]:
+    """Correlation of each pair of columns, in the data and in the draws."""
+    varies = (raw.std(axis=0) > 0.0) & (found.std(axis=0) > 0.0)
+    count = int(varies.sum())
+    if not 2 < count <= _MOST_CORRELATED:
+        return []
+    pairs = np.triu_indices(count, 1)
+    of_raw, of_found = (np.corrcoef(x[:, varies].T)[pairs] for x in (raw, found))
+    figure, axes = axes_of()
+    axes.plot([-1.0, 1.0], [-1.0, 1.0], "--", color=GREY)
+    axes.scatter(of_raw, of_found, s=9, color=BLUE, alpha=0.6)
+    label(axes, "correlation in the test data", "in the draws")
+    caption = (
+        f"Each pair of {count} columns; on the line the draws have that of the data. Of {about}"
+    )
+    return [drawn("Correlations", caption, figure)]
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    margin = 0.25 * float(np.ptp(values)) + 1e-9
+    return float(values.min()) - margin, float(values.max()) + margin
 
 
 def _edges(raw: np.ndarray, found: np.ndarray) -> np.ndarray:
