@@ -118,13 +118,14 @@ def print_evaluation(values: dict[str, Any]) -> None:
     from rich.table import Table
 
     found = measurements.table(values)
-    shown = Table(title=found.title)
+    shown = Table()
     shown.add_column("model")
     shown.add_column("log p(x)", justify="right")
     shown.add_column("standard error", justify="right")
     for row in found.rows:
         shown.add_row(*row)
     console = Console()
+    console.print(f"{found.title}:", highlight=False)
     console.print(shown)
     for note in found.notes:
         console.print(note, highlight=False)
