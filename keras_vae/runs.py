@@ -261,9 +261,7 @@ def train(
         else:
             config.refuse_idle()
         parts = _parts(config)
-        report(
-            f"{len(parts.train)} training and {len(parts.test)} test examples of {parts.columns}."
-        )
+        report(f"{len(parts.train)} training and {len(parts.test)} test examples; {parts.columns}.")
         if config.preparation is None:
             config = _decided(config, parts, report)
         return _fit(config, parts, run, out, report, extra_callbacks)

@@ -186,3 +186,19 @@ def test_the_command_line_says_them_too(tmp_path: Path) -> None:
     assert config.learning_rate_milestones == (1,)
     assert (config.learning_rate_decay, config.adam_beta_1, config.adam_epsilon) == (0.5, 0.8, 1e-3)
     assert config.output_bias == "data_mean"
+
+
+def test_encoders_see_counts_by_their_logarithm() -> None:
+    """So that a count of 10^5 and one of 10^4 are told apart where a tanh follows."""
+    counts = np.array([[0.0, 3.0], [1e4, 7.0], [1e5, 2e5]], np.float32)
+    for make in (keras_vae.mlp_vae, keras_vae.conv_vae):
+        shape, sizes = ((2,), {}) if make is keras_vae.mlp_vae else ((2, 1, 1), {"filters": (4,)})
+        x = counts.reshape(3, *shape)
+        encoder = make(shape, 2, "poisson", **sizes).posterior.network
+        plain = make(shape, 2, "normal", **sizes).posterior.network
+        plain.set_weights(encoder.get_weights())
+        # float32: log1p here and there
+        np.testing.assert_allclose(encoder(x), plain(np.log1p(x)), rtol=1e-5, atol=1e-6)
+    again = keras.Model.from_config(encoder.get_config())
+    again.set_weights(encoder.get_weights())
+    np.testing.assert_array_equal(again(x), encoder(x))

@@ -1,8 +1,12 @@
 """Runs: what is on disk at any moment of a training, and that it can always go on."""
 
+import contextlib
 import dataclasses
 import fcntl
+import functools
+import io
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -14,12 +18,14 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import rich.console
 from click.testing import CliRunner
 
 from export import manifest
-from keras_vae import data, runs
+from keras_vae import commands, data, runs
 from keras_vae.backup import write_atomically
 from keras_vae.cli import main
+from keras_vae.guard import NonFiniteError
 from keras_vae.runs import Run, RunConfig, RunError, train
 
 CONFIG = RunConfig(
@@ -123,6 +129,58 @@ def test_epochs_are_what_was_asked_for_last(finished: Run, tmp_path: Path) -> No
         assert Run(out).config.epochs == kept
         assert (said[-1] == "Continuing after epoch 3 of 4.") == (epochs == 4)
         assert (f"3 epochs are finished and {epochs} are asked" in said[-1]) == (epochs < 4)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, NonFiniteError])
+def test_the_terminal_is_as_it_was_however_a_training_ends(
+    error: type[BaseException] | None, finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        "rich.console.Console",
+        functools.partial(rich.console.Console, file=screen, force_terminal=True),
+    )
+    vae = finished.load()
+    with contextlib.suppress(error or ()), commands.EpochProgress(finished.path, print) as bar:
+        bar.set_params({"epochs": 3, "steps": 6})
+        bar.set_model(vae)
+        bar.on_train_begin()
+        bar.on_epoch_begin(0)
+        if error is not None:
+            raise error
+    hidden, shown = (screen.getvalue().count(f"\x1b[?25{end}") for end in "lh")
+    assert hidden == shown == 1
+    assert screen.getvalue().endswith(("\n", "\x1b[?25h"))
+
+
+def test_an_interrupted_training_names_the_command_that_continues_it(tmp_path: Path) -> None:
+    """In a terminal, by the signal that Ctrl-C sends."""
+    out = tmp_path / "my run"
+    words = ["--data=digits", "--likelihood=bernoulli", "--hidden=8", "--latent=2"]
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_vae", "train", *words, "--epochs=5000", f"--out={out}"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(slave)
+    said, is_interrupted = b"", False
+    with contextlib.suppress(OSError):  # the other end is closed
+        while part := os.read(master, 2**16):
+            said += part
+            if not is_interrupted and b"[?25l" in said and (out / "model.keras").exists():
+                process.send_signal(signal.SIGINT)
+                is_interrupted = True
+    os.close(master)
+    assert process.wait() == 130
+    screen = said.decode()
+    assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h") == 1
+    last = screen.splitlines()[-1].removeprefix("\x1b[?25h")
+    assert last.startswith("Interrupted. Continue after its last finished epoch with: keras-vae")
+    assert last.endswith(f"train --resume --out '{out}'")
+    assert Run(out).load().latent_size == 2
 
 
 def test_more_epochs_can_be_asked_for(finished: Run, tmp_path: Path) -> None:
@@ -258,7 +316,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Run:
     said: list[str] = []
     run = train(config, folder / "run", report=said.append)
     assert said == [
-        "300 training and 50 test examples of 3 features: age, salary, height; left out: target "
+        "300 training and 50 test examples; 3 features: age, salary, height; left out: target "
         "(labels).",
         "Likelihood normal, scale per_feature, for a table of real numbers and 2 features of whole "
         "numbers; --likelihood chooses another.",
@@ -344,6 +402,7 @@ def test_nan_stops_training_and_the_last_good_model_stays(tmp_path: Path) -> Non
     assert code == 1
     assert "became" in output
     assert "epoch 2" in output
+    assert f"Continue after its last finished epoch with: {runs.resume_command(out)}" in output
     assert (out / "model.keras").read_bytes() == broken != good
 
 
