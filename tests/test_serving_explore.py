@@ -380,12 +380,12 @@ def test_draw_is_taken_as_data_and_removed(page):
 
 UNFIT = [
     ("a.csv", "1,2,3", "a.csv: expected 64 numbers (8 \u00d7 8 \u00d7 1); got 3."),
-    ("b.csv", ",".join(["nan"] * 64), "b.csv: expected finite numbers; entry 0 is none."),
+    ("b.csv", ",".join(["nan"] * 64), "b.csv: expected finite numbers; x[0] is none."),
     ("c.csv", ",".join(["1"] * 63), "c.csv: expected 64 numbers"),
     (
         "d.json",
         json.dumps([17] * 64),
-        "expected numbers of at least 0 and at most 16; entry 0 is 17.",
+        "expected numbers of at least 0 and at most 16; x[0] is 17.",
     ),
     ("e.json", "[1, 2", "e.json is no JSON"),
     ("f.json", '["1"]', "f.json: expected 64 numbers"),
@@ -406,6 +406,9 @@ def test_file_that_does_not_fit_is_refused_in_a_sentence(page, tmp_path):
 # Tables, series, colours and conditions
 
 
+COLUMNS = ("sepal length", "b", "<b>c</b>", "d 1")
+
+
 def of_kind(kind, host, ort):
     """The page of a model of a kind of data, without a signature or two."""
     keras.utils.set_random_seed(5)
@@ -414,7 +417,9 @@ def of_kind(kind, host, ort):
     if kind == "table":
         center, spread = (10.0, -1.0, 0.0, 3.0), (2.0, 1.0, 0.5, 1.0)
         preparation = Preparation(center=center, spread=spread, sentence="standardised")
-        vae = keras_vae.mlp_vae(4, 2, "normal", hidden=(8,))
+        mixture = {"prior": "normal_mixture", "num_components": 3}
+        vae = keras_vae.mlp_vae(4, 2, "normal", hidden=(8,), **mixture)
+        vae.feature_names = COLUMNS
     elif kind == "series":
         vae = keras_vae.mlp_vae((12, 2), 2, "normal", hidden=(8,))
     else:
@@ -434,11 +439,15 @@ def test_table_is_a_table(tab, host, ort, tmp_path):
     assert "no sample in ONNX" in said(tab, "#seed .lack")
     rows = "[...document.querySelectorAll('#pictures tbody tr')].map((row) => row.innerText)"
     mean = signatures(vae, preparation)["decode"].function(z=tf.zeros((1, 2)))["mean"].numpy()[0]
-    for row, value in zip(tab.run(rows), mean, strict=True):
-        assert float(row.split()[1].replace(MINUS, "-")) == pytest.approx(value, rel=1e-3)
+    for name, row, value in zip(COLUMNS, tab.run(rows), mean, strict=True):
+        assert row.startswith(name)
+        number = row.removeprefix(name).split()[0]
+        assert float(number.replace(MINUS, "-")) == pytest.approx(value, rel=1e-3)
     x = np.array([[11.0, -1.5, 0.25, 2.0], [9.0, 0.0, 0.0, 4.0]], np.float32)
     file = tmp_path / "rows.csv"
-    file.write_text("a,b,c,d\n" + "\n".join(",".join(map(str, row)) for row in x.tolist()))
+    order = [2, 0, 3, 1]  # the page finds columns by their names
+    lines = [[f'"{COLUMNS[place]}"' for place in order], *x[:, order].tolist()]
+    file.write_text("\n".join(",".join(map(str, line)) for line in lines))
     tab.upload("input[type=file]", file)
     tab.wait("document.querySelectorAll('.scores').length === 2")
     inputs = {"x": tf.constant(x[:1]), "seed": tf.constant([[0, 0]])}
@@ -447,6 +456,15 @@ def test_table_is_a_table(tab, host, ort, tmp_path):
     assert first == pytest.approx(expected, abs=1e-3)
     assert "no reconstruct in ONNX" in said(tab, "#yours")
     assert ("region", "Mean at this point") in tab.names()
+    file.write_text("b,c,d\n1,2,3\n")
+    tab.upload("input[type=file]", file)
+    tab.wait("document.querySelector('#yours .problem:not([hidden])')")
+    lack = "rows.csv has no column sepal length, <b>c</b>, d 1."
+    assert said(tab, "#yours .problem") == lack
+    see(tab, "path", 9)
+    assert said(tab, "#path .note").endswith(
+        "the direction turns evenly and the length changes evenly."
+    )
 
 
 def test_series_is_a_line(tab, host, ort):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from manifests import reseal
 
 import keras_vae
 from export.pipeline import export_model
-from serving.artifact import Artifact
+from serving.artifact import Artifact, Tensor
 from serving.cli import main
 from serving.errors import ServingError
 from serving.score import rows, run
@@ -118,6 +120,44 @@ def test_results_do_not_depend_on_files_parts_or_workers(artifact, x, whole, tmp
     expected = [("a.parquet", row) for row in range(1000)] + [("b/0.parquet", 0)]
     expected += [("c.parquet", row) for row in range(ROWS - 1001)]
     assert list(zip(*parts.select(["file", "row"]).to_pydict().values(), strict=True)) == expected
+
+
+NAMES = tuple("edcba")
+SHAPES = {"x": Tensor("float32", (5,)), "seed": Tensor("int32", (2,))}
+
+
+def layout_of(names, lists=(), **given):
+    fields = [(name, pa.list_(pa.float32()) if name in lists else pa.float32()) for name in names]
+    given = {"columns": (), "condition": (), "key": (), "features": NAMES} | given
+    return rows.column_layout(pa.schema(fields), SHAPES, **given)
+
+
+def test_columns_are_found_by_the_names_of_the_model():
+    assert layout_of("abcde").columns == NAMES
+    assert layout_of("xbadce", key=("x",)).columns == NAMES
+    assert layout_of("abcde", key=("a",)).columns == NAMES
+    assert layout_of("zabcde", columns=tuple("abcde")).columns == NAMES
+    assert layout_of("vwxyz", columns=tuple("zyxwv")).columns == tuple("zyxwv")  # renamed
+    assert layout_of("xy", lists="x", key=("y",)).columns == ("x",)
+    assert layout_of("abcde", features=()).columns == tuple("abcde")
+    with pytest.raises(ServingError, match="the file lacks e and also has x"):
+        layout_of("abcdx")
+    with pytest.raises(ServingError, match="the file also has x, y"):
+        layout_of("abcdexy")
+
+
+def test_columns_in_another_order_give_the_same_scores(artifact, x, whole, tmp_path):
+    copy = tmp_path / "table" / "1"
+    shutil.copytree(artifact.path, copy)
+    names = [f"f{index}" for index in range(5)]
+    reseal(copy, lambda entries: entries["data"].update(feature_names=names))
+    shuffled = columns_of(x).select(["f3", "f0", "id", "f4", "f2", "f1"])
+    pq.write_table(shuffled, tmp_path / "rows.parquet")
+    named = Artifact.read(copy)
+    job = job_of(named, tmp_path / "rows.parquet")
+    assert job.columns == tuple(names)
+    score(named, job, tmp_path / "rows.parquet", tmp_path / "out")
+    assert pq.read_table(tmp_path / "out").equals(whole)
 
 
 def test_samples_are_averaged_over_seeds(artifact, x, data, cluster, tmp_path):

@@ -35,8 +35,8 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--columns",
     default="",
     callback=_names,
-    help="Columns of x, separated by commas: one for each number, or one of lists. By default the "
-    "column of lists, or all columns that are not named otherwise.",
+    help="Columns of x, separated by commas: one for each number, or one of lists. By default "
+    "those of the model's names, in any order; without names the column of lists, or all others.",
 )
 @click.option("--condition", default="", callback=_names, help="The same for the condition.")
 @click.option("--key", default="", callback=_names, help="Columns to copy beside the results.")

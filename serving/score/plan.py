@@ -141,7 +141,8 @@ def plan(
         signature: score, encode or reconstruct.
         seed: of the draws, a 32-bit integer.
         samples: draws of `score` to average.
-        columns: one column for each number of x, or one of lists; by default those left over.
+        columns: one column for each number of x, or one of lists; by default those of the model's
+            names, or where it has none those left over.
         condition: the same for the condition of a conditional model.
         key: columns to copy beside the results.
         batch_size: rows that ONNX Runtime is given at once; by default by the size of x.
@@ -170,7 +171,14 @@ def plan(
             raise ServingError(f"{path} is no Parquet file that can be read: {error}") from error
         schema = footer.schema.to_arrow_schema()
         if not sources:
-            layout = column_layout(schema, inputs, columns=columns, condition=condition, key=key)
+            layout = column_layout(
+                schema,
+                inputs,
+                columns=columns,
+                condition=condition,
+                key=key,
+                features=artifact.manifest["data"].get("feature_names") or (),
+            )
         layout.check(path, schema, inputs)
         size, modified = identity_of(path)
         name = str(path.relative_to(root))

@@ -113,11 +113,20 @@ def column_layout(
     columns: Sequence[str],
     condition: Sequence[str],
     key: Sequence[str],
+    features: Sequence[str] = (),
 ) -> Layout:
     """Which columns of a file are which; without `columns`, x is in all those left over.
 
+    Args:
+        schema: of the file.
+        inputs: of the signature.
+        columns, condition, key: names that were given, or none.
+        features: names of the columns that the model was trained on, or none. With them the order
+            of the columns makes no difference.
+
     Raises:
-        ServingError: if there is a condition too many or too few.
+        ServingError: if there is a condition too many or too few, or the columns left over are not
+            those of the model.
     """
     if condition and "condition" not in inputs:
         raise ServingError(f"The model takes no condition; got the columns {', '.join(condition)}.")
@@ -125,9 +134,26 @@ def column_layout(
         raise ServingError("The model is conditional: name the columns of its condition.")
     if not columns:
         left = [name for name in schema.names if name not in (*key, *condition)]
-        lists = [name for name in left if _is_list(schema.field(name).type)]
+        lists = [field.name for field in schema if field.name in left and _is_list(field.type)]
         columns = lists if len(lists) == 1 else left
+        if features and columns is left:
+            _check_features(schema.names, left, features)
+            columns = features
+    elif sorted(columns) == sorted(features):
+        columns = features
     return Layout(tuple(columns), tuple(condition), tuple(key))
+
+
+def _check_features(present: Sequence[str], left: Sequence[str], features: Sequence[str]) -> None:
+    missing = [name for name in features if name not in present]
+    extra = [name for name in left if name not in features]
+    what = [f"lacks {_listed(missing)}"] if missing else []
+    what += [f"also has {_listed(extra)}"] if extra else []
+    if what:
+        raise ServingError(
+            f"Expected the columns that the model was trained on; the file {' and '.join(what)}. "
+            "Name columns to copy with --key, or those of x with --columns."
+        )
 
 
 def read(

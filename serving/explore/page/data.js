@@ -11,6 +11,7 @@ export function describe({ data, likelihood }) {
     size,
     low: range[0],
     high: range[1],
+    names: data.feature_names?.length === size ? data.feature_names : null,
     categories: preparation.categories || 0,
     isWhole:
       oneHot ||
@@ -29,6 +30,11 @@ export function describe({ data, likelihood }) {
   }
   if (shape.length === 2) return { ...about, kind: "series", steps: shape[0], channels: shape[1] };
   return { ...about, kind: "table" };
+}
+
+/** What an entry of an example is called. */
+export function label(about, i) {
+  return about.names?.[i] ?? `x[${i}]`;
 }
 
 /** The mean in the units of the data: of categories, whose mean is their probabilities, the expected one. */
@@ -106,14 +112,31 @@ export function parseRows(about, words, name) {
     const isOne = value.flat(Infinity).length === about.size;
     rows = (isOne ? [value] : value).map((row) => (Array.isArray(row) ? row.flat(Infinity) : [row]));
   } else {
-    const lines = words.split(/\r?\n/).map((line) => line.trim());
-    rows = lines.filter(Boolean).map((line) => line.split(/\s*[,;\t]\s*|\s+/));
-    const isHeader = rows.length > 1 && rows[0].every((word) => !Number.isFinite(Number(word)));
-    if (isHeader) rows.shift();
+    const lines = words.split(/\r?\n/).map((line) => line.trim()).filter(Boolean);
+    const header = lines.length > 1 ? cells(lines[0]) : [];
+    const isHeader = header.length > 0 && header.every((cell) => !Number.isFinite(Number(cell)));
+    if (isHeader) lines.shift();
+    const places = isHeader ? columns(about, header, name) : null;
+    rows = lines.map((line) => line.split(/\s*[,;\t]\s*|\s+/));
+    if (places) rows = rows.map((row) => places.map((place) => row[place] ?? ""));
     rows = rows.map((row) => row.map((word) => (word === "" ? NaN : Number(word))));
   }
   if (!rows.length) throw new Error(`${name} holds no numbers.`);
   return rows.map((row, i) => check(about, row, rows.length > 1 ? `${name}, row ${i}` : name));
+}
+
+/** Cells of the first line of a table; a name may hold spaces. */
+function cells(line) {
+  const parts = line.split(/[,;\t]/.test(line) ? /[,;\t]/ : /\s+/);
+  return parts.map((cell) => cell.trim().replace(/^"(.*)"$/, "$1"));
+}
+
+/** Places of the model's columns in a header, in whatever order they are; null without names. */
+function columns(about, header, name) {
+  if (!about.names) return null;
+  const missing = about.names.filter((column) => !header.includes(column));
+  if (missing.length) throw new Error(`${name} has no column ${missing.join(", ")}.`);
+  return about.names.map((column) => header.indexOf(column));
 }
 
 function check(about, row, name) {
@@ -124,14 +147,14 @@ function check(about, row, name) {
   const { low, high } = about;
   for (const [i, value] of row.entries()) {
     if (typeof value !== "number" || !Number.isFinite(value)) {
-      throw new Error(`${name}: expected finite numbers; entry ${i} is none.`);
+      throw new Error(`${name}: expected finite numbers; ${label(about, i)} is none.`);
     }
     if ((low !== null && value < low) || (high !== null && value > high)) {
       const bounds = `${low === null ? "" : `at least ${low}`}${low === null || high === null ? "" : " and "}${high === null ? "" : `at most ${high}`}`;
-      throw new Error(`${name}: expected numbers of ${bounds}; entry ${i} is ${value}.`);
+      throw new Error(`${name}: expected numbers of ${bounds}; ${label(about, i)} is ${value}.`);
     }
     if (about.isWhole && !Number.isInteger(value)) {
-      throw new Error(`${name}: expected whole numbers; entry ${i} is ${value}.`);
+      throw new Error(`${name}: expected whole numbers; ${label(about, i)} is ${value}.`);
     }
   }
   return Float32Array.from(row);

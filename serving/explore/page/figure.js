@@ -1,6 +1,6 @@
 // Large pictures of examples: canvases, or for tables a table with a bar beside each number.
 
-import { position, text } from "./data.js";
+import { label as labelOf, position, text } from "./data.js";
 import { h } from "./dom.js";
 import { enlarged, onPaper } from "./draw.js";
 
@@ -63,7 +63,7 @@ function table(painter, examples, captions, titles) {
       bar.style.setProperty("--share", Math.abs(end - zero));
       return [h("td", { class: "number" }, text(x[i])), h("td", { class: "bars" }, bar)];
     });
-    return h("tr", {}, h("th", { scope: "row" }, `x[${i}]`), ...cells);
+    return h("tr", {}, h("th", { scope: "row" }, labelOf(painter.about, i)), ...cells);
   });
   const body = h(
     "table",

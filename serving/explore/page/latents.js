@@ -19,7 +19,7 @@ export async function survey(model, about) {
   const furthest = Math.max(...examples.z.map((z) => Math.max(...z.map(Math.abs))));
   const limit = isStandard ? 3 : Math.max(1, Math.ceil(furthest));
   const rates = model.manifest.training?.evaluation?.rate_per_latent;
-  if (rates?.length === model.latents) {
+  if (rates?.length === model.latents && rates.every(Number.isFinite)) {
     return {
       scale,
       fine,

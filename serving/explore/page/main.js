@@ -53,9 +53,9 @@ function introduce({ name, version, runtime }, { data, likelihood, prior, latent
     `A variational autoencoder with ${latents} latents: prior ${prior.family}, likelihood ` +
     `${likelihood.family}, data of shape ${data.shape.join(" × ")}, ${range}.`;
   const elbo = training?.evaluation?.elbo;
-  if (elbo) {
+  if (Number.isFinite(elbo?.mean)) {
     const digits = (value) => value.toFixed(2).replace("-", "−");
-    const error = elbo.standard_error === null ? "" : ` ± ${digits(elbo.standard_error)}`;
+    const error = !Number.isFinite(elbo.standard_error) ? "" : ` ± ${digits(elbo.standard_error)}`;
     at("about").textContent +=
       ` ELBO ${digits(elbo.mean)}${error} nats on ${training.evaluation.test_examples} test examples.`;
   }

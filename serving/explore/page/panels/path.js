@@ -5,8 +5,12 @@ import { Grid } from "../grid.js";
 import { short } from "./values.js";
 
 const KINDS = {
-  spherical: "on the sphere: the direction turns evenly and the length changes evenly, so that a standard normal prior finds every point as likely as the ends",
-  linear: "on the straight line, whose middle lies nearer to the origin than draws from the prior do",
+  spherical: "on the sphere: the direction turns evenly and the length changes evenly",
+  linear: "on the straight line",
+};
+const UNDER_A_STANDARD_NORMAL = {
+  spherical: ", so that a standard normal prior finds every point as likely as the ends",
+  linear: ", whose middle lies nearer to the origin than draws from the prior do",
 };
 
 export function pathPanel(host, state, painter) {
@@ -42,7 +46,9 @@ export function pathPanel(host, state, painter) {
       const means = await state.means(points);
       const row = means.map((x, i) => ({ x, label: `${Math.round(100 * shares[i])} % of the way` }));
       grid.show([row], { columns: shares.map((share) => short(share)) });
-      words.textContent = `Means of p(x | z) ${KINDS[kind.value]}.`;
+      const isStandard = state.model.manifest.prior.family === "StandardNormal";
+      const why = isStandard ? UNDER_A_STANDARD_NORMAL[kind.value] : "";
+      words.textContent = `Means of p(x | z) ${KINDS[kind.value]}${why}.`;
     }, problem.show),
   );
   const update = inView(host, show);

@@ -11,7 +11,9 @@ const SENTENCES = {
   series: (about) =>
     `A .csv or .json file; each line or array holds one series of ${about.steps} steps` +
     (about.channels > 1 ? ` with ${about.channels} channels each, step by step.` : "."),
-  table: (about) => `A .csv or .json file; each line or array holds the ${about.size} numbers of one row.`,
+  table: (about) =>
+    `A .csv or .json file; each line or array holds the ${about.size} numbers of one row` +
+    (about.names ? ", and the first line of a .csv may name its columns, in any order." : "."),
 };
 
 export function dataPanel(host, state, painter) {
