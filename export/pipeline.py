@@ -436,6 +436,7 @@ def _entry(
 
 
 def _refuse_taken(target: Path, version: int | None) -> None:
+    publish.check_name(target.absolute())
     if version is not None:
         publish.refuse_existing(target / str(version))
 

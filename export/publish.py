@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +14,10 @@ from pathlib import Path
 
 from export.errors import ExportError
 
-__all__ = ["publish", "refuse_existing", "staging", "versions"]
+__all__ = ["check_name", "publish", "refuse_existing", "staging", "versions"]
 
 _PREFIX = ".export-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @contextlib.contextmanager
@@ -38,6 +41,12 @@ def staging(target: Path) -> Iterator[Path]:
         raise ExportError(f"{target} cannot be written: {error.strerror}.") from error
     try:
         yield directory
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ExportError(
+            f"{target} has no room for the artifact ({error.strerror}); nothing was published."
+        ) from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(handle)
@@ -61,6 +70,19 @@ def publish(directory: Path, target: Path, version: int | None) -> Path:
         directory.rename(final)
         _sync_directory(target)
     return final
+
+
+def check_name(target: Path) -> None:
+    """Refuses a name that no server could serve, since it is a part of the model's address.
+
+    Raises:
+        ExportError: if it is one.
+    """
+    if not _NAME.fullmatch(target.name):
+        raise ExportError(
+            f"Expected a directory for the artifact whose name is of letters, digits, '.', '_' and "
+            f"'-', at most 63; got {target.name!a}."
+        )
 
 
 def refuse_existing(final: Path) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from serving.artifact import Artifact, Signature
 from serving.client import Client
 from serving.deploy import warmup
-from serving.deploy.configuration_pb2 import PredictionLog
 from serving.errors import ServingError
 from serving.protocol import messages, rest
 from serving.protocol.checks import Arrays
@@ -147,8 +146,7 @@ def read_recorded(path: Path, signatures: dict[str, Signature]) -> list[Recorded
 def warm_up_requests(artifact: Artifact) -> list[Recorded]:
     """The warm-up requests of an artifact, whose rows its model drew itself."""
     found = []
-    for record in warmup.records(artifact):
-        request = PredictionLog.FromString(record).predict_log.request
+    for request in warmup.requests(artifact):
         signature, inputs = messages.read_predict(request, artifact.signatures)
         found.append(Recorded(signature.name, inputs))
     return found

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -406,6 +407,22 @@ def test_parity_in_another_runtime(published):
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     assert " c " in result.output
+
+
+@pytest.mark.parametrize("name", ["my model", "é", ".dot", "a:b", "a\nb", "x" * 64])
+def test_a_name_that_no_server_could_serve_is_refused(run, tmp_path, name):
+    said = sentence([str(run / "model.keras"), "--to", str(tmp_path / name)])
+    assert "whose name is of letters" in said
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told(tmp_path):
+    with (
+        pytest.raises(ExportError, match=r"digits has no room for the artifact \(No space left"),
+        publish.staging(tmp_path / "digits"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not any(tmp_path.iterdir())
 
 
 def test_verify_refuses_what_is_no_artifact(tmp_path):

@@ -20,6 +20,7 @@ from export.cli import main as export_main
 from keras_vae import integrity
 from keras_vae.integrity import ArtifactError
 from serving.artifact import Artifact
+from serving.deploy import deployment
 from serving.errors import ServingError
 from serving.explore import site
 from serving.score.rows import Range
@@ -319,6 +320,7 @@ def test_another_schema_is_told(artifact):
 
 def test_every_forged_field_is_read_or_refused(artifact, tmp_path):
     """Whatever a field holds, what reads manifests refuses it in a sentence or works."""
+    settings = deployment.Settings()
     entries = json.loads((artifact / "manifest.json").read_text())
     del entries["digest"]
     read = 0
@@ -330,6 +332,8 @@ def test_every_forged_field_is_read_or_refused(artifact, tmp_path):
             found = Artifact.read(artifact)
             Range.of(found.manifest)
             found.content(found.signatures["decode"].onnx)
+            if changed.get("versions") != entries["versions"]:
+                deployment._check(artifact.parent, 1, settings)
         except ServingError as error:
             one_sentence(str(error), artifact)
         else:

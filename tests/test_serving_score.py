@@ -315,6 +315,16 @@ def test_changed_model_is_refused(artifact, data, tmp_path):
         score(changed, job_of(changed, data), data, tmp_path / "out")
 
 
+def test_model_that_cannot_be_loaded_is_told(artifact, data, tmp_path):
+    copy = tmp_path / "table" / "1"
+    shutil.copytree(artifact.path, copy)
+    (copy / "onnx" / "score.onnx").write_bytes(b"\xff" * 100)
+    reseal(copy)
+    forged = Artifact.read(copy)
+    with pytest.raises(ServingError, match="ONNX Runtime cannot load the model"):
+        score(forged, job_of(forged, data), data, tmp_path / "out")
+
+
 BAD = [
     ("f1", 30, np.nan, r"row 30, column 'f1': expected a finite number; got nan"),
     ("f2", 31, np.inf, r"row 31, column 'f2': expected a finite number; got inf"),

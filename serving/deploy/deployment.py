@@ -237,8 +237,13 @@ def artifacts_of(directory: Path) -> Path:
 
 def _check(directory: Path, version: int, settings: Settings) -> list[int]:
     artifact = published(directory, version)
-    written = artifact.manifest["versions"]["tensorflow"]
-    numbers = tuple(int(part) for part in written.split(".")[:2])
+    written = artifact.manifest["versions"].get("tensorflow", "none")
+    match = re.match(r"([0-9]{1,6})\.([0-9]{1,6})", written)
+    if match is None:
+        raise ServingError(
+            f"{artifact.path} should say which version of TensorFlow wrote it; it says {written!a}."
+        )
+    numbers = int(match[1]), int(match[2])
     if settings.image == IMAGE and numbers > _TENSORFLOW:
         raise ServingError(
             f"{artifact.path} was written by TensorFlow {written}, newer than {IMAGE}; name an "

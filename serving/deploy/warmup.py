@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -12,7 +13,7 @@ from serving.artifact import Artifact
 from serving.deploy.configuration_pb2 import PredictionLog
 from serving.errors import ServingError
 
-__all__ = ["FILE", "batch_sizes", "records"]
+__all__ = ["FILE", "batch_sizes", "records", "requests"]
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 
@@ -47,6 +48,19 @@ def records(artifact: Artifact) -> Iterator[bytes]:
         start = end + 4
 
 
+def requests(artifact: Artifact) -> Iterator[Any]:
+    """The requests in the warm-up file: `PredictRequest` messages.
+
+    Raises:
+        ServingError: if the file is missing or damaged.
+    """
+    for record in records(artifact):
+        try:
+            yield PredictionLog.FromString(record).predict_log.request
+        except DecodeError as error:
+            raise _foreign(artifact) from error
+
+
 def batch_sizes(artifact: Artifact) -> list[int]:
     """Batch sizes that the warm-up requests of every signature have, ascending.
 
@@ -54,16 +68,12 @@ def batch_sizes(artifact: Artifact) -> list[int]:
         ServingError: if the file is damaged, or a signature has no request.
     """
     sizes: dict[str, set[int]] = {name: set() for name in artifact.signatures}
-    for record in records(artifact):
-        try:
-            request = PredictionLog.FromString(record).predict_log.request
-            size = next(iter(request.inputs.values())).tensor_shape.dim[0].size
-            sizes[request.model_spec.signature_name].add(size)
-        except (DecodeError, IndexError, KeyError, StopIteration) as error:
-            raise ServingError(
-                f"{artifact.path / FILE} holds a request that is none of this artifact's; publish "
-                "the version again with `keras-vae export`."
-            ) from error
+    for request in requests(artifact):
+        shapes = [tensor.tensor_shape.dim for tensor in request.inputs.values()]
+        name = request.model_spec.signature_name
+        if name not in sizes or not shapes or not shapes[0] or not 0 < shapes[0][0].size < 2**20:
+            raise _foreign(artifact)
+        sizes[name].add(shapes[0][0].size)
     common = sorted(set.intersection(*sizes.values()))
     if not common:
         raise ServingError(
@@ -71,3 +81,10 @@ def batch_sizes(artifact: Artifact) -> list[int]:
             "publish the version again with `keras-vae export`."
         )
     return common
+
+
+def _foreign(artifact: Artifact) -> ServingError:
+    return ServingError(
+        f"{artifact.path / FILE} holds a request that is none of this artifact's; publish the "
+        "version again with `keras-vae export`."
+    )

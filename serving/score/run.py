@@ -21,7 +21,7 @@ from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.score.plan import Job, Part, model_bytes
 from serving.score.rows import Range
-from serving.score.worker import METADATA, Task, Worker, output_schema
+from serving.score.worker import METADATA, Task, Worker, output_schema, session
 
 __all__ = ["Progress", "Summary", "score"]
 
@@ -108,12 +108,14 @@ def score(
 def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
     signature = artifact.signatures[job.signature]
     source = pq.read_schema(root / job.sources[0].path)
+    model = model_bytes(artifact, job.signature)
+    session(model)  # what cannot be loaded is told before workers start
     return Task(
         job=dataclasses.replace(job, sources=()),
         digest=job.digest,
         signature=dataclasses.replace(signature, onnx=None),
         allowed=Range.of(artifact.manifest),
-        model=model_bytes(artifact, job.signature),
+        model=model,
         data=root,
         out=out,
         schema=output_schema(job, signature, source),

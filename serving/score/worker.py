@@ -16,12 +16,13 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from keras_vae.integrity import one_line
 from serving.artifact import Signature
 from serving.errors import ServingError
 from serving.score import rows
 from serving.score.plan import Job, Part, Source, identity_of
 
-__all__ = ["METADATA", "Task", "Worker", "output_schema"]
+__all__ = ["METADATA", "Task", "Worker", "output_schema", "session"]
 
 METADATA = b"keras_vae.part"
 """Key of a part's description in the metadata of its Parquet schema."""
@@ -76,20 +77,31 @@ def output_schema(job: Job, signature: Signature, source: pa.Schema) -> pa.Schem
     return pa.schema(fields)
 
 
+def session(model: bytes) -> onnxruntime.InferenceSession:
+    """The model ready to run on one core.
+
+    Raises:
+        ServingError: if ONNX Runtime cannot load it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of many kinds, by what is wrong with the bytes
+        raise ServingError(f"ONNX Runtime cannot load the model: {one_line(error)}") from error
+
+
 class Worker:
     """Scores parts in a process of its own, on one core."""
 
     def __init__(self, task: Task) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
         self._task = task
         # Rows of the file of the last part from its end on: most often those of the next part.
         self._tables: Iterator[pa.Table] | None = None
         self._next: tuple[Source, int] | None = None
-        self._session = onnxruntime.InferenceSession(
-            task.model, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = session(task.model)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Rows and seconds of each part, and what kept it from being scored, if anything did."""
