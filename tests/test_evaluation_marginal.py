@@ -13,7 +13,8 @@ from keras_vae import LinearGaussian, laws
 from keras_vae.distributions import inverse_positive
 from keras_vae.evaluation import bdmc, log_marginal, marginal
 from keras_vae.evaluation.annealed import log_mean, schedule
-from keras_vae.evaluation.pareto import pareto_k
+from keras_vae.evaluation.pareto import pareto_k, tail_size
+from keras_vae.evaluation.summary import log_mean_error
 from keras_vae.laws import tfd
 from tests.models import digits, linear_gaussian, mean_and_error, tiny_vae
 from tests.registry import MODELS, vae_of
@@ -280,6 +281,62 @@ def test_pareto_k_is_the_shape_of_the_tail():
         assert found.mean() == pytest.approx((k * 1000 + 5) / 1010, abs=0.02)
         assert found.std() == pytest.approx((1 + k) / 1000**0.5, rel=0.3)
     assert pareto_k(np.zeros((2, 50))).tolist() == [-np.inf, -np.inf]
+
+
+def pareto_k_of_the_paper(log_w: np.ndarray) -> float:
+    """Vehtari et al. (2024), section 2 and appendix C, for one set of weights, step by step."""
+    count = len(log_w)
+    size = int(np.ceil(min(0.2 * count, 3.0 * np.sqrt(count))))
+    ordered = np.sort(np.exp(log_w - log_w.max()))
+    y = ordered[-size:] - ordered[-size - 1]
+    m = 30 + int(np.floor(np.sqrt(size)))
+    first_quartile = y[int(np.floor(size / 4 + 0.5)) - 1]
+    theta = np.array(
+        [1 / y[-1] + (1 - np.sqrt(m / (j - 0.5))) / (3 * first_quartile) for j in range(1, m + 1)]
+    )
+
+    def profile(t: float) -> float:
+        k = np.mean(np.log1p(-t * y))
+        return size * (np.log(-t / k) - k - 1)
+
+    heights = np.array([profile(t) for t in theta])
+    weights = 1 / np.exp(heights[None] - heights[:, None]).sum(axis=1)
+    k = np.mean(np.log1p(-np.sum(theta * weights) * y))
+    return float((size * k + 10 * 0.5) / (size + 10))
+
+
+@pytest.mark.parametrize("count", [100, 200, 500, 1000, 5000])
+def test_pareto_k_is_that_of_the_paper(count):
+    rng = np.random.default_rng(count)
+    log_w = rng.normal(size=(4, count)) * [[0.5], [1.0], [2.0], [4.0]]
+    largest = np.sort(log_w, axis=1)[:, -tail_size(count) - 1 :]
+    expected = [pareto_k_of_the_paper(row) for row in log_w]
+    np.testing.assert_allclose(pareto_k(largest), expected, rtol=1e-10)
+
+
+def test_error_of_a_log_mean_is_its_deviation():
+    """Of many sets of k weights, the mean square of the stated error is the variance stated."""
+    rng = np.random.default_rng(0)
+    w = np.exp(0.1 * rng.normal(size=(20_000, 4)))
+    ess = w.sum(axis=1) ** 2 / (w**2).sum(axis=1)
+    stated = np.sqrt(np.mean(log_mean_error(ess, 4) ** 2))
+    assert stated == pytest.approx(np.log(w.mean(axis=1)).std(), rel=0.03)  # 0.5 % by chance
+    assert np.isnan(log_mean_error(np.ones(3), 1)).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "annealed", "temperatures": 2}])
+def test_one_draw_has_no_error(options):
+    found = log_marginal(tiny_vae(), np.eye(6)[:2], num_samples=1, **options)
+    assert np.isfinite(found.value).all()
+    assert np.isnan(found.standard_error).all()
+
+
+def test_seed_must_have_32_bits():
+    for seed in (2**31, -(2**31) - 1):
+        with pytest.raises(ValueError, match=r"`seed` in \[-2\^31, 2\^31\); got"):
+            log_marginal(tiny_vae(), np.eye(6)[:2], num_samples=2, seed=seed)
+    for method in ("importance", "quadrature"):
+        assert np.isfinite(log_marginal(tiny_vae(), np.eye(6)[:2], method, seed=-5).value).all()
 
 
 def test_weights_without_variance_are_recognised():

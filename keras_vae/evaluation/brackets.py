@@ -11,6 +11,7 @@ from keras_vae import random
 from keras_vae.arguments import as_count
 from keras_vae.evaluation import annealed
 from keras_vae.evaluation.annealed import Start
+from keras_vae.evaluation.summary import log_mean_error
 from keras_vae.model import VAE
 
 __all__ = ["Bracket", "bdmc"]
@@ -24,8 +25,8 @@ class Bracket:
         lower: log mean w of forward chains, [N]; its expectation lies below log p(x).
         upper: -log mean 1/w of reverse chains, [N]; its expectation lies above log p(x).
         lower_error, upper_error: standard errors by the delta method, [N], from the scatter of
-            the chains; the reverse chains of an example share their start, whose scatter is
-            not in the error.
+            the chains, NaN for one chain; the reverse chains of an example share their start,
+            whose scatter is not in the error.
         x: the examples, [N, *D].
         condition: their conditions, or None.
         acceptance: share of the Hamiltonian proposals accepted, [N].
@@ -100,8 +101,8 @@ def bdmc(
     return Bracket(
         lower=lower,
         upper=-negative,
-        lower_error=np.sqrt(np.maximum(1.0 / ess - 1.0 / num_chains, 0.0)),
-        upper_error=np.sqrt(np.maximum(1.0 / back_ess - 1.0 / num_chains, 0.0)),
+        lower_error=log_mean_error(ess, num_chains),
+        upper_error=log_mean_error(back_ess, num_chains),
         x=x,
         condition=None if condition is None else np.asarray(condition),
         acceptance=0.5 * (there.acceptance + back.acceptance),

@@ -134,7 +134,7 @@ def diagnose(
     sensitivity = _sensitivity(vae, x, found["loc"], size)
     log_q = _log_aggregate(found, memory)
     information = found["log_posterior"] - log_q
-    variance = found["loc"].var(axis=0)
+    variance = found["loc"].var(axis=0, dtype=np.float64)
     active = int((variance > ACTIVE).sum())
     mutual = float(information.mean())
     collapsed = active == 0 or mutual < _LEAST_INFORMATION

@@ -13,7 +13,8 @@ from keras_vae.distributions import DiagonalNormal, FullCovarianceNormal, Isotro
 from keras_vae.estimators import Laws
 from keras_vae.evaluation import annealed
 from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
-from keras_vae.evaluation.marginal import Method, delta_error, log_marginal
+from keras_vae.evaluation.marginal import Method, log_marginal
+from keras_vae.evaluation.summary import log_mean_error
 from keras_vae.laws import FullNormal, tfd
 from keras_vae.linear_gaussian import LinearGaussian
 from keras_vae.model import VAE
@@ -152,7 +153,7 @@ def bound_gap(
         there, back = annealed.round_trip(vae, x, settings, seed, memory, progress)
         value, ess = annealed.log_mean(there.log_weights)
         lower, upper = value, -annealed.log_mean(back.log_weights)[0]
-        value_error = delta_error(ess, num_chains)
+        value_error = log_mean_error(ess, num_chains)
     else:
         way: Method = "exact" if method == "exact" else "quadrature"
         found = log_marginal(vae, x, way, seed=seed, memory=memory, progress=progress)

@@ -23,6 +23,7 @@ from keras_vae.evaluation._batches import (
 )
 from keras_vae.evaluation.annealed import Start
 from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_size
+from keras_vae.evaluation.summary import log_mean_error
 from keras_vae.laws import fused_log_prob, tfd
 from keras_vae.linear_gaussian import LinearGaussian
 from keras_vae.loop import compiles_well
@@ -50,8 +51,10 @@ class LogMarginal:
     Attributes:
         value: [N]. For an estimate from k samples its expectation is the k-sample bound L_k, which
             lies below log p(x) and rises to it with k; so for k annealed chains.
-        standard_error: of each value, [N]; for samples by the delta method, sqrt(1/ESS - 1/k), for
-            quadrature the change under the last refinement.
+        standard_error: of each value, [N]; for k samples by the delta method, sqrt((1/ESS - 1/k)
+            k / (k - 1)), which is NaN for one; for quadrature the change under the last refinement
+            or what lies outside of the grid. With few samples or heavy weights two errors cover
+            less than 95 %, see `pareto_k`.
         effective_sample_size: (sum w)^2 / sum w^2 of each example, [N], between 1 and k.
         side: "below" if the expectation is a lower bound, "exact" if it is log p(x) itself,
             "either" if the error may have any sign.
@@ -142,17 +145,12 @@ def log_marginal(
         settings = annealed.Settings(number, temperatures, leapfrog_steps, start)
         chains = annealed.forward(vae, x, settings, seed, memory, progress)
         value, ess = annealed.log_mean(chains.log_weights)
-        error = delta_error(ess, number)
+        error = log_mean_error(ess, number)
         return LogMarginal(value, error, ess, "below", method, number, acceptance=chains.acceptance)
     value, ess, k = _weighed(vae, x, method, number, seed, memory, progress)
     if method == "importance" and k is not None:
         _warn(ess, k)
-    return LogMarginal(value, delta_error(ess, number), ess, "below", method, number, k)
-
-
-def delta_error(ess: np.ndarray, num_samples: int) -> np.ndarray:
-    """Standard error of log mean w by the delta method, sqrt(1/ESS - 1/k)."""
-    return np.sqrt(np.maximum(1.0 / ess - 1.0 / num_samples, 0.0))
+    return LogMarginal(value, log_mean_error(ess, number), ess, "below", method, number, k)
 
 
 def _warn(ess: np.ndarray, k: np.ndarray) -> None:

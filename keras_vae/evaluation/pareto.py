@@ -1,5 +1,7 @@
 """Pareto-k: how heavy the tail of importance weights is, hence whether to trust their mean."""
 
+import math
+
 import numpy as np
 
 __all__ = ["FEWEST_DRAWS", "TRUSTED", "pareto_k", "tail_size"]
@@ -14,8 +16,8 @@ _FLAT = 0.01
 
 
 def tail_size(num_samples: int) -> int:
-    """Number of largest weights that are the tail: min(S / 5, 3 sqrt(S))."""
-    return int(min(0.2 * num_samples, 3.0 * num_samples**0.5))
+    """Number of largest weights that are the tail: min(S / 5, 3 sqrt(S)), rounded up."""
+    return math.ceil(min(num_samples / 5, 3.0 * math.sqrt(num_samples)))
 
 
 def pareto_k(largest: np.ndarray) -> np.ndarray:
