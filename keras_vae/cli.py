@@ -185,7 +185,7 @@ def train_command(config: Path | None, out: Path, resume: bool, **options: Any) 
     with _naming_resume(out):
         run = commands.train_with_progress(settings, out, resume, click.echo)
     click.echo(
-        f"Trained {len(run.history())} epochs in {time.perf_counter() - started:.0f} s: "
+        f"At epoch {len(run.history())} after {time.perf_counter() - started:.0f} s: "
         f"{commands.held_out(run)}. Next: keras-vae evaluate {out}"
     )
 
@@ -376,7 +376,8 @@ def quickstart_command(
     if epochs is not None:
         settings = dataclasses.replace(settings, epochs=epochs)
     click.secho("1/4  Training on scikit-learn's digits, 8x8 images of 17 grey levels", bold=True)
-    run = commands.train_with_progress(settings, out, True, click.echo)
+    with _naming_resume(out):
+        run = commands.train_with_progress(settings, out, True, click.echo)
     click.secho("2/4  Measuring on the test set", bold=True)
     values = commands.evaluate(
         run, num_samples=1000, limit=0, seed=0, progress=sys.stdout.isatty(), report=click.echo

@@ -121,7 +121,8 @@ class RunConfig:
         adam_beta_1: decay of Adam's mean of gradients.
         adam_epsilon: number that Adam adds to the root of the mean square. A loss here is a mean
             over the batch; where a paper's is a sum, divide its number by the batch size.
-        output_bias: "zeros", or "data_mean": the decoder's mean starts at that of the training set.
+        output_bias: "zeros", or "data_mean": the decoder's mean starts at that of the training set;
+            "auto" is the latter for counts and Dense layers, and stored as what it became.
         monitor: whether to log what the latents carry, see `keras_vae.monitor`.
         seed: of initial weights, order, noise and test split.
         features: names of the columns that were trained on, in the order of the model; empty where
@@ -214,7 +215,9 @@ class RunConfig:
     adam_beta_1: float = _setting(0.9, interval="[0, 1)")
     adam_epsilon: float = _setting(1e-7, interval="(0, inf)")
     output_bias: str = _setting(
-        "zeros", "Where the decoder's mean starts.", choices=("zeros", "data_mean")
+        "auto",
+        "Where the decoder's mean starts; auto is data_mean for counts.",
+        choices=("auto", "zeros", "data_mean"),
     )
     monitor: bool = _setting(False, "Log what the latents carry, too.")
     seed: int = _setting(0, interval="[0, 2147483647]")

@@ -262,6 +262,10 @@ def train(
             config.refuse_idle()
         parts = _parts(config)
         report(f"{len(parts.train)} training and {len(parts.test)} test examples; {parts.columns}.")
+        if config.keep_labels and not parts.features:
+            raise RunError(
+                f"keep_labels does nothing: {config.data} names no columns. Leave it out."
+            )
         if config.preparation is None:
             config = _decided(config, parts, report)
         return _fit(config, parts, run, out, report, extra_callbacks)
@@ -289,9 +293,14 @@ def _decided(config: RunConfig, parts: _Parts, report: Callable[[str], None]) ->
         names=parts.features,
     )
     report(f"Preparation: {preparation.sentence}.")
+    output_bias = config.output_bias
+    if output_bias == "auto":
+        has_rates = config.likelihood == "poisson" and config.network == "mlp"
+        output_bias = "data_mean" if has_rates else "zeros"
     return dataclasses.replace(
         config,
         features=parts.features,
+        output_bias=output_bias,
         preparation=preparation,
         likelihood_options={**options, **config.likelihood_options},
     )
@@ -424,7 +433,12 @@ class _Parts(NamedTuple):
 
 
 def _parts(config: RunConfig) -> _Parts:
-    """Reads the data of a configuration."""
+    """Reads the data of a configuration.
+
+    Raises:
+        DataError: if it cannot be read.
+        RunError: if its parts do not fit together.
+    """
     if not config.data:
         raise RunError("The configuration does not say which data: set data to a path.")
     source = Path(config.data)

@@ -155,7 +155,7 @@ def test_gated_layers() -> None:
         ({"learning_rate_decay": 0.0}, r"learning_rate_decay in \(0, 1\]; got 0.0"),
         ({"adam_beta_1": 1.0}, r"adam_beta_1 in \[0, 1\)"),
         ({"adam_epsilon": 0.0}, "positive adam_epsilon"),
-        ({"output_bias": "mean"}, "output_bias to be one of zeros, data_mean; got 'mean'"),
+        ({"output_bias": "mean"}, "output_bias to be one of auto, zeros, data_mean; got 'mean'"),
         ({"output_bias": "data_mean", "network": "conv"}, "which a convolution does not have"),
     ],
 )

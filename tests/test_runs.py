@@ -331,6 +331,7 @@ def test_what_was_proposed_and_the_names_are_kept(table: Run) -> None:
     again = Run(table.path)
     assert again.config.likelihood == "normal"
     assert again.config.likelihood_options == {"scale": "per_feature"}
+    assert again.config.output_bias == "zeros"
     assert again.config.features == names
     assert again.preparation.whole == (True, True, False)
     vae = again.load()
@@ -416,6 +417,9 @@ def test_nan_stops_training_and_the_last_good_model_stays(tmp_path: Path) -> Non
          "Invalid value for argument `scale`"),
         (["train", "--data", "digits", "--objective", "iwae", "--kl", "analytic", "--out", "x"],
          "kl does nothing with objective = 'iwae': leave it out."),
+        (["train", "--data", "digits", "--drop", "a", "--out", "x"], "has no columns with names"),
+        (["train", "--data", "digits", "--likelihood", "binomial", "--top", "9", "--out", "x"],
+         "The largest value is said to be 9, and the data reaches 16."),
         (["evaluate", "nowhere"], "nowhere is not a run directory"),
         (["sample", "nowhere", "--out", "x.npy"], "nowhere is not a run directory"),
     ],
@@ -465,6 +469,9 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     draws = np.load(tmp_path / "a.npy")
     assert draws.shape == (9, 8, 8, 1)
     assert set(np.unique(draws)) <= {0.0, 16.0}  # in the units of the file
+    code, output = invoke("sample", finished.path, "--out", tmp_path / "nodir" / "a.npy")
+    assert code == 1
+    assert "nodir: there is no such directory; make it first." in output
     code, output = invoke("sample", finished.path, "--out", tmp_path / "a.txt")
     assert code == 1
     assert ".npy, .csv, .parquet or .png" in output
