@@ -190,7 +190,11 @@ def walk(name: str, make: Callable[[Path], Path], out: Path, quick: bool) -> Wal
             print(f"  {step}", end="", flush=True)
             started = time.monotonic()
             if step == "serve":
-                found.codes[step] = serve(found, run, artifacts.parent, log)
+                try:
+                    found.codes[step] = serve(found, run, artifacts.parent, log)
+                except (OSError, RuntimeError) as error:  # of the server, which ended or refused
+                    log.write(f"{type(error).__name__}: {error}\n")
+                    found.codes[step] = 1
             else:
                 log.write(f"\n$ python -m {' '.join(words)}\n")
                 log.flush()

@@ -1,6 +1,7 @@
 """Simple models of the same data, so that a number of nats means something."""
 
 import contextlib
+import math
 
 import numpy as np
 
@@ -48,29 +49,31 @@ def log_probs(
         Arrays [M] by the name of the model.
     """
     train, test = (preparation.array(raw, seed) for raw in (train_raw, test_raw))
-    offset = preparation.nats_offset * np.prod(train.shape[1:])
-    independent = f"independent {'pixels' if train_raw.ndim == 4 else 'variables'}"
-    if preparation.is_dequantised:
-        return {
-            **_of_integers(independent, train_raw, test_raw),
-            **_dequantised(train, test, offset, latent_size, seed),
-        }
-    if support.is_discrete is None:
-        return {}
-    if not support.is_discrete:
+    size = math.prod(train.shape[1:])
+    if not (preparation.is_dequantised or support.is_discrete):
+        if support.is_discrete is None:
+            return {}
         densities = _densities(train, test, latent_size, seed)
-        return {name: value + offset for name, value in densities.items()}
+        return {name: value + preparation.nats_offset * size for name, value in densities.items()}
+    independent = f"independent {'pixels' if train_raw.ndim == 4 else 'variables'}"
     if support.event_dim:
         return _of_integers(independent, train.argmax(axis=-1), test.argmax(axis=-1))
-    models = _of_integers(independent, train, test)
-    low, high = min(train.min(), test.min()), max(train.max(), test.max())
-    if high - low > 1.0:
-        scale = high - low + 1.0
-        random = np.random.default_rng(seed)
-        noisy = [(x - low + random.random(x.shape)) / scale for x in (train, test)]
-        offset = -np.log(scale) * np.prod(train.shape[1:])
-        models |= _dequantised(noisy[0], noisy[1], offset, latent_size, seed)
-    return models
+    if preparation.is_dequantised:
+        models = _of_integers(independent, train_raw, test_raw)
+        offset = preparation.nats_offset * size
+    else:
+        models = _of_integers(independent, train, test)
+        low, high = min(train.min(), test.min()), max(train.max(), test.max())
+        if high - low <= 1.0:
+            return models
+        scale, random = float(high - low) + 1.0, np.random.default_rng(seed)
+        train, test = ((x - low + random.random(x.shape)) / scale for x in (train, test))
+        offset = -math.log(scale) * size
+    densities = _densities(train, test, latent_size, seed)
+    if models:
+        densities.pop(_NORMALS, None)  # the frequencies say more
+    bounds = {f"{name} (dequantised, lower bound)": v + offset for name, v in densities.items()}
+    return {**models, **bounds}
 
 
 def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
@@ -93,18 +96,6 @@ def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np
         counts = np.bincount(seen, minlength=levels) + 1.0 / levels
         total += np.log(counts / counts.sum())[new]
     return {name: total}
-
-
-def _dequantised(
-    train: np.ndarray, test: np.ndarray, offset: float, latent_size: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Densities of dequantised whole numbers as bounds on their log-probability."""
-    densities = _densities(train, test, latent_size, seed)
-    return {
-        f"{name} (dequantised, lower bound)": value + offset
-        for name, value in densities.items()
-        if name != _NORMALS
-    }
 
 
 def _densities(

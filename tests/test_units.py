@@ -18,6 +18,7 @@ from keras_vae.units import Units, share_at_atoms
 from tests.models import tiny_vae
 
 LEVELS = np.random.default_rng(0).integers(0, 5, (300, 3, 3, 1))
+BOUND = " (dequantised, lower bound)"
 TABLE = np.random.default_rng(1).normal(size=(300, 3)) @ np.diag([1.0, 10.0, 0.1])
 
 
@@ -116,7 +117,7 @@ def test_bits_of_integer_levels_are_those_of_the_levels(tmp_path: Path) -> None:
     independent = values["baselines"].pop("independent pixels")
     # Uniform on five levels is -9 log 5; what 150 training examples do not tell costs 0.1 nats.
     assert independent["mean"] == pytest.approx(-9 * math.log(5.0), abs=0.3)
-    assert all(name.endswith("(dequantised, lower bound)") for name in values["baselines"])
+    assert all(name.endswith(BOUND) for name in values["baselines"])
     assert all(row["mean"] < -9 * math.log(5.0) for row in values["baselines"].values())
 
 
@@ -162,6 +163,11 @@ def test_an_unknown_family_is_compared_with_nothing() -> None:
         ("bernoulli", 15 * LEVELS.astype(np.uint8), {"independent pixels"}),
         ("poisson", LEVELS[..., 0, 0], {"independent variables", "bound"}),
         ("normal", LEVELS[:, 0, :, 0] - 2, {"independent variables", "bound"}),
+        (
+            "normal",
+            1000 * LEVELS[:, 0, :, 0],
+            {"independent normals (dequantised, lower bound)", "bound"},
+        ),
         ("normal", LEVELS[:, 0, :, 0] * [1, 0.5, 1], {"independent normals", "density"}),
         ("laplace", TABLE, {"independent normals", "density"}),
         ("continuous_bernoulli", LEVELS / 4.0, {"density", "independent normals"}),
@@ -174,11 +180,7 @@ def test_baselines_are_of_the_quantity_that_the_model_has(
     support = tiny_vae(likelihood, raw.shape[1:], **options).likelihood.support
     found = baselines.log_probs(raw[:200], raw[200:], preparation, support, 2)
     kinds = {
-        name
-        if name.startswith("independent")
-        else "bound"
-        if name.endswith("lower bound)")
-        else "density"
+        name if name.startswith("independent") else "bound" if name.endswith(BOUND) else "density"
         for name in found
     }
     assert kinds == expected
