@@ -3,8 +3,7 @@ from serving.protocol import tensorflow_serving_pb2 as _tensorflow_serving_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -30,7 +29,7 @@ class PrometheusConfig(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     enable: bool
     path: str
-    def __init__(self, enable: _Optional[bool] = ..., path: _Optional[str] = ...) -> None: ...
+    def __init__(self, enable: bool = ..., path: _Optional[str] = ...) -> None: ...
 
 class MonitoringConfig(_message.Message):
     __slots__ = ("prometheus_config",)
@@ -48,7 +47,7 @@ class SSLConfig(_message.Message):
     server_cert: str
     custom_ca: str
     client_verify: bool
-    def __init__(self, server_key: _Optional[str] = ..., server_cert: _Optional[str] = ..., custom_ca: _Optional[str] = ..., client_verify: _Optional[bool] = ...) -> None: ...
+    def __init__(self, server_key: _Optional[str] = ..., server_cert: _Optional[str] = ..., custom_ca: _Optional[str] = ..., client_verify: bool = ...) -> None: ...
 
 class PredictLog(_message.Message):
     __slots__ = ("request",)
