@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_vae import config as configs
-from keras_vae import siblings
+from keras_vae import extras, siblings
 
 if TYPE_CHECKING:
     from keras_vae.config import RunConfig
@@ -54,7 +54,8 @@ class Group(click.Group):
         except Exception as error:
             if debug:
                 raise
-            raise click.ClickException(_sentence(error)) from error
+            extra = siblings.EXTRAS.get(context.invoked_subcommand or "", "export")
+            raise click.ClickException(extras.advice(error, extra) or _sentence(error)) from error
 
 
 def _sentence(error: Exception) -> str:
@@ -368,6 +369,8 @@ def quickstart_command(
     context: click.Context, out: Path, artifacts: Path, epochs: int | None
 ) -> None:
     """Train, measure, export and verify a VAE of handwritten digits, in about a minute."""
+    if lack := extras.missing("export"):
+        raise click.ClickException(lack)
     load_tensorflow()
 
     from keras_vae import commands

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import click
 
-__all__ = ["COMMANDS", "command", "package"]
+__all__ = ["COMMANDS", "EXTRAS", "command", "package"]
 
 COMMANDS: dict[str, str] = {
     "export": "export.cli:publish_command",
@@ -25,6 +25,9 @@ COMMANDS: dict[str, str] = {
     "serve": "serving.cli:serve",
 }
 """Where each command is, as MODULE:NAME."""
+
+EXTRAS: dict[str, str] = {"explore": "serving", "serve": "serving", "score": "batch"}
+"""The extra that a command needs, where it is not `export`."""
 
 
 def command(name: str) -> click.Command:

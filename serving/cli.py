@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import click
+
+from keras_vae.extras import advice
 
 __all__ = ["main", "serve"]
 
@@ -56,16 +58,17 @@ class _Group(click.Group):
         except Exception as error:
             if debug:
                 raise
-            _fail(error)
+            extra = "batch" if context.invoked_subcommand == "score" else "serving"
+            raise click.ClickException(advice(error, extra) or _sentence(error)) from error
 
 
-def _fail(error: Exception) -> NoReturn:
+def _sentence(error: Exception) -> str:
     sentence = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename:
-        sentence = f"{error.filename}: {error.strerror}."
-    elif not isinstance(error, ValueError):
-        sentence = f"{type(error).__name__}: {sentence} (Run with --debug for the traceback.)"
-    raise click.ClickException(sentence)
+        return f"{error.filename}: {error.strerror}."
+    if not isinstance(error, ValueError):
+        return f"{type(error).__name__}: {sentence} (Run with --debug for the traceback.)"
+    return sentence
 
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}

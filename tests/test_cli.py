@@ -84,6 +84,59 @@ def test_commands_never_run_a_file_of_the_user(tmp_path: Path) -> None:
         assert said in result.stderr.strip().splitlines()[-1]
 
 
+WITHOUT_EXTRAS = """
+import sys
+from keras_vae import extras
+optional = {module for modules in extras.MODULES.values() for module in modules} - {"grpc"}
+sys.modules.update(dict.fromkeys(optional))  # Python takes these for missing
+import numpy as np
+np.save("x.npy", np.random.default_rng(0).normal(size=(60, 3)))
+open("x.parquet", "wb").write(b"PAR1")
+from click.testing import CliRunner
+from keras_vae.cli import main
+for line in sys.stdin.read().splitlines():
+    result = CliRunner().invoke(main, line.split())
+    print(result.exit_code, result.output.strip().splitlines()[-1])
+"""
+
+
+def test_without_extras_it_trains_and_evaluates_and_names_the_extra_of_the_rest(
+    tmp_path: Path,
+) -> None:
+    """In a process that finds none of the packages of the extras."""
+    train = "train --epochs 1 --batch-size 30 --latent 1 --hidden 4"
+    lines = {
+        f"{train} --data x.npy --out r": None,
+        "evaluate r --samples 5": None,
+        f"{train} --data x.parquet --out p": ("pyarrow", "parquet"),
+        "quickstart": ("jsonschema", "export"),
+        "export r/model.keras --to artifacts/r": ("onnx", "export"),
+        "verify artifacts/r/1": ("onnx", "export"),
+        "explore artifacts/r/1": ("uvicorn", "serving"),
+        "serve local .": ("h11", "serving"),
+        "score artifacts/r/1 --data x.parquet --to s": ("pyarrow", "batch"),
+    }
+    root = Path(__file__).parent.parent
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    said = result.stdout.splitlines()
+    assert len(said) == len(lines), result.stdout
+    for (line, lack), got in zip(lines.items(), said, strict=True):
+        if lack is None:
+            assert got.startswith("0 "), (line, got)
+        else:
+            expected = f"The package {lack[0]} is not installed, which this needs: pip install "
+            assert got == f'1 Error: {expected}"keras-vae[{lack[1]}]".', line
+
+
 def test_a_package_of_another_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = types.ModuleType("serving")
     other.__file__ = str(tmp_path / "serving.py")

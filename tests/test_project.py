@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import keras_vae
+from keras_vae import extras
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -33,7 +34,8 @@ def pins() -> dict[str, Requirement]:
 
 def ranges() -> list[Requirement]:
     extras = PROJECT["optional-dependencies"].values()
-    return [Requirement(line) for line in sum(extras, PROJECT["dependencies"])]
+    found = [Requirement(line) for line in sum(extras, PROJECT["dependencies"])]
+    return [requirement for requirement in found if requirement.name != PROJECT["name"]]
 
 
 def package_files() -> set[str]:
@@ -82,6 +84,35 @@ def test_every_import_is_a_declared_dependency():
         for module in imported(ROOT / file) - sys.stdlib_module_names - set(PACKAGES):
             names = {canonicalize_name(name) for name in providers.get(module, [module])}
             assert names & declared, f"{file} imports {module}, which pyproject.toml does not name"
+
+
+def test_extras_bring_what_the_commands_ask_for():
+    """`keras_vae.extras` names modules, pyproject.toml the packages that bring them."""
+    declared = PROJECT["optional-dependencies"]
+    providers = packages_distributions()
+    assert set(declared) == {*extras.MODULES, "all", "dev"}
+    (everything,) = declared["all"]
+    assert set(Requirement(everything).extras) == set(extras.MODULES)
+    core = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    for extra, modules in extras.MODULES.items():
+        packages = {canonicalize_name(Requirement(line).name) for line in declared[extra]}
+        brought = {canonicalize_name(providers[module][0]) for module in modules}
+        assert packages - {"protobuf"} == brought  # TensorFlow brings protobuf too
+        assert not packages & core
+
+
+def test_core_imports_nothing_of_the_extras():
+    optional = {module for modules in extras.MODULES.values() for module in modules}
+    found = {
+        (file, module)
+        for file in package_files()
+        if file.startswith("keras_vae/") and file.endswith(".py")
+        for module in imported(ROOT / file) & optional
+    }
+    assert found == {
+        ("keras_vae/data/tables.py", "pyarrow"),
+        ("keras_vae/integrity.py", "jsonschema"),
+    }
 
 
 def test_version_is_stated_once():

@@ -22,6 +22,8 @@ def table(path: Path, labels: Labels, drop: Sequence[str]) -> Content:
     import pandas as pd
 
     if path.suffix.lower() == ".parquet":
+        import pyarrow  # noqa: F401  # what pandas reads it with
+
         with reading(path, "a Parquet table"):
             frame = pd.read_parquet(path)
     else:
