@@ -6,6 +6,7 @@ from here.
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,11 +19,14 @@ __all__ = [
     "Binomial",
     "DiscretizedLogistic",
     "FullNormal",
+    "Independent",
     "IndependentBernoulli",
     "Normal",
     "Poisson",
     "fill_scale_tril",
     "fused_log_prob",
+    "is_normal",
+    "statistic",
     "tfd",
 ]
 
@@ -34,6 +38,38 @@ _SLICES = 16
 
 _TAILS = 16
 """Tail probabilities summed at once: the mean takes this many times the parameters' memory."""
+
+
+class Independent(tfd.Independent):
+    """Independent entries as one event; of vectors the covariance is the diagonal of variances."""
+
+    def _covariance(self) -> tf.Tensor:
+        if self.event_shape.rank != 1:
+            raise NotImplementedError("The covariance is that of a vector, an event of one axis.")
+        return tf.linalg.diag(self.variance())
+
+
+def statistic(law: tfd.Distribution, name: Literal["mean", "stddev"], needed_by: str) -> tf.Tensor:
+    """Mean or standard deviation of a posterior.
+
+    Args:
+        law: q(z | x).
+        name: which of the two.
+        needed_by: what needs it, for the message.
+
+    Raises:
+        ValueError: if the posterior has none in closed form, as most flows.
+    """
+    try:
+        return getattr(law, name)()
+    except NotImplementedError as error:
+        word = "mean" if name == "mean" else "standard deviation"
+        raise ValueError(
+            f"{needed_by} needs the {word} of q(z | x), and {law.name} has none in closed form. "
+            "`elbo`, `sample` and `log_marginal` by importance sampling or quadrature need draws "
+            "alone; for a reconstruction decode a draw, "
+            "vae.decode(vae.encode(x).sample(seed=0)).mean()."
+        ) from error
 
 
 class Normal(tfd.Normal):
@@ -228,6 +264,12 @@ class DiscretizedLogistic(tfd.Distribution):
 
 class FullNormal(tfd.MultivariateNormalTriL):
     """A normal law with full covariance that knows its divergence from a diagonal normal."""
+
+
+def is_normal(law: tfd.Distribution) -> bool:
+    """Whether a distribution over vectors is a normal one, of any covariance."""
+    diagonal = isinstance(law, tfd.Independent) and isinstance(law.distribution, tfd.Normal)
+    return diagonal or isinstance(law, FullNormal)
 
 
 @tfd.RegisterKL(FullNormal, tfd.Independent)

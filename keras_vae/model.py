@@ -13,7 +13,7 @@ from keras_vae.chunks import by_chunks, spec_of
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
 from keras_vae.estimators import Laws
 from keras_vae.inputs import Contract
-from keras_vae.laws import tfd
+from keras_vae.laws import statistic, tfd
 from keras_vae.priors import Prior
 from keras_vae.trainer import Noise, Trainer
 
@@ -136,6 +136,8 @@ class VAE(Trainer):
                     f"The network of {type(layer).__name__} does not take {inputs} of shape "
                     f"{wanted}: {_reason(error)}"
                 ) from error
+        if not self.prior.built:
+            self.prior.build((None, self.latent_size))
         support = self.likelihood.support
         self.prior.bind(self.posterior, data_shapes, support.low, support.high)
 
@@ -297,7 +299,11 @@ class VAE(Trainer):
         """Decoder mean at the posterior mean, or when training at a posterior draw."""
         x = self._cast(x)
         q = self.posterior.law(**self._encoded(x, training), **self.posterior.constants())
-        z = q.sample(seed=random.stateless_seed(self._draws.next())) if training else q.mean()
+        z = (
+            q.sample(seed=random.stateless_seed(self._draws.next()))
+            if training
+            else self._centre(q)
+        )
         return self._likelihood(z, self._contract.split(x)[1], training).mean()
 
     def laws(
@@ -339,6 +345,9 @@ class VAE(Trainer):
             likelihood=likelihood,
             sample=sample,
         )
+
+    def _centre(self, q: tfd.Distribution) -> tf.Tensor:
+        return statistic(q, "mean", "A reconstruction, and so `predict`,")
 
     def _likelihood(
         self, z: tf.Tensor, condition: tf.Tensor | None, training: bool = False

@@ -6,12 +6,15 @@ import keras
 import tensorflow as tf
 
 from keras_vae.estimators import Laws
+from keras_vae.laws import statistic
 from keras_vae.priors import Components, Prior
 
 __all__ = ["ACTIVE", "LatentMonitor", "marginal_rates"]
 
 ACTIVE = 0.01
 """Variance of a latent's posterior mean above which it is active."""
+
+_SUMS = "float64"
 
 
 class LatentMonitor(keras.metrics.Metric):
@@ -32,9 +35,10 @@ class LatentMonitor(keras.metrics.Metric):
 
     def __init__(self, latent_size: int, name: str = "latents") -> None:
         super().__init__(name=name)
-        self.count = self.add_variable((), "zeros", name="count")
+        # The variance is a difference of sums, of which float32 keeps few digits far from 0.
+        self.count = self.add_variable((), "zeros", dtype=_SUMS, name="count")
         self.means, self.squares, self.rates = (
-            self.add_variable((latent_size,), "zeros", name=name)
+            self.add_variable((latent_size,), "zeros", dtype=_SUMS, name=name)
             for name in ("means", "squares", "rates")
         )
 
@@ -50,24 +54,25 @@ class LatentMonitor(keras.metrics.Metric):
             weight: what an example counts.
         """
         q, components = laws.posterior, prior.components()
-        z = laws.sample(1, seed) if components.loc.shape[0] > 1 else q.mean()[tf.newaxis]
-        loc, rates = q.mean(), marginal_rates(components, z, q.mean(), q.stddev())
-        weight = tf.cast(weight, self.dtype)
-        self.count.assign_add(weight * tf.cast(tf.shape(loc)[0], self.dtype))
+        loc, scale = (statistic(q, name, "compile(monitor=True)") for name in ("mean", "stddev"))
+        z = laws.sample(1, seed) if components.loc.shape[0] > 1 else loc[tf.newaxis]
+        rates = tf.cast(marginal_rates(components, z, loc, scale), _SUMS)
+        loc, weight = tf.cast(loc, _SUMS), tf.cast(weight, _SUMS)
+        self.count.assign_add(weight * tf.cast(tf.shape(loc)[0], _SUMS))
         for variable, values in ((self.means, loc), (self.squares, loc**2), (self.rates, rates)):
-            variable.assign_add(weight * tf.cast(tf.reduce_sum(values, axis=0), self.dtype))
+            variable.assign_add(weight * tf.reduce_sum(values, axis=0))
 
     def result(self) -> dict[str, tf.Tensor]:
         """The numbers by name, zero before the first batch."""
         count = tf.maximum(self.count.value, 1.0)
         variance = self.squares / count - (self.means / count) ** 2
-        rates = tf.sort(self.rates / count)
+        variance, rates = tf.cast(variance, self.dtype), tf.sort(self.rates / count)
         size = self.rates.shape[0]
         middle = [(size - 1) // 2, size // 2]
         return {
             "active_units": tf.reduce_sum(tf.cast(variance > ACTIVE, self.dtype)),
-            "rate_max": rates[-1],
-            "rate_median": tf.reduce_mean(tf.gather(rates, middle)),
+            "rate_max": tf.cast(rates[-1], self.dtype),
+            "rate_median": tf.cast(tf.reduce_mean(tf.gather(rates, middle)), self.dtype),
         }
 
 

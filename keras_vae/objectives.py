@@ -83,7 +83,7 @@ class Objective(keras.losses.Loss, abc.ABC):
         return {"num_samples": self.num_samples, "gradient": self.gradient, "name": self.name}
 
     def _schedulable(self, name: str, value: float) -> keras.Variable:
-        variable = keras.Variable(value, trainable=False, dtype="float32", name=name)
+        variable = keras.Variable(value, trainable=False, dtype="float64", name=name)
         self.schedulable[name] = variable
         return variable
 

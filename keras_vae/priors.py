@@ -63,9 +63,9 @@ class Prior(keras.layers.Layer, abc.ABC):
     """
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.latent_size = as_count("latent_size", latent_size, least=1)
-        self.built = True
+        self.built = type(self).build is keras.layers.Layer.build
 
     @abc.abstractmethod
     def distribution(self) -> tfd.Distribution:
@@ -97,6 +97,10 @@ class Prior(keras.layers.Layer, abc.ABC):
         """The batch shape of z."""
         return tuple(input_shape[:-1])
 
+    def compute_output_spec(self, z: Any) -> keras.KerasTensor:
+        """Symbolic result of `call`."""
+        return keras.KerasTensor(self.compute_output_shape(z.shape), dtype=self.law_dtype)
+
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {**super().get_config(), "latent_size": self.latent_size}
@@ -114,7 +118,7 @@ class StandardNormal(Prior):
     def distribution(self) -> tfd.Distribution:
         """Independent standard normal laws."""
         zeros = tf.zeros([self.latent_size], self.law_dtype)
-        return tfd.Independent(laws.Normal(zeros, tf.ones_like(zeros)), 1)
+        return laws.Independent(laws.Normal(zeros, tf.ones_like(zeros)), 1)
 
     def components(self) -> Components:
         """One normal law."""
@@ -150,7 +154,7 @@ class NormalMixture(Prior):
         loc, raw_scale = tf.convert_to_tensor(self.loc), tf.convert_to_tensor(self.raw_scale)
         return tfd.MixtureSameFamily(
             tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
-            tfd.Independent(laws.Normal(loc, positive(raw_scale)), 1),
+            laws.Independent(laws.Normal(loc, positive(raw_scale)), 1),
         )
 
     def components(self) -> Components:

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.estimators import Laws
+from keras_vae.laws import statistic
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
 from keras_vae.priors import Components
@@ -140,7 +141,8 @@ class _Model:
         return {"sample": self._to_raw(draw), "mean": self._mean(parameters), "z": z}
 
     def reconstruct(self, x: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
-        z = self._vae.posterior.law(**self._posterior(self._prepare(x), condition)).mean()
+        q = self._vae.posterior.law(**self._posterior(self._prepare(x), condition))
+        z = statistic(q, "mean", "The signature reconstruct")
         return {"mean": self._mean(self._likelihood(z, condition))}
 
     def score(self, x: tf.Tensor, seed: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:

@@ -363,3 +363,23 @@ def test_monitor_sees_collapse_under_a_mixture(prior):
     assert (scaled[0.0]["active_units"], scaled[3.0]["active_units"]) == (0, 2)
     assert scaled[3.0]["rate_median"] > scaled[0.0]["rate_median"]
     assert scaled[3.0]["rate_max"] >= scaled[3.0]["rate_median"]
+
+
+def test_monitor_keeps_its_digits_far_from_zero():
+    """Sums of squares cancel: at an offset of 200 float32 was 13 % off."""
+    rng = np.random.default_rng(0)
+    loc = (200.0 + 0.1 * rng.normal(size=(900, 2))).astype("float32")
+    monitor, prior = keras_vae.monitor.LatentMonitor(2), keras_vae.StandardNormal(2)
+    for part in np.split(loc, 9):
+        q = keras_vae.DiagonalNormal(2).law(tf.constant(part), tf.ones_like(part))
+        laws = keras_vae.estimators.Laws(None, prior.distribution(), q, q, None, None)
+        monitor.update_state(laws, prior, tf.constant([0, 0]))
+    variance = monitor.squares / monitor.count - (monitor.means / monitor.count) ** 2
+    np.testing.assert_allclose(variance, loc.astype(float).var(axis=0), rtol=1e-7)
+
+
+def test_scheduled_numbers_are_exact_in_float64():
+    for objective in (ELBO(beta=0.1, capacity=1.3), ELBO(beta=0.7)):
+        for name, variable in objective.schedulable.items():
+            assert float(variable.numpy()) == objective.get_config()[name]
+    assert ELBO(capacity=1.3).get_config()["capacity"] == 1.3

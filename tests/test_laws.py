@@ -367,3 +367,46 @@ def test_a_head_of_ones_own_keeps_the_pixels():
     np.testing.assert_allclose(law.mean()[..., 0], raw[..., 0], atol=1e-6)  # float32
     expected = keras_vae.distributions.positive(raw[..., 1])
     np.testing.assert_allclose(law.stddev()[..., 0], expected, rtol=1e-6)
+
+
+@every["prior"]
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "float64"])
+def test_prior_returns_the_dtype_that_it_declares(make, dtype):
+    prior = vae_of(prior=make, dtype=dtype)[0].prior
+    z = np.zeros((4, LATENTS), "float16" if dtype == "mixed_float16" else dtype)
+    declared = prior.compute_output_spec(keras.KerasTensor(z.shape, z.dtype.name))
+    found = prior(z)
+    assert (declared.shape, declared.dtype) == (tuple(found.shape), prior.law_dtype)
+    assert keras.backend.standardize_dtype(found.dtype) == prior.law_dtype
+
+
+def test_prior_with_a_build_of_its_own_is_built_by_the_model():
+    class Built(keras_vae.StandardNormal):
+        def build(self, input_shape):
+            self.shift = self.add_weight(name="shift", shape=input_shape[1:])
+            self.built = True
+
+        def distribution(self):
+            return tfd.MultivariateNormalDiag(tf.convert_to_tensor(self.shift))
+
+    prior = Built(2)
+    assert not prior.built
+    vae = keras_vae.VAE(
+        prior=prior, likelihood=keras_vae.Normal(3), posterior=keras_vae.DiagonalNormal(2)
+    )
+    assert prior.built
+    assert any(weight is prior.shift for weight in vae.trainable_weights)
+
+
+@every["posterior"]
+def test_posterior_has_its_moments(make):
+    layer, c = built(make, dtype="float64")
+    law = layer.distribution(c)
+    np.testing.assert_allclose(law.stddev() ** 2, law.variance(), rtol=1e-12)
+    np.testing.assert_allclose(tf.linalg.diag_part(law.covariance()), law.variance(), rtol=1e-12)
+    draws = law.sample(20_000, seed=1).numpy()
+    expected = np.cov(draws[:, 0], rowvar=False)
+    size = np.sqrt(np.outer(law.variance()[0], law.variance()[0]))
+    assert np.max(np.abs(law.covariance()[0] - expected) / size) < 5 * (2 / 20_000) ** 0.5
+    with pytest.raises(NotImplementedError, match="an event of one axis"):
+        keras_vae.Normal((2, 3)).distribution(c).covariance()

@@ -1,5 +1,6 @@
 """The VAE: every call of it, the networks it takes, and what survives a file."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -8,10 +9,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
 
 import keras_vae
-from keras_vae import ELBO, IWAE
+from keras_vae import ELBO, IWAE, evaluation
 from keras_vae.callbacks import LinearSchedule
+from keras_vae.laws import tfd
 from tests.models import (
     ORDERED,
     again,
@@ -299,3 +302,35 @@ def test_training_resumes_as_if_it_had_not_been_interrupted(tmp_path):
     assert history["loss"] == expected["loss"][2:]
     assert_same_weights(resumed, whole)
     assert int(resumed.optimizer.iterations) == 12
+
+
+class Bent(keras_vae.DiagonalNormal):
+    """A posterior by a map of normal draws that is not affine: TFP does not know its mean."""
+
+    def law(self, loc, scale):
+        return tfd.TransformedDistribution(super().law(loc, scale), tfb.SinhArcsinh(0.1, 0.9))
+
+    def transport(self, noise, loc, scale):
+        return tfb.SinhArcsinh(0.1, 0.9).forward(super().transport(noise, loc, scale))
+
+
+def test_posterior_without_a_mean_says_what_works():
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2), likelihood=keras_vae.Normal(6), posterior=Bent(2)
+    )
+    vae.compile("sgd", monitor=True)
+    x = np.zeros((3, 6), np.float32)
+    for call in (vae.reconstruct, vae.predict, vae, vae.fit, evaluation.anomaly_scores):
+        call = functools.partial(call, vae) if call is evaluation.anomaly_scores else call
+        with pytest.raises(ValueError, match=r"needs the mean of q\(z \| x\).*decode a draw"):
+            call(x)
+    with pytest.raises(ValueError, match="diagnose compares normal posteriors"):
+        evaluation.diagnose(vae, x)
+    with pytest.raises(ValueError, match="Annealed importance sampling needs the standard dev"):
+        evaluation.log_marginal(vae, x, "annealed")
+    with pytest.raises(ValueError, match="this posterior is Bent"):
+        evaluation.bound_gap(vae, x)
+    assert vae.decode(vae.encode(x).sample(seed=0)).mean().shape == (3, 6)
+    sampled = evaluation.log_marginal(vae, x, num_samples=500)
+    exact = evaluation.log_marginal(vae, x, "quadrature").value
+    assert np.all(np.abs(sampled.value - exact) <= 4.0 * sampled.standard_error)

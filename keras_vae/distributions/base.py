@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vae import random, supports
+from keras_vae import laws, random, supports
 from keras_vae.arguments import as_shape, deserialize, serialize
 from keras_vae.laws import tfd
 
@@ -29,7 +29,7 @@ SMALLEST_SCALE = 1e-6
 
 
 def positive(raw: tf.Tensor) -> tf.Tensor:
-    """Positive number softplus(raw + log(e - 1)) + 1e-6, which is 1 at raw = 0."""
+    """Positive number softplus(raw + log(e - 1)) + 1e-6, which is 1 + 1e-6 at raw = 0."""
     return tf.math.softplus(raw + _SOFTPLUS_ONE) + SMALLEST_SCALE
 
 
@@ -254,7 +254,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
 
     def independent(self, law: tfd.Distribution) -> tfd.Distribution:
         """The law of the whole event from that of its entries, independent of each other."""
-        return tfd.Independent(law, reinterpreted_batch_ndims=len(self.event_shape))
+        return laws.Independent(law, reinterpreted_batch_ndims=len(self.event_shape))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""

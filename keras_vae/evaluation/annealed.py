@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_vae.arguments import as_count
 from keras_vae.estimators import Laws
 from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
+from keras_vae.laws import statistic
 from keras_vae.model import VAE
 
 __all__ = ["Chains", "Settings", "Start", "forward", "log_mean", "round_trip", "schedule"]
@@ -214,7 +215,7 @@ def _runner(vae: VAE, settings: Settings) -> Callable[..., tuple[tf.Tensor, ...]
         laws = vae.laws(x)
         size, dtype = tf.shape(laws.x)[0], laws.x.dtype
         betas = tf.constant(ladder, dtype)
-        q_scale = laws.posterior.stddev()
+        q_scale = statistic(laws.posterior, "stddev", "Annealed importance sampling")
         from_prior = settings.start == "prior"
         start_scale = laws.prior.stddev() * tf.ones_like(q_scale) if from_prior else q_scale
         if end is not None:

@@ -20,7 +20,7 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
-from keras_vae.laws import FullNormal
+from keras_vae.laws import FullNormal, is_normal, statistic, tfd
 from keras_vae.model import VAE
 from keras_vae.monitor import ACTIVE, marginal_rates
 
@@ -117,10 +117,12 @@ def diagnose(
 
     Raises:
         DataError: if x lies outside the support of the likelihood.
-        ValueError: if there is but one example or an argument is out of range.
+        ValueError: if there is but one example, an argument is out of range or the posterior is
+            not normal.
     """
     num_samples = as_count("num_samples", num_samples, least=1)
     x = vae._contract.arrays(x, in_support=True)
+    _check_normal(vae.laws(vae._contract.zeros()).posterior)
     count = count_of(x)
     if count < 2:
         raise ValueError("diagnose compares examples with each other and needs at least 2; got 1.")
@@ -175,6 +177,15 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
     return np.concatenate(parts).mean(axis=0, dtype=np.float64)
 
 
+def _check_normal(q: tfd.Distribution) -> None:
+    if not is_normal(q):
+        raise ValueError(
+            "diagnose compares normal posteriors by their means and scales (DiagonalNormal, "
+            f"IsotropicNormal, FullCovarianceNormal); this one is {q.name}. `elbo` and "
+            "`log_marginal` measure it."
+        )
+
+
 def _verdict(
     latents: int, active: int, rate: float, mutual: float, count: int, collapsed: bool
 ) -> str:
@@ -202,7 +213,7 @@ def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
         q = laws.posterior
         z = tf.identity(q.sample(num_samples, seed=seed))
         distortion, rate = elbo_terms(laws, z)
-        loc, scale = q.mean(), q.stddev()
+        loc, scale = (statistic(q, name, "diagnose") for name in ("mean", "stddev"))
         out = {
             "distortion": distortion,
             "rate": rate,

@@ -15,7 +15,7 @@ from keras_vae.evaluation import annealed
 from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
 from keras_vae.evaluation.marginal import Method, log_marginal
 from keras_vae.evaluation.summary import log_mean_error
-from keras_vae.laws import FullNormal, tfd
+from keras_vae.laws import FullNormal, is_normal, tfd
 from keras_vae.linear_gaussian import LinearGaussian
 from keras_vae.model import VAE
 
@@ -179,8 +179,9 @@ def _family_of(vae: VAE) -> Family:
         DiagonalNormal: "diagonal",
         FullCovarianceNormal: "full",
     }
+    normal = is_normal(vae.laws(vae._contract.zeros()).posterior)
     for kind, family in kinds.items():
-        if isinstance(vae.posterior, kind):
+        if normal and isinstance(vae.posterior, kind):
             return family
     raise ValueError(
         "bound_gap optimises q within the families IsotropicNormal, DiagonalNormal and "

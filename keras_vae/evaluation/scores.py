@@ -20,6 +20,7 @@ from keras_vae.evaluation._batches import (
     spec_of,
 )
 from keras_vae.evaluation.marginal import log_marginal
+from keras_vae.laws import statistic
 from keras_vae.model import VAE
 
 __all__ = ["AnomalyScores", "anomaly_scores", "bits_per_dim"]
@@ -84,7 +85,7 @@ def anomaly_scores(
         z = laws.sample(elbo_samples, batch_seed)
         log_w = laws.prior.log_prob(z) - laws.posterior.log_prob(z)
         log_w += laws.likelihood(z).log_prob(laws.x)
-        centre = laws.posterior.mean()[tf.newaxis]
+        centre = statistic(laws.posterior, "mean", "anomaly_scores")[tf.newaxis]
         return -tf.reduce_mean(log_w, axis=0), -laws.likelihood(centre).log_prob(laws.x)[0]
 
     graph = compiled(others, spec_of(x), SEED)
