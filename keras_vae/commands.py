@@ -228,7 +228,7 @@ def _write_table(draws: np.ndarray, names: tuple[str, ...], path: Path) -> None:
     columns = draws.reshape(len(draws), -1).T
     if len(names) != len(columns):
         names = tuple(f"x{index}" for index in range(len(columns)))
-    whole = [np.array_equal(column, np.rint(column)) for column in columns]
+    whole = [np.all((column == np.rint(column)) & (abs(column) < 2.0**63)) for column in columns]
     frame = pd.DataFrame(
         {
             name: column.astype(np.int64) if is_whole else column

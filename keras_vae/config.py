@@ -259,7 +259,7 @@ class RunConfig:
     def _check_likelihood_options(self) -> None:
         known = _options_of(self.likelihood)
         counts = sorted({"levels", "total_count"} & set(self.likelihood_options))
-        if self.top and counts:
+        if self.top and counts and self.preparation is None:
             raise RunError(f"top and {counts[0]} say the same: give one of them.")
         for name in self.likelihood_options:
             if name not in known:
@@ -415,7 +415,7 @@ def _preparation(parts: Any) -> Preparation:
 def _options_of(likelihood: str) -> tuple[str, ...]:
     if likelihood == "auto":
         return tuple(dict.fromkeys(itertools.chain.from_iterable(LIKELIHOOD_OPTIONS.values())))
-    return LIKELIHOOD_OPTIONS[likelihood]
+    return LIKELIHOOD_OPTIONS.get(likelihood, ())
 
 
 def _typed(name: str, value: Any) -> Any:

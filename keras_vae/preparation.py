@@ -231,7 +231,7 @@ class _Facts(NamedTuple):
         return self.highest
 
 
-def propose(parts: Sequence[np.ndarray]) -> Proposal:
+def propose(parts: Sequence[np.ndarray], *, top: float | None = None) -> Proposal:
     """Returns the likelihood that suits a data set.
 
     | data | likelihood |
@@ -247,14 +247,16 @@ def propose(parts: Sequence[np.ndarray]) -> Proposal:
 
     Args:
         parts: all of the data set, such as its training and its test part, [N, ...] each.
+        top: the largest possible value of an entry, which makes whole numbers grey levels.
     """
     facts = _facts(parts)
     low, high = facts.lowest, facts.highest
     if facts.is_whole and low >= 0.0 and high <= 1.0:
         return Proposal("bernoulli", {}, "zeros and ones")
-    are_images = facts.rank == 4 or facts.is_flat_image
-    if facts.is_whole and low >= 0.0 and are_images and facts.top < _MOST_LEVELS:
-        return Proposal("discretized_logistic", {}, f"images of levels 0 to {facts.top:g}")
+    are_levels = facts.rank == 4 or facts.is_flat_image or top is not None
+    highest = facts.top if top is None else top
+    if facts.is_whole and low >= 0.0 and are_levels and highest < _MOST_LEVELS:
+        return Proposal("discretized_logistic", {}, f"images of levels 0 to {highest:g}")
     if facts.rank == 4 and low >= 0.0 and high <= 1.0:
         return Proposal("continuous_bernoulli", {}, "images of numbers in [0, 1]")
     if facts.is_whole and low >= 0.0 and facts.zeros >= _SPARSE:
@@ -319,6 +321,11 @@ def prepare(
                 f"levels 0 to {largest:g} dequantised: (x + u) / {levels}, u uniform on [0, 1)"
             )
             return Preparation("dequantize", levels=levels, sentence=sentence), options
+        if top is not None:
+            raise data.DataError(
+                f"The largest possible value {top:g} is for images of whole numbers, and "
+                f"{likelihood} does nothing with it here. Leave --top out."
+            )
         return _standardised(raw, facts, names), options
     return Preparation(), options
 

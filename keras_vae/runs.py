@@ -108,6 +108,8 @@ class Run:
         self.config = read_config(self.path / "config.toml")
         if self.config.preparation is None:
             raise RunError(f"{self.path / 'config.toml'} lacks the section [preparation].")
+        if self.config.likelihood == "auto":
+            raise RunError(f"{self.path / 'config.toml'} does not say which likelihood it is of.")
         self.preparation: Preparation = self.config.preparation
 
     @property
@@ -274,7 +276,7 @@ def train(
 def _decided(config: RunConfig, parts: _Parts, report: Callable[[str], None]) -> RunConfig:
     """Returns the configuration with what the data decides."""
     if config.likelihood == "auto":
-        proposal = propose([parts.train, parts.test])
+        proposal = propose([parts.train, parts.test], top=config.top or None)
         options = {**proposal.options, **config.likelihood_options}
         config = dataclasses.replace(
             config, likelihood=proposal.likelihood, likelihood_options=options

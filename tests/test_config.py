@@ -80,6 +80,18 @@ def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
     assert read(tmp_path, config.to_toml()) == config
 
 
+def test_a_range_is_kept_beside_the_levels_that_came_of_it(tmp_path: Path) -> None:
+    options = {"levels": 256}
+    config = RunConfig(
+        data="d",
+        likelihood="discretized_logistic",
+        top=255,
+        likelihood_options=options,
+        preparation=Preparation(),
+    )
+    assert read(tmp_path, config.to_toml()) == config
+
+
 def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     """It has neither the newer settings nor the newer entries of the preparation."""
     text = "data = 'd'\nlikelihood = 'normal'\nobjective = 'iwae'\nbeta = 2.0\n[preparation]\n"

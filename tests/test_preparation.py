@@ -167,6 +167,14 @@ def test_a_table_is_not_taken_for_grey_levels(likelihood: str) -> None:
     assert prepare(likelihood, RANDOM.random((100, 3)))[0].divide == 1.0
 
 
+def test_a_declared_range_makes_whole_numbers_grey_levels() -> None:
+    table = RANDOM.integers(0, 200, (50, 5))
+    assert propose([table], top=255).likelihood == "discretized_logistic"
+    assert prepare("discretized_logistic", table, top=255)[1] == {"levels": 256}
+    with pytest.raises(DataError, match=r"does nothing with it here\. Leave --top out"):
+        prepare("normal", table, top=255)
+
+
 IMAGES = RANDOM.integers(0, 256, (10, 4, 4, 1)).astype(np.uint8)
 
 
@@ -182,6 +190,7 @@ IMAGES = RANDOM.integers(0, 256, (10, 4, 4, 1)).astype(np.uint8)
         (IMAGES / 255, "continuous_bernoulli", "images of numbers in [0, 1]"),
         (IMAGES / 255 - 0.5, "normal", "images of real numbers"),
         (RANDOM.poisson(0.3, (50, 20)), "poisson", "counts up to"),
+        (np.float32(IMAGES[:, 0] / 2).round(), "normal", "series of whole numbers"),
         (RANDOM.integers(18, 80, (50, 3)), "normal", "a table of whole numbers"),
         (RANDOM.normal(size=(50, 3)), "normal", "a table of real numbers"),
         (RANDOM.random((50, 7, 3)), "normal", "series of real numbers"),
