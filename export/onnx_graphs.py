@@ -263,12 +263,12 @@ class _Renamer:
 
     def __init__(self) -> None:
         self._count = 0
-        self._constants: dict[bytes, str] = {}
 
     def fill(self, source: onnx.GraphProto, target: onnx.GraphProto, names: dict[str, str]) -> None:
         """Copies nodes and initializers of `source`, whose outer and outward `names` are given."""
         producers = {output: node for node in source.node for output in node.output}
         initializers = {tensor.name: tensor for tensor in source.initializer}
+        constants: dict[bytes, str] = {}
         done: set[int] = set()
         stack: list[tuple[str, bool]] = [(out.name, False) for out in reversed(source.output)]
         while stack:
@@ -276,7 +276,7 @@ class _Renamer:
             node = producers.get(value)
             if node is None:
                 if value in initializers and value not in names:
-                    names[value] = self._initializer(initializers[value], target)
+                    names[value] = self._initializer(initializers[value], target, constants)
                 continue
             if id(node) in done:
                 continue
@@ -287,16 +287,19 @@ class _Renamer:
             done.add(id(node))
             target.node.append(self._node(node, names))
 
-    def _initializer(self, tensor: onnx.TensorProto, target: onnx.GraphProto) -> str:
+    def _initializer(
+        self, tensor: onnx.TensorProto, target: onnx.GraphProto, constants: dict[bytes, str]
+    ) -> str:
         array = onnx.numpy_helper.to_array(tensor)
-        key = id(target).to_bytes(8, "little") + _key(array)
-        if key not in self._constants:
-            name = self._name("constant")
+        key = _key(array)
+        if key not in constants:
+            constants[key] = self._name("constant")
             target.initializer.append(
-                onnx.numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+                onnx.numpy_helper.from_array(
+                    np.ascontiguousarray(array).reshape(array.shape), constants[key]
+                )
             )
-            self._constants[key] = name
-        return self._constants[key]
+        return constants[key]
 
     def _node(self, node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
         copy = onnx.NodeProto(op_type=node.op_type)

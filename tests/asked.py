@@ -38,6 +38,8 @@ class Asked:
 
 
 def _run(session, case):
+    if not case.size:
+        return "not asked, since it ends the process in some layers"
     try:
         return dict(zip(case.outputs, session.run(list(case.outputs), case.inputs), strict=True))
     except Exception as error:
