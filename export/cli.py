@@ -49,6 +49,14 @@ def main() -> None:
     required=True,
     help="Directory of the artifact's versions.",
 )
+@click.option(
+    "--import",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Module that registers layers or likelihoods of your own, installed or in the working "
+    "directory; may be repeated.",
+)
 @click.option("--version", type=click.IntRange(1), help="Version; by default the next one.")
 @click.option(
     "--runtimes",
@@ -78,11 +86,12 @@ def main() -> None:
     help="What a precision may cost, nats per example.",
 )
 @click.option("--tflite", is_flag=True, help="Also write decode.tflite.")
-def publish_command(model: Path, target: Path, **options: Any) -> None:
+def publish_command(model: Path, target: Path, modules: tuple[str, ...], **options: Any) -> None:
     """Write a trained MODEL as SavedModel and ONNX, verify it and publish it."""
     load_tensorflow()
-    from export import pipeline
+    from export import loading, pipeline
 
+    loading.import_modules(modules)
     published = pipeline.export(model, target, pipeline.Options(**options), report=click.echo)
     click.secho(f"Published {published}", bold=True)
     click.echo(f"Check it later with: keras-vae verify {published}")

@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from export.parity import Comparison
 from keras_vae import __version__, measurements, random
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
@@ -50,8 +52,14 @@ _SEED_PROTOCOL = {
 }
 
 
-def metadata(vae: VAE, preparation: Preparation) -> dict[str, Any]:
-    """What the manifest says of the model itself."""
+def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ()) -> dict[str, Any]:
+    """What the manifest says of the model itself.
+
+    Args:
+        vae: the model, whose layers compute in float32.
+        preparation: how raw numbers become data.
+        trained_in: dtype policies of the model that was trained, if others than float32.
+    """
     options = {
         key: getattr(vae.likelihood, key)
         for key in ("scale", "levels", "total_count")
@@ -85,6 +93,7 @@ def metadata(vae: VAE, preparation: Preparation) -> dict[str, Any]:
         },
         "latent_size": vae.latent_size,
         "condition_shape": None if vae.condition_shape is None else list(vae.condition_shape),
+        "precision": {"trained_in": list(trained_in) or ["float32"], "exported_in": "float32"},
         "seed_protocol": _SEED_PROTOCOL,
         "weights_digest": digest(vae),
     }
@@ -98,6 +107,7 @@ def build(
     functions: dict[str, Any],
     omitted: dict[str, str],
     variants: dict[str, Any],
+    comparisons: Sequence[Comparison],
     training: dict[str, Any],
 ) -> dict[str, Any]:
     """The manifest, as `keras_vae.integrity.seal` takes it.
@@ -109,6 +119,7 @@ def build(
         functions: the traced signatures.
         omitted: reason by name of each signature that has no ONNX form.
         variants: files of other precisions and formats, with what they cost.
+        comparisons: what was verified.
         training: configuration and measurements of the run, or empty.
     """
     return {
@@ -122,6 +133,9 @@ def build(
                     for entry in signature.outputs
                 },
                 "onnx": None if key in omitted else f"onnx/{key}.onnx",
+                "takes_empty_batch": all(
+                    entry.takes_empty_batch for entry in comparisons if entry.signature == key
+                ),
             }
             for key, signature in signatures.items()
         },
@@ -177,6 +191,9 @@ def model_card(manifest: dict[str, Any]) -> str:
         f"How to read p(x | z): {likelihood['how_to_read']}",
         "",
     ]
+    trained_in = manifest["precision"]["trained_in"]
+    if trained_in != ["float32"]:
+        lines += [f"Trained under {' and '.join(trained_in)}; computes in float32 here.", ""]
     if manifest["condition_shape"] is not None:
         lines += [f"Conditional: shape {tuple(manifest['condition_shape'])} beside each x.", ""]
     lines += ["## Measurements", "", *_measurements(training.get("evaluation"))]

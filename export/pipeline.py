@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import onnx
 import tensorflow as tf
@@ -19,6 +17,7 @@ import tensorflow as tf
 from export import (
     gates,
     live,
+    loading,
     onnx_graphs,
     parity,
     publish,
@@ -32,13 +31,12 @@ from export import manifest as manifests
 from export.cases import Case
 from export.errors import ExportError
 from export.runtimes import RUNTIMES
-from keras_vae import integrity, measurements, random
+from keras_vae import integrity, random
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
-from keras_vae.runs import Run
 from keras_vae.signatures import Signature, signatures
 
-__all__ = ["VERIFIED_IN", "Options", "export", "export_model", "load", "read_manifest", "verify"]
+__all__ = ["VERIFIED_IN", "Options", "export", "export_model", "read_manifest", "verify"]
 
 VERIFIED_IN = ("onnxruntime", "saved_model")
 """Runtimes that every artifact is verified in before it is published."""
@@ -93,46 +91,13 @@ class Options:
         return list(dict.fromkeys([*VERIFIED_IN, *self.runtimes]))
 
 
-def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
-    """The model of a file, how its run prepared data, and what is known of its training.
-
-    Raises:
-        ExportError: if the file holds no VAE that can be exported.
-    """
-    if not path.is_file():
-        raise ExportError(f"{path} is no file; give the model.keras of a run.")
-    try:
-        vae = keras.saving.load_model(path, compile=True)
-    except Exception as error:
-        sentence = " ".join(str(error).split())
-        if "lambda" in sentence.lower():
-            raise ExportError(
-                f"{path} holds a Lambda layer, whose Python code would run on loading and has no "
-                "place in an artifact. Replace it with a registered layer of keras.ops."
-            ) from error
-        raise ExportError(f"{path} cannot be loaded: {sentence}") from error
-    if not (path.parent / "config.toml").is_file():
-        return vae, Preparation(), {}
-    run = Run(path.parent)
-    run.check(vae)
-    training: dict[str, Any] = {"config": dataclasses.asdict(run.config), "final_beta": None}
-    del training["config"]["preparation"]
-    objective = getattr(vae, "objective", None)
-    if objective is not None and "beta" in objective.schedulable:
-        training["final_beta"] = float(objective.schedulable["beta"].numpy())
-    evaluation = measurements.read(path.parent / "evaluation.json")
-    if evaluation is not None:
-        training["evaluation"] = evaluation
-    return vae, run.preparation, training
-
-
 def export(
     model: Path, target: Path, options: Options | None = None, report: Report = _silent
 ) -> Path:
     """Exports the model of a file; arguments as for `export_model`."""
     options = options or Options()
-    _refuse_taken(target, options.version)
-    vae, preparation, training = load(model)
+    _check_target(target, options.version)
+    vae, preparation, training = loading.load(model)
     return export_model(
         vae, target, options, preparation=preparation, training=training, report=report
     )
@@ -164,12 +129,16 @@ def export_model(
         ExportError: if anything is not as it should be; the target is then as it was.
     """
     options, target = options or Options(), Path(target).absolute()
-    _refuse_taken(target, options.version)
+    _check_target(target, options.version)
     gates.check_model(vae)
+    trained_in = loading.policies(vae)
+    vae = loading.computing_in_float32(vae)
     gates.check_contract(vae)
     clock = _Clock(report)
-    work = _Work(vae, preparation or Preparation(), options, clock, report)
-    with publish.staging(target) as directory:
+    if trained_in:
+        report(f"Exported in float32; the training used {' and '.join(trained_in)}.")
+    work = _Work(vae, preparation or Preparation(), trained_in, options, clock, report)
+    with publish.staging(target) as directory, loading.float32_by_default():
         work.ask_the_live_model()
         with clock("SavedModel and warm-up requests"):
             saved_model.write(vae, work.functions, directory)
@@ -190,6 +159,7 @@ def export_model(
             functions=work.functions,
             omitted=omitted,
             variants=extra,
+            comparisons=comparisons,
             training=training or {},
         )
         (directory / "MODEL_CARD.md").write_text(manifests.model_card(manifest))
@@ -313,6 +283,7 @@ class _Work:
         self,
         vae: VAE,
         preparation: Preparation,
+        trained_in: list[str],
         options: Options,
         clock: _Clock,
         report: Report,
@@ -320,7 +291,7 @@ class _Work:
         self._vae, self._options = vae, options
         self._clock, self._report = clock, report
         self.signatures = signatures(vae, preparation)
-        self.about = manifests.metadata(vae, preparation)
+        self.about = manifests.metadata(vae, preparation, trained_in)
         self.functions: dict[str, Any] = {}
         self.cases: list[Case] = []
         self.expected: list[dict[str, np.ndarray]] = []
@@ -328,8 +299,9 @@ class _Work:
     def ask_the_live_model(self) -> None:
         """Traces the signatures through the gates, and has them answer all cases."""
         with self._clock("live model, traced and asked all cases"):
-            for name, signature in self.signatures.items():
-                self.functions[name] = onnx_graphs.traced(signature)
+            with loading.plain_names(self._vae):
+                for name, signature in self.signatures.items():
+                    self.functions[name] = onnx_graphs.traced(signature)
             draw = _draws(self.signatures["sample"].function, self.about)
             with tolerances.without_tensor_float_32():
                 cases = live.make_cases(_shapes(self.signatures), self.about["data"], draw)
@@ -410,7 +382,7 @@ class _Work:
         name = signature.name
         models = {name: onnx_graphs.convert(signature, self.functions[name])}
         if self._options.int32_random and "seed" in signature.inputs:
-            with random.int32_arithmetic():
+            with random.int32_arithmetic(), loading.plain_names(self._vae):
                 models[f"{name}.int32"] = onnx_graphs.convert(signature)
         for stem, model in models.items():
             onnx.helper.set_model_props(model, manifests.properties(self.about, name))
@@ -435,7 +407,7 @@ def _entry(
     }
 
 
-def _refuse_taken(target: Path, version: int | None) -> None:
+def _check_target(target: Path, version: int | None) -> None:
     publish.check_name(target.absolute())
     if version is not None:
         publish.refuse_existing(target / str(version))

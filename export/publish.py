@@ -6,18 +6,17 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from export.errors import ExportError
+from keras_vae.integrity import is_name
 
 __all__ = ["check_name", "publish", "refuse_existing", "staging", "versions"]
 
 _PREFIX = ".export-"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @contextlib.contextmanager
@@ -78,10 +77,10 @@ def check_name(target: Path) -> None:
     Raises:
         ExportError: if it is one.
     """
-    if not _NAME.fullmatch(target.name):
+    if not is_name(target.name):
         raise ExportError(
-            f"Expected a directory for the artifact whose name is of letters, digits, '.', '_' and "
-            f"'-', at most 63; got {target.name!a}."
+            "Expected a directory for the artifact whose name is of letters, digits, '.', '_' and "
+            f"'-', at most 63, and begins with a letter or digit; got {target.name!a}."
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,44 @@ _SAVING_OPS = frozenset(
 def write(vae: VAE, functions: dict[str, Any], directory: Path) -> None:
     """Writes the SavedModel.
 
+    Servers do not compare what they are sent with the signature, and what is too flat or has a
+    single row may pass through a network unnoticed. So each signature checks the shape of its
+    inputs and that all have as many rows; the caller gets the message.
+
     Args:
         vae: owner of the weights.
         functions: traced signatures by name; the first is also `serving_default`.
         directory: where.
+
+    Raises:
+        OSError: if the disk is full.
     """
     archive = keras.export.ExportArchive()
     for layer in (vae.prior, vae.likelihood, vae.posterior):
         archive.track(layer)
     for name, function in functions.items():
-        archive.add_endpoint(name, function)
-    with contextlib.redirect_stdout(io.StringIO()):
-        archive.write_out(str(directory), verbose=False)
+        archive.add_endpoint(name, _checked(name, function))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            archive.write_out(str(directory), verbose=False)
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     (directory / "fingerprint.pb").unlink(missing_ok=True)
+
+
+def _checked(name: str, function: Any) -> Any:
+    specs = function.input_signature
+
+    def checked(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        first, rows = specs[0].name, tf.shape(tensors[0])[0]
+        for spec, tensor in zip(specs[1:], tensors[1:], strict=True):
+            message = f"{name} takes as many rows of {spec.name} as of {first}; got"
+            found = tf.shape(tensor)[0]
+            tf.debugging.Assert(found == rows, [message, found, "and", rows])
+        shaped = zip(specs, tensors, strict=True)
+        return function(*(tf.ensure_shape(tensor, spec.shape) for spec, tensor in shaped))
+
+    return tf.function(checked, input_signature=list(specs), autograph=False)
 
 
 def check_ops(directory: Path) -> None:

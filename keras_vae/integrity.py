@@ -32,6 +32,7 @@ __all__ = [
     "check",
     "content",
     "hashes",
+    "is_name",
     "one_line",
     "read",
     "schema",
@@ -45,6 +46,7 @@ SCHEMA_VERSION = 2
 """Version of the manifests that `seal` writes; `read` takes version 1 as well."""
 
 _KNOWN = (1, SCHEMA_VERSION)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a path
 _HEAD = re.compile(rb'\{\n  "digest": "([0-9a-f]{64})",\n')
 _ZEROS = b"0" * 64
@@ -165,6 +167,11 @@ def seal(directory: Path, entries: dict[str, Any]) -> Manifest:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a manifest."""
     return json.loads((Path(__file__).parent / "manifest.schema.json").read_text())
+
+
+def is_name(name: str) -> bool:
+    """Whether an artifact may have that name: it survives URLs, files and configurations."""
+    return _NAME.fullmatch(name) is not None
 
 
 def one_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import onnxruntime
 
-from export import gates, live, manifest, onnx_graphs, pipeline
+from export import gates, live, loading, manifest, onnx_graphs, pipeline
 from export.cases import Case
 from keras_vae.preparation import Preparation
 from keras_vae.signatures import signatures
@@ -50,12 +50,14 @@ def ask(vae, preparation=None, only=None):
     """Gates, traces and answers of a model; `only` some signatures."""
     preparation = preparation or Preparation()
     gates.check_model(vae)
+    vae = loading.computing_in_float32(vae)
     gates.check_contract(vae)
     about = manifest.metadata(vae, preparation)
     table = signatures(vae, preparation)
     draw = pipeline._draws(table["sample"].function, about)
     table = {name: entry for name, entry in table.items() if only is None or name in only}
-    functions = {name: onnx_graphs.traced(entry) for name, entry in table.items()}
+    with loading.plain_names(vae), loading.float32_by_default():
+        functions = {name: onnx_graphs.traced(entry) for name, entry in table.items()}
     cases = live.make_cases(pipeline._shapes(table), about["data"], draw)
     expected = live.reference(functions, cases)
     cases = live.measured(

@@ -24,7 +24,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 import keras_vae
-from export import gates, live, onnx_graphs, pipeline, publish, saved_model, warmup
+from export import gates, live, onnx_graphs, parity, pipeline, publish, saved_model, warmup
 from export import variants as other
 from export.cases import Case
 from export.cli import main
@@ -160,7 +160,7 @@ def test_onnx_files_say_what_the_manifest_says(published):
         model = onnx.load(path)
         about = {entry.key: entry.value for entry in model.metadata_props}
         assert about.pop("keras_vae.signature") == path.name.split(".")[0]
-        assert len(about) == 8
+        assert len(about) == 9
         for key, value in about.items():
             expected = found[key.removeprefix("keras_vae.")]
             assert value == expected or json.loads(value) == expected
@@ -235,6 +235,28 @@ def test_model_card(published):
         "| *.float16.onnx |",
     ):
         assert words in text
+
+
+def test_saved_model_checks_shapes_and_rows_in_the_loader_of_tensorflow_serving(published):
+    """As flat as the network takes it, with height and width exchanged, or with a row too few."""
+    x, seed = np.zeros([2, 4, 4, 1], np.float32), np.zeros([2, 2], np.int32)
+    cases = [
+        Case("encode", {"x": x}, ("loc",)),
+        Case("encode", {"x": x.reshape(2, 16)}, ("loc",)),
+        Case("encode", {"x": x.reshape(2, 2, 8, 1)}, ("loc",)),
+        Case("score", {"x": x, "seed": seed}, ("elbo",)),
+        Case("score", {"x": x, "seed": seed[:1]}, ("elbo",)),
+        Case("score", {"x": x[:1], "seed": seed}, ("elbo",)),
+    ]
+    tensors = saved_model.tensor_names(published[1])
+    found = parity.run_runtime("c", published[1], cases, tensors)
+    right, flat, exchanged, scored, few, many = found
+    assert right["loc"].shape == (2, 2)
+    assert scored["elbo"].shape == (2,)
+    for message in (flat, exchanged):
+        assert "is not compatible with expected shape [?,4,4,1]" in message
+    assert "score takes as many rows of seed as of x; got] [1] [and] [2]" in few
+    assert "score takes as many rows of seed as of x; got] [2] [and] [1]" in many
 
 
 def test_warm_up_asks_every_signature_at_every_size(published):

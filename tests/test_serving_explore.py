@@ -63,6 +63,7 @@ def quick(vae, preparation, names, directory):
         functions={name: onnx_graphs.traced(signature) for name, signature in table.items()},
         omitted={},
         variants={},
+        comparisons=[],
         training={},
     )
     integrity.seal(directory, manifest)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_vae.integrity import is_name
 from serving.artifact import Artifact, find
 from serving.deploy import warmup
 from serving.errors import ServingError
@@ -39,7 +40,6 @@ STABLE = "stable"
 """Label of the version that callers are meant to use."""
 
 _TENSORFLOW = (2, 21)
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})")
 
@@ -170,7 +170,7 @@ def check_name(name: str) -> None:
     Raises:
         ServingError: if it is one.
     """
-    if not _MODEL.fullmatch(name):
+    if not is_name(name):
         raise ServingError(
             f"Expected a model's name of letters, digits, '.', '_' and '-', at most 63; got "
             f"{name!r}. Rename its directory."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from keras_vae.integrity import is_name
 from serving import artifact as artifacts
 from serving.artifact import Artifact, Signature
 from serving.errors import RefusedError, ServingError, UnknownModelError, UnknownSignatureError
@@ -24,7 +24,6 @@ from serving.local.settings import Settings
 
 __all__ = ["Loaded", "Repository", "Status"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _log = structlog.get_logger("serving.local")
 
 
@@ -221,7 +220,13 @@ class Repository:
         found = artifacts.find(self.root)
         self.passed_over = [name for name in found if not _NAME.fullmatch(name)]
         return {
+<<<<<<< HEAD
             name: (self.root / name, Policy()) for name in found if name not in self.passed_over
+=======
+            name: (self.root / name, Policy())
+            for name in artifacts.find(self.root)
+            if is_name(name)
+>>>>>>> e8bfe1f (Export: any dtype policy in float32, unicode names, classes by --import, one-sentence refusals; signatures check shapes and rows)
         }
 
     async def _refresh(self, name: str, model: _Model) -> None:

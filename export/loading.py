@@ -1,0 +1,169 @@
+"""Loading: the model of a file, with layers that compute in float32 and names that graphs take."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import re
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from export.errors import ExportError, sentence
+from keras_vae import measurements
+from keras_vae.model import VAE
+from keras_vae.preparation import Preparation
+from keras_vae.runs import Run
+
+__all__ = [
+    "computing_in_float32",
+    "float32_by_default",
+    "import_modules",
+    "load",
+    "plain_names",
+    "policies",
+]
+
+_HALF_AND_DOUBLE = frozenset({"float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"})
+_UNKNOWN_CLASS = re.compile(r"Could not locate (?:class|function) '([^']+)'")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Imports modules that register layers and likelihoods with Keras.
+
+    The working directory is searched last, so that no file in it takes the place of a package.
+
+    Raises:
+        ExportError: naming the module that cannot be imported.
+    """
+    if names and "" not in sys.path:
+        sys.path.append("")
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise ExportError(
+                f"--import {name} failed: {type(error).__name__}: {sentence(error)}. Give the name "
+                "of a module that is installed or lies in the working directory, as in my.module."
+            ) from error
+
+
+def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
+    """Returns the model of a file, how its run prepared data, and what is known of its training.
+
+    Raises:
+        ExportError: if the file holds no VAE that can be exported.
+    """
+    if not path.is_file():
+        raise ExportError(f"{path} is no file; give the model.keras of a run.")
+    try:
+        vae = keras.saving.load_model(path, compile=True)
+    except Exception as error:
+        raise ExportError(_why_not_loaded(path, error)) from error
+    if not (path.parent / "config.toml").is_file():
+        return vae, Preparation(), {}
+    run = Run(path.parent)
+    run.check(vae)
+    training: dict[str, Any] = {"config": dataclasses.asdict(run.config), "final_beta": None}
+    del training["config"]["preparation"]
+    objective = getattr(vae, "objective", None)
+    if objective is not None and "beta" in objective.schedulable:
+        training["final_beta"] = float(objective.schedulable["beta"].numpy())
+    evaluation = measurements.read(path.parent / "evaluation.json")
+    if evaluation is not None:
+        training["evaluation"] = evaluation
+    return vae, run.preparation, training
+
+
+def policies(vae: VAE) -> list[str]:
+    """Returns the dtype policies of the layers other than float32, in order of their names."""
+    found = {layer.dtype_policy.name for layer in vae._flatten_layers()}
+    return sorted(found & _HALF_AND_DOUBLE)
+
+
+def computing_in_float32(vae: VAE) -> VAE:
+    """Returns the model with the same weights and every layer under the policy float32.
+
+    Runtimes differ in what they make of half precision: bfloat16 has no products in ONNX, float64
+    no transposed convolutions, and sums of float16 are added in float16 or in float32. A model
+    whose layers compute in float32 already is returned as it is. Weights of float16 and bfloat16
+    are numbers of float32, those of float64 are rounded.
+
+    Raises:
+        ExportError: if the model cannot be made anew from its configuration.
+    """
+    found = policies(vae)
+    if not found:
+        return vae
+    try:
+        with float32_by_default(), tempfile.TemporaryDirectory() as name:
+            result = type(vae).from_config(_in_float32(vae.get_config()))
+            weights = Path(name) / "model.weights.h5"
+            vae.save_weights(weights)
+            result.load_weights(weights)
+    except Exception as error:
+        raise ExportError(
+            f"The model computes under the policy {' and '.join(found)} and cannot be made anew "
+            f"under float32, in which it is exported: {sentence(error)}. Register its classes with "
+            "keras.saving.register_keras_serializable, or train it under float32."
+        ) from error
+    return result
+
+
+@contextlib.contextmanager
+def plain_names(vae: VAE) -> Iterator[None]:
+    """A block in which layers have names of the letters that scopes of TensorFlow's graphs take."""
+    kept = {layer: layer.name for layer in vae._flatten_layers()}
+    try:
+        for layer, name in kept.items():
+            if not _PLAIN_NAME.fullmatch(name):
+                letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+                layer.name = re.sub(r"[^A-Za-z0-9_.-]+", "_", letters) or "layer"
+        yield
+    finally:
+        for layer, name in kept.items():
+            layer.name = name
+
+
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """A block in which Keras makes numbers and layers of float32 unless told otherwise."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
+
+
+def _in_float32(config: Any) -> Any:
+    """A configuration with float32 wherever it names another precision."""
+    if isinstance(config, dict):
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_in_float32, config))
+    return "float32" if isinstance(config, str) and config in _HALF_AND_DOUBLE else config
+
+
+def _why_not_loaded(path: Path, error: Exception) -> str:
+    text = sentence(error)
+    if "deserialization of a `Lambda` layer" in text:
+        return (
+            f"{path} holds a Lambda layer, whose Python code would run on loading and has no place "
+            "in an artifact. Replace it with a registered layer of keras.ops."
+        )
+    if unknown := _UNKNOWN_CLASS.search(str(error)):
+        return (
+            f"{path} holds {unknown[1]}, which no imported module registers with Keras. Name the "
+            "module that does with --import my.module; in Python, import it and call export_model."
+        )
+    return f"{path} cannot be loaded: {text}"

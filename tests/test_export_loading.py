@@ -1,0 +1,251 @@
+"""Models as they come: other precisions, names, classes of a user's own, files and places."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from models import tiny_vae
+
+import keras_vae
+from export import loading, manifest, pipeline
+from export.cli import main
+from export.errors import ExportError, sentence
+from keras_vae.preparation import Preparation
+
+ROOT = Path(__file__).resolve().parents[1]
+POLICIES = ("mixed_float16", "float16", "mixed_bfloat16", "bfloat16", "float64")
+
+
+def made_under(policy, make=tiny_vae):
+    kept = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        return make()
+    finally:
+        keras.config.set_dtype_policy(kept)
+
+
+def convolutional():
+    vae = keras_vae.conv_vae((8, 8, 1), 2, "normal", filters=(4,), width=8)
+    for layer in vae._flatten_layers():
+        if isinstance(layer, keras.layers.Dense):
+            layer.bias.assign(layer.bias + 0.1)
+    return vae
+
+
+# Precisions
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_is_exported_in_float32_with_the_same_weights(policy):
+    vae = made_under(policy, convolutional)
+    assert policy in loading.policies(vae)
+    found = loading.computing_in_float32(vae)
+    assert loading.policies(found) == []
+    for old, new in zip(vae.weights, found.weights, strict=True):
+        assert new.dtype == "float32"
+        np.testing.assert_array_equal(np.asarray(old, "float32"), new.numpy())
+    z = np.random.default_rng(0).normal(size=(5, 2)).astype("float32")
+    rounding = {"float16": 2**-8, "bfloat16": 2**-5}.get(policy.removeprefix("mixed_"), 1e-6)
+    old, new = (model.decode(z).mean().numpy() for model in (vae, found))
+    np.testing.assert_allclose(old, new, atol=rounding)
+
+
+def test_float32_models_are_exported_as_they_are():
+    vae = tiny_vae()
+    assert loading.computing_in_float32(vae) is vae
+
+
+def test_statistics_that_a_layer_was_adapted_to_come_along():
+    def make():
+        network = keras.Sequential([keras.layers.Normalization(), keras.layers.Dense(2)])
+        network.layers[0].adapt(np.array([[1.0, 5.0], [3.0, 9.0]]))
+        return keras_vae.VAE(
+            prior=keras_vae.StandardNormal(2),
+            likelihood=keras_vae.Normal(2),
+            posterior=keras_vae.DiagonalNormal(2, network=network),
+        )
+
+    found = loading.computing_in_float32(made_under("mixed_float16", make))
+    x = np.array([[2.0, 7.0]], "float32")
+    np.testing.assert_allclose(found.posterior.network.layers[0](x), [[0.0, 0.0]], atol=1e-6)
+
+
+def test_model_that_cannot_be_made_anew_is_refused():
+    class Unregistered(keras.layers.Layer):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def call(self, x):
+            return x * self.factor
+
+    def make():
+        return keras_vae.VAE(
+            prior=keras_vae.StandardNormal(2),
+            likelihood=keras_vae.Bernoulli(6, network=Unregistered(2.0)),
+            posterior=keras_vae.DiagonalNormal(2),
+        )
+
+    with pytest.raises(ExportError, match="under the policy mixed_float16 and cannot be made anew"):
+        loading.computing_in_float32(made_under("mixed_float16", make))
+
+
+def test_manifest_says_what_the_training_computed_in():
+    about = manifest.metadata(tiny_vae(), Preparation(), ["mixed_float16"])
+    assert about["precision"] == {"trained_in": ["mixed_float16"], "exported_in": "float32"}
+    about = manifest.metadata(tiny_vae(), Preparation())
+    assert about["precision"] == {"trained_in": ["float32"], "exported_in": "float32"}
+
+
+# Names
+
+
+def test_layers_have_plain_names_while_they_are_traced():
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Bernoulli(6, network=keras.layers.Dense(4, name="décodeur é")),
+        posterior=keras_vae.DiagonalNormal(2, network=keras.layers.Dense(4, name="編碼")),
+    )
+    with loading.plain_names(vae):
+        assert vae.likelihood.network.name == "decodeur_e"
+        assert vae.posterior.network.name == "layer"
+    assert vae.likelihood.network.name == "décodeur é"
+    assert vae.posterior.network.name == "編碼"
+
+
+# Files and places
+
+
+def damaged(path):
+    path.write_bytes(b"PK\x03\x04 nothing")
+    return path
+
+
+def error_of(words):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 1, result.output
+    return result.output
+
+
+def test_a_path_that_speaks_of_lambda_does_not_blame_a_lambda_layer(tmp_path):
+    (tmp_path / "lambda").mkdir()
+    path = damaged(tmp_path / "lambda" / "lambda.keras")
+    message = error_of([path, "--to", tmp_path / "a"])
+    assert "cannot be loaded" in message
+    assert "Lambda layer" not in message
+
+
+def test_a_disk_that_is_full_for_tensorflow_is_named(tmp_path, monkeypatch):
+    """test_export.py has the disk that is full for Python."""
+
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "/a/variables; No space left on device")
+
+    monkeypatch.setattr(keras.export.ExportArchive, "write_out", full)
+    target = tmp_path / "a"
+    with pytest.raises(ExportError, match=r"/a has no room for the artifact \(No space left"):
+        pipeline.export_model(tiny_vae(), target)
+    assert not target.exists()
+
+
+def test_messages_of_keras_are_one_line_without_colours():
+    error = ValueError(
+        "Exception encountered when calling Functional.call().\n\n\x1b[1m'é' is not a valid scope."
+        "\x1b[0m\n\nArguments received by Functional.call():\n  • inputs=[1, 2]"
+    )
+    assert sentence(error) == "'é' is not a valid scope."
+    assert sentence(KeyError()) == "KeyError"
+    assert len(sentence(ValueError("x" * 9000))) == 400
+
+
+# Classes of a user's own
+
+MODULE = """
+import keras
+import tensorflow as tf
+import keras_vae
+from keras_vae.distributions.base import Parameter, positive
+from keras_vae.laws import tfd
+
+
+@keras.saving.register_keras_serializable("mine")
+class Exponential(keras_vae.Likelihood):
+    @property
+    def support(self):
+        return keras_vae.Poisson(1).support
+
+    def parameter_specs(self):
+        return {"rate": Parameter(self.channels, positive)}
+
+    def law(self, rate):
+        return self.independent(tfd.Exponential(rate))
+
+    def draw(self, seed, rate):
+        return self._inverted(lambda u, rate: -tf.math.log1p(-u) / rate, seed, rate)
+
+
+@keras.saving.register_keras_serializable("mine")
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+
+def make():
+    network = keras.Sequential([keras.layers.Dense(8, "relu"), Doubled()])
+    return keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=Exponential(20, network=network),
+        posterior=keras_vae.DiagonalNormal(2, network=keras.layers.Dense(8)),
+    )
+"""
+SAVE = "import sys; sys.path.append(''); from my.module import make; make().save('own.keras')"
+
+
+def run(command, directory, **environment):
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_classes_of_a_users_own_without_onednn(tmp_path):
+    """`--import` names their module; without it the message does. TensorFlow without oneDNN."""
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "module.py").write_text(MODULE)
+    saved = run(["-c", SAVE], tmp_path)
+    assert saved.returncode == 0, saved.stderr
+    path = tmp_path / "own.keras"
+    assert f"{path} holds " in (message := error_of([path, "--to", tmp_path / "a"]))
+    assert "--import my.module" in message
+    command = ["-m", "export", "own.keras", "--to", "a", "--import", "my.module"]
+    done = run(command, tmp_path, TF_ENABLE_ONEDNN_OPTS="0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = pipeline.read_manifest(tmp_path / "a" / "1")
+    assert found["likelihood"]["family"] == "Exponential"
+
+
+def test_mixed_precision_with_onednn(tmp_path):
+    vae = made_under("mixed_float16", lambda: keras_vae.mlp_vae((28, 28, 1), 8))
+    vae.save(tmp_path / "half.keras")
+    done = run(["-m", "export", "half.keras", "--to", "a"], tmp_path, TF_ENABLE_ONEDNN_OPTS="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Exported in float32; the training used mixed_float16." in done.stdout
+    found = pipeline.read_manifest(tmp_path / "a" / "1")
+    assert found["precision"]["trained_in"] == ["mixed_float16"]
+    assert "Trained under mixed_float16" in (tmp_path / "a" / "1" / "MODEL_CARD.md").read_text()
+
+
+def test_a_module_that_is_not_there_is_named(tmp_path):
+    message = error_of([tmp_path / "m.keras", "--to", tmp_path / "a", "--import", "no.such"])
+    assert "--import no.such failed: ModuleNotFoundError" in message
