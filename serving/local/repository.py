@@ -218,15 +218,9 @@ class Repository:
         if self._config is not None:
             return read_config(self._config, self.root)
         found = artifacts.find(self.root)
-        self.passed_over = [name for name in found if not _NAME.fullmatch(name)]
+        self.passed_over = [name for name in found if not is_name(name)]
         return {
-<<<<<<< HEAD
             name: (self.root / name, Policy()) for name in found if name not in self.passed_over
-=======
-            name: (self.root / name, Policy())
-            for name in artifacts.find(self.root)
-            if is_name(name)
->>>>>>> e8bfe1f (Export: any dtype policy in float32, unicode names, classes by --import, one-sentence refusals; signatures check shapes and rows)
         }
 
     async def _refresh(self, name: str, model: _Model) -> None:
