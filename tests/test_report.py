@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from keras_vae import commands, report
+from keras_vae.report import draws
+from keras_vae.report.subject import Subject
 from keras_vae.runs import RunConfig, RunError, train
+from tests.test_units import untrained
 
 
 class Page(HTMLParser):
@@ -76,6 +79,7 @@ def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
     assert f"Looked at: all {available} test examples." in text
     assert f"the first 32 of {available} test examples" in text
     assert ("Draws, each number 0 or 1" in text) == (kind == "images")
+    assert ("Each pair of 4 columns" in text) == (kind == "table")
     for part in ("Rate against distortion", "Active latents", "2.0e-06", "2 of 2 comparisons"):
         assert (part in text) == (kind == "images")
 
@@ -89,3 +93,19 @@ def test_report_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"holds no model\.keras yet"):
         report.write(run)
     assert not (run.path / "report.html").exists()
+
+
+def test_series_are_lines_and_the_columns_that_tell_most_are_shown(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    run = untrained(tmp_path / "series", rng.normal(size=(40, 6, 2)), "normal")
+    titles = [picture.title for picture in draws.draws(Subject.of(run, 0))]
+    assert titles == [
+        f"{kind}, channel {channel}"
+        for channel in (0, 1)
+        for kind in ("Test data", "Draws from p(x)")
+    ]
+    varied = rng.permuted(np.tile(np.arange(40), (7, 1)), axis=1).T
+    table = np.concatenate([np.zeros((40, 3)), varied], axis=1)
+    run = untrained(tmp_path / "table", table, "poisson")
+    titles = [picture.title for picture in draws.draws(Subject.of(run, 0))]
+    assert titles == [*(f"number {column}" for column in range(3, 9)), "Correlations"]

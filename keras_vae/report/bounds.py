@@ -165,6 +165,7 @@ def _pair(
     if f"val_{name}" in history[0]:
         held_out = [row[f"val_{name}"] + offset for row in history]
         axes.plot(epochs, held_out, "--", color=color, label=f"{name}, held-out")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     legend(axes)
 
 

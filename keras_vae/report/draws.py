@@ -125,9 +125,7 @@ def _correlations(raw: np.ndarray, found: np.ndarray, about: str) -> list[Pictur
     axes.plot([-1.0, 1.0], [-1.0, 1.0], "--", color=GREY)
     axes.scatter(of_raw, of_found, s=9, color=BLUE, alpha=0.6)
     label(axes, "correlation in the test data", "in the draws")
-    caption = (
-        f"Each pair of {count} columns; on the line the draws have that of the data. Of {about}"
-    )
+    caption = f"Each pair of {count} columns: of the data across, of the draws upwards. {about}"
     return [drawn("Correlations", caption, figure)]
 
 
