@@ -59,13 +59,13 @@ class Group(click.Group):
 
 
 def _sentence(error: Exception) -> str:
-    """Returns what an error says, in one line."""
+    """Returns what an error says and its notes, in one line."""
     sentence = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}."
-    if not isinstance(error, (ValueError, FloatingPointError)):
-        return f"{type(error).__name__}: {sentence} (Run with --debug for the traceback.)"
-    return sentence
+        sentence = f"{error.filename}: {error.strerror}."
+    elif not isinstance(error, (ValueError, FloatingPointError)):
+        sentence = f"{type(error).__name__}: {sentence} (Run with --debug for the traceback.)"
+    return " ".join([sentence, *getattr(error, "__notes__", ())])
 
 
 def load_tensorflow() -> None:
@@ -204,10 +204,10 @@ def _naming_resume(out: Path) -> Iterator[None]:
             raise
         click.echo(f"Interrupted. {how}", err=True)
         raise click.exceptions.Exit(130) from interruption
-    except (ArithmeticError, OSError) as error:
-        if not (out / "config.toml").is_file():
-            raise
-        raise click.ClickException(f"{_sentence(error)} {how}") from error
+    except Exception as error:
+        if not isinstance(error, ValueError) and (out / "config.toml").is_file():
+            error.add_note(how)
+        raise
 
 
 @main.command("evaluate")

@@ -110,6 +110,26 @@ def test_artifacts_prepare_as_the_training_did() -> None:
     np.testing.assert_allclose(static, exact, atol=1 / 64)
 
 
+def test_artifacts_score_whole_numbers_as_python_does() -> None:
+    vae = tiny_vae("normal", 3, scale=0.5)
+    preparation = Preparation(
+        center=(40.5, 1e5, 0.1),
+        spread=(20.0, 3e4, 1.0),
+        whole=(True, True, False),
+        constant=(False, False, True),
+    )
+    raw = np.float32([[18, 9e4, 0.1], [60, 12e4, 0.1], [41, 1e5, 0.1]])
+    seed = random.row_seeds(3, 3)
+    u = random.uniform(seed, (3,), stream=random.PREPARATION).numpy()
+    x = preparation.static(raw) + u * preparation.noise
+    plain = signatures(vae)["score"].function(x=tf.constant(x), seed=seed)
+    found = signatures(vae, preparation)["score"].function(x=tf.constant(raw), seed=seed)
+    # float32 of sums of a few nats
+    np.testing.assert_allclose(
+        found["elbo"], plain["elbo"] + 3 * preparation.nats_offset, rtol=1e-6, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [
