@@ -448,8 +448,9 @@ class VAE(Trainer):
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the states of the random generators."""
+        known = set(store.keys())
         for index, variable in enumerate(self._seed_states()):
-            if str(index) in store:
+            if str(index) in known:
                 variable.assign(store[str(index)])
 
     def _seed_states(self) -> list[keras.Variable]:

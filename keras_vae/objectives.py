@@ -74,8 +74,9 @@ class Objective(keras.losses.Loss, abc.ABC):
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the scheduled variables; those that the file lacks keep their values."""
+        known = set(store.keys())
         for name, variable in self.schedulable.items():
-            if name in store:
+            if name in known:
                 variable.assign(store[name])
 
     def get_config(self) -> dict[str, Any]:

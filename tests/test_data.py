@@ -27,6 +27,7 @@ from keras_vae.data import (
 from keras_vae.data.mapped import is_mapped
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+ULPS = 0 if int(pd.__version__.split(".")[0]) >= 3 else 2  # pandas 2 rounds decimals not quite
 TABLE = np.random.default_rng(1).normal(size=(6, 2))
 DIGITS_OF_FIVE = np.arange(5, dtype=np.uint8)
 
@@ -133,7 +134,7 @@ def test_tables(tmp_path, suffix, label_name):
     path = tmp_path / f"table{suffix}"
     frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
     data = load(path, labels=True)
-    np.testing.assert_array_equal(data.x, TABLE)
+    np.testing.assert_array_max_ulp(data.x, TABLE, ULPS)
     assert data.labels.tolist() == list("uvwxyz")
     assert (data.feature_names, data.name) == (("a", "b"), "table")
     assert data.left_out == {label_name: "labels"}
@@ -158,7 +159,7 @@ def test_table_dtypes_are_kept_and_joined(tmp_path):
 def test_csv_header_of_column_numbers_is_a_header(tmp_path):
     pd.DataFrame(TABLE).to_csv(tmp_path / "t.csv", index=False)
     assert load(tmp_path / "t.csv").feature_names == ("0", "1")
-    np.testing.assert_array_equal(load(tmp_path / "t.csv").x, TABLE)
+    np.testing.assert_array_max_ulp(load(tmp_path / "t.csv").x, TABLE, ULPS)
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4])
