@@ -428,15 +428,17 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
 def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | None) -> RunConfig:
     """Returns what to train, from a recipe or a run and what the command line says."""
     given = {name: value for name, value in options.items() if value is not None}
-    resumed = resume_from is not None and (resume_from / "config.toml").is_file()
-    if config is None and resumed and resume_from is not None:
-        changed = sorted(set(given) - {"epochs", "data", "test_data"})
+    if resume_from is not None and (resume_from / "config.toml").is_file():
+        base = configs.read_config(resume_from / "config.toml")
+        changed = [_dashed(name) for name in given if name not in configs.RESUMABLE]
+        if config is not None:
+            recipe = configs.read_config(config, needs_data=False)
+            changed += [f"{name} in {config}" for name in recipe.beyond(base)]
+            base = dataclasses.replace(base, epochs=recipe.epochs)
         if changed:
             raise click.UsageError(
-                f"--resume continues the run as it was configured; leave out "
-                f"{', '.join(map(_dashed, changed))}."
+                f"--resume continues the run as it was configured; leave out {', '.join(changed)}."
             )
-        base = configs.read_config(resume_from / "config.toml")
         return dataclasses.replace(base, **given)
     likelihood_options = {name: given.pop(name) for name in _LIKELIHOOD_OPTIONS if name in given}
     if "scale" in likelihood_options:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIKELIHOOD_OPTIONS",
+    "RESUMABLE",
     "RunConfig",
     "RunError",
     "Setting",
@@ -41,6 +42,9 @@ LIKELIHOOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "poisson": (),
 }
 """Names of likelihoods, and the arguments that each takes."""
+
+RESUMABLE = ("epochs", "data", "test_data")
+"""Settings that may be others when a run is resumed."""
 
 _UNRANGED = ("poisson", "categorical")
 _KINDS: dict[str, tuple[type, bool, str]] = {
@@ -298,6 +302,20 @@ class RunConfig:
         """
         for reason in self.idle(given).values():
             raise RunError(f"{reason}: leave it out.")
+
+    def beyond(self, other: RunConfig) -> list[str]:
+        """Returns the settings that are neither at their default nor as in `other`.
+
+        Those that may change when a run is resumed are left out.
+        """
+        found = [
+            entry.name
+            for entry in dataclasses.fields(self)
+            if entry.name not in (*RESUMABLE, "likelihood_options")
+            and getattr(self, entry.name) not in (entry.default, getattr(other, entry.name))
+        ]
+        known = other.likelihood_options.items()
+        return found + [pair[0] for pair in self.likelihood_options.items() if pair not in known]
 
     def load(self, source: str, split: Literal["train", "test"] | None = None) -> Data:
         """Returns the data of a source, read as the training set is.

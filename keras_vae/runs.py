@@ -253,8 +253,8 @@ def train(
             config = dataclasses.replace(
                 run.config,
                 epochs=config.epochs,
-                data=config.data,
-                test_data=config.test_data,
+                data=config.data or run.config.data,
+                test_data=config.test_data or run.config.test_data,
             )
         elif any(out.iterdir()):
             raise RunError(

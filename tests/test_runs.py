@@ -183,6 +183,21 @@ def test_an_interrupted_training_names_the_command_that_continues_it(tmp_path: P
     assert Run(out).load().latent_size == 2
 
 
+def test_a_recipe_resumes_the_run_that_it_made_and_no_other(finished: Run, tmp_path: Path) -> None:
+    same, other = tmp_path / "same.toml", tmp_path / "other.toml"
+    same.write_text("likelihood = 'bernoulli'\nlatent = 2\nepochs = 3")
+    other.write_text("latent = 5\nepochs = 9\n[likelihood_options]\nscale = 0.5")
+    code, output = invoke("train", "--config", same, "--resume", "--out", finished.path)
+    assert code == 0, output
+    assert "3 epochs are finished and 3 are asked for" in output
+    code, output = invoke(
+        "train", "--config", other, "--hidden", "9", "--resume", "--out", finished.path
+    )
+    assert code == 2
+    assert "leave out --hidden, latent in" in output
+    assert f"scale in {other}." in output
+
+
 def test_more_epochs_can_be_asked_for(finished: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(dataclasses.replace(CONFIG, epochs=1), out)
