@@ -1,4 +1,4 @@
-"""Batches of examples within a budget of memory, with a progress bar."""
+"""Batches of examples within a budget of memory."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.chunks import rows_in, spec_of
+from keras_vae.evaluation._progress import Progress
 
 __all__ = ["SEED", "batch_seed", "batches", "compiled", "count_of", "rows_in", "spec_of", "take"]
 
@@ -24,13 +25,13 @@ def take(x: Any, rows: Any) -> Any:
     return keras.tree.map_structure(lambda part: tf.convert_to_tensor(part[rows]), x)
 
 
-def batches(x: Any, size: int, progress: bool) -> Iterator[tuple[int, Any]]:
-    """Pairs of the index of the first example and the batch, and a bar that moves past each."""
+def batches(x: Any, size: int, progress: Progress | None = None) -> Iterator[tuple[int, Any]]:
+    """Pairs of the index of the first example and the batch; progress counts examples."""
     count = count_of(x)
-    bar = keras.utils.Progbar(count, unit_name="example", verbose=int(progress))
     for start in range(0, count, size):
         yield start, take(x, slice(start, start + size))
-        bar.update(min(count, start + size))
+        if progress is not None:
+            progress.add(min(size, count - start))
 
 
 def batch_seed(seed: int, start: int) -> tf.Tensor:

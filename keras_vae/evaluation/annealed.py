@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_vae.arguments import as_count
 from keras_vae.estimators import Laws
 from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
+from keras_vae.evaluation._progress import Progress
 from keras_vae.laws import statistic
 from keras_vae.model import VAE
 
@@ -43,6 +44,10 @@ class Settings:
     temperatures: int = 500
     leapfrog_steps: int = 5
     start: Start = "posterior"
+
+    def work(self, examples: int) -> float:
+        """Gradients of the decoder in one run of the chains of some examples."""
+        return float(examples * self.chains * self.temperatures * self.leapfrog_steps)
 
     def __post_init__(self) -> None:
         for name in ("chains", "temperatures", "leapfrog_steps"):
@@ -94,7 +99,9 @@ def log_mean(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return top[:, 0] + np.log(w.mean(axis=1)), w.sum(axis=1) ** 2 / (w**2).sum(axis=1)
 
 
-def forward(vae: VAE, x: Any, settings: Settings, seed: int, memory: int, progress: bool) -> Chains:
+def forward(
+    vae: VAE, x: Any, settings: Settings, seed: int, memory: int, progress: Progress
+) -> Chains:
     """Weights of chains from the start law f_0 to the joint f_1 = p(x, z).
 
     The intermediate laws are f_b = f_0^(1-b) p(x, z)^b. A chain draws z_0 from f_0, multiplies its
@@ -106,14 +113,14 @@ def forward(vae: VAE, x: Any, settings: Settings, seed: int, memory: int, progre
     Wu et al. (2017), On the quantitative analysis of decoder-based generative models,
     arXiv:1611.04273.
     """
-    adapt, measure, _ = _runners(vae, x, settings)
+    adapt, measure, _ = _runners(vae, x, settings, progress)
 
     def both(batch: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         steps = adapt(batch, _fold(seed, 0))[3]
         _, log_w, acceptance, _ = measure(batch, _fold(seed, 1), steps)
         return log_w, acceptance
 
-    return _over_batches(vae, x, settings, seed, memory, progress, both)[0]
+    return _over_batches(vae, x, settings, seed, memory, both)[0]
 
 
 def round_trip(
@@ -122,7 +129,7 @@ def round_trip(
     settings: Settings,
     seed: int,
     memory: int,
-    progress: bool,
+    progress: Progress,
     end: np.ndarray | None = None,
 ) -> tuple[Chains, Chains]:
     """Forward chains, and reverse chains from posterior draws with the same steps.
@@ -136,11 +143,11 @@ def round_trip(
         settings: of the chains.
         seed: integer.
         memory: bytes.
-        progress: whether to show a progress bar.
+        progress: where gradients of the decoder are counted.
         end: draws of the posterior p(z | x), [N, L]; None takes the ends of the forward chains,
             drawn by their weights, which are such draws in the limit of many temperatures only.
     """
-    adapt, measure, go_back = _runners(vae, x, settings)
+    adapt, measure, go_back = _runners(vae, x, settings, progress)
     ends = iter(())
 
     def both(batch: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -160,7 +167,7 @@ def round_trip(
         size = _batch_size(vae, settings, memory)
         dtype = vae.likelihood.law_dtype
         ends = iter([tf.constant(end[i : i + size], dtype) for i in range(0, len(end), size)])
-    there, back = _over_batches(vae, x, settings, seed, memory, progress, both)
+    there, back = _over_batches(vae, x, settings, seed, memory, both)
     return there, back
 
 
@@ -170,11 +177,10 @@ def _over_batches(
     settings: Settings,
     seed: int,
     memory: int,
-    progress: bool,
     run: Callable[[Any, tf.Tensor], tuple[tf.Tensor, ...]],
 ) -> list[Chains]:
     results = []
-    for start, batch in batches(x, _batch_size(vae, settings, memory), progress):
+    for start, batch in batches(x, _batch_size(vae, settings, memory)):
         results.append([part.numpy() for part in run(batch, batch_seed(seed, start))])
     columns = list(zip(*results, strict=True))
     chains = []
@@ -192,20 +198,24 @@ def _fold(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(seed, data)
 
 
-def _runners(vae: VAE, x: Any, settings: Settings) -> tuple[Callable[..., Any], ...]:
+def _runners(
+    vae: VAE, x: Any, settings: Settings, progress: Progress
+) -> tuple[Callable[..., Any], ...]:
     """Compiled runs: one that adapts the step sizes, one forward with them, one back with them.
 
     They take a batch, a seed, then step sizes [T, B], then ends [C, B, L], and return z, log w,
     the acceptance and the step sizes.
     """
-    run, dtype = _runner(vae, settings), vae.likelihood.law_dtype
+    run, dtype = _runner(vae, settings, progress), vae.likelihood.law_dtype
     steps = tf.TensorSpec([settings.temperatures, None], dtype)
     end = tf.TensorSpec([settings.chains, None, vae.latent_size], dtype)
     arguments = [spec_of(x), SEED, steps, end]
     return tuple(compiled(run, *arguments[:count]) for count in (2, 3, 4))
 
 
-def _runner(vae: VAE, settings: Settings) -> Callable[..., tuple[tf.Tensor, ...]]:
+def _runner(
+    vae: VAE, settings: Settings, progress: Progress
+) -> Callable[..., tuple[tf.Tensor, ...]]:
     chains, temperatures = settings.chains, settings.temperatures
     ladder = schedule(temperatures)
 
@@ -253,6 +263,7 @@ def _runner(vae: VAE, settings: Settings) -> Callable[..., tuple[tf.Tensor, ...]
             if steps is None:
                 used = used.write(level, step)
                 log_step += rate * (chance - _ACCEPTANCE)
+            progress.add_in_graph(chains * settings.leapfrog_steps * size)
             return index + 1, state, log_w, accepted + chance, log_step, used
 
         zeros = tf.zeros([size], dtype)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import as_count
 from keras_vae.evaluation import annealed
+from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.annealed import Start
 from keras_vae.evaluation.summary import log_mean_error
 from keras_vae.model import VAE
@@ -62,7 +63,7 @@ def bdmc(
     start: Start = "posterior",
     seed: int = 0,
     memory: int = 256 * 2**20,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Bracket:
     """Bidirectional Monte Carlo: log p(x) between two bounds, on data drawn from the model.
 
@@ -83,7 +84,7 @@ def bdmc(
         start: where forward chains start, "posterior" for q(z | x) or "prior".
         seed: integer, for the data and the chains.
         memory: bytes, about.
-        progress: whether to show a progress bar.
+        progress: whether to say how long the rest takes; None for only in a terminal.
 
     Raises:
         ValueError: if a number or the start is out of range, or the condition is missing.
@@ -95,7 +96,8 @@ def bdmc(
     x = vae.decode(z, condition).sample(seed=tf.constant([seed, 2])).numpy()
     inputs = x if condition is None else {"x": x, "condition": np.asarray(condition)}
     inputs = vae._contract.arrays(inputs, in_support=True)
-    there, back = annealed.round_trip(vae, inputs, settings, seed, memory, progress, end=z.numpy())
+    with Progress("bdmc", 3 * settings.work(num_examples), progress) as done:
+        there, back = annealed.round_trip(vae, inputs, settings, seed, memory, done, end=z.numpy())
     lower, ess = annealed.log_mean(there.log_weights)
     negative, back_ess = annealed.log_mean(back.log_weights)
     return Bracket(

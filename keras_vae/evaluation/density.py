@@ -55,7 +55,7 @@ def ex_post_density(
     z = np.concatenate(
         [
             vae.laws(batch).sample(draws, batch_seed(seed, start)).numpy()
-            for start, batch in batches(x, rows_in(memory, vae), False)
+            for start, batch in batches(x, rows_in(memory, vae))
         ],
         axis=1,
     ).reshape(-1, vae.latent_size)

@@ -20,6 +20,7 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
+from keras_vae.evaluation._progress import Progress
 from keras_vae.laws import FullNormal, is_normal, statistic, tfd
 from keras_vae.model import VAE
 from keras_vae.monitor import ACTIVE, marginal_rates
@@ -97,7 +98,7 @@ def diagnose(
     num_samples: int = 8,
     seed: int = 0,
     memory: int = 256 * 2**20,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Diagnosis:
     """Diagnosis of a model on a data set.
 
@@ -113,7 +114,7 @@ def diagnose(
         num_samples: draws per example of distortion, rates and calibration.
         seed: integer, for all draws.
         memory: bytes, about.
-        progress: whether to show a progress bar.
+        progress: whether to say how long the rest takes; None for only in a terminal.
 
     Raises:
         DataError: if x lies outside the support of the likelihood.
@@ -129,9 +130,10 @@ def diagnose(
     size = max(1, rows_in(memory, vae) // max(num_samples, 2))
     terms = compiled(_pass(vae, num_samples), spec_of(x), SEED)
     parts: list[dict[str, np.ndarray]] = []
-    for start, batch in batches(x, size, progress):
-        out = terms(batch, batch_seed(seed, start))
-        parts.append({name: value.numpy() for name, value in out.items()})
+    with Progress("diagnose", count, progress) as done:
+        for start, batch in batches(x, size, done):
+            out = terms(batch, batch_seed(seed, start))
+            parts.append({name: value.numpy() for name, value in out.items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     sensitivity = _sensitivity(vae, x, found["loc"], size)
     log_q = _log_aggregate(found, memory)
@@ -170,7 +172,7 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
         seed: integer, for the draws.
     """
     parts = []
-    for start, batch in batches(x, _CHUNK, progress=False):
+    for start, batch in batches(x, _CHUNK):
         q = vae.encode(batch)
         z = q.sample(1, seed=batch_seed(seed, start))
         parts.append(marginal_rates(vae.prior.components(), z, q.mean(), q.stddev()).numpy())
@@ -288,7 +290,7 @@ def _sensitivity(vae: VAE, x: Any, loc: np.ndarray, size: int) -> np.ndarray:
     graph = compiled(squares, spec_of(x), tf.TensorSpec([None, vae.latent_size], loc.dtype))
     parts = [
         graph(batch, tf.constant(loc[start : start + size])).numpy()
-        for start, batch in batches(x, size, False)
+        for start, batch in batches(x, size)
     ]
     return np.sqrt(np.concatenate(parts).mean(axis=0, dtype=np.float64))
 

@@ -9,7 +9,16 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_count
 from keras_vae.estimators import elbo_terms
-from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
+from keras_vae.evaluation._batches import (
+    SEED,
+    batch_seed,
+    batches,
+    compiled,
+    count_of,
+    rows_in,
+    spec_of,
+)
+from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.summary import mean_and_error
 from keras_vae.model import VAE
 
@@ -46,7 +55,7 @@ def rate_distortion(
     num_samples: int = 8,
     seed: int = 0,
     memory: int = 256 * 2**20,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> RateDistortion:
     """Rate and distortion of models trained with `ELBO(beta=...)` on the same data.
 
@@ -61,7 +70,8 @@ def rate_distortion(
         num_samples: draws per example.
         seed: integer, for the draws, which all models share.
         memory: bytes, about.
-        progress: whether to show a progress bar for each model.
+        progress: whether to say for each model how long the rest takes; None for only in a
+            terminal.
 
     Raises:
         DataError: if x lies outside the support of a likelihood.
@@ -79,7 +89,7 @@ def rate_distortion(
 
 
 def _point(
-    vae: VAE, x: Any, num_samples: int, seed: int, memory: int, progress: bool
+    vae: VAE, x: Any, num_samples: int, seed: int, memory: int, progress: bool | None
 ) -> tuple[float, float, float, float]:
     """Mean and standard error of the distortion, then of the rate."""
     x = vae._contract.arrays(x, in_support=True)
@@ -90,9 +100,10 @@ def _point(
 
     graph = compiled(terms, spec_of(x), SEED)
     size = max(1, rows_in(memory, vae) // num_samples)
-    parts = [
-        [part.numpy() for part in graph(batch, batch_seed(seed, start))]
-        for start, batch in batches(x, size, progress)
-    ]
+    with Progress("rate_distortion", count_of(x), progress) as done:
+        parts = [
+            [part.numpy() for part in graph(batch, batch_seed(seed, start))]
+            for start, batch in batches(x, size, done)
+        ]
     distortion, rate = (np.concatenate(part) for part in zip(*parts, strict=True))
     return *mean_and_error(distortion), *mean_and_error(rate)

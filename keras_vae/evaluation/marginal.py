@@ -21,6 +21,7 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
+from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.annealed import Start
 from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_size
 from keras_vae.evaluation.summary import log_mean_error
@@ -86,7 +87,7 @@ def log_marginal(
     start: Start = "posterior",
     seed: int = 0,
     memory: int = 256 * 2**20,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> LogMarginal:
     """Log-evidence log p(x) = log E_q[p(x, z) / q(z | x)] of each example.
 
@@ -113,7 +114,7 @@ def log_marginal(
         seed: integer, for the draws.
         memory: bytes that the draws of one chunk may take, about; the result does not depend on it
             but for rounding and the choice of draws.
-        progress: whether to show a progress bar.
+        progress: whether to say how long the rest takes; None for only in a terminal.
 
     Raises:
         DataError: if x lies outside the support of the likelihood.
@@ -138,16 +139,19 @@ def log_marginal(
     number = _DRAWS[method] if num_samples is None else num_samples
     number = as_count("num_samples", number, least=1)
     if method == "quadrature":
-        grid = quadrature.integrate(vae, x, number, seed, memory, progress)
+        with Progress("log_marginal", count_of(x), progress) as done:
+            grid = quadrature.integrate(vae, x, number, seed, memory, done)
         nothing = np.full(len(grid.value), math.inf)
         return LogMarginal(grid.value, grid.error, nothing, "either", method, grid.points)
     if method == "annealed":
         settings = annealed.Settings(number, temperatures, leapfrog_steps, start)
-        chains = annealed.forward(vae, x, settings, seed, memory, progress)
+        with Progress("log_marginal", 2 * settings.work(count_of(x)), progress) as done:
+            chains = annealed.forward(vae, x, settings, seed, memory, done)
         value, ess = annealed.log_mean(chains.log_weights)
         error = log_mean_error(ess, number)
         return LogMarginal(value, error, ess, "below", method, number, acceptance=chains.acceptance)
-    value, ess, k = _weighed(vae, x, method, number, seed, memory, progress)
+    with Progress("log_marginal", count_of(x), progress) as done:
+        value, ess, k = _weighed(vae, x, method, number, seed, memory, done)
     if method == "importance" and k is not None:
         _warn(ess, k)
     return LogMarginal(value, log_mean_error(ess, number), ess, "below", method, number, k)
@@ -167,7 +171,7 @@ def _warn(ess: np.ndarray, k: np.ndarray) -> None:
 
 
 def _weighed(
-    vae: VAE, x: Any, method: Method, num_samples: int, seed: int, memory: int, progress: bool
+    vae: VAE, x: Any, method: Method, num_samples: int, seed: int, memory: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Log mean of the weights, effective sample size and Pareto-k, [N] each."""
     plan = _plan(vae, count_of(x), num_samples, memory)

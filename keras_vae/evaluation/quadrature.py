@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.evaluation._batches import batches, compiled, rows_in, spec_of
+from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
 
 __all__ = ["Integral", "integrate"]
@@ -45,7 +46,9 @@ class Integral(NamedTuple):
     points: int
 
 
-def integrate(vae: VAE, x: Any, points: int, seed: int, memory: int, progress: bool) -> Integral:
+def integrate(
+    vae: VAE, x: Any, points: int, seed: int, memory: int, progress: Progress
+) -> Integral:
     """Log-evidence log p(x) = log sum_u p(x, m + A u) h^L det A by the trapezoid rule.
 
     Centre m and factor A, A A' the covariance, are those of the posterior, found by a sequence of
@@ -71,7 +74,7 @@ def integrate(vae: VAE, x: Any, points: int, seed: int, memory: int, progress: b
         points: along each axis of the first grid.
         seed: of the draws that find the posterior.
         memory: bytes.
-        progress: whether to show a progress bar.
+        progress: where examples are counted.
 
     Raises:
         ValueError: if there are more than 3 latents or fewer than 4 points.

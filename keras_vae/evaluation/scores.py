@@ -52,7 +52,7 @@ def anomaly_scores(
     elbo_samples: int = 16,
     seed: int = 0,
     memory: int = 256 * 2**20,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> AnomalyScores:
     """Anomaly scores of each example, and how well they tell labels apart.
 
@@ -64,7 +64,7 @@ def anomaly_scores(
         elbo_samples: draws per example of the ELBO.
         seed: integer, for all draws.
         memory: bytes, about.
-        progress: whether to show a progress bar.
+        progress: whether to say how long the rest takes; None for only in a terminal.
 
     Raises:
         DataError: if x lies outside the support of the likelihood.
@@ -92,7 +92,7 @@ def anomaly_scores(
     size = max(1, rows_in(memory, vae) // elbo_samples)
     parts = [
         [part.numpy() for part in graph(batch, batch_seed(seed, start))]
-        for start, batch in batches(x, size, False)
+        for start, batch in batches(x, size)
     ]
     negative_elbo, reconstruction = (np.concatenate(part) for part in zip(*parts, strict=True))
     scores = {
