@@ -11,7 +11,7 @@ parameter less the deviance, two numbers of its own size:
     deviance(k, m)         = k log(k / m) + m - k, which is at least 0
 
 What remains is the rounding of the result and of the parameter: with d the derivative by the
-parameter, x - m or x - n p, the error is within 4 units in the last place of 1 + |log p| + |d| (1 +
+parameter, x - m or x - n p, the error is within 8 units in the last place of 1 + |log p| + |d| (1 +
 |parameter|). Gradients are d itself.
 
 Source: Loader (2000), Fast and accurate computation of binomial probabilities.
