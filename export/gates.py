@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export.errors import ExportError
+from export.errors import ExportError, sentence
 from export.purity import impurity
 from keras_vae import random
 from keras_vae.distributions import ConditionalDistribution
@@ -123,8 +123,9 @@ def _blamed_on(layer: ConditionalDistribution) -> Iterator[None]:
     except ExportError:
         raise
     except Exception as error:
-        sentence = " ".join(str(error).split())
-        raise ExportError(f"{type(layer).__name__} cannot be exported: {sentence}") from error
+        raise ExportError(
+            f"{type(layer).__name__} cannot be exported: {sentence(error)}"
+        ) from error
 
 
 def _law(layer: ConditionalDistribution, inputs: list[tf.Tensor]) -> tuple[dict[str, Any], Any]:

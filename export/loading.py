@@ -26,8 +26,8 @@ __all__ = [
     "float32_by_default",
     "import_modules",
     "load",
-    "plain_names",
     "policies",
+    "traceable",
 ]
 
 _HALF_AND_DOUBLE = frozenset({"float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"})
@@ -84,7 +84,7 @@ def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
 
 def policies(vae: VAE) -> list[str]:
     """Returns the dtype policies of the layers other than float32, in order of their names."""
-    found = {layer.dtype_policy.name for layer in vae._flatten_layers()}
+    found = {layer.dtype_policy.name for layer in _layers(vae)}
     return sorted(found & _HALF_AND_DOUBLE)
 
 
@@ -118,18 +118,26 @@ def computing_in_float32(vae: VAE) -> VAE:
 
 
 @contextlib.contextmanager
-def plain_names(vae: VAE) -> Iterator[None]:
-    """A block in which layers have names of the letters that scopes of TensorFlow's graphs take."""
-    kept = {layer: layer.name for layer in vae._flatten_layers()}
+def traceable(vae: VAE) -> Iterator[None]:
+    """A block in which the layers of a model can be traced for any machine.
+
+    Their names are of the letters that scopes of TensorFlow's graphs take, and recurrent layers do
+    not use cuDNN, whose ops only a GPU runs.
+    """
+    kept = {layer: (layer.name, getattr(layer, "use_cudnn", None)) for layer in _layers(vae)}
     try:
-        for layer, name in kept.items():
+        for layer, (name, use_cudnn) in kept.items():
             if not _PLAIN_NAME.fullmatch(name):
                 letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
                 layer.name = re.sub(r"[^A-Za-z0-9_.-]+", "_", letters) or "layer"
+            if use_cudnn is not None:
+                layer.use_cudnn = False
         yield
     finally:
-        for layer, name in kept.items():
+        for layer, (name, use_cudnn) in kept.items():
             layer.name = name
+            if use_cudnn is not None:
+                layer.use_cudnn = use_cudnn
 
 
 @contextlib.contextmanager
@@ -152,6 +160,10 @@ def _in_float32(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return type(config)(map(_in_float32, config))
     return "float32" if isinstance(config, str) and config in _HALF_AND_DOUBLE else config
+
+
+def _layers(vae: VAE) -> list[keras.layers.Layer]:
+    return list(vae._flatten_layers())
 
 
 def _why_not_loaded(path: Path, error: Exception) -> str:

@@ -14,7 +14,7 @@ import onnx
 import tensorflow as tf
 
 from export import gates
-from export.errors import ExportError
+from export.errors import ExportError, sentence
 from export.handlers import CUSTOM_OP_HANDLERS
 from export.handlers.values import Value, handler, where
 from export.sealing import sealed
@@ -60,7 +60,9 @@ def traced(signature: Signature) -> Any:
     try:
         concrete = result.get_concrete_function()
     except Exception as error:
-        raise ExportError(f"{signature.name}: the function cannot be traced: {error}") from error
+        raise ExportError(
+            f"{signature.name}: the function cannot be traced: {sentence(error)}"
+        ) from error
     gates.check_function(signature, concrete)
     return sealed(signature.name, concrete, [*signature.inputs.values()])
 
@@ -86,7 +88,7 @@ def convert(signature: Signature, function: Any = None) -> onnx.ModelProto:
         try:
             model, problems = _from_function(signature, function, copies="TRUE")
         except Exception as error:
-            raise ExportError(f"{signature.name}: tf2onnx failed: {error}") from error
+            raise ExportError(f"{signature.name}: tf2onnx failed: {sentence(error)}") from error
     _refuse_foreign(signature.name, model.graph, problems)
     _count_axes_from_the_front(model)
     model = _canonical(model, signature, shapes)
@@ -130,7 +132,9 @@ def check(model: onnx.ModelProto, name: str, inputs: list[str], outputs: list[st
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except Exception as error:
-        raise ExportError(f"{name}: the ONNX checker refuses the model: {error}") from error
+        raise ExportError(
+            f"{name}: the ONNX checker refuses the model: {sentence(error)}"
+        ) from error
 
 
 def _from_function(

@@ -299,7 +299,7 @@ class _Work:
     def ask_the_live_model(self) -> None:
         """Traces the signatures through the gates, and has them answer all cases."""
         with self._clock("live model, traced and asked all cases"):
-            with loading.plain_names(self._vae):
+            with loading.traceable(self._vae):
                 for name, signature in self.signatures.items():
                     self.functions[name] = onnx_graphs.traced(signature)
             draw = _draws(self.signatures["sample"].function, self.about)
@@ -382,7 +382,7 @@ class _Work:
         name = signature.name
         models = {name: onnx_graphs.convert(signature, self.functions[name])}
         if self._options.int32_random and "seed" in signature.inputs:
-            with random.int32_arithmetic(), loading.plain_names(self._vae):
+            with random.int32_arithmetic(), loading.traceable(self._vae):
                 models[f"{name}.int32"] = onnx_graphs.convert(signature)
         for stem, model in models.items():
             onnx.helper.set_model_props(model, manifests.properties(self.about, name))

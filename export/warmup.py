@@ -11,7 +11,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 from export.cases import Case
-from export.errors import ExportError
+from export.errors import ExportError, sentence
 
 __all__ = ["FILE", "SIZES", "read", "replay", "write"]
 
@@ -57,7 +57,7 @@ def read(directory: Path) -> Iterator[Case]:
                 key: np.array(tf.make_ndarray(value)) for key, value in request.inputs.items()
             }
         except Exception as error:
-            raise ExportError(f"{FILE}: request {number} is damaged: {error}") from error
+            raise ExportError(f"{FILE}: request {number} is damaged: {sentence(error)}") from error
         yield Case(request.model_spec.signature_name, inputs, (), "warm-up")
 
 
@@ -79,7 +79,7 @@ def replay(directory: Path) -> int:
         except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
             raise ExportError(
                 f"{FILE}: the signature {case.signature!r} refuses its request, which would keep a "
-                f"server from starting: {' '.join(str(error).split())}"
+                f"server from starting: {sentence(error)}"
             ) from error
         count += 1
     return count

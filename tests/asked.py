@@ -56,7 +56,7 @@ def ask(vae, preparation=None, only=None):
     table = signatures(vae, preparation)
     draw = pipeline._draws(table["sample"].function, about)
     table = {name: entry for name, entry in table.items() if only is None or name in only}
-    with loading.plain_names(vae), loading.float32_by_default():
+    with loading.traceable(vae), loading.float32_by_default():
         functions = {name: onnx_graphs.traced(entry) for name, entry in table.items()}
     cases = live.make_cases(pipeline._shapes(table), about["data"], draw)
     expected = live.reference(functions, cases)

@@ -113,11 +113,25 @@ def test_layers_have_plain_names_while_they_are_traced():
         likelihood=keras_vae.Bernoulli(6, network=keras.layers.Dense(4, name="décodeur é")),
         posterior=keras_vae.DiagonalNormal(2, network=keras.layers.Dense(4, name="編碼")),
     )
-    with loading.plain_names(vae):
+    with loading.traceable(vae):
         assert vae.likelihood.network.name == "decodeur_e"
         assert vae.posterior.network.name == "layer"
     assert vae.likelihood.network.name == "décodeur é"
     assert vae.posterior.network.name == "編碼"
+
+
+def test_recurrent_layers_do_not_use_cudnn_while_they_are_traced():
+    """On a GPU they would be traced into an op that servers on processors lack."""
+    network = keras.layers.Bidirectional(keras.layers.LSTM(4))
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Bernoulli((3, 2)),
+        posterior=keras_vae.DiagonalNormal(2, network=network),
+    )
+    with loading.traceable(vae):
+        assert not network.forward_layer.use_cudnn
+        assert not network.backward_layer.use_cudnn
+    assert network.forward_layer.use_cudnn == network.backward_layer.use_cudnn == "auto"
 
 
 # Files and places

@@ -73,7 +73,7 @@ def test_every_family_goes_through_the_whole_pipeline():
     ]
 
 
-@pytest.mark.parametrize(("names", "make"), COVER.items(), ids=map("-".join, COVER))
+@pytest.mark.parametrize(("names", "make"), list(COVER.items()), ids=["-".join(c) for c in COVER])
 def test_whole_pipeline(names, make, tmp_path):
     """What is published was compared in two runtimes, with draws and bounds that agree."""
     likelihood, posterior, prior = names
@@ -94,7 +94,7 @@ def test_whole_pipeline(names, make, tmp_path):
             assert entry["mean_nats"] < 1e-6 * 64 * 64 * 3
 
 
-@pytest.mark.parametrize(("posterior", "prior"), itertools.product(POSTERIORS, PRIORS))
+@pytest.mark.parametrize(("posterior", "prior"), list(itertools.product(POSTERIORS, PRIORS)))
 def test_pairs(posterior, prior):
     """The rate of `score` is another expression for each posterior and prior."""
     components = {} if prior == "standard_normal" else {"num_components": 3}
@@ -141,6 +141,51 @@ def test_batch_normalization_dropout_and_other_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_mean.assign(tf.random.stateless_normal(layer.moving_mean.shape, [1, 2]))
     verify(vae, only=("decode", "encode", "reconstruct"))
+
+
+def encoder(*layers):
+    """A model of series [6, 4] of whole numbers whose encoder holds some layers."""
+    return keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Bernoulli((6, 4)),
+        posterior=keras_vae.DiagonalNormal(2, network=keras.Sequential(layers)),
+    )
+
+
+class SelfAttention(keras.layers.MultiHeadAttention):
+    """Attention of a sequence to itself."""
+
+    def build(self, shape):
+        super().build(shape, shape)
+
+    def call(self, x):
+        return super().call(x, x)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def normalization():
+    layer = keras.layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(3.0, 2.0, size=(50, 6, 4)))
+    return layer
+
+
+L = keras.layers
+LAYERS = {
+    "LSTM": lambda: [L.LSTM(5)],
+    "bidirectional GRU": lambda: [L.Bidirectional(L.GRU(3, return_sequences=True)), L.Flatten()],
+    "attention": lambda: [SelfAttention(2, 3), L.Flatten()],
+    "adapted normalization": lambda: [normalization(), L.Flatten()],
+    "given normalization": lambda: [L.Normalization(mean=1.0, variance=4.0), L.Flatten()],
+    "grouped convolution": lambda: [L.Conv1D(6, 3, groups=2), L.Flatten()],
+    "categories": lambda: [L.Flatten(), L.CategoryEncoding(2, output_mode="count")],
+}
+
+
+@pytest.mark.parametrize("layers", list(LAYERS.values()), ids=list(LAYERS))
+def test_layers_whose_ops_keep_lists_constants_or_requests(layers):
+    verify(encoder(*layers()), only=("encode", "reconstruct"))
 
 
 @pytest.mark.parametrize(
