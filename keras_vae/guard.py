@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-__all__ = ["NonFiniteError", "NonFiniteGuard", "saves_within_epochs"]
+__all__ = ["NonFiniteError", "NonFiniteGuard", "check_step", "saves_within_epochs"]
 
 
 class NonFiniteError(FloatingPointError):
@@ -35,10 +35,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Checks the running means, in which one bad term stays."""
         logs = logs or {}
-        if not np.isfinite(logs["loss"]):
-            terms = [name for name in ("distortion", "rate") if not np.isfinite(logs[name])] or [
-                "loss"
-            ]
+        if terms := _broken_terms(logs):
             first, last = self._last_batch + 2, min(batch + 1, self.params["steps"] or batch + 1)
             steps = f"step {last}" if first >= last else f"one of steps {first} to {last}"
             raise NonFiniteError(
@@ -48,11 +45,11 @@ class NonFiniteGuard(keras.callbacks.Callback):
             )
         self._last_batch = batch
         if self.each_step:
-            self._check_weights(f"in step {batch + 1} of epoch {self._epoch + 1}")
+            _check_weights(self.model, f"in step {batch + 1} of epoch {self._epoch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Checks the weights, which a last bad gradient may have broken unseen, and validation."""
-        self._check_weights(f"at the end of epoch {epoch + 1}")
+        _check_weights(self.model, f"at the end of epoch {epoch + 1}")
         for name, value in (logs or {}).items():
             if name.startswith("val_") and not np.isfinite(value):
                 raise NonFiniteError(
@@ -61,14 +58,37 @@ class NonFiniteGuard(keras.callbacks.Callback):
                     "data unlike the training data, or bound the scales of the model."
                 )
 
-    def _check_weights(self, moment: str) -> None:
-        for weight in self.model.weights:
-            if not np.isfinite(weight.numpy()).all():
-                raise NonFiniteError(
-                    f"The weight {weight.path} became NaN or infinite {moment}, though the loss "
-                    "was finite; training stopped and nothing was saved since. Lower the learning "
-                    "rate or clip gradients (clipnorm=)."
-                )
+
+def check_step(model: keras.Model, logs: dict[str, Any]) -> None:
+    """Checks the terms and the weights after a single step.
+
+    Raises:
+        NonFiniteError: if one of them is NaN or infinite.
+    """
+    if terms := _broken_terms(logs):
+        raise NonFiniteError(
+            f"The {' and the '.join(terms)} became {logs[terms[0]]} in this step, and the weights "
+            "with it. Load the last good ones; lower the learning rate, clip gradients "
+            "(clipnorm=), or bound the scales of the model."
+        )
+    _check_weights(model, "in this step")
+
+
+def _broken_terms(logs: dict[str, Any]) -> list[str]:
+    """Names of the terms of the loss that are not finite, or of the loss alone if they are."""
+    if np.isfinite(logs["loss"]):
+        return []
+    return [name for name in ("distortion", "rate") if not np.isfinite(logs[name])] or ["loss"]
+
+
+def _check_weights(model: keras.Model, moment: str) -> None:
+    for weight in model.weights:
+        if not np.isfinite(weight.numpy()).all():
+            raise NonFiniteError(
+                f"The weight {weight.path} became NaN or infinite {moment}, though the loss "
+                "was finite; training stopped and nothing was saved since. Lower the learning "
+                "rate or clip gradients (clipnorm=)."
+            )
 
 
 def saves_within_epochs(callback: keras.callbacks.Callback) -> bool:

@@ -1,20 +1,25 @@
 """Contract between a model and its data: shapes, dtypes and support, for every container."""
 
 import contextlib
+import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vae.data.mapped import is_mapped, slices
+from keras_vae.containers import CheckedPyDataset, is_stream
+from keras_vae.data.columns import positions
+from keras_vae.data.frames import frame_names, numbers
+from keras_vae.data.mapped import slices
+from keras_vae.data.stream import Feed, feed_behind
 from keras_vae.distributions import Likelihood
 from keras_vae.supports import CHECKED_BYTES, DataError
 
-__all__ = ["Contract", "DataError", "in_batches"]
+__all__ = ["Contract", "DataError"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,22 @@ class Contract:
     Attributes:
         likelihood: the law whose event shape and support x must fit.
         condition_shape: shape of one condition, or None.
+        feature_names: names of the columns of x, by which those of data frames are matched.
     """
 
     likelihood: Likelihood
     condition_shape: tuple[int, ...] | None
+    feature_names: tuple[str, ...] | None = None
+
+    def named_by(self, inputs: Any) -> "Contract":
+        """The contract with the names of the columns of x, if it has none and the inputs do."""
+        if self.feature_names is not None:
+            return self
+        if isinstance(inputs, tf.data.Dataset):
+            feed = feed_behind(inputs)
+            return self if feed is None else replace(self, feature_names=feed.feature_names)
+        x = inputs.get("x") if isinstance(inputs, dict) else inputs
+        return replace(self, feature_names=frame_names(x))
 
     def split(self, inputs: Any) -> tuple[Any, Any]:
         """The pair x, condition; condition is None for an unconditional model.
@@ -54,7 +71,8 @@ class Contract:
         """The inputs as checked arrays, in the form they came in.
 
         Args:
-            inputs: anything NumPy makes an array of, or the dict of two such things.
+            inputs: anything NumPy makes an array of, or the dict of two such things. The columns of
+                a data frame are matched by name where the contract has names.
             in_support: whether x must lie in the support; otherwise it must only be finite.
 
         Raises:
@@ -62,7 +80,7 @@ class Contract:
                 outside the support.
         """
         x, condition = self.split(inputs)
-        x = self._array(x, "x", self.likelihood.event_shape)
+        x = self._array(x, "x", self.likelihood.event_shape, self.feature_names)
         name = type(self.likelihood).__name__
         if in_support:
             self.likelihood.support.check(x, name)
@@ -70,11 +88,20 @@ class Contract:
             _check_finite(x, "x")
         if self.condition_shape is None:
             return x
-        condition = self._array(condition, "condition", self.condition_shape)
-        _check_finite(condition, "condition")
+        condition = self.condition(condition)
         if len(condition) != len(x):
             raise DataError(f"x has {len(x)} examples and condition {len(condition)}.")
         return {"x": x, "condition": condition}
+
+    def condition(self, value: Any) -> np.ndarray:
+        """The conditions of a conditional model as a checked array [n, *C].
+
+        Raises:
+            DataError: if the shape is wrong or a number is not finite.
+        """
+        condition = self._array(value, "condition", self.condition_shape or ())
+        _check_finite(condition, "condition")
+        return condition
 
     def source(self, inputs: Any) -> Any:
         """What `fit` may read: arrays checked now, datasets and generators as they are read.
@@ -83,17 +110,44 @@ class Contract:
             DataError: as `arrays`, at once or, inside `data_errors`, when the batch is read.
         """
         if isinstance(inputs, tf.data.Dataset):
-            self._check_spec(inputs.element_spec)
+            self.check_dataset(inputs)
             if inputs.cardinality() == 0:
                 raise DataError("The dataset is empty. Give one batch or more.")
             return inputs.map(self._assert_batch, num_parallel_calls=2)
         if isinstance(inputs, keras.utils.PyDataset):
-            return _CheckedPyDataset(inputs, self)
+            return CheckedPyDataset(inputs, self.checked_batch)
         if isinstance(inputs, Iterator):
             return (self.checked_batch(batch) for batch in inputs)
-        if _is_stream(inputs):
+        if is_stream(inputs):
             return inputs
         return self.arrays(inputs, in_support=True)
+
+    def check_dataset(self, dataset: tf.data.Dataset) -> None:
+        """Refuses a dataset by what is known before a batch is read.
+
+        Batches of `data.batches` are float32 whatever they were made of; where nothing is rescaled
+        or transformed the dtype that counts is that of the source.
+
+        Raises:
+            DataError: if a shape is wrong, a dtype is outside the support, a tensor is sparse or
+                columns are in another order.
+        """
+        self._check_spec(dataset.element_spec)
+        if (feed := feed_behind(dataset)) is not None:
+            self._check_feed(feed)
+
+    def _check_feed(self, feed: Feed) -> None:
+        if feed.take.rescale is None and feed.take.transform is None:
+            self._check_dtype(feed.tables["x"].dtype)
+        names = feed.feature_names
+        if names and self.feature_names and names != self.feature_names:
+            order = positions(names, self.feature_names, "x")
+            if order != sorted(order):
+                raise DataError(
+                    f"x of the stream has its columns in the order {', '.join(names)}, and the "
+                    f"model in the order {', '.join(self.feature_names)}. Make the stream of "
+                    "frame[list(vae.feature_names)]."
+                )
 
     def weighted(self, inputs: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """The triple x, y, sample_weight for `keras.Model.fit`, checked; y says nothing.
@@ -107,14 +161,14 @@ class Contract:
         checked = self.source(inputs)
         if sample_weight is None:
             return checked, None, None
-        if _is_stream(inputs):
+        if is_stream(inputs):
             raise ValueError(
                 f"sample_weight goes with arrays; let the {type(inputs).__name__} yield "
                 "(x, y, sample_weight) instead, of which y is ignored."
             )
         count = len(keras.tree.flatten(checked)[0])
-        weights = np.asarray(sample_weight)
-        if weights.shape not in ((count,), (count, 1)) or weights.dtype.kind not in "buif":
+        weights = numbers(sample_weight, "sample_weight")
+        if weights.shape not in ((count,), (count, 1)):
             raise DataError(
                 f"sample_weight must be one number per example, shape [{count}]; got "
                 f"{list(weights.shape)} of dtype {weights.dtype}."
@@ -125,7 +179,7 @@ class Contract:
 
     def readable(self, inputs: Any) -> Any:
         """What `predict` may read: arrays checked for shape, streams as they are."""
-        return inputs if _is_stream(inputs) else self.arrays(inputs, in_support=False)
+        return inputs if is_stream(inputs) else self.arrays(inputs, in_support=False)
 
     @contextlib.contextmanager
     def data_errors(self) -> Iterator[None]:
@@ -140,27 +194,18 @@ class Contract:
                     raise DataError(sentence) from error
             raise
 
-    def _array(self, value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        try:
-            array = value if isinstance(value, np.ndarray) else np.asarray(value)
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"{name} must be an array of shape [n, {_words(shape)}]; got "
-                f"{type(value).__name__}, which NumPy cannot read: {error}"
-            ) from error
-        if array.dtype.kind not in "buif":
-            raise DataError(
-                f"{name} must be an array of numbers of shape [n, {_words(shape)}]; got "
-                f"{type(value).__name__} of dtype {array.dtype}."
-            )
+    def _array(
+        self,
+        value: Any,
+        name: str,
+        shape: tuple[int, ...],
+        columns: tuple[str, ...] | None = None,
+    ) -> np.ndarray:
+        array = numbers(value, name, f"an array of numbers of shape [n, {_words(shape)}]")
+        if (names := frame_names(value)) is not None and name == "x":
+            array = array[:, positions(names, names if columns is None else columns, name)]
         if array.shape[1:] != shape or array.ndim == 0:
-            hint = ""
-            if (*array.shape[1:], 1) == shape:
-                hint = " Add the channel axis: x[..., None]."
-            elif array.shape == shape:
-                hint = " Add the batch axis: x[None]."
-            elif array.size and array.ndim > 1 and np.prod(array.shape[1:]) == np.prod(shape):
-                hint = f" The sizes agree: x.reshape(-1, {_words(shape)})."
+            hint = self._hint(array.shape, array.dtype.kind in "iu", name, shape)
             raise DataError(
                 f"{name} must have shape [n, {_words(shape)}]; got {list(array.shape)}.{hint}"
             )
@@ -170,6 +215,29 @@ class Contract:
             )
         return array
 
+    def _hint(
+        self, found: Sequence[int | None], whole: bool, name: str, shape: tuple[int, ...]
+    ) -> str:
+        """What to do about a shape that is not [n, *shape], as a sentence after a space."""
+        event, categories = tuple(found[1:]), shape[-1]
+        one_hot = name == "condition" or self.likelihood.support.event_dim == 1
+        if whole and one_hot and categories > 1 and len(found) and event == shape[:-1]:
+            return f" Code integers as one-hot: keras.utils.to_categorical({name}, {categories})."
+        if len(found) and (*event, 1) == shape:
+            axis = "channel axis" if len(shape) > 2 else "last axis"
+            return f" Add the {axis}: {name}[..., None]."
+        if tuple(found) == shape:
+            return f" Add the batch axis: {name}[None]."
+        sizes = [size for size in event if size is not None]
+        if sizes and len(sizes) == len(event) and math.prod(sizes) == math.prod(shape):
+            return f" The sizes agree: {name}.reshape(-1, {_words(shape)})."
+        return ""
+
+    def _check_dtype(self, dtype: Any) -> None:
+        owner = type(self.likelihood).__name__
+        if said := self.likelihood.support.dtype_refusal(tf.as_dtype(dtype), owner):
+            raise DataError(said)
+
     def _check_spec(self, spec: Any) -> None:
         x, condition = self.split(keras.utils.unpack_x_y_sample_weight(spec)[0])
         for name, part, shape in (
@@ -178,14 +246,25 @@ class Contract:
         ):
             if part is None or shape is None:
                 continue
+            if not isinstance(part, tf.TensorSpec):
+                remedy = {
+                    "SparseTensorSpec": "tf.sparse.to_dense",
+                    "RaggedTensorSpec": "the method to_tensor of each",
+                }.get(type(part).__name__, "a map to tensors")
+                raise DataError(
+                    f"The dataset must yield {name} as dense tensors; got {type(part).__name__}. "
+                    f"Make them dense with dataset.map and {remedy}."
+                )
             if not tf.TensorShape([None, *shape]).is_compatible_with(part.shape):
+                found = part.shape.as_list() if part.shape.rank is not None else []
+                hint = " (Was it batched?)"
+                if tuple(found) != shape:
+                    hint = self._hint(found, part.dtype.is_integer, name, shape) or hint
                 raise DataError(
                     f"The dataset must yield batches of {name} of shape [n, {_words(shape)}]; got "
-                    f"{part.shape}. (Was it batched?)"
+                    f"{part.shape}.{hint}"
                 )
-        if (x.dtype.is_integer or x.dtype.is_bool) and not self.likelihood.support.integer_dtype:
-            owner = type(self.likelihood).__name__
-            raise DataError(self.likelihood.support.sentence(owner, f"{x.dtype.name} integers"))
+        self._check_dtype(x.dtype)
 
     def _assert_batch(self, *batch: Any) -> Any:
         batch = batch if len(batch) > 1 else batch[0]
@@ -213,91 +292,13 @@ class Contract:
         return {"x": x, "condition": np.zeros((1, *self.condition_shape), np.float32)}
 
     def checked_batch(self, batch: Any) -> tuple[Any, ...]:
-        """A batch of a generator as a tuple, checked as arrays are."""
+        """A batch of a generator as a tuple, checked and ordered as arrays are."""
         batch = batch if isinstance(batch, tuple) else (batch,)
         try:
-            self.arrays(keras.utils.unpack_x_y_sample_weight(batch)[0], in_support=True)
+            x = self.arrays(keras.utils.unpack_x_y_sample_weight(batch)[0], in_support=True)
         except DataError as error:
             raise DataError(f"In a batch: {error}") from error
-        return batch
-
-
-class _CheckedPyDataset(keras.utils.PyDataset):
-    """A PyDataset whose batches are checked as they are read."""
-
-    def __init__(self, inner: keras.utils.PyDataset, contract: Contract) -> None:
-        super().__init__(
-            workers=inner.workers,
-            use_multiprocessing=inner.use_multiprocessing,
-            max_queue_size=inner.max_queue_size,
-        )
-        self._inner = inner
-        self._contract = contract
-
-    @property
-    def num_batches(self) -> int | None:
-        return self._inner.num_batches
-
-    def __getitem__(self, index: int) -> Any:
-        return self._contract.checked_batch(self._inner[index])
-
-    def on_epoch_begin(self) -> None:
-        self._inner.on_epoch_begin()
-
-    def on_epoch_end(self) -> None:
-        self._inner.on_epoch_end()
-
-
-class _Slices(keras.utils.PyDataset):
-    """Batches of arrays in their order, none of which is read or copied before its turn."""
-
-    def __init__(self, parts: Any, batch_size: int) -> None:
-        super().__init__()
-        self._parts = parts
-        self._batch_size = batch_size
-        self._count = len(keras.tree.flatten(parts)[0])
-
-    @property
-    def num_batches(self) -> int:
-        return -(-self._count // self._batch_size)
-
-    def __getitem__(self, index: int) -> Any:
-        rows = slice(index * self._batch_size, (index + 1) * self._batch_size)
-        return keras.tree.map_structure(lambda part: part[rows], self._parts)
-
-
-def in_batches(
-    data: tuple[Any, Any, Any], given: int | None, most: int
-) -> tuple[tuple[Any, Any, Any], int]:
-    """The triple x, y, sample_weight as Keras shall read it, and in batches of which size.
-
-    Keras copies an array whole, a memory-mapped one from its file, before it takes batches of it.
-    So long arrays become a PyDataset of slices, unless small batches are asked for, which are read
-    faster from memory.
-
-    Args:
-        data: arrays, or a stream of batches.
-        given: examples in a batch that the user asks for, or None.
-        most: examples that should be in memory at once.
-    """
-    x, y, sample_weight = data
-    size = given or most
-    parts = (x,) if sample_weight is None else (x, y, sample_weight)
-    arrays = keras.tree.flatten(parts)
-    in_files = any(map(is_mapped, arrays))
-    if _is_stream(x) or len(arrays[0]) <= size or not (given is None or in_files):
-        return data, size
-    return (_Slices(parts, size), None, None), size
-
-
-def _is_stream(inputs: Any) -> bool:
-    kinds = (
-        tf.data.Dataset,
-        tf.distribute.DistributedDataset,
-        keras.utils.PyDataset,
-        Iterator,
-    )
-    return isinstance(inputs, kinds)
+        return (x, *batch[1:])
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.arguments import as_count, as_shape, deserialize, is_integer, register, serialize
 from keras_vae.chunks import by_chunks, spec_of
+from keras_vae.data.frames import numbers
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
 from keras_vae.estimators import Laws
 from keras_vae.inputs import Contract
@@ -34,6 +36,16 @@ class Bound(NamedTuple):
     rate: tf.Tensor
 
 
+class _NetworkOf:
+    """Descriptor: the network of one of the distributions, unless an instance has the name."""
+
+    def __init__(self, distribution: str) -> None:
+        self.distribution = distribution
+
+    def __get__(self, vae: Any, owner: type) -> Any:
+        return self if vae is None else getattr(vae, self.distribution).network
+
+
 @register
 class VAE(Trainer):
     """Latent variable model p(x, z) = p(z) p(x | z) with an inference model q(z | x).
@@ -54,6 +66,8 @@ class VAE(Trainer):
         feature_names: names of the columns of x, for a table; `fit` takes them from a data frame.
             Data frames are then matched by name.
 
+    `encoder` and `decoder` are the networks of posterior and likelihood, None where there is none.
+
     Raises:
         ValueError: if the latent sizes or the dtypes of the three laws disagree, or a network does
             not take its input.
@@ -71,6 +85,9 @@ class VAE(Trainer):
         >>> sorted(history.history)
         ['distortion', 'elbo', 'loss', 'rate']
     """
+
+    encoder = _NetworkOf("posterior")
+    decoder = _NetworkOf("likelihood")
 
     def __init__(
         self,
@@ -143,7 +160,12 @@ class VAE(Trainer):
 
     @property
     def _contract(self) -> Contract:
-        return Contract(self.likelihood, self.condition_shape)
+        return Contract(self.likelihood, self.condition_shape, self.feature_names)
+
+    def __dir__(self) -> list[str]:
+        """The attributes, without second names of networks: Keras would save them twice."""
+        second_names = {"encoder", "decoder"} - set(self.__dict__)
+        return [name for name in super().__dir__() if name not in second_names]
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
@@ -363,8 +385,8 @@ class VAE(Trainer):
 
     def _prior_inputs(self, n: int, seed: int | None, condition: Any) -> Any:
         """Row seeds of n draws, or [seeds, conditions]."""
-        if not is_integer(n) or n < 1:
-            raise ValueError(f"Expected a number of draws of at least 1; got n={n!r}.")
+        if not is_integer(n) or not 1 <= n < 2**31:
+            raise ValueError(f"Expected a number of draws of at least 1, below 2^31; got n={n!r}.")
         seeds, condition = self._row_seeds(int(n), seed), self._condition(condition)
         if condition is None or self.condition_shape is None:
             return seeds
@@ -416,15 +438,16 @@ class VAE(Trainer):
             if condition is not None:
                 raise ValueError("This model is unconditional; leave condition out.")
             return None
-        wanted = f"This model needs a condition of shape {_batch_of(self.condition_shape)}"
         if condition is None:
-            raise ValueError(f"{wanted}.")
-        condition = self._cast(condition)
-        if condition.shape == self.condition_shape:
-            condition = condition[tf.newaxis]
-        if not condition.shape[1:].is_compatible_with(self.condition_shape):
-            raise ValueError(f"{wanted}; got {condition.shape.as_list()}.")
-        return condition
+            wanted = _batch_of(self.condition_shape)
+            raise ValueError(f"This model needs a condition of shape {wanted}.")
+        if tf.is_symbolic_tensor(condition):
+            return self._cast(condition)
+        array = condition if tf.is_tensor(condition) else numbers(condition, "condition")
+        if tuple(array.shape) == self.condition_shape:
+            array = array[np.newaxis]
+        checked = self._contract.condition(array)
+        return self._cast(array if tf.is_tensor(condition) else checked)
 
     def _checked(self, x: Any, *, in_support: bool) -> Any:
         """Arrays, checked; tensors stay, for a gradient to pass, and symbolic ones unchecked."""

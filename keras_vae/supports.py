@@ -52,6 +52,12 @@ class Support:
         """The refusal: what `owner` expects, what came, what to do."""
         return f"{owner} models {self.description}; got {found}. {self.remedy}"
 
+    def dtype_refusal(self, dtype: tf.DType, owner: str) -> str | None:
+        """The message that refuses a dtype, None where the dtype is acceptable."""
+        if self.integer_dtype or not (dtype.is_bool or dtype.is_integer):
+            return None
+        return self.sentence(owner, "booleans" if dtype.is_bool else f"{dtype.name} integers")
+
     def check(self, x: np.ndarray, owner: str) -> None:
         """Refuses an array that is not finite or lies outside the support.
 

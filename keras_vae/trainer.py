@@ -11,12 +11,13 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import deserialize
 from keras_vae.backup import Backup
-from keras_vae.chunks import CHUNK, rows_in
+from keras_vae.checked_model import CheckedModel, refuse_targets
+from keras_vae.containers import in_batches
 from keras_vae.data.stream import Feed, feed_of, skipped
 from keras_vae.distributions import Likelihood, Posterior
 from keras_vae.estimators import Laws
 from keras_vae.guard import NonFiniteGuard, saves_within_epochs
-from keras_vae.inputs import Contract, in_batches
+from keras_vae.inputs import Contract
 from keras_vae.loop import (
     Loop,
     acts_within_epochs,
@@ -46,8 +47,8 @@ Noise = Callable[[tf.Tensor, int | Sequence[int], Any], tf.Tensor]
 """Function of a seed, leading axes S and a number of rows B to noise [*S, B, L]."""
 
 
-class Trainer(keras.Model):
-    """A model that an objective trains: compilation, `fit`, `evaluate`, `predict` and their steps.
+class Trainer(CheckedModel):
+    """A model that an objective trains: compilation, `fit` and its steps.
 
     A subclass has the three laws.
     """
@@ -56,6 +57,7 @@ class Trainer(keras.Model):
     likelihood: Likelihood
     posterior: Posterior
     latent_size: int
+    feature_names: tuple[str, ...] | None
     train_function: Any
     test_function: Any
 
@@ -66,17 +68,12 @@ class Trainer(keras.Model):
         self._distribute_strategy = None  # Keras trains as on one device, see keras_vae.replicas
         self._step: tuple[tf.Tensor, tf.Tensor | None] | None = None
         self._loop: Loop | None = None
-        self._stepwise: Any = None
         self._graphs: dict[Any, Any] = {}
         self.monitor: LatentMonitor | None = None
         self.loss_metric = keras.metrics.Mean(name="loss")
         self.elbo_metric = keras.metrics.Mean(name="elbo")
         self.distortion_metric = keras.metrics.Mean(name="distortion")
         self.rate_metric = keras.metrics.Mean(name="rate")
-
-    @property
-    def _contract(self) -> Contract:
-        raise NotImplementedError
 
     def laws(
         self,
@@ -116,6 +113,7 @@ class Trainer(keras.Model):
 
         Raises:
             TypeError: if the objective is not one, or a Keras loss or metric is passed.
+            TypeError: if a subclass overrides what training would not use.
             ValueError: if the objective needs a closed form that these laws do not have.
         """
         if unsupported:
@@ -147,8 +145,9 @@ class Trainer(keras.Model):
             if self._strategy is not None:
                 leave_summing(self.optimizer)
             self.monitor = LatentMonitor(self.latent_size) if monitor else None
-        self._loop = self._stepwise = None
+        self._loop = None
         self._graphs.clear()
+        self.refuse_unused_overrides()
         objective.check(self.laws(self._contract.zeros()))
         self.objective = objective
         self._compile_arguments: dict[str, Any] = {
@@ -174,7 +173,8 @@ class Trainer(keras.Model):
         Args:
             x: array [N, *D], a dict {"x": ..., "condition": ...} of such, or a `tf.data.Dataset`,
                 `PyDataset` or generator of batches. Datasets may yield (x, y, sample_weight), of
-                which y is ignored.
+                which y is ignored. The names of a data frame's columns become the model's
+                `feature_names`; data frames are matched by name from then on.
             y: must be None; a VAE has no targets.
             sample_weight: numbers [N], at least 0, that weigh `loss` and nothing else.
             validation_data: as x, or (x, None, sample_weight).
@@ -185,16 +185,12 @@ class Trainer(keras.Model):
             DataError: if data lies outside the support, has a wrong shape or is not finite.
             NonFiniteError: if a term of the loss or a weight becomes NaN or infinite.
         """
-        if y is not None:
-            raise ValueError(
-                "fit was given targets y, and a VAE models p(x) alone: call fit(x). To condition "
-                'on y build it with condition_shape= and call fit({"x": x, "condition": y}).'
-            )
+        refuse_targets("fit", y)
         if kwargs.pop("class_weight", None) is not None:
             raise ValueError(
                 "fit was given class_weight, and a VAE has no classes: use sample_weight."
             )
-        contract = self._contract
+        contract = self._contract.named_by(x)
         if isinstance(x, (tf.data.Dataset, Iterator)):
             kwargs.setdefault("shuffle", False)
         kwargs |= self._validation(contract, validation_data, kwargs)
@@ -205,12 +201,14 @@ class Trainer(keras.Model):
         in_graph = self.compiled and not self.run_eagerly
         targets, assertions = None, None
         if feed := stream_feed(x, kwargs) if in_graph and sample_weight is None else None:
+            contract.check_dataset(x)
             assertions = contract.assertions
         else:
             x, targets, sample_weight = contract.weighted(x, sample_weight)
             if in_graph:
                 rows, kwargs = array_stream(x, sample_weight, kwargs, self._order)
                 feed = feed_of(rows)
+        self.feature_names = contract.feature_names
         guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
         with contract.data_errors(), worker_errors(self._strategy):
             if feed is not None:
@@ -257,18 +255,13 @@ class Trainer(keras.Model):
                 "give fit an array, or keras_vae.data.batches(...), whose order is a function "
                 f"of its seed. Received: {type(x).__name__}"
             )
-        self.train_function = self._stepwise
-        history = super().fit(
-            x, targets, sample_weight=sample_weight, callbacks=callbacks, **options
-        )
-        self._stepwise = self.train_function
-        return history
+        return super().fit(x, targets, sample_weight=sample_weight, callbacks=callbacks, **options)
 
     def _fit_in_pieces(
         self, feed: Feed, assertions: Any, callbacks: list[Any], options: dict[str, Any]
     ) -> keras.callbacks.History:
         """Training by `Loop`, many steps at once."""
-        self.train_function = loop = self._loop_over(feed, assertions, options.get("epochs", 1))
+        loop = self._loop_over(feed, assertions, options.get("epochs", 1))
         capacity = steps_at_once(feed, self.objective.num_samples * self.latent_size)
         steps = given = self._compile_arguments["steps_per_execution"]
         if given is None:
@@ -276,9 +269,11 @@ class Trainer(keras.Model):
         self.steps_per_execution = steps
         pace, pieces = loop.prepare(feed, steps, capacity, validation=given or 1)
         options["steps_per_epoch"] = feed.steps
+        stepwise, self.train_function = self.train_function, loop
         try:
             return super().fit(pieces.repeat(), callbacks=[pace, *callbacks], **options)
         finally:
+            self.train_function = stepwise
             self.steps_per_execution = given or 1
 
     def _order(self, passed: int) -> int:
@@ -303,45 +298,6 @@ class Trainer(keras.Model):
         if self._loop is None or not self._loop.does(feed, assertions, jit_compile):
             self._loop = Loop(self, feed.take, assertions, jit_compile)
         return self._loop
-
-    def evaluate(
-        self, x: Any = None, y: Any = None, *, sample_weight: Any = None, **kwargs: Any
-    ) -> Any:
-        """Mean loss, elbo, distortion and rate over a data set, as the objective draws them.
-
-        Arrays go through in as many examples at once as take about 128 MiB, unless `batch_size` is
-        given; the means do not depend on it but for the draws.
-        """
-        contract = self._contract
-        if not kwargs.get("_use_cached_eval_dataset"):
-            if y is not None:
-                raise ValueError(
-                    "evaluate was given targets y, and a VAE has none: call evaluate(x)."
-                )
-            (x, y, sample_weight), kwargs["batch_size"] = in_batches(
-                contract.weighted(x, sample_weight), kwargs.get("batch_size"), self._rows_at_once()
-            )
-        with contract.data_errors():
-            return super().evaluate(x, y, sample_weight=sample_weight, **kwargs)
-
-    def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
-        """Decoder means at the posterior means, batch by batch, [N, *D]; see `reconstruct`.
-
-        Arrays go through in as many examples at once as take about 128 MiB, unless `batch_size` is
-        given; the means do not depend on it.
-        """
-        (x, *_), kwargs["batch_size"] = in_batches(
-            (self._contract.readable(x), None, None),
-            kwargs.get("batch_size"),
-            self._rows_at_once(),
-        )
-        return super().predict(x, **kwargs)
-
-    def _rows_at_once(self, draws: int | None = None) -> int:
-        """Examples in a chunk, by default with the draws of the objective."""
-        if draws is None:
-            draws = self.objective.num_samples if self.compiled else 1
-        return max(1, rows_in(CHUNK, self) // draws)
 
     def _graph(self, name: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         """The graph of a name, which `make` returns, kept as long as the laws are the same."""

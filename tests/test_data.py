@@ -4,6 +4,8 @@ import functools
 import gzip
 import os
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import keras
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
+from scipy import io, sparse
 from sklearn.datasets import load_digits
 
 from keras_vae.data import (
@@ -156,6 +159,123 @@ def test_table_dtypes_are_kept_and_joined(tmp_path):
     assert load(tmp_path / "mixed.parquet").x.tolist() == [[1.0, 3.0, 0.5], [0.0, 4.0, 1.5]]
 
 
+COLUMNS = pd.DataFrame({"age": [30.0, 31.5, 18.0, 44.0], "y": [0.0, 1.0, 1.0, 0.0]})
+IDENTIFIERS = {
+    "id": [17, 4, 99, 1400],
+    "customer_id": [17.0, 4.0, 99.0, 1400.0],
+    "orderID": [5, 4, 3, 1],
+    "n": [0, 1, 2, 3],
+    "number": [1000, 1001, 1002, 1003],
+}
+ORDINARY = {
+    "id": [1, 1, 2, 2],
+    "userid": [0.5, 1.5, 2.5, 3.5],
+    "valid": [17, 4, 99, 1400],
+    "grid": [3, 1, 4, 7],
+    "age": [30, 31, 33, 34],
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_one_line_says_which_columns_are_used_as_what(tmp_path, suffix):
+    frame = COLUMNS.assign(id=IDENTIFIERS["id"])
+    path = tmp_path / f"table{suffix}"
+    frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
+    data = load(path)
+    assert data.columns == (
+        "3 features: age, y, id; id looks like an identifier (leave it out with --drop id)"
+    )
+    data = load(path, labels="if_any", drop="id")
+    assert data.columns == "1 feature: age; left out: id (dropped), y (labels)"
+    np.testing.assert_array_equal(data.x[:, 0], COLUMNS["age"])
+    np.testing.assert_array_equal(data.labels, COLUMNS["y"])
+    assert load(path, drop=["age", "id"], labels="if_any").feature_names == ("y",)
+    with pytest.raises(DataError, match=r"no column town to drop; it has age, y, id\."):
+        load(path, drop=["town"])
+
+
+@pytest.mark.parametrize("name", IDENTIFIERS)
+def test_identifiers_are_noticed(tmp_path, name):
+    COLUMNS.assign(**{name: IDENTIFIERS[name]}).to_csv(tmp_path / "t.csv", index=False)
+    assert load(tmp_path / "t.csv").identifiers == (name,)
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_columns_are_no_identifiers(tmp_path, name):
+    COLUMNS.assign(**{name: ORDINARY[name]}).to_csv(tmp_path / "t.csv", index=False)
+    assert load(tmp_path / "t.csv").identifiers == ()
+
+
+def test_identifiers_are_judged_by_all_rows(tmp_path):
+    rows = np.arange(3000)
+    frame = pd.DataFrame({"a": rows % 7, "id": rows[::-1], "key": np.minimum(rows, 2000)})
+    frame.to_parquet(tmp_path / "t.parquet")
+    for options in ({}, {"cache": tmp_path / "cache"}):
+        assert load(tmp_path / "t.parquet", **options).identifiers == ("id",)
+
+
+def test_line_of_what_has_no_columns(tmp_path, mnist_folder):
+    assert load(write_npz(tmp_path / "f.npz", x=TABLE, y=np.arange(6))).columns == "2 features"
+    archive = load(tmp_path / "f.npz", labels="if_any")
+    assert archive.columns == "2 features; left out: y (labels)"
+    images = load(mnist_folder, labels="if_any")
+    assert images.columns.startswith("images of 4 x 3 pixels (height x width); left out: train-lab")
+    assert load(bad_npy(tmp_path, np.ones((4, 3, 2, 2, 2)))).columns == (
+        "arrays of shape (3, 2, 2, 2)"
+    )
+    with pytest.raises(DataError, match="no columns with names, and id cannot be dropped"):
+        load(tmp_path / "f.npz", drop="id")
+
+
+DELIMITED = {
+    "semicolon": ("t.csv", "a;b\n1.5;2\n-3.25;4\n"),
+    "decimal comma": ("t.csv", "a;b\n1,5;2\n-3,25;4\n"),
+    "thousands of rows later": ("t.csv", "a;b\n" + "1,5;2\n" * 99 + "-3,25;4\n"),
+    "comma in a name": ("t.csv", '"a, EUR";b\n1,5;2\n-3,25;4\n'),
+    "tab": ("t.tsv", "a\tb\n1.5\t2\n-3.25\t4\n"),
+    "tab and comma": ("t.tsv", "a\tb\n1,5\t2\n-3,25\t4\n"),
+    "byte order mark": ("t.csv", "\ufeffa;b\n1,5;2\n-3,25;4\n"),
+    "Windows": ("t.csv", "a;b\r\n1,5;2\r\n-3,25;4\r\n"),
+    "exponent": ("t.csv", "a;b\n1,5e0;2\n-3,25;4\n"),
+}
+
+
+@pytest.mark.parametrize("case", DELIMITED)
+def test_separators_and_decimals_are_found(tmp_path, case):
+    name, text = DELIMITED[case]
+    data = load(write_csv(tmp_path / name, text))
+    assert [part.strip("\ufeff") for part in data.feature_names][1] == "b"
+    assert data.feature_names[0] in ("a", "a, EUR")
+    np.testing.assert_array_equal(data.x[[0, -1]], [[1.5, 2.0], [-3.25, 4.0]])
+
+
+SPARSE = sparse.random_array((300, 50), density=0.1, rng=np.random.default_rng(3))
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "mtx", "mtx.gz"])
+def test_sparse_matrices_become_dense(tmp_path, form, cache, monkeypatch):
+    monkeypatch.setattr("keras_vae.data.sparse._ROWS_AT_ONCE", 128)
+    counts = (SPARSE * 100).astype(np.int32)
+    if form.startswith("mtx"):
+        path = tmp_path / f"counts.{form}"
+        with gzip.open(path, "wb") if form.endswith("gz") else path.open("wb") as file:
+            io.mmwrite(file, counts)
+    else:
+        path = tmp_path / "counts.npz"
+        sparse.save_npz(path, counts.asformat(form))
+    data = load(path, **({"cache": tmp_path / "cache"} if cache else {}))
+    assert data.x.shape == (300, 50)
+    assert data.x.dtype.kind == "i"
+    np.testing.assert_array_equal(data.x, counts.toarray())
+
+
+def test_sparse_matrix_that_is_too_large_is_refused(tmp_path):
+    sparse.save_npz(tmp_path / "s.npz", sparse.csr_array((100_000, 50_000), dtype=np.float32))
+    with pytest.raises(DataError, match=r"100000, 50000\].* 18.6 GiB .*cache="):
+        load(tmp_path / "s.npz")
+
+
 def test_csv_header_of_column_numbers_is_a_header(tmp_path):
     pd.DataFrame(TABLE).to_csv(tmp_path / "t.csv", index=False)
     assert load(tmp_path / "t.csv").feature_names == ("0", "1")
@@ -240,6 +360,85 @@ def test_palette_becomes_colour_and_bilevel_stays_boolean(tmp_path):
     np.testing.assert_array_equal(bits[0, ..., 0], np.eye(3))
 
 
+GREY16 = (np.arange(40 * 30).reshape(40, 30) * 54).astype(np.uint16)
+
+
+def mixed_folder(folder):
+    write_image(folder / "a.png", GREY16)
+    write_image(folder / "b.png", np.full((30, 60, 3), (250, 0, 0), np.uint8))
+    write_image(folder / "c.png", np.full((8, 8), 77, np.uint8))
+    write_image(folder / "d.png", np.full((20, 20, 4), 200, np.uint8))
+    return folder
+
+
+def test_images_of_16_bits_keep_their_levels(tmp_path):
+    write_image(tmp_path / "0.png", GREY16)
+    data = load(tmp_path)
+    assert data.x.dtype == np.uint16
+    np.testing.assert_array_equal(data.x[0, ..., 0], GREY16)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "channels", "dtype"),
+    [("L", 1, "uint8"), ("RGB", 3, "uint8"), ("RGBA", 4, "uint8"), ("I;16", 1, "uint16")],
+)
+def test_images_are_converted_and_resized(tmp_path, mode, channels, dtype, cache):
+    folder = mixed_folder(tmp_path / "images")
+    options = {"cache": tmp_path / "cache"} if cache else {}
+    x = load(folder, image_size=(16, 12), image_mode=mode, **options).x
+    assert (x.shape, x.dtype) == ((4, 16, 12, channels), np.dtype(dtype))
+    white = 257 if mode == "I;16" else 1
+    assert (x[2][..., 0] == 77 * white).all()
+    if mode in ("RGB", "RGBA"):
+        assert (x[1][..., :3] == (250, 0, 0)).all()
+    # The middle of the ramp stays in the middle; conversion to 8 bits neither clips nor wraps.
+    middle = GREY16.mean() * white / 257
+    assert abs(x[0][..., 0].mean() - middle) < 0.02 * middle
+
+
+def test_conversion_alone_keeps_levels_to_half_of_one(tmp_path):
+    write_image(tmp_path / "0.png", GREY16)
+    grey = load(tmp_path, image_mode="L").x[0, ..., 0]
+    assert np.abs(grey.astype(float) - GREY16 / 257).max() <= 0.5
+    colours = tmp_path / "colours"
+    bad_bytes(tmp_path, "x.png", png_of_16_bits(np.full((4, 5, 3), 40001)))
+    colours.mkdir()
+    (tmp_path / "x.png").rename(colours / "x.png")
+    assert load(colours, image_mode="RGB").x.max() == 156  # 40001 / 256
+
+
+def test_photographs_stand_upright(tmp_path):
+    image = Image.fromarray(IMAGES[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    image.save(tmp_path / "0.png", exif=exif)
+    np.testing.assert_array_equal(load(tmp_path).x[0, ..., 0], np.rot90(IMAGES[0], -1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"image_size": (0, 4)}, r"height and width .* \(64, 64\); got \(0, 4\)"),
+        ({"image_size": (4,)}, r"height and width"),
+        ({"image_mode": "CMYK"}, "one of 1, L, RGB, RGBA, I;16; got 'CMYK'"),
+    ],
+)
+def test_sizes_and_modes_that_are_none(tmp_path, options, words):
+    with pytest.raises(DataError, match=words):
+        load(tmp_path, **options)
+    np.save(tmp_path / "x.npy", TABLE)
+    with pytest.raises(DataError, match="is no directory of images"):
+        load(tmp_path / "x.npy", image_size=(4, 4))
+
+
+def test_floating_point_images_are_not_converted(tmp_path):
+    Image.fromarray(np.ones((4, 3), np.float32)).save(tmp_path / "a.tiff")
+    assert load(tmp_path).x.dtype == np.float32
+    with pytest.raises(DataError, match=r"floating-point numbers.*\.npy"):
+        load(tmp_path, image_mode="L")
+
+
 def test_jpeg_is_near_what_was_saved(tmp_path):
     grey = np.full((8, 8), 100, np.uint8)
     write_image(tmp_path / "a.jpg", grey)
@@ -270,6 +469,20 @@ def two_images(folder, first, second):
     write_image(folder / "0.png", first)
     write_image(folder / "1.png", second)
     return folder
+
+
+def png_of_16_bits(pixels):
+    """A PNG file of colours of 16 bits, which Pillow does not write."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def animation(folder):
@@ -413,6 +626,12 @@ REFUSED = {
     ),
     "idx_5_axes": (lambda d: bad_bytes(d, "i", b"\0\0\x08\x05" + bytes(20)), ["5 axes"]),
     "idx_empty": (lambda d: bad_bytes(d, "i", idx_bytes(IMAGES[:0])), ["shape (0, 4, 3)"]),
+    "h5ad": (lambda d: bad_bytes(d, "a.h5ad", b"\x89HDF\r\n"), ["a.h5ad", "save_npz"]),
+    "mtx": (lambda d: bad_bytes(d, "a.mtx", b"hello"), ["a.mtx", "Matrix Market"]),
+    "image_colours_of_16_bits": (
+        lambda d: bad_bytes(d, "0.png", png_of_16_bits(np.full((4, 5, 3), 4000))).parent,
+        ["0.png", "16 bits", 'image_mode="RGB"'],
+    ),
     "no_images": (lambda d: d, ["holds no images", ".png"]),
     "image_sizes": (
         lambda d: two_images(d, IMAGES[0], IMAGES[1][:2]),
@@ -768,14 +987,14 @@ def test_fit_takes_each_form_and_resumes_on_the_same_batches(side):
         ({"rescale": 0.0}, ValueError, "`rescale` positive"),
         ({"rescale": float("nan")}, ValueError, "`rescale` positive"),
         ({"condition": np.arange(4)}, ValueError, "each of the 23 examples; got 4"),
-        ({"condition": ["a"] * 23}, TypeError, "`condition`"),
+        ({"condition": ["a"] * 23}, DataError, "condition must be an array of numbers"),
         ({"sample_weight": np.ones(4)}, ValueError, "each of the 23 examples; got 4"),
         ({"sample_weight": np.ones((23, 1))}, ValueError, "shape [23]"),
         ({"sample_weight": -np.ones(23)}, ValueError, ">= 0"),
         ({"sample_weight": np.full(23, np.nan)}, ValueError, "finite"),
         ({"batch_size": 0}, ValueError, "`batch_size` of at least 1"),
         ({"batch_size": 24, "drop_remainder": True}, ValueError, "no full batch"),
-        ({"x": np.array(["a"])}, TypeError, "got dtype <U1"),
+        ({"x": np.array(["a"])}, DataError, "ndarray of dtype <U1"),
         ({"x": np.zeros((0, 3))}, ValueError, "shape (0, 3)"),
         ({"x": 3.0}, ValueError, "shape ()"),
     ],

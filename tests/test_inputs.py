@@ -114,7 +114,11 @@ IMAGE = lambda: keras_vae.conv_vae((8, 8, 1), 2, filters=(2,), width=4)  # noqa:
         (tiny_vae, np.float32(1.0), r"must have shape \[n, 6\]; got \[\]"),
         (IMAGE, IMAGES[..., 0], r"got \[4, 8, 8\]\. Add the channel axis: x\[\.\.\., None\]"),
         (IMAGE, IMAGES.reshape(4, 64), r"got \[4, 64\]\. The sizes .* x.reshape\(-1, 8, 8, 1\)"),
-        (tiny_vae, [["a"] * 6], r"array of numbers of shape \[n, 6\]; got list of dtype <U1"),
+        (
+            tiny_vae,
+            [["a"] * 6],
+            r"array of numbers of shape \[n, 6\] of at most 64 bits; got list of dtype <U1",
+        ),
         (tiny_vae, None, r"got NoneType of dtype object"),
         (tiny_vae, [[1.0], [1.0, 2.0]], "list, which NumPy cannot read"),
         (tiny_vae, {"x": X}, r"unconditional .* dict with keys \['x'\]"),
@@ -157,7 +161,7 @@ def test_condition_is_checked_as_data_is():
     for call, message in (
         (lambda: vae.sample(2), wanted),
         (lambda: vae.decode(np.zeros((2, 2))), wanted),
-        (lambda: vae.sample(2, condition=np.zeros((2, 4))), wanted + r"; got \[2, 4\]"),
+        (lambda: vae.sample(2, condition=np.zeros((2, 4))), r"have shape \[n, 3\]; got \[2, 4\]"),
         (lambda: vae.sample(3, condition=np.zeros((2, 3))), "each of the 3 draws; got 2"),
         (lambda: tiny_vae().sample(2, condition=np.zeros((2, 3))), "is unconditional"),
     ):

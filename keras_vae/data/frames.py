@@ -21,7 +21,7 @@ def frame_names(value: Any) -> tuple[str, ...] | None:
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
-def numbers(value: Any, name: str) -> np.ndarray:
+def numbers(value: Any, name: str, expected: str = "an array of numbers") -> np.ndarray:
     """The value as an array of booleans, integers or floats of at most 64 bits.
 
     Data frames may hold nullable columns without missing values; masked arrays are taken as plain
@@ -30,6 +30,7 @@ def numbers(value: Any, name: str) -> np.ndarray:
     Args:
         value: anything that NumPy makes an array of, or a data frame.
         name: what the value is called in messages, such as "x".
+        expected: what is expected, in words.
 
     Raises:
         DataError: if it is no array of numbers, or hides some: text, missing, masked, sparse.
@@ -47,13 +48,13 @@ def numbers(value: Any, name: str) -> np.ndarray:
             array = np.asarray(value)
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"{name} must be an array of numbers; got {type(value).__name__}, which NumPy "
-                f"cannot read: {' '.join(str(error).split())}"
+                f"{name} must be {expected}; got {type(value).__name__}, which NumPy cannot read: "
+                f"{' '.join(str(error).split())}"
             ) from error
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise DataError(
-            f"{name} must be an array of booleans, integers or floats of at most 64 bits; got "
-            f"{type(value).__name__} of dtype {array.dtype}. Convert it first."
+            f"{name} must be {expected} of at most 64 bits; got {type(value).__name__} of dtype "
+            f"{array.dtype}. Convert it to booleans, integers or floats first."
         )
     return array
 
@@ -73,10 +74,9 @@ def _refuse_containers(value: Any, name: str) -> None:
     """Refuses what NumPy would wrap whole as one Python object."""
     kind, module = type(value).__name__, type(value).__module__
     if hasattr(value, "toarray") and module.startswith("scipy.sparse"):
-        size = float(np.prod(value.shape)) * value.dtype.itemsize / 2**20
         raise DataError(
             f"{name} is a sparse {kind} of shape {list(value.shape)}, and a VAE reads dense "
-            f"arrays. Give {name}.toarray() ({size:,.1f} MiB), or batches of it from a generator."
+            f"arrays. Give {name}.toarray(), or a generator of such batches if that is too large."
         )
     if kind in ("SparseTensor", "RaggedTensor") and module.startswith("tensorflow"):
         remedy = "tf.sparse.to_dense(x)" if kind == "SparseTensor" else "x.to_tensor()"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_vae.data.content import DataError
+from keras_vae.data.frames import frame_names, numbers
 from keras_vae.data.mapped import is_mapped, read
 
 if TYPE_CHECKING:
@@ -18,26 +20,38 @@ if TYPE_CHECKING:
 
 _MAX_SEED = 2**31 - 1
 
+_TRANSPARENT = (
+    "AssertCardinalityDataset",
+    "CacheDataset",
+    "OptionsDataset",
+    "PrefetchDataset",
+    "RepeatDataset",
+    "ShardDataset",
+    "ShuffleDataset",
+    "SkipDataset",
+    "TakeDataset",
+)
+"""Datasets of TensorFlow whose elements are those of their input."""
 
-def split(
-    x: ArrayLike, *, test_fraction: float = 0.1, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint random training and test parts of an array, each in the order of `x`.
+
+def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
+    """Disjoint random training and test parts of an array or data frame, in the order of `x`.
 
     Which rows go where depends on `len(x)`, `test_fraction` and `seed` alone, on every machine
     and numpy version: labels split with the same arguments stay beside their examples. Both
     parts are copies in memory, also of a memory-mapped `x`.
 
     Args:
-        x: Array of shape [N, ...].
+        x: Array of shape [N, ...], or a pandas data frame of N rows.
         test_fraction: Share of the examples in the test part, between 0 and 1; their number
             is rounded to the nearest integer.
         seed: Non-negative integer.
 
     Returns:
-        The pair (train, test).
+        The pair (train, test), of arrays or of data frames.
 
     Raises:
+        DataError: `x` is no array of numbers.
         ValueError: An argument is out of range, or a part would be empty.
 
     Example:
@@ -45,6 +59,7 @@ def split(
         >>> len(train), len(test), sorted([*train, *test]) == list(range(10))
         (8, 2, True)
     """
+    rows = getattr(x, "iloc", None)
     x = _array("x", x)
     _check_seed(seed)
     if not 0.0 < test_fraction < 1.0:
@@ -60,7 +75,8 @@ def split(
             f"`test_fraction` than {test_fraction}."
         )
     order = np.argsort(np.random.Philox(seed).random_raw(len(x)), kind="stable")
-    return x[np.sort(order[test_size:])], x[np.sort(order[:test_size])]
+    rows = x if rows is None else rows
+    return rows[np.sort(order[test_size:])], rows[np.sort(order[:test_size])]
 
 
 def steps(n: int, batch_size: int, *, drop_remainder: bool = False) -> int:
@@ -139,7 +155,8 @@ def batches(
                                                  which a generative model does not have
 
     Args:
-        x: Array of shape [N, ...] of booleans, integers or floats.
+        x: Array of shape [N, ...] of booleans, integers or floats, or a data frame of such columns.
+            Where nothing is rescaled or transformed, `fit` refuses what it refuses as an array.
         batch_size: B, the number of examples in a batch; the last of an epoch may be shorter.
         epochs: End of the stream, counted from epoch 0.
         seed: Non-negative integer below 2**31.
@@ -157,7 +174,7 @@ def batches(
         A dataset of known cardinality, `(epochs - initial_epoch) * steps(N, batch_size)`.
 
     Raises:
-        TypeError: An array does not hold real numbers.
+        DataError: An array does not hold real numbers, or hides some: masked, missing, sparse.
         ValueError: An argument is out of range or two lengths differ.
 
     Example:
@@ -167,7 +184,7 @@ def batches(
     """
     import tensorflow as tf
 
-    x = _array("x", x)
+    names, x = frame_names(x), _array("x", x)
     n = len(x)
     per_epoch = steps(n, batch_size, drop_remainder=drop_remainder)
     _check_seed(seed)
@@ -189,7 +206,8 @@ def batches(
             if not is_mapped(table):
                 tables[name] = tf.constant(table.astype(table.dtype.newbyteorder("="), copy=False))
     epoch_range = range(initial_epoch, epochs)
-    feed = Feed(tables, Take(rescale, transform), n, batch_size, per_epoch, epoch_range, shuffle)
+    take = Take(rescale, transform)
+    feed = Feed(tables, take, n, batch_size, per_epoch, epoch_range, shuffle, names)
     fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
 
     def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
@@ -224,6 +242,7 @@ class Feed(NamedTuple):
         steps: batches of an epoch.
         epochs: that the dataset goes through.
         shuffle: whether each has an order of its own.
+        feature_names: of the columns of x, None if they have none.
     """
 
     tables: dict[str, Any]
@@ -233,6 +252,7 @@ class Feed(NamedTuple):
     steps: int
     epochs: range
     shuffle: bool
+    feature_names: tuple[str, ...] | None = None
 
     @property
     def resident(self) -> dict[str, tf.Tensor]:
@@ -295,6 +315,19 @@ class Feed(NamedTuple):
 def feed_of(dataset: Any) -> Feed | None:
     """The feed of a dataset that `batches` returned; None for any other."""
     return getattr(dataset, "_keras_vae_feed", None)
+
+
+def feed_behind(dataset: Any) -> Feed | None:
+    """The feed of a dataset whose elements are those of a dataset that `batches` returned.
+
+    What only reorders, repeats or buffers elements is looked through; a map is not.
+    """
+    while (feed := feed_of(dataset)) is None:
+        sources = dataset._inputs()
+        if len(sources) != 1 or type(dataset).__name__.strip("_") not in _TRANSPARENT:
+            return None
+        (dataset,) = sources
+    return feed
 
 
 def skipped(dataset: tf.data.Dataset, epochs: int, steps: int) -> tf.data.Dataset:
@@ -385,15 +418,10 @@ def _read(table: np.ndarray, rows: tf.Tensor) -> tf.Tensor:
     return values
 
 
-def _array(name: str, value: ArrayLike) -> np.ndarray:
-    array = value if isinstance(value, np.ndarray) else np.asarray(value)
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise TypeError(
-            f"Expected `{name}` of booleans, integers or floats of at most 64 bits; got dtype "
-            f"{array.dtype}. Convert it first."
-        )
+def _array(name: str, value: Any) -> np.ndarray:
+    array = numbers(value, name)
     if array.ndim < 1 or array.size == 0:
-        raise ValueError(
+        raise DataError(
             f"Expected `{name}` with the examples along axis 0; got shape {array.shape}. "
             "Give at least one example."
         )

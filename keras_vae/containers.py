@@ -1,0 +1,98 @@
+"""Containers of batches: PyDatasets that check what they yield, and slices of long arrays."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_vae.data.mapped import is_mapped
+
+__all__ = ["CheckedPyDataset", "in_batches", "is_stream"]
+
+
+def is_stream(inputs: Any) -> bool:
+    """Whether the inputs yield batches, and are no arrays."""
+    kinds = (
+        tf.data.Dataset,
+        tf.distribute.DistributedDataset,
+        keras.utils.PyDataset,
+        Iterator,
+    )
+    return isinstance(inputs, kinds)
+
+
+class CheckedPyDataset(keras.utils.PyDataset):
+    """A PyDataset whose batches are checked as they are read.
+
+    Args:
+        inner: the PyDataset.
+        check: map of a batch to the batch that is checked.
+    """
+
+    def __init__(self, inner: keras.utils.PyDataset, check: Callable[[Any], Any]) -> None:
+        super().__init__(
+            workers=inner.workers,
+            use_multiprocessing=inner.use_multiprocessing,
+            max_queue_size=inner.max_queue_size,
+        )
+        self._inner = inner
+        self._check = check
+
+    @property
+    def num_batches(self) -> int | None:
+        """Number of batches."""
+        return self._inner.num_batches
+
+    def __getitem__(self, index: int) -> Any:
+        return self._check(self._inner[index])
+
+    def on_epoch_begin(self) -> None:
+        """Passes the call on."""
+        self._inner.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Passes the call on."""
+        self._inner.on_epoch_end()
+
+
+class _Slices(keras.utils.PyDataset):
+    """Batches of arrays in their order, none of which is read or copied before its turn."""
+
+    def __init__(self, parts: Any, batch_size: int) -> None:
+        super().__init__()
+        self._parts = parts
+        self._batch_size = batch_size
+        self._count = len(keras.tree.flatten(parts)[0])
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self._count // self._batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        rows = slice(index * self._batch_size, (index + 1) * self._batch_size)
+        return keras.tree.map_structure(lambda part: part[rows], self._parts)
+
+
+def in_batches(
+    data: tuple[Any, Any, Any], given: int | None, most: int
+) -> tuple[tuple[Any, Any, Any], int]:
+    """The triple x, y, sample_weight as Keras reads it, and the size of its batches.
+
+    Keras copies an array whole, a memory-mapped one from its file, before it takes batches of it.
+    So long arrays become a PyDataset of slices, unless small batches are asked for, which are read
+    faster from memory.
+
+    Args:
+        data: arrays, or a stream of batches.
+        given: examples in a batch that the user asks for, or None.
+        most: examples that should be in memory at once.
+    """
+    x, y, sample_weight = data
+    size = given or most
+    parts = (x,) if sample_weight is None else (x, y, sample_weight)
+    arrays = keras.tree.flatten(parts)
+    in_files = any(map(is_mapped, arrays))
+    if is_stream(x) or len(arrays[0]) <= size or not (given is None or in_files):
+        return data, size
+    return (_Slices(parts, size), None, None), size
