@@ -28,12 +28,14 @@ from keras_vae.distributions import Normal as Normal
 from keras_vae.distributions import Parameter as Parameter
 from keras_vae.distributions import Poisson as Poisson
 from keras_vae.distributions import Posterior as Posterior
+from keras_vae.distributions import distribution_of as distribution_of
 from keras_vae.explain import LossExplanation as LossExplanation
 from keras_vae.explain import explain_loss as explain_loss
 from keras_vae.factories import conv_vae as conv_vae
 from keras_vae.factories import mlp_vae as mlp_vae
 from keras_vae.guard import NonFiniteError as NonFiniteError
 from keras_vae.linear_gaussian import LinearGaussian as LinearGaussian
+from keras_vae.losses import NegativeLogLikelihood as NegativeLogLikelihood
 from keras_vae.model import VAE as VAE
 from keras_vae.model import Bound as Bound
 from keras_vae.objectives import ELBO as ELBO

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vae import inputs, supports, trainer
+from keras_vae import checked_model, containers, inputs, supports
 from keras_vae.random import row_seeds
 from keras_vae.signatures import signatures
 from tests.models import binary, compiled, tiny_vae
@@ -49,7 +49,7 @@ def seven_at_once(monkeypatch):
     """Chunks of seven examples, so that 30 make four and a shorter one."""
 
     def turn_on():
-        monkeypatch.setattr(trainer, "rows_in", lambda memory, vae: 7)
+        monkeypatch.setattr(checked_model, "rows_in", lambda memory, vae: 7)
 
     return turn_on
 
@@ -194,7 +194,7 @@ def test_mapped_files_are_read_chunk_by_chunk(seven_at_once, tmp_path, monkeypat
     for call in (vae.reconstruct, lambda x: vae.predict(x, batch_size=4, verbose=0)):
         np.testing.assert_allclose(call(mapped), call(x), **CLOSE)
     for data, given, sliced in ((mapped, 4, True), (x, None, True), (x, 4, False)):
-        (source, *_), size = inputs.in_batches((data, None, None), given, 7)
+        (source, *_), size = containers.in_batches((data, None, None), given, 7)
         assert (isinstance(source, keras.utils.PyDataset), size) == (sliced, given or 7)
 
 

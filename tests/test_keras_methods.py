@@ -1,4 +1,4 @@
-"""Methods that a VAE inherits from Keras: checked like `fit`, or refused with what to do instead."""
+"""Methods that a VAE inherits from Keras: checked like `fit`, or refused with a remedy."""
 
 import keras
 import numpy as np
@@ -82,9 +82,7 @@ def test_train_on_batch_says_that_weights_broke():
     vae = compiled(tiny_vae(), optimizer=keras.optimizers.SGD(np.inf))
     with pytest.raises(NonFiniteError, match=r"weight .* NaN or infinite in this step"):
         vae.train_on_batch(X)
-    with pytest.raises(
-        NonFiniteError, match=r"The distortion.* became nan in this step.*Lower|low"
-    ):
+    with pytest.raises(NonFiniteError, match=r"distortion.* became nan in this step.*lower"):
         vae.train_on_batch(X)
 
 

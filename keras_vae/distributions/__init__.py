@@ -29,6 +29,7 @@ from keras_vae.distributions.base import HeadSizeError as HeadSizeError
 from keras_vae.distributions.base import Likelihood as Likelihood
 from keras_vae.distributions.base import Parameter as Parameter
 from keras_vae.distributions.base import Posterior as Posterior
+from keras_vae.distributions.base import distribution_of as distribution_of
 from keras_vae.distributions.base import inverse_positive as inverse_positive
 from keras_vae.distributions.base import positive as positive
 from keras_vae.distributions.likelihoods import Bernoulli as Bernoulli

@@ -20,8 +20,10 @@ __all__ = [
     "Likelihood",
     "Parameter",
     "Posterior",
+    "distribution_of",
     "inverse_positive",
     "positive",
+    "producer_of",
 ]
 
 _SOFTPLUS_ONE = math.log(math.e - 1.0)
@@ -64,7 +66,14 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
 
     `layer.distribution(c)` is the law, built afresh at each call. `layer(c)` is a tensor
     [B, *event_shape], legal in Sequential and Functional models: a draw when training, the mean
-    otherwise. Parameters are float32 (float64 under that policy) whatever the network computes in.
+    otherwise. It draws, so a model that ends in such a layer is not trained by comparing outputs
+    with targets, as mean squared error does, but by -log p(y | c):
+
+        model = keras.Sequential([keras.layers.Dense(16, "relu"), Normal(1, scale="learned")])
+        model.compile("adam", loss=keras_vae.NegativeLogLikelihood())
+
+    `distribution_of(layer(c))` is the law that an output was computed from. Parameters are float32
+    (float64 under that policy) whatever the network computes in.
 
     Args:
         event_shape: shape of one event, an integer or a tuple.
@@ -190,8 +199,11 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         """Draw from the law when training, its mean otherwise, [B, *event_shape]."""
         law = self.distribution(c, training)
         if training:
-            return law.sample(seed=random.stateless_seed(self._draws.next()))
-        return law.mean()
+            value = law.sample(seed=random.stateless_seed(self._draws.next()))
+        else:
+            value = tf.identity(law.mean())
+        value._keras_vae_source = (self, law)  # as Keras keeps `_keras_mask`
+        return value
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights of network and head; input shapes may leave the batch open."""
@@ -202,6 +214,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
             keras.KerasTensor((None, *shape[1:]), dtype=self.compute_dtype) for shape in shapes
         ]
         raw = self._features(inputs if _is_list_of_shapes(input_shape) else inputs[0], False)
+        self._check_size(raw.shape)
         emitted = math.prod(raw.shape[1:])
         if emitted != self._total_size:
             names = ", ".join(
@@ -223,8 +236,18 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         elif isinstance(inputs, list):
             features = keras.ops.concatenate(inputs, axis=-1)
         if not self._has_own_head and len(features.shape) > 2:
+            self._check_size(features.shape)
             features = keras.ops.reshape(features, (-1, math.prod(features.shape[1:])))
         return self.head(features)
+
+    def _check_size(self, shape: Sequence[int | None]) -> None:
+        """Refuses features or raw parameters without a fixed size."""
+        if None in shape[1:]:
+            raise ValueError(
+                f"{type(self).__name__} makes one event of each example, and features of shape "
+                f"{tuple(shape)} have no fixed size. Fix it, or wrap the distribution in "
+                "keras.layers.TimeDistributed for one event per step."
+            )
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Batch size and event shape."""
@@ -270,6 +293,33 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         """The layer with new weights."""
         layers = {key: deserialize(config[key]) for key in ("network", "head")}
         return cls(**{**config, **layers})
+
+
+def distribution_of(output: Any) -> tfd.Distribution:
+    """Distribution that an output of a distribution layer was drawn from, or is the mean of.
+
+    Args:
+        output: what the layer, or a model that ends in it, returned; nothing was computed from it.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    return _source(output)[1]
+
+
+def producer_of(output: Any) -> ConditionalDistribution:
+    """The distribution layer that returned the output; raises as `distribution_of` does."""
+    return _source(output)[0]
+
+
+def _source(output: Any) -> tuple[ConditionalDistribution, tfd.Distribution]:
+    source = getattr(output, "_keras_vae_source", None)
+    if source is None:
+        raise ValueError(
+            "Expected the output of a keras_vae distribution layer, such as keras_vae.Normal(1), "
+            f"at the end of the model; got a {type(output).__name__} from elsewhere."
+        )
+    return source
 
 
 class Likelihood(ConditionalDistribution):
