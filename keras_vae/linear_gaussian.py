@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vae.data.frames import numbers
 from keras_vae.distributions import (
     DiagonalNormal,
     FullCovarianceNormal,
@@ -66,9 +67,10 @@ class LinearGaussian:
             dtype: of the model.
 
         Raises:
+            DataError: if the data are no plain numbers.
             ValueError: if L is not in 1 .. D-1, or the remaining variance is zero.
         """
-        x = np.asarray(x, np.float64).reshape(len(x), -1)
+        x = numbers(x, "x").astype(np.float64).reshape(len(x), -1)
         size = x.shape[1]
         if not 1 <= latent_size < size:
             raise ValueError(f"Expected latent_size from 1 to {size - 1}; got {latent_size}.")
@@ -202,5 +204,4 @@ class LinearGaussian:
         return np.linalg.solve(self._precision(), self.weights.T @ (self._flat(x) - self.bias).T).T
 
     def _flat(self, x: Any) -> np.ndarray:
-        x = np.asarray(x, self.dtype)
-        return x.reshape(len(x), -1)
+        return numbers(x, "x").astype(self.dtype).reshape(len(x), -1)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy import sparse
 
-from keras_vae import DataError, data, evaluation
+from keras_vae import DataError, LinearGaussian, data, evaluation
 from tests.models import binary, compiled, tiny_vae
 
 RNG = np.random.default_rng(0)
@@ -101,6 +101,14 @@ def test_hidden_and_foreign_values_are_refused_at_every_door(normal, door, case)
     x, message = HIDDEN[case]
     with pytest.raises(DataError, match=message):
         DOORS[door](normal, x)
+
+
+@pytest.mark.parametrize("case", HIDDEN)
+def test_hidden_and_foreign_values_are_refused_by_the_closed_form(case):
+    x, message = HIDDEN[case]
+    for call in (lambda x: LinearGaussian.fit(x, 2), LinearGaussian.fit(REALS, 2).log_prob):
+        with pytest.raises(DataError, match=message):
+            call(x)
 
 
 def test_plain_numbers_are_read_whatever_holds_them(normal):
