@@ -1,6 +1,7 @@
 """Contract between a model and its data: shapes, dtypes and support, for every container."""
 
 import contextlib
+import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from keras_vae.containers import CheckedPyDataset, is_stream
 from keras_vae.data.columns import positions
 from keras_vae.data.frames import frame_names, numbers
 from keras_vae.data.mapped import slices
-from keras_vae.data.stream import Feed, feed_behind
+from keras_vae.data.stream import feed_behind
 from keras_vae.distributions import Likelihood
 from keras_vae.supports import CHECKED_BYTES, DataError
 
@@ -110,7 +111,7 @@ class Contract:
             DataError: as `arrays`, at once or, inside `data_errors`, when the batch is read.
         """
         if isinstance(inputs, tf.data.Dataset):
-            self.check_dataset(inputs)
+            self.check_dataset(inputs, in_support=True)
             if inputs.cardinality() == 0:
                 raise DataError("The dataset is empty. Give one batch or more.")
             return inputs.map(self._assert_batch, num_parallel_calls=2)
@@ -122,32 +123,38 @@ class Contract:
             return inputs
         return self.arrays(inputs, in_support=True)
 
-    def check_dataset(self, dataset: tf.data.Dataset) -> None:
+    def check_dataset(self, dataset: tf.data.Dataset, *, in_support: bool) -> None:
         """Refuses a dataset by what is known before a batch is read.
 
         Batches of `data.batches` are float32 whatever they were made of; where nothing is rescaled
         or transformed the dtype that counts is that of the source.
 
+        Args:
+            dataset: of batches.
+            in_support: whether the dtype must be one of the support.
+
         Raises:
             DataError: if a shape is wrong, a dtype is outside the support, a tensor is sparse or
                 columns are in another order.
         """
-        self._check_spec(dataset.element_spec)
+        dtype = self._checked_spec(dataset.element_spec)
         if (feed := feed_behind(dataset)) is not None:
-            self._check_feed(feed)
+            self._check_names(feed.feature_names)
+            if feed.take.rescale is None and feed.take.transform is None:
+                dtype = tf.as_dtype(feed.tables["x"].dtype)
+        owner = type(self.likelihood).__name__
+        if in_support and (said := self.likelihood.support.dtype_refusal(dtype, owner)):
+            raise DataError(said)
 
-    def _check_feed(self, feed: Feed) -> None:
-        if feed.take.rescale is None and feed.take.transform is None:
-            self._check_dtype(feed.tables["x"].dtype)
-        names = feed.feature_names
+    def _check_names(self, names: tuple[str, ...] | None) -> None:
+        """Refuses columns of a stream in another order, which its batches do not tell."""
         if names and self.feature_names and names != self.feature_names:
-            order = positions(names, self.feature_names, "x")
-            if order != sorted(order):
-                raise DataError(
-                    f"x of the stream has its columns in the order {', '.join(names)}, and the "
-                    f"model in the order {', '.join(self.feature_names)}. Make the stream of "
-                    "frame[list(vae.feature_names)]."
-                )
+            positions(names, self.feature_names, "x")
+            raise DataError(
+                f"x of the stream has its columns in the order {', '.join(names)}, and the model "
+                f"in the order {', '.join(self.feature_names)}. Make the stream of "
+                "frame[list(vae.feature_names)]."
+            )
 
     def weighted(self, inputs: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """The triple x, y, sample_weight for `keras.Model.fit`, checked; y says nothing.
@@ -178,7 +185,14 @@ class Contract:
         return checked, np.zeros(count, np.float32), weights.reshape(count).astype(np.float32)
 
     def readable(self, inputs: Any) -> Any:
-        """What `predict` may read: arrays checked for shape, streams as they are."""
+        """What `predict` may read: as `source`, but x must only be finite, in datasets not even."""
+        check = functools.partial(self.checked_batch, in_support=False)
+        if isinstance(inputs, tf.data.Dataset):
+            self.check_dataset(inputs, in_support=False)
+        elif isinstance(inputs, keras.utils.PyDataset):
+            return CheckedPyDataset(inputs, check)
+        elif isinstance(inputs, Iterator):
+            return (check(batch) for batch in inputs)
         return inputs if is_stream(inputs) else self.arrays(inputs, in_support=False)
 
     @contextlib.contextmanager
@@ -203,7 +217,8 @@ class Contract:
     ) -> np.ndarray:
         array = numbers(value, name, f"an array of numbers of shape [n, {_words(shape)}]")
         if (names := frame_names(value)) is not None and name == "x":
-            array = array[:, positions(names, names if columns is None else columns, name)]
+            order = positions(names, names if columns is None else columns, name)
+            array = array if order == list(range(len(order))) else array[:, order]
         if array.shape[1:] != shape or array.ndim == 0:
             hint = self._hint(array.shape, array.dtype.kind in "iu", name, shape)
             raise DataError(
@@ -233,12 +248,8 @@ class Contract:
             return f" The sizes agree: {name}.reshape(-1, {_words(shape)})."
         return ""
 
-    def _check_dtype(self, dtype: Any) -> None:
-        owner = type(self.likelihood).__name__
-        if said := self.likelihood.support.dtype_refusal(tf.as_dtype(dtype), owner):
-            raise DataError(said)
-
-    def _check_spec(self, spec: Any) -> None:
+    def _checked_spec(self, spec: Any) -> tf.DType:
+        """The dtype of x in a dataset whose specification has the right shapes."""
         x, condition = self.split(keras.utils.unpack_x_y_sample_weight(spec)[0])
         for name, part, shape in (
             ("x", x, self.likelihood.event_shape),
@@ -264,7 +275,7 @@ class Contract:
                     f"The dataset must yield batches of {name} of shape [n, {_words(shape)}]; got "
                     f"{part.shape}.{hint}"
                 )
-        self._check_dtype(x.dtype)
+        return x.dtype
 
     def _assert_batch(self, *batch: Any) -> Any:
         batch = batch if len(batch) > 1 else batch[0]
@@ -291,11 +302,12 @@ class Contract:
             return x
         return {"x": x, "condition": np.zeros((1, *self.condition_shape), np.float32)}
 
-    def checked_batch(self, batch: Any) -> tuple[Any, ...]:
+    def checked_batch(self, batch: Any, *, in_support: bool = True) -> tuple[Any, ...]:
         """A batch of a generator as a tuple, checked and ordered as arrays are."""
         batch = batch if isinstance(batch, tuple) else (batch,)
         try:
-            x = self.arrays(keras.utils.unpack_x_y_sample_weight(batch)[0], in_support=True)
+            x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+            x = self.arrays(x, in_support=in_support)
         except DataError as error:
             raise DataError(f"In a batch: {error}") from error
         return (x, *batch[1:])

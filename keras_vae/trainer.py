@@ -201,7 +201,7 @@ class Trainer(CheckedModel):
         in_graph = self.compiled and not self.run_eagerly
         targets, assertions = None, None
         if feed := stream_feed(x, kwargs) if in_graph and sample_weight is None else None:
-            contract.check_dataset(x)
+            contract.check_dataset(x, in_support=True)
             assertions = contract.assertions
         else:
             x, targets, sample_weight = contract.weighted(x, sample_weight)

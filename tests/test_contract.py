@@ -104,6 +104,17 @@ def test_hidden_and_foreign_values_are_refused_at_every_door(normal, door, case)
 
 
 @pytest.mark.parametrize("case", HIDDEN)
+def test_hidden_and_foreign_values_are_refused_where_only_shapes_count(normal, case):
+    x, message = HIDDEN[case]
+    for read in (lambda x: x, lambda x: iter([x]), Batches):
+        with pytest.raises(DataError, match=message):
+            normal.predict(read(x), verbose=0)
+    for call in (normal.encode, normal.reconstruct, normal.predict_on_batch):
+        with pytest.raises(DataError, match=message):
+            call(x)
+
+
+@pytest.mark.parametrize("case", HIDDEN)
 def test_hidden_and_foreign_values_are_refused_by_the_closed_form(case):
     x, message = HIDDEN[case]
     for call in (lambda x: LinearGaussian.fit(x, 2), LinearGaussian.fit(REALS, 2).log_prob):
@@ -228,6 +239,12 @@ def test_names_come_with_a_stream_and_columns_without_names_go_by_position():
     train, test = data.split(FRAME)
     vae.fit(data.batches(train, 16), validation_data=test, verbose=0)
     assert vae.feature_names == tuple(NAMES)
+    batches = [FRAME[:9], FRAME[NAMES[::-1]][9:]]
+    expected = vae.predict(REALS, verbose=0)
+    for stream, options in ((iter(batches), {"steps": 2}), (Batches(FRAME[NAMES[::-1]]), {})):
+        np.testing.assert_array_equal(vae.predict(stream, verbose=0, **options), expected)
+    with pytest.raises(DataError, match="order f, e, d"):
+        vae.predict(data.batches(FRAME[NAMES[::-1]], 16), verbose=0)
     vae.fit((frame[NAMES[::-1]] for frame in [FRAME[:9], FRAME[9:]]), steps_per_epoch=2, verbose=0)
     with pytest.raises(ValueError, match=r"one feature name .* shape \[n, 6\]; got 2"):
         vae.feature_names = ["a", "b"]
