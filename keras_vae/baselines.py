@@ -92,7 +92,9 @@ def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np
         return {}
     total = np.zeros(len(test))
     for column, (low, levels) in enumerate(zip(lows, sizes, strict=True)):
-        seen, new = ((x[:, column] - low).astype(np.int64) for x in (train, test))
+        seen, new = (
+            np.subtract(x[:, column], low, dtype=np.float64).astype(np.int64) for x in (train, test)
+        )
         counts = np.bincount(seen, minlength=levels) + 1.0 / levels
         total += np.log(counts / counts.sum())[new]
     return {name: total}
@@ -102,7 +104,7 @@ def _densities(
     train: np.ndarray, test: np.ndarray, latent_size: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Log-densities of simple models of real data."""
-    train, test = (x.reshape(len(x), -1).astype(np.float64) for x in (train, test))
+    train, test = (x.reshape(len(x), -1).astype(np.float64, copy=False) for x in (train, test))
     size = train.shape[1]
     models = {}
     spread = train.std(axis=0)

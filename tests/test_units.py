@@ -161,6 +161,11 @@ def test_an_unknown_family_is_compared_with_nothing() -> None:
     ("likelihood", "raw", "expected"),
     [
         ("bernoulli", 15 * LEVELS.astype(np.uint8), {"independent pixels"}),
+        (
+            "normal",
+            (60 * LEVELS[:, 0, :, 0] - 120).astype(np.int8),
+            {"independent variables", "bound"},
+        ),
         ("poisson", LEVELS[..., 0, 0], {"independent variables", "bound"}),
         ("normal", LEVELS[:, 0, :, 0] - 2, {"independent variables", "bound"}),
         (
