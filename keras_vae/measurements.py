@@ -56,11 +56,9 @@ def summary(values: Any) -> dict[str, Any]:
 
 def examples(count: int, available: int) -> str:
     """Returns which test examples were taken, in words."""
-    return (
-        f"the first {count} of {available} test examples"
-        if count < available
-        else (f"all {available} test examples")
-    )
+    if count < available:
+        return f"the first {count} of {available} test examples"
+    return f"all {available} test examples"
 
 
 def table(values: dict[str, Any]) -> Table:
@@ -103,14 +101,14 @@ def _notes(values: dict[str, Any]) -> list[str]:
         )
     if values["quantity"] == "log-density":
         notes.append(
-            "Log-densities depend on the units of the columns; they compare models of the same "
-            "file, not files, and are no number of bits."
+            "Log-densities depend on the units of the columns: they compare models of the same "
+            "file and are not a number of bits."
         )
     if values["share_at_atoms"] > 0.05:
         notes.append(
             f"{100 * values['share_at_atoms']:.0f} % of the numbers are values that fill at least "
-            "1 % of their column. A density has no upper bound there, so the ranking says how "
-            "sharp a spike each model may put on them, not only how well it fits."
+            "1 % of their column. A density has no upper bound there, so the ranking also says how "
+            "sharp a spike each model puts on them, not only how well it fits."
         )
     if not values["baselines"]:
         notes.append("No simple model of the same quantity applies to this data.")

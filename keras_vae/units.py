@@ -50,7 +50,7 @@ class Units:
             data=(
                 "the data binarised with one draw per number"
                 if preparation.step == "binarize"
-                else "the data as in the file"
+                else "the data in the file"
             ),
             offset=preparation.nats_offset * math.prod(shape),
             variables=math.prod(shape[: len(shape) - support.event_dim]),

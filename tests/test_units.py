@@ -77,7 +77,7 @@ def test_every_number_of_an_evaluation_stands_on_the_same_examples(tmp_path: Pat
     assert few["log_marginal"]["mean"] > few["elbo"]["mean"]
     for text in (measurements.table(few).title, card_lines(few)[0]):
         assert text.startswith(
-            "The first 40 of 300 test examples: log-density of the data as in the"
+            "The first 40 of 300 test examples: log-density of the data in the file"
         )
 
 
@@ -244,7 +244,7 @@ def test_rates_and_distortions_are_in_the_units_of_the_file(tmp_path: Path) -> N
     error = values["distortion"]["standard_error"]
     assert found.distortion[0] == pytest.approx(values["distortion"]["mean"], abs=4 * error)
     assert found.rate[0] == pytest.approx(values["rate"]["mean"], rel=1e-5)
-    assert "all 150 test examples: log-density of the data as in the file" in said[-1]
+    assert "all 150 test examples: log-density of the data in the file" in said[-1]
 
 
 def test_training_says_its_bound_in_the_units_of_the_file(tmp_path: Path) -> None:
