@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 READY := $(VENV)/ready
 PEERS := .venv-bench
+CONSUMERS := .venv-consumers
 PACKAGES := $(wildcard keras_vae export serving)
 
 PRINT_VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
@@ -20,7 +21,7 @@ FINISHED := $(filter $(shell cat $(READY) 2>/dev/null),$(shell $(BIN)/python $(P
 GOOD := $(if $(filter file,$(origin PYTHON)),$(FINISHED),$(filter $(FINISHED),$(if $(FINISHED),$(OFFERED))))
 
 .DEFAULT_GOAL := help
-.PHONY: help test quickstart lint format coverage javascript bench wheel clean distclean FORCE
+.PHONY: help test quickstart lint format coverage javascript bench consumers wheel clean distclean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -63,6 +64,16 @@ $(PEERS)/ready: benchmarks/requirements.txt
 		|| { tail -n 30 $(PEERS)/install.log >&2; exit 1; }
 	@touch $@
 
+consumers: $(READY) $(CONSUMERS)/ready  ## Run ONNX files in IREE, TVM, tinygrad and others, and say how far each gets.
+	@$(BIN)/python -m benchmarks.consumers --python $(CONSUMERS)/bin/python --results benchmarks/results/consumers.txt
+
+$(CONSUMERS)/ready: benchmarks/consumers/requirements.txt
+	@echo "== $(CONSUMERS): programs that read ONNX, which the project itself does not need (log: $(CONSUMERS)/install.log)"
+	@$(PYTHON) -m venv --clear $(CONSUMERS)
+	@$(CONSUMERS)/bin/python -m pip --disable-pip-version-check --no-input install -r benchmarks/consumers/requirements.txt \
+		>$(CONSUMERS)/install.log 2>&1 || { tail -n 30 $(CONSUMERS)/install.log >&2; exit 1; }
+	@touch $@
+
 wheel: $(READY)  ## Build the wheel into dist/.
 	@rm -rf build
 	@$(PIP) --quiet wheel --no-deps --no-build-isolation --wheel-dir dist .
@@ -73,7 +84,7 @@ clean:  ## Remove caches and build leftovers; the environment, runs/ and artifac
 	@find . \( -path ./$(VENV) -o -path ./.git \) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean  ## Remove the environments too.
-	@rm -rf $(VENV) $(PEERS)
+	@rm -rf $(VENV) $(PEERS) $(CONSUMERS)
 
 # $(READY) is removed first and written last, so an interrupted installation is never taken for a finished one. Without
 # it the environment is made anew; with it only what changed in the files below is installed.

@@ -32,6 +32,14 @@ def _split(context: click.Context, parameter: click.Parameter, value: str) -> tu
     return tuple(word for word in value.replace(" ", "").split(",") if word)
 
 
+def _always(context: click.Context, parameter: click.Parameter, is_given: bool) -> None:
+    if is_given:
+        raise click.UsageError(
+            "--int32-random is no option any more: sample.onnx and score.onnx have noise in 32-bit "
+            "integers always. Leave it out."
+        )
+
+
 @click.group(cls=_PublishByDefault, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Export a trained model as SavedModel and ONNX, verified before it is published.
@@ -67,11 +75,7 @@ def main() -> None:
 @click.option(
     "--allow-partial", is_flag=True, help="Leave out signatures that ONNX cannot express."
 )
-@click.option(
-    "--int32-random",
-    is_flag=True,
-    help="Also write sample and score with noise in 32-bit integers, for OpenVINO.",
-)
+@click.option("--int32-random", is_flag=True, hidden=True, expose_value=False, callback=_always)
 @click.option(
     "--precisions",
     default="",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import json
 import re
 import sys
 import tempfile
 import unicodedata
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
 from export.errors import ExportError, sentence
@@ -64,22 +67,31 @@ def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
     if not path.is_file():
         raise ExportError(f"{path} is no file; give the model.keras of a run.")
     try:
-        vae = keras.saving.load_model(path, compile=True)
+        vae, beta = _read(path)
     except Exception as error:
         raise ExportError(_why_not_loaded(path, error)) from error
     if not (path.parent / "config.toml").is_file():
         return vae, Preparation(), {}
     run = Run(path.parent)
     run.check(vae)
-    training: dict[str, Any] = {"config": dataclasses.asdict(run.config), "final_beta": None}
+    training: dict[str, Any] = {"config": dataclasses.asdict(run.config), "final_beta": beta}
     del training["config"]["preparation"]
-    objective = getattr(vae, "objective", None)
-    if objective is not None and "beta" in objective.schedulable:
-        training["final_beta"] = float(objective.schedulable["beta"].numpy())
     evaluation = measurements.read(path.parent / "evaluation.json")
     if evaluation is not None:
         training["evaluation"] = evaluation
     return vae, run.preparation, training
+
+
+def _read(path: Path) -> tuple[Any, float | None]:
+    """The model of a file without its optimizer, which is twice as large, and its last beta."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+        with archive.open("model.weights.h5") as file, h5py.File(file) as weights:
+            beta = weights.get("objective/vars/beta")
+            value = None if beta is None else float(beta[()])
+    model = keras.saving.deserialize_keras_object({**config, "compile_config": None})
+    model.load_weights(path)
+    return model, value
 
 
 def policies(vae: VAE) -> list[str]:

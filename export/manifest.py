@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from export.parity import Comparison
 from keras_vae import __version__, measurements, random
@@ -105,6 +106,7 @@ def build(
     about: dict[str, Any],
     signatures: dict[str, Signature],
     functions: dict[str, Any],
+    opsets: dict[str, int],
     omitted: dict[str, str],
     variants: dict[str, Any],
     comparisons: Sequence[Comparison],
@@ -117,6 +119,7 @@ def build(
         about: from `metadata`.
         signatures: all signatures.
         functions: the traced signatures.
+        opsets: op set by name of each signature that has an ONNX file.
         omitted: reason by name of each signature that has no ONNX form.
         variants: files of other precisions and formats, with what they cost.
         comparisons: what was verified.
@@ -132,7 +135,8 @@ def build(
                     entry: _tensor(functions[key].get_concrete_function().structured_outputs[entry])
                     for entry in signature.outputs
                 },
-                "onnx": None if key in omitted else f"onnx/{key}.onnx",
+                "onnx": f"onnx/{key}.onnx" if key in opsets else None,
+                "opset": opsets.get(key),
                 "takes_empty_batch": all(
                     entry.takes_empty_batch for entry in comparisons if entry.signature == key
                 ),
@@ -166,9 +170,9 @@ def digest(vae: VAE) -> str:
     result = hashlib.sha256()
     for layer in (vae.prior, vae.likelihood, vae.posterior):
         for weight in layer.weights:
-            array = np.ascontiguousarray(weight.numpy())
+            array = np.ascontiguousarray(tf.convert_to_tensor(weight))
             result.update(f"{array.dtype.str}{array.shape}".encode())
-            result.update(array.tobytes())
+            result.update(array.data)
     return result.hexdigest()
 
 

@@ -6,24 +6,32 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import tensorflow as tf
+from onnx.reference import ReferenceEvaluator
 
-from export import gates
+from export import gates, onnx_files
 from export.errors import ExportError, sentence
 from export.handlers import CUSTOM_OP_HANDLERS
-from export.handlers.values import Value, handler, where
+from export.handlers.values import Handler, Value, handler, where
+from export.onnx_files import Graph, Weight, as_input
 from export.sealing import sealed
+from keras_vae import random
 from keras_vae.signatures import Signature
 
-__all__ = ["IR_VERSION", "OPSET", "check", "convert", "reads", "traced"]
+__all__ = ["IR_VERSION", "OPSETS", "check", "convert", "reads", "traced"]
 
-OPSET = 18
+OPSETS = (13, 18)
+"""Op sets that graphs are written in: the first that has an op for everything."""
+
 IR_VERSION = 8
+
+_END = 10**9  # how tf2onnx writes the end of an axis
 
 
 def _diag_part(x: Value, k: Value, padding: Value) -> Value:
@@ -36,7 +44,20 @@ def _diag_part(x: Value, k: Value, padding: Value) -> Value:
     return diagonal.apply("ReduceSum", x.constant([-1], np.int64), keepdims=0)
 
 
+def _softplus(x: Value) -> Value:
+    """ONNX's own softplus, within 2e-7, or 2e-6 in OpenVINO, which without Relu may be below 0."""
+    return x.apply("Softplus").apply("Relu")
+
+
 _HANDLERS = {**CUSTOM_OP_HANDLERS, "MatrixDiagPartV3": handler(_diag_part)}
+
+_HANDLERS_WITHOUT_SEED = {**_HANDLERS, "Softplus": handler(_softplus)}
+"""For signatures that give means and parameters, whose absolute error counts.
+
+What `score` adds up is the logarithm of a scale, which needs a small relative error.
+"""
+
+_BITWISE_OPS = frozenset({"BitwiseAnd", "BitwiseOr", "BitwiseXor", "Invert"})
 
 _RANDOM_OPS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
@@ -44,19 +65,33 @@ _RANDOM_OPS = frozenset(
 )
 
 
-def traced(signature: Signature) -> Any:
+_LAYOUT_OPS = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Ops that only change how a weight lies in memory; they are applied when it is written."""
+
+
+def traced(signature: Signature, given: Sequence[keras.Variable] = ()) -> Any:
     """Returns the signature as a pure `tf.function` with named inputs that captures weights alone.
+
+    Args:
+        signature: what is traced.
+        given: variables that become inputs of the function too, after those of the signature.
 
     Raises:
         ExportError: if it cannot be traced, or is not pure; names signature, op and layer.
     """
     names = list(signature.inputs)
+    specs = [
+        *signature.inputs.values(),
+        *(tf.TensorSpec(v.shape, v.dtype, _placeholder(i)) for i, v in enumerate(given)),
+    ]
 
     def function(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = signature.function(**dict(zip(names, tensors, strict=True)))
+        inputs, values = tensors[: len(names)], tensors[len(names) :]
+        with _values_of(given, values):
+            outputs = signature.function(**dict(zip(names, inputs, strict=True)))
         return {name: tf.identity(outputs[name], name) for name in signature.outputs}
 
-    result = tf.function(function, input_signature=[*signature.inputs.values()], autograph=False)
+    result = tf.function(function, input_signature=specs, autograph=False)
     try:
         concrete = result.get_concrete_function()
     except Exception as error:
@@ -64,57 +99,98 @@ def traced(signature: Signature) -> Any:
             f"{signature.name}: the function cannot be traced: {sentence(error)}"
         ) from error
     gates.check_function(signature, concrete)
-    return sealed(signature.name, concrete, [*signature.inputs.values()])
+    return sealed(signature.name, concrete, specs)
 
 
-def convert(signature: Signature, function: Any = None) -> onnx.ModelProto:
-    """The signature as a canonical, checked ONNX model of opset 18.
+def convert(signature: Signature, variables: Sequence[keras.Variable] = ()) -> Graph:
+    """The signature as a canonical, checked ONNX model, in the lowest op set that carries it.
 
-    Two conversions of the same model give the same bytes, in any process.
+    Two conversions of the same model give the same bytes, in any process. Noise is made of 32-bit
+    integers, which every runtime computes right. Large variables are inputs for tf2onnx, which
+    would otherwise hold them many times over, and stay inputs of the result, with their values
+    beside it.
 
     Args:
         signature: what is converted.
-        function: what `traced` made of it; None traces it here.
+        variables: those of the model.
 
     Raises:
         ExportError: if an op cannot be converted or a check fails; names signature, op and layer.
     """
-    function = traced(signature) if function is None else function
-    outputs = function.get_concrete_function().structured_outputs
-    shapes = {name: outputs[name].shape.as_list() for name in signature.outputs}
+    large = [
+        v for v in variables if np.prod(v.shape) * tf.as_dtype(v.dtype).size >= onnx_files.LARGE
+    ]
+    with random.int32_arithmetic():
+        function = traced(signature, large)
+    *lower, highest = OPSETS
+    for opset in () if _combines_bits(function) else lower:
+        with contextlib.suppress(Exception):
+            return _converted(signature, function, large, opset)
+    return _converted(signature, function, large, highest)
+
+
+def _combines_bits(function: Any) -> bool:
+    """Whether a function has ops that only the highest op set has."""
+    graph = function.get_concrete_function().graph.as_graph_def()
+    bodies = [graph.node, *(each.node_def for each in graph.library.function)]
+    return any(node.op in _BITWISE_OPS for body in bodies for node in body)
+
+
+def _converted(
+    signature: Signature, function: Any, large: Sequence[keras.Variable], opset: int
+) -> Graph:
+    """The traced signature as a canonical, checked ONNX model of an op set."""
+    found = function.get_concrete_function().structured_outputs
+    shapes = {name: found[name].shape.as_list() for name in signature.outputs}
+    handlers = _HANDLERS if "seed" in signature.inputs else _HANDLERS_WITHOUT_SEED
     try:
-        model, problems = _from_function(signature, function, copies="FALSE")
+        model, problems = _from_function(function, opset, handlers, copies="FALSE")
     except Exception:
         try:
-            model, problems = _from_function(signature, function, copies="TRUE")
+            model, problems = _from_function(function, opset, handlers, copies="TRUE")
         except Exception as error:
             raise ExportError(f"{signature.name}: tf2onnx failed: {sentence(error)}") from error
-    _refuse_foreign(signature.name, model.graph, problems)
+    _refuse_foreign(signature.name, model, problems)
+    _drop_whole_slices(model)
     _count_axes_from_the_front(model)
-    model = _canonical(model, signature, shapes)
-    check(model, signature.name, list(signature.inputs), list(signature.outputs))
-    return model
+    weights = {_placeholder(index): _weight(variable) for index, variable in enumerate(large)}
+    graph = _canonical(model, signature, shapes, _lay_out(model, weights), opset)
+    inputs, outputs = list(signature.inputs), list(signature.outputs)
+    check(graph.model, signature.name, inputs, outputs, list(graph.weights), opset)
+    return graph
 
 
-def check(model: onnx.ModelProto, name: str, inputs: list[str], outputs: list[str]) -> None:
+def check(
+    model: onnx.ModelProto,
+    name: str,
+    inputs: list[str],
+    outputs: list[str],
+    weights: Sequence[str] = (),
+    opset: int | None = None,
+) -> None:
     """Refuses a model that a runtime could not load or that is not what its signature declares.
 
     Args:
         model: the model.
         name: name of the signature.
         inputs, outputs: names that the signature declares, in order.
+        weights: names of its large weights, its last inputs.
+        opset: the only op set that it may have; any of `OPSETS` if None.
 
     Raises:
         ExportError: naming the signature and what is wrong.
     """
     imports = {entry.domain: entry.version for entry in model.opset_import}
-    if imports != {"": OPSET}:
+    allowed = OPSETS if opset is None else (opset,)
+    if imports not in [{"": version} for version in allowed]:
         raise ExportError(
-            f"{name}: expected op set {OPSET} of the standard domain alone; got {imports}."
+            f"{name}: expected op set {' or '.join(map(str, allowed))} of the standard domain "
+            f"alone; got {imports}."
         )
-    _refuse_foreign(name, model.graph, [])
+    _refuse_foreign(name, model, [])
+    given = len(model.graph.input) - len(weights)
     for what, entries, declared in (
-        ("takes", model.graph.input, inputs),
+        ("takes", model.graph.input[:given], inputs),
         ("gives", model.graph.output, outputs),
     ):
         found = [entry.name for entry in entries]
@@ -138,7 +214,7 @@ def check(model: onnx.ModelProto, name: str, inputs: list[str], outputs: list[st
 
 
 def _from_function(
-    signature: Signature, function: Any, copies: str
+    function: Any, opset: int, handlers: dict[str, Handler], copies: str
 ) -> tuple[onnx.ModelProto, list[str]]:
     """What tf2onnx makes of a function, and the errors that it logged.
 
@@ -147,8 +223,9 @@ def _from_function(
     takes half the time; the result is the same.
 
     Args:
-        signature: whose inputs it has.
         function: the traced signature.
+        opset: of the result.
+        handlers: of ops, as tf2onnx takes them.
         copies: "TRUE" or "FALSE".
     """
     import tf2onnx
@@ -161,9 +238,9 @@ def _from_function(
         with _captured_errors() as problems:
             model, _ = tf2onnx.convert.from_function(
                 function,
-                input_signature=[*signature.inputs.values()],
-                opset=OPSET,
-                custom_op_handlers=_HANDLERS,
+                input_signature=function.input_signature,
+                opset=opset,
+                custom_op_handlers=handlers,
             )
     finally:
         if collects:
@@ -175,13 +252,14 @@ def _from_function(
     return model, problems
 
 
-def _refuse_foreign(name: str, graph: onnx.GraphProto, problems: list[str]) -> None:
-    for node in _nodes(graph):
-        known = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, OPSET, "")
+def _refuse_foreign(name: str, model: onnx.ModelProto, problems: list[str]) -> None:
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    for node in _nodes(model.graph):
+        known = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, opset, "")
         if known and node.op_type not in _RANDOM_OPS:
             continue
         detail = f" tf2onnx says: {problems[0]}" if problems else ""
-        reason = "draws random numbers" if known else f"has no ONNX form at op set {OPSET}"
+        reason = "draws random numbers" if known else f"has no ONNX form at op set {opset}"
         raise ExportError(
             f"{name}: the op {node.op_type} of {gates.layer_of(node.name)} {reason}. Replace that "
             f"layer, or leave the signature out of ONNX with --allow-partial.{detail}"
@@ -217,6 +295,36 @@ def _captured_errors() -> Iterator[list[str]]:
         logger.setLevel(saved[2])
 
 
+def _drop_whole_slices(model: onnx.ModelProto) -> None:
+    """Removes slices of everything, which tf2onnx makes of `x[..., None]`.
+
+    Some runtimes do not slice a batch of unknown size.
+    """
+    graph = model.graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    same: dict[str, str] = {}
+    kept = []
+    needed = {entry.name for entry in graph.output}
+    needed |= {name for node in graph.node for name in set(reads(node)) - set(node.input)}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = same.get(name, name)
+        if node.op_type == "Slice" and node.output[0] not in needed:
+            bounds = [constants.get(name) for name in (*node.input[1:3], *node.input[4:])]
+            if _is_whole(*bounds):
+                same[node.output[0]] = node.input[0]
+                continue
+        kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _is_whole(starts: np.ndarray | None, ends: np.ndarray | None, steps: Any = 1) -> bool:
+    if starts is None or ends is None or steps is None:
+        return False
+    return bool((starts == 0).all() and (ends >= _END).all() and np.all(steps == 1))
+
+
 def _count_axes_from_the_front(model: onnx.ModelProto) -> None:
     """Writes the axes of reductions as 1, 2, 3 instead of -3, -2, -1.
 
@@ -232,17 +340,86 @@ def _count_axes_from_the_front(model: onnx.ModelProto) -> None:
     graph = model.graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
-        is_reduction = node.op_type.startswith("Reduce") and len(node.input) == 2
-        if is_reduction and node.input[0] in ranks and node.input[1] in constants:
+        if not node.op_type.startswith("Reduce") or node.input[0] not in ranks:
+            continue
+        for attribute in node.attribute:
+            if attribute.name == "axes":
+                rank = ranks[node.input[0]]
+                attribute.ints[:] = sorted(axis % rank for axis in attribute.ints)
+        if len(node.input) == 2 and node.input[1] in constants:
             axes = np.sort(constants[node.input[1]] % ranks[node.input[0]])
             name = f"{node.output[0]}/axes"
             graph.initializer.append(onnx.numpy_helper.from_array(axes, name))
             node.input[1] = name
 
 
+def _placeholder(index: int) -> str:
+    """Name of the input that stands for a large variable."""
+    return f"weight_{index}"
+
+
+def _values_of(
+    variables: Sequence[keras.Variable], values: Sequence[tf.Tensor]
+) -> contextlib.AbstractContextManager[Any]:
+    """A context in which layers read these values instead of their variables."""
+    if not variables:
+        return contextlib.nullcontext()
+    return keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True)))
+
+
+def _weight(variable: keras.Variable) -> Weight:
+    dtype = np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
+    return Weight(tuple(variable.shape), dtype, lambda: np.asarray(tf.convert_to_tensor(variable)))
+
+
+def _lay_out(model: onnx.ModelProto, weights: dict[str, Weight]) -> dict[str, Weight]:
+    """Takes ops that only transpose, reshape or cast a weight out of the model.
+
+    Returns:
+        The weights as the rest of the model reads them, by name.
+    """
+    graph, weights = model.graph, dict(weights)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    types = {entry.name: entry.type.tensor_type for entry in inferred.value_info}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        kind = types.get(node.output[0])
+        is_layout = node.op_type in _LAYOUT_OPS and node.input[0] in weights and kind is not None
+        if not is_layout or any(name not in constants for name in node.input[1:]):
+            nodes.append(node)
+            continue
+        weights[node.output[0]] = _laid_out(weights[node.input[0]], node, kind, constants)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return weights
+
+
+def _laid_out(
+    weight: Weight, node: onnx.NodeProto, kind: Any, constants: dict[str, onnx.TensorProto]
+) -> Weight:
+    """What a node makes of a weight, of this type."""
+    source, *others = node.input
+    ends = [onnx.helper.make_empty_tensor_value_info(n) for n in (source, node.output[0])]
+    values = [constants[name] for name in others]
+    graph = onnx.helper.make_graph([node], "layout", ends[:1], ends[1:], values)
+    opset = onnx.helper.make_opsetid("", OPSETS[0])
+    model = onnx.helper.make_model(graph, opset_imports=[opset])
+    run: Callable[..., Any] = ReferenceEvaluator(model).run
+    return Weight(
+        tuple(dim.dim_value for dim in kind.shape.dim),
+        onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type),
+        lambda: run(None, {source: weight.read()})[0],
+    )
+
+
 def _canonical(
-    model: onnx.ModelProto, signature: Signature, shapes: dict[str, list[int | None]]
-) -> onnx.ModelProto:
+    model: onnx.ModelProto,
+    signature: Signature,
+    shapes: dict[str, list[int | None]],
+    weights: dict[str, Weight],
+    opset: int,
+) -> Graph:
     """The same model with nodes in one order and names that say nothing of how they were made."""
     graph = onnx.GraphProto(name=signature.name)
     graph.input.extend(
@@ -253,19 +430,29 @@ def _canonical(
     for name in wanted:
         entry = onnx.helper.make_tensor_value_info(name, kinds[name], ["batch", *shapes[name][1:]])
         graph.output.append(entry)
-    _Renamer().fill(model.graph, graph, {name: name for name in [*signature.inputs, *wanted]})
+    names = {name: name for name in [*signature.inputs, *wanted]}
+    renamer = _Renamer(weights)
+    renamer.fill(model.graph, graph, names)
+    used = {names[name]: weights[name] for name in renamer.weights}
+    graph.input.extend(as_input(name, weight) for name, weight in used.items())
     result = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION
     )
     result.producer_name = "keras_vae"
     result.doc_string = signature.description
-    return result
+    return Graph(result, used)
 
 
 class _Renamer:
-    """Copies graphs depth first from their outputs, with names numbered in the order of visits."""
+    """Copies graphs depth first from their outputs, with names numbered in the order of visits.
 
-    def __init__(self) -> None:
+    Attributes:
+        weights: those of the given names that the graphs read, in the order of visits.
+    """
+
+    def __init__(self, weights: Collection[str] = ()) -> None:
+        self.weights: list[str] = []
+        self._large = frozenset(weights)
         self._count = 0
 
     def fill(self, source: onnx.GraphProto, target: onnx.GraphProto, names: dict[str, str]) -> None:
@@ -281,6 +468,9 @@ class _Renamer:
             if node is None:
                 if value in initializers and value not in names:
                     names[value] = self._initializer(initializers[value], target, constants)
+                elif value in self._large and value not in names:
+                    names[value] = self._name("constant")
+                    self.weights.append(value)
                 continue
             if id(node) in done:
                 continue

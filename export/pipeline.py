@@ -18,6 +18,7 @@ from export import (
     gates,
     live,
     loading,
+    onnx_files,
     onnx_graphs,
     parity,
     publish,
@@ -31,7 +32,7 @@ from export import manifest as manifests
 from export.cases import Case
 from export.errors import ExportError
 from export.runtimes import RUNTIMES
-from keras_vae import integrity, random
+from keras_vae import integrity
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
 from keras_vae.signatures import Signature, signatures
@@ -56,8 +57,6 @@ class Options:
         version: integer version; None takes the next one.
         runtimes: where it is verified beside `VERIFIED_IN`, names of `export.runtimes.RUNTIMES`.
         allow_partial: leave out signatures that ONNX cannot express, and say so in the manifest.
-        int32_random: also write `sample` and `score` with noise in 32-bit integers, for runtimes
-            whose 64-bit integers are wrong.
         precisions: also write the ONNX files in these, "float16" or "int8".
         max_nats: what a precision may cost, nats per example.
         tflite: also write `decode.tflite`.
@@ -66,7 +65,6 @@ class Options:
     version: int | None = None
     runtimes: tuple[str, ...] = ()
     allow_partial: bool = False
-    int32_random: bool = False
     precisions: tuple[str, ...] = ()
     max_nats: float = variants.MAX_NATS
     tflite: bool = False
@@ -141,7 +139,7 @@ def export_model(
     with publish.staging(target) as directory, loading.float32_by_default():
         work.ask_the_live_model()
         with clock("SavedModel and warm-up requests"):
-            saved_model.write(vae, work.functions, directory)
+            saved_model.write(work.functions, directory)
             saved_model.check_ops(directory)
             warmup.write(directory, target.name, work.cases)
             warmup.replay(directory)
@@ -157,6 +155,7 @@ def export_model(
             about=work.about,
             signatures=work.signatures,
             functions=work.functions,
+            opsets=work.opsets,
             omitted=omitted,
             variants=extra,
             comparisons=comparisons,
@@ -293,6 +292,7 @@ class _Work:
         self.signatures = signatures(vae, preparation)
         self.about = manifests.metadata(vae, preparation, trained_in)
         self.functions: dict[str, Any] = {}
+        self._graphs: dict[str, onnx_files.Graph] = {}
         self.cases: list[Case] = []
         self.expected: list[dict[str, np.ndarray]] = []
 
@@ -321,14 +321,22 @@ class _Work:
         for name, signature in self.signatures.items():
             try:
                 with self._clock(f"ONNX of {name}"):
-                    self._convert(directory / "onnx", signature)
+                    self._convert(signature)
             except ExportError as error:
                 reason = f"{error} (The model is {gates.family(self._vae)}.)"
                 if not self._options.allow_partial:
                     raise ExportError(reason) from error
                 omitted[name] = reason
                 self._report(f"          left out: {reason}")
+        onnx_files.save(
+            {directory / "onnx" / f"{name}.onnx": graph for name, graph in self._graphs.items()}
+        )
         return omitted
+
+    @property
+    def opsets(self) -> dict[str, int]:
+        """Op sets of the ONNX files, by signature."""
+        return {name: graph.opset for name, graph in self._graphs.items()}
 
     def compare(self, directory: Path, omitted: dict[str, str]) -> list[parity.Comparison]:
         """All cases in every runtime that verifies the artifact."""
@@ -348,21 +356,14 @@ class _Work:
         options, entries = self._options, {}
         comparisons: list[parity.Comparison] = []
         asked = (self.cases, self.expected, self.about)
-        if options.int32_random:
-            with self._clock("noise in 32-bit integers"):
-                for name in sorted({"sample", "score"} - set(omitted)):
-                    path = directory / "onnx" / f"{name}.int32.onnx"
-                    entries[f"onnx/{path.name}"] = _entry(path, "Noise in 32-bit integers.")
-                comparisons += variants.compare_onnx(directory, "int32", *asked)
         if options.precisions and "score" in omitted:
             raise ExportError("Without score, other precisions cannot be measured in nats.")
         for precision in options.precisions:
             with self._clock(f"ONNX in {precision}"):
                 paths = []
                 for name in (name for name in variants.SIGNATURES if name not in omitted):
-                    model = onnx.load(directory / "onnx" / f"{name}.onnx")
                     paths.append(directory / "onnx" / f"{name}.{precision}.onnx")
-                    onnx.save(variants.convert(model, precision), paths[-1])
+                    variants.convert(self._graphs[name], precision).save(paths[-1])
                 found = variants.compare_onnx(
                     directory, precision, *asked, precision=precision, max_nats=options.max_nats
                 )
@@ -378,15 +379,12 @@ class _Work:
                 entries[path.name] = _entry(path, "LiteRT; takes no empty batch.")
         return entries, comparisons
 
-    def _convert(self, directory: Path, signature: Signature) -> None:
+    def _convert(self, signature: Signature) -> None:
         name = signature.name
-        models = {name: onnx_graphs.convert(signature, self.functions[name])}
-        if self._options.int32_random and "seed" in signature.inputs:
-            with random.int32_arithmetic(), loading.traceable(self._vae):
-                models[f"{name}.int32"] = onnx_graphs.convert(signature)
-        for stem, model in models.items():
-            onnx.helper.set_model_props(model, manifests.properties(self.about, name))
-            onnx.save(model, directory / f"{stem}.onnx")
+        with loading.traceable(self._vae):
+            graph = onnx_graphs.convert(signature, self._vae.weights)
+        onnx.helper.set_model_props(graph.model, manifests.properties(self.about, name))
+        self._graphs[name] = graph
 
 
 def _entry(
@@ -552,9 +550,10 @@ def _check_onnx(directory: Path, manifest: dict[str, Any]) -> None:
         if entry["format"] == "onnx"
     }
     for path, name in paths.items():
-        model = onnx.load(directory / path)
+        model, weights = onnx_files.read(directory / path)
         entry = manifest["signatures"][name]
-        onnx_graphs.check(model, path, list(entry["inputs"]), list(entry["outputs"]))
+        names = list(entry["inputs"]), list(entry["outputs"])
+        onnx_graphs.check(model, path, *names, weights, entry.get("opset"))
         found = {item.key: item.value for item in model.metadata_props}
         declared = manifests.properties(manifests.stated(manifest), name)
         keys = declared.keys() | {key for key in found if key.startswith("keras_vae.")}

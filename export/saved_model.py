@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from export.errors import ExportError
 from export.purity import impurity
-from keras_vae.model import VAE
 
 __all__ = ["check_ops", "tensor_names", "write"]
 
@@ -24,15 +23,14 @@ _SAVING_OPS = frozenset(
 )
 
 
-def write(vae: VAE, functions: dict[str, Any], directory: Path) -> None:
-    """Writes the SavedModel.
+def write(functions: dict[str, Any], directory: Path) -> None:
+    """Writes the SavedModel, with the variables that the functions read.
 
     Servers do not compare what they are sent with the signature, and what is too flat or has a
     single row may pass through a network unnoticed. So each signature checks the shape of its
     inputs and that all have as many rows; the caller gets the message.
 
     Args:
-        vae: owner of the weights.
         functions: traced signatures by name; the first is also `serving_default`.
         directory: where.
 
@@ -40,8 +38,6 @@ def write(vae: VAE, functions: dict[str, Any], directory: Path) -> None:
         OSError: if the disk is full.
     """
     archive = keras.export.ExportArchive()
-    for layer in (vae.prior, vae.likelihood, vae.posterior):
-        archive.track(layer)
     for name, function in functions.items():
         archive.add_endpoint(name, _checked(name, function))
     try:

@@ -56,6 +56,7 @@ ROUNDOFF = 2.0**-24
 
 _SAFETY = 4.0
 _APPROXIMATION = 4.0
+_PART = 2**20
 _ONCE_IN = 1e6
 
 
@@ -94,14 +95,18 @@ def at_most(mean: float) -> int:
 def changed_weights(variables: Iterable[tf.Variable]) -> Iterator[None]:
     """A block in which every weight is off by its rounding error, by the same draw each time."""
     generator = np.random.default_rng(0)
-    kept = [(v, v.numpy()) for v in variables if v.dtype.is_floating]
+    kept = [(v, v.read_value()) for v in variables if v.dtype.is_floating]
     try:
         for variable, value in kept:
-            terms = math.prod(value.shape[:-1]) if value.ndim > 1 else 1
+            terms = math.prod(value.shape[:-1]) if value.shape.rank > 1 else 1
             change = ROUNDOFF * math.sqrt(_APPROXIMATION**2 + terms)
-            factors = np.array([1.0 - change, 1.0 + change], value.dtype)
-            signs = generator.integers(0, 2, value.shape, np.int8)
-            variable.assign(value * factors[signs])
+            changed = np.array(value)
+            factors = np.array([1.0 - change, 1.0 + change], changed.dtype)
+            flat = changed.reshape(-1)
+            for start in range(0, flat.size, _PART):
+                part = flat[start : start + _PART]
+                part *= factors[generator.integers(0, 2, part.size, np.int8)]
+            variable.assign(changed)
         yield
     finally:
         for variable, value in kept:

@@ -21,6 +21,7 @@ import tensorflow as tf
 from export import onnx_graphs, parity
 from export.cases import Case
 from export.errors import ExportError
+from export.onnx_files import LIMIT, Graph, Weight, as_input
 
 __all__ = ["MAX_NATS", "PRECISIONS", "compare_lite", "compare_onnx", "convert", "write_lite"]
 
@@ -42,8 +43,8 @@ _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 Tensors = dict[str, np.ndarray]
 
 
-def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """The model in another precision; inputs and outputs stay as they are.
+def convert(graph: Graph, precision: str) -> Graph:
+    """The graph in another precision; inputs and outputs stay as they are.
 
     Raises:
         ExportError: if the precision is unknown, or a weight is out of its range.
@@ -52,9 +53,11 @@ def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
         raise ExportError(
             f"Unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}."
         )
-    result = _to_float16(model) if precision == "float16" else _to_int8(model)
-    names = [[entry.name for entry in part] for part in (model.graph.input, model.graph.output)]
-    onnx_graphs.check(result, f"{model.graph.name} in {precision}", *names)
+    result = _to_float16(graph) if precision == "float16" else _to_int8(graph)
+    inputs = [entry.name for entry in graph.model.graph.input][: -len(graph.weights) or None]
+    outputs = [entry.name for entry in graph.model.graph.output]
+    what = f"{graph.model.graph.name} in {precision}"
+    onnx_graphs.check(result.model, what, inputs, outputs, list(result.weights))
     return result
 
 
@@ -153,23 +156,24 @@ def compare_lite(
     return parity.compare("litert", some, wanted, answers, about)
 
 
-def _to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+def _to_float16(source: Graph) -> Graph:
     """Weights of linear ops in float16, with casts around each of these ops."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    model = onnx.ModelProto()
+    model.CopyFrom(source.model)
+    graph = model.graph
+    constants = {tensor.name: _as_weight(tensor) for tensor in graph.initializer}
+    constants |= source.weights
     nodes, halves = [], {}
     for node in graph.node:
         weight = constants.get(node.input[1]) if node.op_type in _LINEAR else None
-        if weight is None or weight.data_type != onnx.TensorProto.FLOAT:
+        if weight is None or weight.dtype != np.float32:
             nodes.append(node)
             continue
         for index, name in enumerate(node.input):
             half = f"{name}_float16"
-            if name in constants and name not in halves:
-                halves[name] = _half(constants[name], half)
-            elif name and name not in constants:
+            if name in constants:
+                halves[name] = half
+            elif name:
                 half = f"{node.output[0]}_input_{index}"
                 nodes.append(_cast(name, half, onnx.TensorProto.FLOAT16))
             node.input[index] = half if name else ""
@@ -178,33 +182,55 @@ def _to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes += [node, _cast(node.output[0], output, onnx.TensorProto.FLOAT)]
     read = {name for node in nodes for name in onnx_graphs.reads(node)}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.node[:], graph.initializer[:]
+    inputs = [entry for entry in graph.input if entry.name not in source.weights]
+    weights = {name: weight for name, weight in source.weights.items() if name in read}
+    for name, half in halves.items():
+        if name in source.weights:
+            weights[half] = _half(constants[name])
+        else:
+            kept.append(onnx.numpy_helper.from_array(_half(constants[name]).read(), half))
+    inputs += [as_input(name, weight) for name, weight in weights.items()]
+    del graph.node[:], graph.initializer[:], graph.input[:]
     graph.node.extend(nodes)
-    graph.initializer.extend([*kept, *halves.values()])
-    return result
+    graph.initializer.extend(kept)
+    graph.input.extend(inputs)
+    return Graph(model, weights)
 
 
-def _half(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    values = onnx.numpy_helper.to_array(tensor)
-    if np.abs(values).max(initial=0.0) > np.finfo(np.float16).max:
+def _as_weight(tensor: onnx.TensorProto) -> Weight:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return Weight(tuple(tensor.dims), dtype, lambda: onnx.numpy_helper.to_array(tensor))
+
+
+def _half(weight: Weight) -> Weight:
+    values = weight.read()
+    largest = max(abs(values.max(initial=0.0)), abs(values.min(initial=0.0)))
+    if largest > np.finfo(np.float16).max:
         raise ExportError(
-            f"float16: a weight is {np.abs(values).max():g}, out of its range. Leave float16 out "
-            "of --precisions."
+            f"float16: a weight is {largest:g}, out of its range. Leave float16 out of "
+            "--precisions."
         )
-    return onnx.numpy_helper.from_array(values.astype(np.float16), name)
+    dtype = np.dtype(np.float16)
+    return Weight(weight.shape, dtype, lambda: weight.read().astype(dtype))
 
 
 def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
     return onnx.helper.make_node("Cast", [source], [target], name=f"cast_{target}", to=kind)
 
 
-def _to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+def _to_int8(graph: Graph) -> Graph:
     """Dense layers by `MatMulInteger` of the standard domain."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    if graph.size > LIMIT:
+        raise ExportError(
+            f"int8: expected a graph of at most {LIMIT / 1e9:.2f} GB, which is as much as ONNX "
+            f"Runtime's quantizer takes; {graph.model.graph.name} has {graph.size / 1e9:.2f} GB. "
+            "Leave int8 out of --precisions."
+        )
     with tempfile.TemporaryDirectory() as name, _quiet():
         source, target = Path(name) / "float32.onnx", Path(name) / "int8.onnx"
-        onnx.save(model, source)
+        graph.save(source)
         quantize_dynamic(
             source,
             target,
@@ -213,12 +239,13 @@ def _to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
             weight_type=QuantType.QInt8,
         )
         result = onnx.load(target)
+    model = graph.model
     del result.opset_import[:]
     result.opset_import.extend(model.opset_import)
     result.producer_name, result.producer_version = model.producer_name, model.producer_version
     del result.metadata_props[:]
     result.metadata_props.extend(model.metadata_props)
-    return result
+    return Graph(result, {})
 
 
 @contextlib.contextmanager

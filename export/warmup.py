@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,16 +20,22 @@ FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 SIZES = (1, 2, 4, 8, 16, 32)
 """Batch sizes of the requests, those of the batching configuration that `serving` writes."""
 
+BYTES = 2**20
+"""What the requests of a signature may take together; the largest batches of large rows go."""
+
 _MOST = 1000
 
 
 def write(directory: Path, name: str, cases: Sequence[Case]) -> None:
-    """Writes one request per signature and size, with rows of the largest random case."""
+    """Writes one request per signature and size, with rows of the largest random case.
+
+    Sizes end where the requests of a signature would take more than `BYTES`, one row at least.
+    """
     path = directory / FILE
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:
         for case in _largest(cases):
-            for size in SIZES:
+            for size in _sizes(case):
                 request = PredictRequest()
                 request.model_spec.name = name
                 request.model_spec.signature_name = case.signature
@@ -83,6 +90,14 @@ def replay(directory: Path) -> int:
             ) from error
         count += 1
     return count
+
+
+def _sizes(case: Case) -> list[int]:
+    """Batch sizes of the requests of a signature."""
+    row = sum(value[:1].nbytes for value in case.inputs.values())
+    totals = itertools.accumulate(SIZES)
+    fits = [size for size, rows in zip(SIZES, totals, strict=True) if rows * row <= BYTES]
+    return fits or list(SIZES[:1])
 
 
 def _largest(cases: Sequence[Case]) -> list[Case]:

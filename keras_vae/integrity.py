@@ -27,9 +27,11 @@ from typing import Any, NoReturn
 __all__ = [
     "MANIFEST",
     "SCHEMA_VERSION",
+    "WEIGHTS",
     "ArtifactError",
     "Manifest",
     "check",
+    "check_file",
     "content",
     "hashes",
     "is_name",
@@ -41,6 +43,9 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 """The file that describes an artifact."""
+
+WEIGHTS = "onnx/weights.bin"
+"""The file that ONNX files of 2 GB and more read their weights from; others hold theirs."""
 
 SCHEMA_VERSION = 2
 """Version of the manifests that `seal` writes; `read` takes version 1 as well."""
@@ -140,6 +145,20 @@ def content(directory: Path, files: dict[str, str], name: str) -> bytes:
         found = file.read()
     _compare(directory, files, name, hashlib.sha256(found).hexdigest())
     return found
+
+
+def check_file(directory: Path, files: dict[str, str], name: str) -> None:
+    """Checks one file of an artifact, of any size, without holding it.
+
+    Args:
+        directory: of the artifact.
+        files: what its manifest says under that name.
+        name: of the file.
+
+    Raises:
+        ArtifactError: if it is not the one that was published.
+    """
+    _compare(directory, files, name, _hash(directory, name))
 
 
 def seal(directory: Path, entries: dict[str, Any]) -> Manifest:

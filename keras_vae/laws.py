@@ -4,7 +4,9 @@ This is the only module that imports TensorFlow Probability; the rest of the pac
 from here.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Literal
 
@@ -254,12 +256,12 @@ class DiscretizedLogistic(tfd.Distribution):
 
     def _mean(self) -> tf.Tensor:
         loc, scale = self.loc[..., tf.newaxis], self.scale[..., tf.newaxis]
-        mean = tf.zeros_like(self.loc + self.scale)
+        parts = []
         for start in range(1, self.levels, _TAILS):
             edges = np.arange(start, min(start + _TAILS, self.levels)) - 0.5
             tails = (loc - tf.constant(edges, loc.dtype)) / scale
-            mean += tf.reduce_sum(tf.math.sigmoid(tails), axis=-1)
-        return mean
+            parts.append(tf.reduce_sum(tf.math.sigmoid(tails), axis=-1))
+        return functools.reduce(operator.add, parts)
 
 
 class FullNormal(tfd.MultivariateNormalTriL):

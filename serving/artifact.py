@@ -12,6 +12,7 @@ from typing import Any
 
 from keras_vae import integrity
 from serving.errors import ServingError
+from serving.onnx_model import OnnxModel
 
 __all__ = ["Artifact", "Signature", "Tensor", "find", "latest", "versions"]
 
@@ -110,6 +111,24 @@ class Artifact:
         name = path.relative_to(self.path).as_posix()
         with _refusals():
             return integrity.content(self.path, self.manifest["files"], name)
+
+    @property
+    def has_weights_outside(self) -> bool:
+        """Whether the ONNX files read their weights from one beside them, being 2 GB or more."""
+        return integrity.WEIGHTS in self.manifest["files"]
+
+    def onnx_model(self, path: Path) -> OnnxModel:
+        """One of its ONNX files.
+
+        Raises:
+            ServingError: if it, or the file of its weights, is not the one that was published.
+        """
+        content = self.content(path)
+        if not self.has_weights_outside:
+            return OnnxModel(content)
+        with _refusals():
+            integrity.check_file(self.path, self.manifest["files"], integrity.WEIGHTS)
+        return OnnxModel(content, path.parent)
 
 
 def versions(path: str | os.PathLike[str]) -> list[int]:

@@ -32,7 +32,7 @@ class Asked:
         options.log_severity_level = 4
         sessions = {}
         for name, entry in self.table.items():
-            content = onnx_graphs.convert(entry, self.functions[name]).SerializeToString()
+            content = onnx_graphs.convert(entry).model.SerializeToString()
             sessions[name] = onnxruntime.InferenceSession(content, options)
         return [_run(sessions[case.signature], case) for case in self.cases]
 

@@ -18,7 +18,6 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
-import onnx
 import pytest
 import tensorflow as tf
 
@@ -63,14 +62,10 @@ def table(vae):
 def artifact(vae, table, tmp_path_factory):
     directory = tmp_path_factory.mktemp("artifact") / "1"
     functions = {name: onnx_graphs.traced(signature) for name, signature in table.items()}
-    saved_model.write(vae, functions, directory)
+    saved_model.write(functions, directory)
     (directory / "onnx").mkdir()
     for name, signature in table.items():
-        onnx.save(onnx_graphs.convert(signature), directory / "onnx" / f"{name}.onnx")
-        if "seed" in signature.inputs:
-            with random.int32_arithmetic():
-                model = onnx_graphs.convert(signature)
-            onnx.save(model, directory / "onnx" / f"{name}.int32.onnx")
+        onnx_graphs.convert(signature).save(directory / "onnx" / f"{name}.onnx")
     return directory
 
 
@@ -248,16 +243,6 @@ def test_case_without_tensor_names_is_an_error_in_c(artifact, tmp_path):
     write_cases(tmp_path, [Case("decode", {"z": np.zeros((1, 3), np.float32)}, ("mean",))])
     RUNTIMES["c"].run(artifact, tmp_path, tmp_path / "answers")
     assert read_answers(tmp_path / "answers") == ["the SavedModel has no tensor - for z"]
-
-
-def test_openvino_needs_the_graphs_on_32_bit_integers(artifact, asked, cases, expected, tmp_path):
-    """Should this fail one day, OpenVINO has learnt int64 and the second graphs can go."""
-    copy = tmp_path / "artifact"
-    shutil.copytree(artifact, copy, ignore=shutil.ignore_patterns("*.int32.onnx"))
-    RUNTIMES["openvino"].run(copy, asked, tmp_path / "answers")
-    answered = SimpleNamespace(answers=read_answers(tmp_path / "answers"))
-    words = [(want, got) for _, want, got in pairs(cases, expected, answered, "bits", "bits")]
-    assert not all(np.array_equal(want, got) for want, got in words)
 
 
 SENTENCES = {

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import onnx
 import pytest
 import tensorflow as tf
 from chromium import browser
@@ -54,13 +53,15 @@ def quick(vae, preparation, names, directory):
     """An artifact of some signatures, the others omitted, as far as the page reads it."""
     table = {name: s for name, s in signatures(vae, preparation).items() if name in names}
     (directory / "onnx").mkdir(parents=True)
-    for name, signature in table.items():
-        onnx.save(onnx_graphs.convert(signature), directory / "onnx" / f"{name}.onnx")
+    graphs = {name: onnx_graphs.convert(signature) for name, signature in table.items()}
+    for name, graph in graphs.items():
+        graph.save(directory / "onnx" / f"{name}.onnx")
     manifest = manifests.build(
         name=directory.parent.name,
         about=manifests.metadata(vae, preparation),
         signatures=table,
         functions={name: onnx_graphs.traced(signature) for name, signature in table.items()},
+        opsets={name: graph.opset for name, graph in graphs.items()},
         omitted={},
         variants={},
         comparisons=[],

@@ -75,7 +75,7 @@ def test_node_scores_as_python_does(artifact, programs):
 
 
 def test_c_draws_what_python_draws(vae, artifact, tmp_path):
-    (source,) = blocks("serving-c.md", "c")
+    source = blocks("serving-c.md", "c")[0]
     compile_it = blocks("serving-c.md", "sh")[0]
     (tmp_path / "draw.c").write_text(source)
     tensorflow = needs._tensorflow()
@@ -93,6 +93,26 @@ def test_c_draws_what_python_draws(vae, artifact, tmp_path):
     done = subprocess.run(
         [tmp_path / "draw", *words],
         env={**needs.runner_environment(), "LD_LIBRARY_PATH": str(tensorflow)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    got = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
+    np.testing.assert_array_equal(got, vae.sample(2, seed=7).numpy().reshape(2, -1))
+
+
+def test_c_draws_what_python_draws_on_onnx_runtime(vae, artifact, tmp_path):
+    (library,) = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*")
+    (tmp_path / "onnx.c").write_text(blocks("serving-c.md", "c")[1])
+    (tmp_path / "include").symlink_to(Path(__file__).parent / "c")
+    (tmp_path / "lib").mkdir()
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (tmp_path / "lib" / name).symlink_to(library)
+    environment = {**os.environ, "ONNXRUNTIME": str(tmp_path)}
+    compile_it = blocks("serving-c.md", "sh")[2]
+    subprocess.run(compile_it, shell=True, check=True, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        [tmp_path / "onnx", artifact / "onnx" / "sample.onnx", "7"],
         capture_output=True,
         text=True,
         check=True,

@@ -41,7 +41,8 @@ def in_onnx_runtime(vae: Any) -> tuple[np.ndarray, np.ndarray]:
     table, seeds = signatures(vae), random.row_seeds(SEED, DRAWS).numpy()
     sample, score = (
         onnxruntime.InferenceSession(
-            onnx_graphs.convert(table[name]).SerializeToString(), providers=["CPUExecutionProvider"]
+            onnx_graphs.convert(table[name]).model.SerializeToString(),
+            providers=["CPUExecutionProvider"],
         )
         for name in ("sample", "score")
     )

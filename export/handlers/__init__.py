@@ -4,9 +4,10 @@
         function, input_signature=signature, opset=18, custom_op_handlers=CUSTOM_OP_HANDLERS
     )
 
-They use ops of the standard domain only, at opset 18, in float32 or float64 as the argument is
-(float16 in float32), and return infinities and NaN where TensorFlow does. Measured in ONNX Runtime
-on the CPU, against 40 digits, in units in the last place (ulp):
+They use ops of the standard domain only, of op set 13 but for bitwise ones, which are of op set 18.
+They compute in float32 or float64 as the argument is (float16 in float32), and return infinities
+and NaN where TensorFlow does. Measured in ONNX Runtime on the CPU, against 40 digits, in units in
+the last place (ulp):
 
 | op                            | how                                       | float32 | float64  |
 |-------------------------------|-------------------------------------------|---------|----------|

@@ -9,7 +9,7 @@ model cannot be loaded at all.
 |-------------|-------------|--------------------------------------------------------------------|
 | onnxruntime | onnx        | ONNX Runtime in Python                                             |
 | reference   | onnx        | the reference evaluator of the `onnx` package                      |
-| openvino    | onnx        | OpenVINO on the CPU, from `NAME.int32.onnx` where that exists      |
+| openvino    | onnx        | OpenVINO on the CPU                                                |
 | node        | onnx        | ONNX Runtime in Node.js                                            |
 | browser     | onnx        | ONNX Runtime Web (WebAssembly) in a headless Chromium              |
 | saved_model | saved_model | TensorFlow in Python, with Keras and TensorFlow Probability barred |

@@ -19,27 +19,37 @@ LATENT, COMPONENT, OBSERVATION, ROWS, PREPARATION, POSTERIOR = range(6)
 _ROUNDS = 10
 _FACTORS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_SWAPPED = (1, 0)
+_COLUMNS = ((0, 7), (1, 3), (2, 5), (4, 6))
 
 
 class _Int64:
-    """Words held as one int64 limb in [0, 2^32)."""
+    """Words as int64 in [0, 2^32)."""
 
     dtype = tf.int64
     width = 32
 
     @staticmethod
-    def split(value: Tensor) -> Word:
-        return (tf.cast(value, tf.int64) & 0xFFFFFFFF,)
+    def split(value: Tensor) -> Tensor:
+        return tf.cast(value, tf.int64) & 0xFFFFFFFF
 
     @staticmethod
-    def add(word: Word, constant: Word) -> Word:
-        return ((word[0] + constant[0]) & 0xFFFFFFFF,)
+    def constants(values: np.ndarray) -> np.ndarray:
+        return values[..., None, None].astype(np.int64)
 
     @staticmethod
-    def multiply(word: Word, constant: Word) -> tuple[Word, Word]:
-        product = word[0] * constant[0]
+    def add(words: Tensor, constants: np.ndarray) -> Tensor:
+        return (words + constants) & 0xFFFFFFFF
+
+    @staticmethod
+    def multiply(words: Tensor, constants: np.ndarray) -> tuple[Tensor, Tensor]:
+        product = words * constants
         high = tf.bitwise.right_shift(tf.cast(product, tf.uint64), np.uint64(32))
-        return (tf.cast(high, tf.int64),), (product & 0xFFFFFFFF,)
+        return tf.cast(high, tf.int64), product & 0xFFFFFFFF
+
+    @staticmethod
+    def limbs(words: Tensor) -> Word:
+        return (words,)
 
     @staticmethod
     def join(word: Word) -> Tensor:
@@ -47,41 +57,50 @@ class _Int64:
 
 
 class _Int32:
-    """Words held as two int32 limbs in [0, 2^16), the low one first.
+    """Words as two int32 limbs in [0, 2^16), the low one first, on an axis before the rows.
 
-    Products stay below 2^24 and quotients are exact, so that a runtime which multiplies and divides
-    integers in float32 is right too.
+    Nothing overflows: of a factor's limb m that is 2^15 or more, m - 2^16 is multiplied and the
+    other factor added to the upper half. Quotients are exact, also in float32, which some runtimes
+    divide integers in.
     """
 
     dtype = tf.int32
     width = 16
 
     @staticmethod
-    def split(value: Tensor) -> Word:
+    def split(value: Tensor) -> Tensor:
         low = value & 0xFFFF
-        return low, tf.truncatediv(value - low, 0x10000) & 0xFFFF
+        return tf.stack([low, tf.truncatediv(value - low, 0x10000) & 0xFFFF], axis=-3)
 
     @staticmethod
-    def add(word: Word, constant: Word) -> Word:
-        low = word[0] + constant[0]
-        high = word[1] + constant[1] + tf.truncatediv(low, 0x10000)
-        return low & 0xFFFF, high & 0xFFFF
+    def constants(values: np.ndarray) -> np.ndarray:
+        return np.stack([values & 0xFFFF, values >> 16], axis=-1)[..., None, None].astype(np.int32)
 
     @staticmethod
-    def multiply(word: Word, constant: Word) -> tuple[Word, Word]:
-        quarters = [limb >> shift & 0xFF for limb in constant for shift in (0, 8)]
-        low, high = ([limb * quarter for quarter in quarters] for limb in word)
-        even = (low[0], low[2] + high[0], high[2])
-        odd = (low[1], low[3] + high[1], high[3])
+    def add(words: Tensor, constants: np.ndarray) -> Tensor:
+        low, high = tf.split(words + constants, 2, axis=-3)
+        return tf.concat([low, high + tf.truncatediv(low, 0x10000)], axis=-3) & 0xFFFF
 
-        carry, limbs = 0, []
-        for whole, half in zip(even, odd, strict=True):
-            low_byte = half & 0xFF
-            total = carry + whole + low_byte * 0x100
-            limb = total & 0xFFFF
-            limbs.append(limb)
-            carry = tf.truncatediv(total - limb, 0x10000) + tf.truncatediv(half - low_byte, 0x100)
-        return (limbs[2], carry), (limbs[0], limbs[1])
+    @staticmethod
+    def multiply(words: Tensor, constants: np.ndarray) -> tuple[Tensor, Tensor]:
+        factors = np.tile(constants, [1, 2, 1, 1])
+        is_large = (factors >= 0x8000).astype(np.int32)
+        wide = tf.gather(words, [0, 0, 1, 1], axis=1)
+        products = wide * (factors - 0x10000 * is_large)
+        low = products & 0xFFFF
+        high = tf.truncatediv(products - low, 0x10000) + wide * is_large
+        parts = tf.concat([low, high], axis=1)
+        outer, *inner = (tf.gather(parts, some, axis=1) for some in _COLUMNS)
+        first, fourth = tf.split(outer, 2, axis=1)
+        second, third = tf.split(inner[0] + inner[1] + inner[2], 2, axis=1)
+        third += tf.truncatediv(second, 0x10000)
+        fourth += tf.truncatediv(third, 0x10000)
+        upper, lower = tf.concat([third, fourth], axis=1), tf.concat([first, second], axis=1)
+        return upper & 0xFFFF, lower & 0xFFFF
+
+    @staticmethod
+    def limbs(words: Tensor) -> Word:
+        return tuple(tf.unstack(words, num=2, axis=1))
 
     @staticmethod
     def join(word: Word) -> Tensor:
@@ -105,7 +124,7 @@ def int32_arithmetic() -> Iterator[None]:
     """A context in which noise is traced with 32-bit integers only; the bits are the same.
 
     For runtimes whose 64-bit integers are wrong (OpenVINO's CPU plugin computes them in 32 bits).
-    The graph is about three times as large. It takes effect when a function is traced, so trace
+    The graph is about twice as large. It takes effect when a function is traced, so trace
     the function for the first time inside the context.
 
     Example:
@@ -136,14 +155,6 @@ def constant_words(values: Sequence[int]) -> Word:
     return tuple(np.array(limb, dtype)[:, None, None] for limb in limbs)
 
 
-def _swap(word: Word) -> Word:
-    return tuple(tf.gather(limb, [1, 0], axis=0) for limb in word)
-
-
-def _xor(left: Word, right: Word) -> Word:
-    return tuple(a ^ b for a, b in zip(left, right, strict=True))
-
-
 def philox(seed: Tensor, blocks: int | Tensor, stream: int) -> tuple[Word, Word]:
     """Blocks of four words from the keys in `seed` and the counters (block, 0, stream, 0).
 
@@ -164,19 +175,19 @@ def philox(seed: Tensor, blocks: int | Tensor, stream: int) -> tuple[Word, Word]
     block = tf.range(blocks, dtype=tf.int32)
     counter = tf.stack([block, tf.fill(tf.shape(block), tf.constant(stream, tf.int32))])
     even = integers.split(counter[:, None, :])
-    odd = tuple(tf.zeros_like(limb) for limb in even)
+    odd = tf.zeros_like(even)
 
-    next_keys = integers.split(tf.transpose(seed)[:, :, None])
-    keys, factors, steps = _swap(next_keys), _FACTORS, _KEY_STEPS[::-1]
-    for index in range(_ROUNDS):
-        key = integers.add(keys, constant_words([index * step % 2**32 for step in steps]))
-        high, low = integers.multiply(even, constant_words(factors))
-        even, odd = _xor(_xor(high, _swap(odd)), key), low
-        keys, next_keys = next_keys, keys
-        factors, steps = factors[::-1], steps[::-1]
-    return even, odd
+    order = np.array([_SWAPPED, (0, 1)] * (_ROUNDS // 2), np.int32)
+    steps = np.arange(_ROUNDS)[:, None] * np.array(_KEY_STEPS)[order] % 2**32
+    keys = tf.gather(integers.split(tf.transpose(seed)[:, :, None]), order, axis=0)
+    factors = np.array(_FACTORS)
+    for key in tf.unstack(integers.add(keys, integers.constants(steps)), num=_ROUNDS, axis=0):
+        high, low = integers.multiply(even, integers.constants(factors))
+        even, odd = high ^ tf.gather(odd, _SWAPPED, axis=0) ^ key, low
+        factors = factors[::-1]
+    return integers.limbs(even), integers.limbs(odd)
 
 
 def wrap_to_int32(value: Tensor) -> Tensor:
     """The low 32 bits of integers, as int32."""
-    return _Int64.join(_Int64.split(value))
+    return _Int64.join((_Int64.split(value),))

@@ -30,6 +30,11 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
     Raises:
         ServingError: if the artifact is not what was published.
     """
+    if artifact.has_weights_outside:
+        raise ServingError(
+            f"{artifact.path} cannot be explored: expected ONNX files below 2 GB, which is what a "
+            "browser loads; its weights are larger. Draw from it with ONNX Runtime instead."
+        )
     artifact.verify()
     shutil.copytree(PAGE, directory, dirs_exist_ok=True)
     for name, ours in runtime.FILES.items():

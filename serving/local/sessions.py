@@ -31,7 +31,9 @@ class Session:
     def __init__(self, artifact: Artifact, signature: Signature, threads: int) -> None:
         self.signature = signature
         self._outputs = list(signature.outputs)
-        content = _content(artifact, signature)
+        if signature.onnx is None:
+            raise ServingError(f"The signature {signature.name!r} has no ONNX file.")
+        model = artifact.onnx_model(signature.onnx)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -39,9 +41,7 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = model.session(options)
         except Exception as error:
             raise ServingError(f"{signature.onnx} cannot be loaded: {one_line(error)}") from error
         self._check_interface()
@@ -115,12 +115,6 @@ def load(artifact: Artifact, threads: int) -> dict[str, Session]:
             "its SavedModel with TensorFlow Serving."
         )
     return sessions
-
-
-def _content(artifact: Artifact, signature: Signature) -> bytes:
-    if signature.onnx is None:
-        raise ServingError(f"The signature {signature.name!r} has no ONNX file.")
-    return artifact.content(signature.onnx)
 
 
 def _agree(signature: Signature, name: str, tensor: Tensor, dtype: str, shape: Any) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from serving.artifact import Artifact
 from serving.errors import ServingError
+from serving.onnx_model import OnnxModel
 from serving.score.rows import Layout, column_layout
 
 __all__ = ["SIGNATURES", "Job", "Part", "Source", "identity_of", "plan"]
@@ -207,7 +208,7 @@ def identity_of(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def model_bytes(artifact: Artifact, signature: str) -> bytes:
+def onnx_model(artifact: Artifact, signature: str) -> OnnxModel:
     """The ONNX file of a signature.
 
     Raises:
@@ -218,7 +219,7 @@ def model_bytes(artifact: Artifact, signature: str) -> bytes:
         raise ServingError(
             f"{artifact.path} has no ONNX file of {signature}: its model has no ONNX form."
         )
-    return artifact.content(path)
+    return artifact.onnx_model(path)
 
 
 def _files(data: Path) -> tuple[Path, list[Path]]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from serving.artifact import Artifact
 from serving.errors import ServingError
-from serving.score.plan import Job, Part, model_bytes
+from serving.score.plan import Job, Part, onnx_model
 from serving.score.rows import Range
 from serving.score.worker import METADATA, Task, Worker, output_schema, session
 
@@ -108,7 +108,7 @@ def score(
 def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
     signature = artifact.signatures[job.signature]
     source = pq.read_schema(root / job.sources[0].path)
-    model = model_bytes(artifact, job.signature)
+    model = onnx_model(artifact, job.signature)
     session(model)  # what cannot be loaded is told before workers start
     return Task(
         job=dataclasses.replace(job, sources=()),

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from keras_vae.integrity import one_line
 from serving.artifact import Signature
 from serving.errors import ServingError
+from serving.onnx_model import OnnxModel
 from serving.score import rows
 from serving.score.plan import Job, Part, Source, identity_of
 
@@ -48,7 +49,7 @@ class Task:
     digest: str
     signature: Signature
     allowed: rows.Range
-    model: bytes
+    model: OnnxModel
     data: Path
     out: Path
     schema: pa.Schema
@@ -77,7 +78,7 @@ def output_schema(job: Job, signature: Signature, source: pa.Schema) -> pa.Schem
     return pa.schema(fields)
 
 
-def session(model: bytes) -> onnxruntime.InferenceSession:
+def session(model: OnnxModel) -> onnxruntime.InferenceSession:
     """The model ready to run on one core.
 
     Raises:
@@ -88,7 +89,7 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return model.session(options)
     except Exception as error:  # of many kinds, by what is wrong with the bytes
         raise ServingError(f"ONNX Runtime cannot load the model: {one_line(error)}") from error
 

@@ -1,9 +1,4 @@
-"""OpenVINO on the CPU in float32.
-
-Its CPU plugin computes int64 in 32 bits, which breaks the generator of the seeded signatures. Where
-the artifact holds `onnx/NAME.int32.onnx`, whose noise is made of 32-bit integers, that is read
-instead of `onnx/NAME.onnx`.
-"""
+"""OpenVINO on the CPU in float32; it computes int64 in 32 bits, so noise must not be made of it."""
 
 import importlib
 from pathlib import Path
@@ -17,11 +12,9 @@ _CONFIGURATION = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def load(artifact: Path, signature: str) -> Call:
-    """The ONNX model of a signature, the one on 32-bit integers if there is one."""
+    """The ONNX model of a signature."""
     openvino = importlib.import_module("openvino")  # an extra that only the tests install
-    path = artifact / "onnx" / f"{signature}.int32.onnx"
-    if not path.exists():
-        path = artifact / "onnx" / f"{signature}.onnx"
+    path = artifact / "onnx" / f"{signature}.onnx"
     configuration = {**_CONFIGURATION, "INFERENCE_NUM_THREADS": threads()}
     model = openvino.Core().compile_model(path, "CPU", configuration)
     request = model.create_infer_request()

@@ -1,0 +1,1 @@
+"""Programs of other people that read the ONNX files of an artifact, and what each makes of them."""

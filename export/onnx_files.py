@@ -1,0 +1,229 @@
+"""ONNX files: graphs whose large weights are written one at a time, without a copy of all.
+
+A protobuf message holds less than 2 GiB. As long as every file of an artifact stays below, each
+holds its own weights; otherwise all of them read theirs from one file beside them, `weights.bin`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import onnx
+
+from export.errors import ExportError
+from keras_vae.integrity import WEIGHTS
+
+__all__ = ["LARGE", "LIMIT", "WEIGHTS_FILE", "Graph", "Weight", "as_input", "read", "save"]
+
+LARGE = 2**16
+"""Bytes from which on a weight stays out of the graph until it is written."""
+
+LIMIT = 2**31 - 2**20
+"""Bytes that a file may have and still hold its weights; protobuf ends at 2^31."""
+
+WEIGHTS_FILE = Path(WEIGHTS).name
+
+_ALIGNMENT = 2**16  # what Windows asks of the offset of a memory map; elsewhere it is a page
+_LENGTH_DELIMITED = 2
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor that is read when it is needed.
+
+    Attributes:
+        shape: its sizes.
+        dtype: its NumPy dtype.
+        read: returns the array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray] = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def content(self) -> memoryview:
+        """The values as a file holds them: in C order, little-endian."""
+        values = self.read()
+        values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+        return values.reshape(-1).view(np.uint8).data
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX model without its large weights, which are its last inputs.
+
+    Attributes:
+        model: the model.
+        weights: by the name of the input.
+    """
+
+    model: onnx.ModelProto
+    weights: Mapping[str, Weight]
+
+    @property
+    def opset(self) -> int:
+        """Its op set."""
+        return self.model.opset_import[0].version
+
+    @property
+    def size(self) -> int:
+        """Bytes of the model and all of its weights."""
+        return self.model.ByteSize() + sum(weight.size for weight in self.weights.values())
+
+    def save(self, path: Path) -> None:
+        """Writes the model with its weights inside."""
+        with path.open("wb") as file:
+            _write(file, self)
+
+
+def as_input(name: str, weight: Weight) -> onnx.ValueInfoProto:
+    """A weight as the input of a graph."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
+    return onnx.helper.make_tensor_value_info(name, kind, weight.shape)
+
+
+def save(graphs: Mapping[Path, Graph]) -> None:
+    """Writes the graphs of a directory; the same graphs give the same bytes.
+
+    Args:
+        graphs: by the path of the file.
+    """
+    if all(graph.size <= LIMIT for graph in graphs.values()):
+        for path, graph in graphs.items():
+            graph.save(path)
+        return
+    (directory,) = {path.parent for path in graphs}
+    with (directory / WEIGHTS_FILE).open("wb") as file:
+        places: dict[bytes, int] = {}
+        for path, graph in graphs.items():
+            _refer(graph, file, places).save(path)
+
+
+def read(path: Path) -> tuple[onnx.ModelProto, list[str]]:
+    """The model of a file and the names of its large weights, which became its last inputs.
+
+    Raises:
+        ExportError: if it is no ONNX file, or takes weights from anywhere but `weights.bin`.
+    """
+    try:
+        whole = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise ExportError(
+            f"{path} is no ONNX file ({' '.join(str(error).split())}); export the model again."
+        ) from error
+    initializers, names = list(whole.graph.initializer), []
+    del whole.graph.initializer[:]
+    model = onnx.ModelProto()
+    model.CopyFrom(whole)
+    for tensor in initializers:
+        is_outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if is_outside:
+            _check_place(path, tensor)
+        if is_outside or len(tensor.raw_data) >= LARGE:
+            entry = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            model.graph.input.append(entry)
+            names.append(tensor.name)
+        else:
+            model.graph.initializer.append(tensor)
+    return model, names
+
+
+def _write(file: BinaryIO, graph: Graph) -> None:
+    """Writes a message field by field, since a protobuf library would hold all of it, twice.
+
+    The parts of a message may stand in any order, and fields of one message in several places.
+    """
+    model, inner = onnx.ModelProto(), onnx.GraphProto()
+    model.CopyFrom(graph.model)
+    inner.CopyFrom(model.graph)
+    model.ClearField("graph")
+    del inner.input[len(inner.input) - len(graph.weights) :]
+    tensors = [
+        (_tensor_head(name, weight), weight) for name, weight in sorted(graph.weights.items())
+    ]
+    sizes = [len(head) + weight.size for head, weight in tensors]
+    tags = [_tag(inner, "initializer", size) for size in sizes]
+    body = inner.SerializeToString(deterministic=True)
+    whole = len(body) + sum(map(len, tags)) + sum(sizes)
+    file.write(model.SerializeToString(deterministic=True))
+    file.write(_tag(model, "graph", whole))
+    file.write(body)
+    for tag, (head, weight) in zip(tags, tensors, strict=True):
+        file.write(tag)
+        file.write(head)
+        file.write(weight.content())
+
+
+def _tensor_head(name: str, weight: Weight) -> bytes:
+    """A tensor up to its values, which follow."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=weight.shape)
+    return tensor.SerializeToString(deterministic=True) + _tag(tensor, "raw_data", weight.size)
+
+
+def _tag(
+    message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto, name: str, size: int
+) -> bytes:
+    """What stands before a field of so many bytes."""
+    number = message.DESCRIPTOR.fields_by_name[name].number
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(size)
+
+
+def _varint(value: int) -> bytes:
+    result = bytearray()
+    while value > 0x7F:
+        result.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*result, value])
+
+
+def _refer(graph: Graph, file: BinaryIO, places: dict[bytes, int]) -> Graph:
+    """The graph with initializers that say where in the file their values are.
+
+    Args:
+        graph: the graph.
+        file: open for writing at its end.
+        places: offsets of what it holds, by digest.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    inner = model.graph
+    del inner.input[len(inner.input) - len(graph.weights) :]
+    for name, weight in sorted(graph.weights.items()):
+        content = weight.content()
+        digest = hashlib.sha256(content).digest()
+        if digest not in places:
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            places[digest] = file.tell()
+            file.write(content)
+        tensor = inner.initializer.add(name=name, dims=weight.shape)
+        tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        place = {"location": WEIGHTS_FILE, "offset": places[digest], "length": weight.size}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+    return Graph(model, {})
+
+
+def _check_place(path: Path, tensor: onnx.TensorProto) -> None:
+    """Refuses values outside of the artifact's own file of weights."""
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    source = path.parent / WEIGHTS_FILE
+    size = source.stat().st_size if source.is_file() and not source.is_symlink() else 0
+    ends = [place.get(key, "") for key in ("offset", "length")]
+    is_inside = all(end.isdecimal() for end in ends) and sum(map(int, ends)) <= size
+    if place.get("location") != WEIGHTS_FILE or not is_inside:
+        raise ExportError(
+            f"{path}: expected the values of {tensor.name} inside {WEIGHTS_FILE} of {size} bytes; "
+            f"got {place}. Do not serve it; export the model again."
+        )
