@@ -174,7 +174,7 @@ def test_counts_in_onnx_runtime(name):
         "Log-probability.",
     )
     session = onnxruntime.InferenceSession(
-        onnx_graphs.convert(signature).SerializeToString(), providers=["CPUExecutionProvider"]
+        onnx_graphs.convert(signature).model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     (found,) = session.run(["log_p"], {"x": x, "parameter": parameter})
     expected = exactly(exact, x, parameter)
