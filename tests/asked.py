@@ -1,11 +1,14 @@
 """A model asked all cases in this process, as `export` asks it, without files."""
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnxruntime
 
 from export import gates, live, loading, manifest, onnx_graphs, pipeline
 from export.cases import Case
+from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
 from keras_vae.signatures import signatures
 
@@ -14,6 +17,7 @@ from keras_vae.signatures import signatures
 class Asked:
     """The signatures of a model, what they were asked and what they answered."""
 
+    vae: VAE
     table: dict
     functions: dict
     about: dict
@@ -31,9 +35,15 @@ class Asked:
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         sessions = {}
-        for name, entry in self.table.items():
-            content = onnx_graphs.convert(entry).model.SerializeToString()
-            sessions[name] = onnxruntime.InferenceSession(content, options)
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            loading.traceable(self.vae),
+            loading.float32_by_default(),
+        ):
+            for name, entry in self.table.items():
+                path = Path(directory) / f"{name}.onnx"
+                onnx_graphs.convert(entry, self.vae.weights).save(path)
+                sessions[name] = onnxruntime.InferenceSession(path, options)
         return [_run(sessions[case.signature], case) for case in self.cases]
 
 
@@ -67,4 +77,4 @@ def ask(vae, preparation=None, only=None):
         pipeline._weights(entry.get_concrete_function() for entry in functions.values()),
         about,
     )
-    return Asked(table, functions, about, cases, expected)
+    return Asked(vae, table, functions, about, cases, expected)
