@@ -34,6 +34,7 @@ def main(load: Callable[[Path, str], Call]) -> None:
     answers: list[tuple[str, Tensors | str]] = []
     for case in read_cases(questions):
         if case.signature not in calls:
+            calls.clear()  # weights of one signature at a time
             try:
                 calls[case.signature] = load(artifact, case.signature)
             except Exception as error:
