@@ -438,16 +438,17 @@ class VAE(Trainer):
             if condition is not None:
                 raise ValueError("This model is unconditional; leave condition out.")
             return None
+        wanted = f"This model needs a condition of shape {_batch_of(self.condition_shape)}"
         if condition is None:
-            wanted = _batch_of(self.condition_shape)
-            raise ValueError(f"This model needs a condition of shape {wanted}.")
-        if tf.is_symbolic_tensor(condition):
-            return self._cast(condition)
-        array = condition if tf.is_tensor(condition) else numbers(condition, "condition")
+            raise ValueError(f"{wanted}.")
+        array: Any = condition if tf.is_tensor(condition) else numbers(condition, "condition")
         if tuple(array.shape) == self.condition_shape:
             array = array[np.newaxis]
-        checked = self._contract.condition(array)
-        return self._cast(array if tf.is_tensor(condition) else checked)
+        if not tf.is_symbolic_tensor(array):
+            self._contract.condition(array)
+        elif not array.shape[1:].is_compatible_with(self.condition_shape):
+            raise ValueError(f"{wanted}; got {array.shape.as_list()}.")
+        return self._cast(array)
 
     def _checked(self, x: Any, *, in_support: bool) -> Any:
         """Arrays, checked; tensors stay, for a gradient to pass, and symbolic ones unchecked."""
