@@ -18,7 +18,9 @@ from manifests import reseal
 
 from export.cli import main as export_main
 from keras_vae import integrity
+from keras_vae.config import RunError
 from keras_vae.integrity import ArtifactError
+from keras_vae.report import page
 from serving.artifact import Artifact
 from serving.deploy import deployment
 from serving.errors import ServingError
@@ -364,6 +366,13 @@ def test_explore_writes_nothing_of_a_forged_artifact(artifact, tmp_path):
     with pytest.raises(ServingError, match="was changed after publishing"):
         site.bundle(genuine, ort, tmp_path / "again")
     assert {path for path in tmp_path.rglob("*") if artifact not in path.parents} == before
+
+
+@pytest.mark.parametrize("rows", [[1], [{}], {"a": 1}, None, [{"signature": [], "max_abs": "x"}]])
+def test_a_report_refuses_a_forged_parity(rows, tmp_path):
+    (tmp_path / "parity.json").write_text(json.dumps(rows))
+    with pytest.raises(RunError, match="is no list of comparisons"):
+        page._parity(tmp_path)
 
 
 FORGED = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_vae import measurements
+from keras_vae.config import RunError
 from keras_vae.report.figures import Picture
 from keras_vae.report.subject import Subject
 from keras_vae.runs import Run, read_json
@@ -146,7 +147,17 @@ def _measurements(values: dict[str, Any]) -> list[str]:
 
 def _parity(artifact: Path) -> list[str]:
     """Table of the largest difference between Keras and each runtime, by signature."""
-    rows: Any = read_json(artifact / "parity.json")
+    path = artifact / "parity.json"
+    try:
+        return _parity_table(read_json(path), artifact)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} is no list of comparisons as an export writes it; check the artifact with "
+            f"`keras-vae verify {artifact}`."
+        ) from error
+
+
+def _parity_table(rows: Any, artifact: Path) -> list[str]:
     signatures = list(dict.fromkeys(row["signature"] for row in rows))
     worst: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
