@@ -66,7 +66,9 @@ def __getattr__(name: str) -> Any:
             if error.name != module:
                 raise
         if name in __all__:
-            return getattr(importlib.import_module(f"{__name__}.api"), name)
+            value = getattr(importlib.import_module(f"{__name__}.api"), name)
+            globals()[name] = value
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

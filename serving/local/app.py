@@ -172,9 +172,10 @@ async def _unroutable(request: Request, error: Exception) -> Response:
         headers = {"connection": "close"}
         return Response(rest.write_error(error.detail), error.status_code, headers, _JSON)
     # TensorFlow Serving answers 400 to what is no request of its interface, 404 to the rest.
-    status = 400 if request.url.path.startswith("/v1/") else error.status_code
+    path = request.scope["path"]
+    status = 400 if path.startswith("/v1/") else error.status_code
     sentence = (
-        f"Malformed request: {request.method} {request.url.path[:200]}; the requests there are "
+        f"Malformed request: {request.method} {path[:200]}; the requests there are "
         "listed under /docs."
     )
     return Response(rest.write_error(sentence), status, media_type=_JSON)
