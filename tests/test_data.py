@@ -30,7 +30,6 @@ from keras_vae.data import (
 from keras_vae.data.mapped import is_mapped
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
-ULPS = 0 if int(pd.__version__.split(".")[0]) >= 3 else 2  # pandas 2 rounds decimals not quite
 TABLE = np.random.default_rng(1).normal(size=(6, 2))
 DIGITS_OF_FIVE = np.arange(5, dtype=np.uint8)
 
@@ -137,7 +136,7 @@ def test_tables(tmp_path, suffix, label_name):
     path = tmp_path / f"table{suffix}"
     frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
     data = load(path, labels=True)
-    np.testing.assert_array_max_ulp(data.x, TABLE, ULPS)
+    np.testing.assert_array_equal(data.x, TABLE)
     assert data.labels.tolist() == list("uvwxyz")
     assert (data.feature_names, data.name) == (("a", "b"), "table")
     assert data.left_out == {label_name: "labels"}
@@ -249,7 +248,8 @@ def test_separators_and_decimals_are_found(tmp_path, case):
     np.testing.assert_array_equal(data.x[[0, -1]], [[1.5, 2.0], [-3.25, 4.0]])
 
 
-SPARSE = sparse.random_array((300, 50), density=0.1, rng=np.random.default_rng(3))
+SPARSE = np.random.default_rng(3).random((300, 50))
+SPARSE = sparse.coo_array(np.where(SPARSE < 0.1, SPARSE, 0.0))
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -279,7 +279,7 @@ def test_sparse_matrix_that_is_too_large_is_refused(tmp_path):
 def test_csv_header_of_column_numbers_is_a_header(tmp_path):
     pd.DataFrame(TABLE).to_csv(tmp_path / "t.csv", index=False)
     assert load(tmp_path / "t.csv").feature_names == ("0", "1")
-    np.testing.assert_array_max_ulp(load(tmp_path / "t.csv").x, TABLE, ULPS)
+    np.testing.assert_array_equal(load(tmp_path / "t.csv").x, TABLE)
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4])

@@ -40,6 +40,8 @@ def read_delimited(path: Path) -> Any:
     """
     import pandas as pd
 
+    # Before version 3 pandas rounds decimals well only when it is asked to.
+    exactly = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
     dialect = _dialect(path)
     _check_header(path, dialect.header)
     with warnings.catch_warnings():
@@ -51,6 +53,7 @@ def read_delimited(path: Path) -> Any:
                 decimal=dialect.decimal,
                 index_col=False,
                 low_memory=False,
+                **exactly,
             )
         except pd.errors.ParserWarning as error:
             raise DataError(
