@@ -641,6 +641,10 @@ REFUSED = {
         lambda d: two_images(d, IMAGES[0], np.zeros((4, 3, 3), np.uint8)),
         ["1.png is 3x4 RGB but 0.png is 3x4 L", "image_mode='L'", "--image-mode L"],
     ),
+    "image_mode_for_a_shell": (
+        lambda d: two_images(d, GREY16, GREY16[:9]),
+        ["image_mode='I;16'", "--image-mode 'I;16')"],
+    ),
     "image_truncated": (
         lambda d: truncated(write_image(d / "0.png", np.zeros((64, 64), np.uint8))).parent,
         ["0.png", "cannot be read as an image"],

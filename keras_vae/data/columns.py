@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -149,5 +150,6 @@ def columns_line(
     if suspects:
         verb = "looks like an identifier" if len(suspects) == 1 else "look like identifiers"
         it = "it" if len(suspects) == 1 else "them"
-        line += f"; {listed(suspects, 20)} {verb} (leave {it} out with --drop {','.join(suspects)})"
+        drop = shlex.quote(",".join(suspects))
+        line += f"; {listed(suspects, 20)} {verb} (leave {it} out with --drop {drop})"
     return line

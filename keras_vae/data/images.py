@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +84,7 @@ def image_rows(root: Path, paths: Sequence[Path], form: Form) -> Rows:
                     f"{path} is {_size(image)} {other_mode} but {paths[0].name} is {_size(first)} "
                     f"{mode}. Bring all images to one size and mode with image_size=({height}, "
                     f"{width}) and image_mode={mode!r} (--image-size {height},{width} "
-                    f"--image-mode {mode}), or others."
+                    f"--image-mode {shlex.quote(mode)}), or others."
                 )
             yield image[np.newaxis], None if folder == "." else np.array([folder])
 

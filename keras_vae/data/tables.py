@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,11 @@ def _columns(
         )
     text = [name for name in columns.data if not is_numeric(frame[name].dtype)]
     if text:
+        drop = shlex.quote(",".join(text[:5]))
         raise DataError(
             f"{path} has columns that are not numbers: {listed(text)}. Encode them as numbers, "
-            f"leave them out (drop=, --drop {','.join(text[:5])}), or write the decimals of all "
-            "columns in the same way, with a point or with a comma."
+            f"leave them out (drop=, --drop {drop}), or write the decimals of all columns in the "
+            "same way, with a point or with a comma."
         )
     return columns
 
