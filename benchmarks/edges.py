@@ -208,8 +208,14 @@ def walk(name: str, make: Callable[[Path], Path], out: Path, quick: bool) -> Wal
     if (run / "evaluation.json").is_file():
         measure(found, run)
     if (artifacts / "1" / "parity.json").is_file():
-        parity = json.loads((artifacts / "1" / "parity.json").read_text())
-        found.values["parity"] = max(row["max_scaled"] or 0.0 for row in parity)
+        rows = json.loads((artifacts / "1" / "parity.json").read_text())
+        # A draw of a whole number is the next one where a uniform number lies at the edge of two.
+        whole = found.values["evaluation"]["quantity"] == "log-probability"
+        draws = [row for row in rows if whole and row["output"] == "sample"]
+        numbers = [row["max_scaled"] or 0.0 for row in rows if row not in draws]
+        found.values["parity"] = max(numbers)
+        if draws:
+            found.values["draws"] = max(row["different"] / row["numbers"] for row in draws)
     return found
 
 
@@ -336,19 +342,21 @@ def tables(walks: list[Walk], quick: bool) -> str:
     lines += [
         "",
         "What became of it: exit codes of " + ", ".join(STEPS) + "; the largest difference between",
-        "Keras and a runtime as a share of max(1, |value|); the mean of the ELBO of "
-        f"{SCORED} rows that",
-        "the local server gave, and Python's; seconds of each step.",
+        "Keras and a runtime as a share of max(1, |value|); the share of draws of whole numbers",
+        f"that differ; the mean ELBO of {SCORED} rows that the local server gave, and Python's;",
+        "seconds of each step.",
         "",
-        f"{'data set':10} {'exit codes':12} {'parity':>8} {'served':>10} {'Python':>10}  "
-        f"{'seconds':34} {'all':>5}",
+        f"{'data set':10} {'exit codes':12} {'parity':>8} {'draws':>8} {'served':>10} "
+        f"{'Python':>10}  {'seconds':34} {'all':>5}",
     ]
     for found in walks:
         codes = " ".join(str(found.codes.get(step, "-")) for step in STEPS)
-        served, parity = found.values.get("served"), found.values.get("parity")
+        served = found.values.get("served")
+        parity, draws = (found.values.get(name) for name in ("parity", "draws"))
         seconds = " ".join(f"{found.seconds.get(step, 0.0):5.0f}" for step in STEPS)
         lines.append(
             f"{found.name:10} {codes:12} {'-' if parity is None else f'{parity:.0e}':>8} "
+            f"{'-' if draws is None else f'{draws:.0e}':>8} "
             + (f"{served['score']:10.2f} {served['python']:10.2f}" if served else f"{'-':>10} " * 2)
             + f"  {seconds:34} {sum(found.seconds.values()):5.0f}"
         )
