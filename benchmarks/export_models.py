@@ -523,13 +523,14 @@ def line(result: dict[str, Any]) -> str:
 def main() -> None:
     """Exports models that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="a word that the names hold")
+    parser.add_argument("--only", nargs="+", default=[""], help="words; names hold one of them")
     parser.add_argument("--limit", type=int, default=10**6, help="at most so many")
     parser.add_argument("--fresh", action="store_true", help="forget the results first")
     parser.add_argument("--list", action="store_true", help="print the names and end")
     options = parser.parse_args()
     families(), layers(), dtypes()
-    chosen = [name for name in MODELS if options.only.lower() in name.lower()]
+    words = [word.lower() for word in options.only]
+    chosen = [name for name in MODELS if any(word in name.lower() for word in words)]
     if options.list:
         print("\n".join(chosen))
         return

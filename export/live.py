@@ -153,9 +153,8 @@ def measured(
                 name: _sensitivity(case, name, expected[index][name], answer[name], about)
                 for name in case.outputs
             }
-    kinds = {"adversarial": "adversarial"}
     return [
-        dataclasses.replace(case, sensitivity=found[case.signature, kinds.get(case.kind, "random")])
+        dataclasses.replace(case, sensitivity=found[case.signature, _measured_as(case)])
         for case in cases
     ]
 
@@ -163,6 +162,11 @@ def measured(
 def nothing(case: Case, shapes: Mapping[str, Sequence[int]]) -> Tensors:
     """Returns the answer to an empty batch, by the shapes of the outputs without the batch."""
     return {name: np.zeros([0, *shapes[name]], np.float32) for name in case.outputs}
+
+
+def _measured_as(case: Case) -> str:
+    """Kind of the case whose sensitivity stands for this one."""
+    return "adversarial" if case.kind == "adversarial" else "random"
 
 
 def _sensitivity(

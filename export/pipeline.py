@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -310,7 +310,9 @@ class _Work:
                     cases,
                     self.expected,
                     lambda case: live.asked(self.functions[case.signature], case),
-                    _weights(entry.get_concrete_function() for entry in self.functions.values()),
+                    saved_model.weights(
+                        entry.get_concrete_function() for entry in self.functions.values()
+                    ),
                     self.about,
                 )
 
@@ -449,12 +451,6 @@ def _draws(
     return draw
 
 
-def _weights(functions: Iterable[Any]) -> list[tf.Variable]:
-    """The variables that concrete functions read, each once."""
-    found = {id(v.handle): v for function in functions for v in function.graph.variables}
-    return list(found.values())
-
-
 def _measured(
     served: Mapping[str, Any],
     cases: Sequence[Case],
@@ -481,7 +477,7 @@ def _measured(
             raise ExportError(f"The SavedModel refuses a case of {case.signature}: {answer}")
         expected.append(answer)
     with tolerances.without_tensor_float_32():
-        variables = _weights(served[case.signature] for case in cases)
+        variables = saved_model.weights(served[case.signature] for case in cases)
         return live.measured(cases, expected, ask, variables, manifest), expected
 
 

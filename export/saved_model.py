@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from export.errors import ExportError
 from export.purity import impurity
 
-__all__ = ["check_ops", "tensor_names", "write"]
+__all__ = ["check_ops", "tensor_names", "weights", "write"]
 
 _SAVING_OPS = frozenset(
     {"AssignVariableOp", "DisableCopyOnRead", "MergeV2Checkpoints", "RestoreV2", "SaveV2"}
@@ -24,7 +22,7 @@ _SAVING_OPS = frozenset(
 
 
 def write(functions: dict[str, Any], directory: Path) -> None:
-    """Writes the SavedModel, with the variables that the functions read.
+    """Writes the SavedModel: the signatures and the weights that they read, and no layer of Keras.
 
     Servers do not compare what they are sent with the signature, and what is too flat or has a
     single row may pass through a network unnoticed. So each signature checks the shape of its
@@ -37,15 +35,24 @@ def write(functions: dict[str, Any], directory: Path) -> None:
     Raises:
         OSError: if the disk is full.
     """
-    archive = keras.export.ExportArchive()
-    for name, function in functions.items():
-        archive.add_endpoint(name, _checked(name, function))
+    served = {
+        name: _checked(name, function).get_concrete_function()
+        for name, function in functions.items()
+    }
+    module = tf.Module()
+    module.weights = weights(served.values())
+    default = {"serving_default": next(iter(served.values()))}
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            archive.write_out(str(directory), verbose=False)
+        tf.saved_model.save(module, str(directory), signatures={**served, **default})
     except tf.errors.ResourceExhaustedError as error:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     (directory / "fingerprint.pb").unlink(missing_ok=True)
+
+
+def weights(functions: Iterable[Any]) -> list[tf.Variable]:
+    """Returns the variables that concrete functions read, each once."""
+    found = {id(v.handle): v for function in functions for v in function.graph.variables}
+    return list(found.values())
 
 
 def _checked(name: str, function: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from export import gates, live, loading, manifest, onnx_graphs, pipeline
+from export import gates, live, loading, manifest, onnx_graphs, pipeline, saved_model
 from export.cases import Case
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
@@ -74,7 +74,7 @@ def ask(vae, preparation=None, only=None):
         cases,
         expected,
         lambda case: live.asked(functions[case.signature], case),
-        pipeline._weights(entry.get_concrete_function() for entry in functions.values()),
+        saved_model.weights(entry.get_concrete_function() for entry in functions.values()),
         about,
     )
     return Asked(vae, table, functions, about, cases, expected)
