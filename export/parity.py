@@ -265,14 +265,24 @@ class _Pair:
         return np.where(np.isnan(excess), np.inf, excess)
 
     def worst(self) -> str:
+        """The number that is furthest off and where it is, in words."""
+        row = int(np.unravel_index(np.argmax(self.excess), self.excess.shape)[0])
+        kind, size = self.case.kind, self.case.size
+        place = (
+            f"{kind} alone"
+            if kind.startswith("row")
+            else f"row {row} of the {kind} batch of {size}"
+        )
+        return f"{place}: {self.number()}"
+
+    def number(self) -> str:
         """The number that is furthest off, in words."""
         index = np.unravel_index(np.argmax(self.excess), self.excess.shape)
-        row, *rest = map(int, index)
-        place = f"{self.output}{rest}" if rest else self.output
+        rest = list(map(int, index[1:]))
         allowed = self.allowed[index]
         return (
-            f"row {row} of the {self.case.kind} batch of {self.case.size}: {place} is "
-            f"{self.got[index]:.9g} instead of {self.want[index]:.9g}, allowed is "
+            f"{self.output}{rest if rest else ''} is {self.got[index]:.9g} instead of "
+            f"{self.want[index]:.9g}, allowed is "
             f"{'any' if np.isinf(allowed) else f'{allowed:.2g}'}"
         )
 
@@ -386,7 +396,7 @@ def _check_rows(
                 if not entry.passed:
                     raise ExportError(
                         f"{runtime}, {case.signature}: row {row} alone is not row {row} among "
-                        f"{len(whole[case.signature][name])} rows; {entry.worst}. A layer mixes "
+                        f"{len(whole[case.signature][name])} rows; {pair.number()}. A layer mixes "
                         "the rows of a batch, as a mean over axis 0 does: make each row's result "
                         "depend on that row alone."
                     )
