@@ -35,7 +35,6 @@ __all__ = [
 
 _HALF_AND_DOUBLE = frozenset({"float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"})
 _UNKNOWN_CLASS = re.compile(r"Could not locate (?:class|function) '([^']+)'")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -131,25 +130,33 @@ def computing_in_float32(vae: VAE) -> VAE:
 
 @contextlib.contextmanager
 def traceable(vae: VAE) -> Iterator[None]:
-    """A block in which the layers of a model can be traced for any machine.
+    """A block in which the layers of a model can be traced and saved for any machine.
 
-    Their names are of the letters that scopes of TensorFlow's graphs take, and recurrent layers do
-    not use cuDNN, whose ops only a GPU runs.
+    Names of layers and weights are of the letters that scopes of TensorFlow's graphs take, and
+    recurrent layers do not use cuDNN, whose ops only a GPU runs.
     """
     kept = {layer: (layer.name, getattr(layer, "use_cudnn", None)) for layer in _layers(vae)}
+    handles = [(variable.value, variable.value._handle_name) for variable in vae.variables]
     try:
         for layer, (name, use_cudnn) in kept.items():
-            if not _PLAIN_NAME.fullmatch(name):
-                letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-                layer.name = re.sub(r"[^A-Za-z0-9_.-]+", "_", letters) or "layer"
+            layer.name = _plain(name) or "layer"
             if use_cudnn is not None:
                 layer.use_cudnn = False
+        for variable, name in handles:
+            variable._handle_name = _plain(name)
         yield
     finally:
         for layer, (name, use_cudnn) in kept.items():
             layer.name = name
             if use_cudnn is not None:
                 layer.use_cudnn = use_cudnn
+        for variable, name in handles:
+            variable._handle_name = name
+
+
+def _plain(name: str) -> str:
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_.:/-]+", "_", letters)
 
 
 @contextlib.contextmanager

@@ -139,7 +139,8 @@ def export_model(
     with publish.staging(target) as directory, loading.float32_by_default():
         work.ask_the_live_model()
         with clock("SavedModel and warm-up requests"):
-            saved_model.write(work.functions, directory)
+            with loading.traceable(vae):
+                saved_model.write(work.functions, directory)
             saved_model.check_ops(directory)
             warmup.write(directory, target.name, work.cases)
             warmup.replay(directory)

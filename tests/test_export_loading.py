@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from models import tiny_vae
 
 import keras_vae
-from export import loading, manifest, pipeline
+from export import loading, manifest, onnx_graphs, pipeline, saved_model
 from export.cli import main
 from export.errors import ExportError, sentence
 from keras_vae.preparation import Preparation
+from keras_vae.signatures import signatures
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICIES = ("mixed_float16", "float16", "mixed_bfloat16", "bfloat16", "float64")
@@ -107,7 +108,7 @@ def test_manifest_says_what_the_training_computed_in():
 # Names
 
 
-def test_layers_have_plain_names_while_they_are_traced():
+def test_layers_and_weights_have_plain_names_while_they_are_traced_and_saved(tmp_path):
     vae = keras_vae.VAE(
         prior=keras_vae.StandardNormal(2),
         likelihood=keras_vae.Bernoulli(6, network=keras.layers.Dense(4, name="décodeur é")),
@@ -116,8 +117,14 @@ def test_layers_have_plain_names_while_they_are_traced():
     with loading.traceable(vae):
         assert vae.likelihood.network.name == "decodeur_e"
         assert vae.posterior.network.name == "layer"
+        table = signatures(vae)
+        functions = {name: onnx_graphs.traced(table[name]) for name in ("decode", "encode")}
+        saved_model.write(functions, tmp_path)
     assert vae.likelihood.network.name == "décodeur é"
     assert vae.posterior.network.name == "編碼"
+    z = tf.ones([3, 2])
+    found = tf.saved_model.load(tmp_path).signatures["decode"](z=z)["mean"]
+    np.testing.assert_allclose(found, vae.decode(z).mean(), rtol=1e-6)
 
 
 def test_recurrent_layers_do_not_use_cudnn_while_they_are_traced():
