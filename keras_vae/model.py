@@ -341,7 +341,7 @@ class VAE(Trainer):
             x: tensors [B, *D], or {"x": ..., "condition": ...}; neither checked nor converted.
             training: whether the networks are in training mode.
             noise: what posterior draws are made of, instead of the method `noise`.
-            sample_weight: weights of the examples in the loss, [B], for a scale in closed form.
+            sample_weight: what each example counts in the loss, [B], for a scale in closed form.
         """
         make_noise = self.noise if noise is None else noise
         x = self._cast(x)

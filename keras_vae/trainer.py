@@ -381,8 +381,13 @@ class Trainer(CheckedModel):
             rows = tf.nest.map_structure(share.of, x)
             weights = None if sample_weight is None else _per_example(share.of(sample_weight))
 
+            dtype = self.likelihood.law_dtype
+            counts = tf.fill([share.size], tf.cast(share.weight, dtype))
+            if weights is not None:
+                counts *= tf.cast(weights, dtype)
+
             def loss_of(training: bool) -> tf.Tensor:
-                laws = self.laws(rows, training, noise, weights)
+                laws = self.laws(rows, training, noise, counts)
                 terms = self.objective.terms(laws, seed)
                 loss = terms.loss
                 if weights is not None:
