@@ -143,7 +143,10 @@ def mnn(path: Path, inputs: Tensors) -> list[Any]:
 def ncnn(path: Path, inputs: Tensors) -> list[Any]:
     """ncnn by pnnx, which does not keep names."""
     with tempfile.TemporaryDirectory() as directory:
-        shapes = ",".join(f"[{','.join(map(str, v.shape))}]" for v in inputs.values())
+        kinds = {"float32": "f32", "int32": "i32"}
+        shapes = ",".join(
+            f"[{','.join(map(str, v.shape))}]{kinds[v.dtype.name]}" for v in inputs.values()
+        )
         copy = Path(directory) / path.name
         copy.write_bytes(path.read_bytes())
         tool = Path(sys.executable).parent / "pnnx"
