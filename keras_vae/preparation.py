@@ -22,6 +22,7 @@ __all__ = ["Preparation", "Proposal", "prepare", "propose"]
 _READ_BYTES = 16 * 2**20
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 _MOST_LEVELS = 2**16
+_MOST_BINS = 2**10
 _CONSTANT = 1e-6
 _NEGLIGIBLE = 1e-3
 _RESOLUTION = 1 / 64
@@ -237,13 +238,14 @@ def propose(parts: Sequence[np.ndarray], *, top: float | None = None) -> Proposa
     | data | likelihood |
     |---|---|
     | zeros and ones | bernoulli |
-    | images of whole numbers from 0 on | discretized_logistic |
+    | images of up to 1024 levels, 0 to 1023 | discretized_logistic |
     | images of real numbers in [0, 1] | continuous_bernoulli |
     | whole numbers from 0 on, at least half of them 0 | poisson |
     | other tables, series and images | normal, one scale per feature |
 
     Nothing is binarised: what was black and white stays so, and grey levels are modelled as they
-    are.
+    are. The mean of a discretised logistic is a sum over its levels, so images of more levels are
+    proposed as dequantised normal ones.
 
     Args:
         parts: all of the data set, such as its training and its test part, [N, ...] each.
@@ -255,11 +257,11 @@ def propose(parts: Sequence[np.ndarray], *, top: float | None = None) -> Proposa
         return Proposal("bernoulli", {}, "zeros and ones")
     are_levels = facts.rank == 4 or facts.is_flat_image or top is not None
     highest = facts.top if top is None else top
-    if facts.is_whole and low >= 0.0 and are_levels and highest < _MOST_LEVELS:
+    if facts.is_whole and low >= 0.0 and are_levels and highest < _MOST_BINS:
         return Proposal("discretized_logistic", {}, f"images of levels 0 to {highest:g}")
     if facts.rank == 4 and low >= 0.0 and high <= 1.0:
         return Proposal("continuous_bernoulli", {}, "images of numbers in [0, 1]")
-    if facts.is_whole and low >= 0.0 and facts.zeros >= _SPARSE:
+    if facts.is_whole and low >= 0.0 and facts.zeros >= _SPARSE and not are_levels:
         reason = f"counts up to {high:g}, {facts.zeros:.0%} of them 0"
         return Proposal("poisson", {}, reason)
     kind = {2: "a table", 3: "series", 4: "images"}.get(facts.rank, "arrays")
