@@ -164,6 +164,8 @@ def test_an_interrupted_training_names_the_command_that_continues_it(tmp_path: P
         stdout=slave,
         stderr=slave,
         env={**os.environ, "TERM": "xterm"},
+        # Tests that run in the background of a shell ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(slave)
     said, is_interrupted = b"", False
