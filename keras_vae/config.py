@@ -126,7 +126,8 @@ class RunConfig:
         adam_epsilon: number that Adam adds to the root of the mean square. A loss here is a mean
             over the batch; where a paper's is a sum, divide its number by the batch size.
         output_bias: "zeros", or "data_mean": the decoder's mean starts at that of the training set;
-            "auto" is the latter for counts and Dense layers, and stored as what it became.
+            "auto" is the latter for counts and levels under Dense layers, and stored as what it
+            became.
         monitor: whether to log what the latents carry, see `keras_vae.monitor`.
         seed: of initial weights, order, noise and test split.
         features: names of the columns that were trained on, in the order of the model; empty where
@@ -220,7 +221,7 @@ class RunConfig:
     adam_epsilon: float = _setting(1e-7, interval="(0, inf)")
     output_bias: str = _setting(
         "auto",
-        "Where the decoder's mean starts; auto is data_mean for counts.",
+        "Where the decoder's mean starts; auto is data_mean for counts and levels.",
         choices=("auto", "zeros", "data_mean"),
     )
     monitor: bool = _setting(False, "Log what the latents carry, too.")

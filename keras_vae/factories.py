@@ -159,7 +159,7 @@ def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
     `mlp_vae`.
 
     Args:
-        vae: a model of likelihood Bernoulli, Poisson, Normal or Laplace.
+        vae: a model of likelihood Bernoulli, Poisson, Normal, Laplace or DiscretizedLogistic.
         mean: of the training data, of the shape of one example.
 
     Raises:
@@ -185,6 +185,8 @@ def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
         raw = np.log(np.maximum(mean, 0.001))
     elif isinstance(likelihood, (distributions.Normal, distributions.Laplace)):
         raw = mean
+    elif isinstance(likelihood, distributions.DiscretizedLogistic):
+        raw = mean / (likelihood.levels - 1) - 0.5
     else:
         raise ValueError(
             f"The mean of {type(likelihood).__name__} is not one of its decoder's numbers, so no "

@@ -216,6 +216,11 @@ class _Facts(NamedTuple):
         return self.lowest >= 0.0 and (self.rank == 4 or self.highest <= 1.0)
 
     @property
+    def scale(self) -> str:
+        """How the scale of a normal or Laplace distribution of such data is found."""
+        return "optimal" if self.rank == 4 else "per_feature"
+
+    @property
     def is_flat_image(self) -> bool:
         """Whether a table looks like the pixels of 8-bit images."""
         return self.rank == 2 and self.highest == 255.0 and len(self.low) >= _FEW_PIXELS
@@ -241,7 +246,8 @@ def propose(parts: Sequence[np.ndarray], *, top: float | None = None) -> Proposa
     | images of up to 1024 levels, 0 to 1023 | discretized_logistic |
     | images of real numbers in [0, 1] | continuous_bernoulli |
     | whole numbers from 0 on, at least half of them 0 | poisson |
-    | other tables, series and images | normal, one scale per feature |
+    | other tables and series | normal, one scale per feature |
+    | other images | normal, one optimal scale |
 
     Nothing is binarised: what was black and white stays so, and grey levels are modelled as they
     are. The mean of a discretised logistic is a sum over its levels, so images of more levels are
@@ -268,7 +274,7 @@ def propose(parts: Sequence[np.ndarray], *, top: float | None = None) -> Proposa
     numbers = "whole numbers" if facts.is_whole else "real numbers"
     if facts.whole.any() and not facts.is_whole:
         numbers += f" and {int(facts.whole.sum())} features of whole numbers"
-    return Proposal("normal", {"scale": "per_feature"}, f"{kind} of {numbers}")
+    return Proposal("normal", {"scale": facts.scale}, f"{kind} of {numbers}")
 
 
 def prepare(
@@ -278,7 +284,7 @@ def prepare(
     *,
     top: float | None = None,
     names: Sequence[str] = (),
-) -> tuple[Preparation, dict[str, int]]:
+) -> tuple[Preparation, dict[str, Any]]:
     """Returns how to prepare data for a likelihood, and the options that the data decides.
 
     Means and standard deviations are those of the training data. Ranges, levels and categories are
@@ -293,7 +299,7 @@ def prepare(
         names: of the features, for messages.
 
     Returns:
-        The preparation, and `levels` or `total_count` where the likelihood takes one.
+        The preparation, and `levels`, `total_count` or `scale` where the likelihood takes one.
 
     Raises:
         DataError: if the likelihood would need a preparation that changes what the data is, or
@@ -306,7 +312,7 @@ def prepare(
             "Raise --top or leave it out."
         )
     largest = facts.top if top is None else top
-    options: dict[str, int] = {}
+    options: dict[str, Any] = {}
     if likelihood == "discretized_logistic":
         options["levels"] = max(2, int(largest) + 1)
     if likelihood == "binomial":
@@ -317,6 +323,7 @@ def prepare(
         count = int(facts.highest) + 1
         return Preparation(categories=count, sentence=f"one-hot coded, {count} categories"), options
     if likelihood in ("normal", "laplace"):
+        options["scale"] = facts.scale
         if facts.rank == 4 and facts.is_whole and facts.lowest >= 0 and largest < _MOST_LEVELS:
             levels = int(largest) + 1
             sentence = (

@@ -297,8 +297,10 @@ def _decided(config: RunConfig, parts: _Parts, report: Callable[[str], None]) ->
     report(f"Preparation: {preparation.sentence}.")
     output_bias = config.output_bias
     if output_bias == "auto":
-        has_rates = config.likelihood == "poisson" and config.network == "mlp"
-        output_bias = "data_mean" if has_rates else "zeros"
+        is_far = config.likelihood in ("poisson", "discretized_logistic") or (
+            config.likelihood in ("normal", "laplace") and not preparation.center
+        )
+        output_bias = "data_mean" if is_far and config.network == "mlp" else "zeros"
     return dataclasses.replace(
         config,
         features=parts.features,

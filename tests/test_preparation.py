@@ -157,10 +157,8 @@ def test_the_range_is_that_of_all_parts_and_of_the_bit_depth(likelihood: str, to
     train = RANDOM.integers(0, 3000, (20, 2, 2, 1)).astype(np.uint16)
     test = train + np.uint16(1000)
     preparation, options = prepare(likelihood, train, [test])
-    assert {"levels": top + 1, "total_count": top} | options == {
-        "levels": top + 1,
-        "total_count": top,
-    }
+    expected = {"levels": top + 1, "total_count": top, "scale": "optimal"}
+    assert expected | options == expected
     assert preparation.range in (None, (0.0, top))
     assert np.isfinite(preparation.array(test)).all()
     with pytest.raises(DataError, match="said to be 100, and the data reaches"):
@@ -168,6 +166,13 @@ def test_the_range_is_that_of_all_parts_and_of_the_bit_depth(likelihood: str, to
     if preparation.range:
         with pytest.raises(DataError, match=r"from 0 to 4095; got 5000 in example 1\."):
             preparation.array(np.array([[[[0]]], [[[5000]]]], np.uint16))
+
+
+@pytest.mark.parametrize("likelihood", ["normal", "laplace"])
+def test_scales_are_learned_where_none_is_given(likelihood: str) -> None:
+    """A scale of 1 would cost 700 nats on images that are divided by their levels."""
+    assert prepare(likelihood, IMAGES)[1] == {"scale": "optimal"}
+    assert prepare(likelihood, IMAGES[:, :, 0, 0] / 2)[1] == {"scale": "per_feature"}
 
 
 def test_categories_are_those_of_all_parts() -> None:

@@ -93,6 +93,15 @@ def test_a_decoder_starts_at_the_mean_of_the_data(likelihood: str) -> None:
     np.testing.assert_allclose(vae.decode(np.ones((1, 2))).mean()[0], mean, rtol=1e-6)
 
 
+def test_a_decoder_of_levels_is_centred_at_their_mean() -> None:
+    vae = tiny_vae("discretized_logistic", levels=17)
+    mean = np.linspace(0.5, 15.5, 6)
+    factories.start_at_mean(vae, mean)
+    vae.likelihood.head.kernel.assign(np.zeros(vae.likelihood.head.kernel.shape))
+    loc = vae.likelihood.parameters(np.ones((1, 2), np.float32))["loc"]
+    np.testing.assert_allclose(loc[0], mean, rtol=1e-6)  # float32, once there and back
+
+
 def test_a_mean_that_cannot_be_a_start_is_told() -> None:
     with pytest.raises(ValueError, match="Categorical is not one of its decoder's numbers"):
         factories.start_at_mean(tiny_vae("categorical"), np.full(6, 0.1))
