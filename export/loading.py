@@ -22,7 +22,7 @@ from export.errors import ExportError, sentence
 from keras_vae import measurements
 from keras_vae.model import VAE
 from keras_vae.preparation import Preparation
-from keras_vae.runs import Run
+from keras_vae.runs import Run, refuse_damaged
 
 __all__ = [
     "computing_in_float32",
@@ -62,12 +62,14 @@ def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
 
     Raises:
         ExportError: if the file holds no VAE that can be exported.
+        RunError: if the file is damaged.
     """
     if not path.is_file():
         raise ExportError(f"{path} is no file; give the model.keras of a run.")
     try:
         vae, beta = _read(path)
     except Exception as error:
+        refuse_damaged(path)
         raise ExportError(_why_not_loaded(path, error)) from error
     if not (path.parent / "config.toml").is_file():
         return vae, Preparation(), {}

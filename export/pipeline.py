@@ -409,6 +409,7 @@ def _entry(
 
 
 def _check_target(target: Path, version: int | None) -> None:
+    publish.refuse_inside_a_version(target)
     publish.check_name(target.absolute())
     if version is not None:
         publish.refuse_existing(target / str(version))

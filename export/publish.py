@@ -14,7 +14,14 @@ from pathlib import Path
 from export.errors import ExportError
 from keras_vae.integrity import is_name
 
-__all__ = ["check_name", "publish", "refuse_existing", "staging", "versions"]
+__all__ = [
+    "check_name",
+    "publish",
+    "refuse_existing",
+    "refuse_inside_a_version",
+    "staging",
+    "versions",
+]
 
 _PREFIX = ".export-"
 
@@ -82,6 +89,22 @@ def check_name(target: Path) -> None:
             "Expected a directory for the artifact whose name is of letters, digits, '.', '_' and "
             f"'-', at most 63, and begins with a letter or digit; got {target.name!a}."
         )
+
+
+def refuse_inside_a_version(target: Path) -> None:
+    """Refuses a target that is a published version or lies inside one.
+
+    Raises:
+        ExportError: naming the directory that holds the version.
+    """
+    for place in dict.fromkeys((target, *target.parents, *target.absolute().parents)):
+        holds_model = any((place / name).is_file() for name in ("manifest.json", "saved_model.pb"))
+        if holds_model and place.name and (place == target or place.name.isdecimal()):
+            raise ExportError(
+                f"Expected the directory that holds an artifact's versions; got {target}, and "
+                f"{place} is a published version, which is never changed: to publish the next "
+                f"version, give --to {place.parent}."
+            )
 
 
 def refuse_existing(final: Path) -> None:

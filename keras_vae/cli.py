@@ -134,6 +134,17 @@ class _Listed(click.ParamType):
         return tuple(word.strip() for word in value.split(","))
 
 
+class _AtLeast(click.IntRange):
+    """Integers from a smallest one on."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Returns the integer."""
+        number = click.INT.convert(value, param, ctx)
+        if number < (self.min or 0):
+            self.fail(f"expected an integer of at least {self.min}; got {number}.", param, ctx)
+        return number
+
+
 def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds an option to a command for each setting of a run."""
     defaults = {entry.name: entry.default for entry in dataclasses.fields(configs.RunConfig)}
@@ -212,9 +223,16 @@ def _naming_resume(out: Path) -> Iterator[None]:
 
 @main.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--samples", default=1000, show_default=True, help="Importance samples per example.")
+@click.option(
+    "--samples",
+    type=_AtLeast(1),
+    default=1000,
+    show_default=True,
+    help="Importance samples per example.",
+)
 @click.option(
     "--limit",
+    type=_AtLeast(0),
     default=1000,
     show_default=True,
     help="Test examples to measure, from the first on; 0 for all.",
@@ -268,7 +286,9 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
 
 @main.command("sample")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--n", "count", default=100, show_default=True, help="Number of draws.")
+@click.option(
+    "--n", "count", type=_AtLeast(1), default=100, show_default=True, help="Number of draws."
+)
 @click.option("--seed", default=0, show_default=True, help="Same seed, same draws.")
 @click.option("--mean", is_flag=True, help="Decoder means at prior draws instead of draws of x.")
 @click.option(

@@ -47,6 +47,10 @@ RESUMABLE = ("epochs", "data", "test_data")
 """Settings that may be others when a run is resumed."""
 
 _UNRANGED = ("poisson", "categorical")
+
+RESTORE = "restore it from a backup, or train anew with another --out"
+"""What to do about a file of a run that was damaged, in words."""
+
 _KINDS: dict[str, tuple[type, bool, str]] = {
     "int": (int, False, "a whole number"),
     "float": (float, False, "a finite number"),
@@ -428,6 +432,23 @@ def _preparation(parts: Any) -> Preparation:
     if not isinstance(parts, dict) or set(parts) - known:
         raise RunError("[preparation] is not what a training wrote: do not edit it.")
     lists = {name: tuple(value) for name, value in parts.items() if isinstance(value, list)}
+    sizes = {}
+    for name in ("center", "spread", "whole", "constant"):
+        kind = (float, "numbers") if name in ("center", "spread") else (bool, "true or false")
+        items = lists.get(name, () if name not in parts else (None,))
+        if not all(_is_a(kind[0], item) for item in items):
+            raise RunError(
+                f"Expected {name} of [preparation] to be a list of {kind[1]}; got "
+                f"{parts[name]!r}: {RESTORE}."
+            )
+        if items or (name == "spread" and "center" in sizes):
+            sizes[name] = len(items)
+    if len(set(sizes.values())) > 1 or ("spread" in sizes and "center" not in sizes):
+        found = ", ".join(f"{name} of {size}" for name, size in sizes.items())
+        raise RunError(
+            "Expected center, spread, whole and constant of [preparation] to have one entry per "
+            f"feature; got {found}: {RESTORE}."
+        )
     return Preparation(**{**parts, **lists})
 
 

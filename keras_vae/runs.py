@@ -15,6 +15,7 @@ import io
 import json
 import os
 import shlex
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 
 from keras_vae import callbacks, data, factories, objectives
 from keras_vae.backup import leftovers, write_atomically
+from keras_vae.config import RESTORE
 from keras_vae.config import RunConfig as RunConfig
 from keras_vae.config import RunError as RunError
 from keras_vae.config import read_config as read_config
@@ -39,6 +41,7 @@ __all__ = [
     "build",
     "read_config",
     "read_json",
+    "refuse_damaged",
     "resume_command",
     "train",
 ]
@@ -131,6 +134,7 @@ class Run:
         try:
             vae = keras.saving.load_model(self.model_path)
         except Exception as error:
+            refuse_damaged(self.model_path)
             raise RunError(f"{self.model_path} cannot be read: {error}") from error
         self.check(vae)
         return vae
@@ -177,13 +181,46 @@ class Run:
         parts = _parts(self.config)
         return parts.train, parts.test
 
-    def history(self) -> list[dict[str, float]]:
-        """One row of logs per finished epoch."""
+    def finished(self, vae: VAE, examples: int) -> int:
+        """Returns how many epochs a model has finished on so many training examples."""
+        per_epoch = data.steps(examples, self.config.batch_size)
+        return int(vae.optimizer.iterations.numpy()) // per_epoch
+
+    def history(self, finished: int = 0) -> list[dict[str, float]]:
+        """Returns one row of logs per finished epoch, whose `epoch` is an integer.
+
+        Args:
+            finished: how many epochs the model has finished, each of which needs a row.
+
+        Raises:
+            RunError: if `history.csv` is missing beside a model, is damaged or lacks rows.
+        """
         path = self.path / "history.csv"
         if not path.is_file():
+            if finished or self.model_path.is_file():
+                raise RunError(
+                    f"Expected {path} with one row per finished epoch; there is none: {RESTORE}."
+                )
             return []
-        with path.open(newline="") as file:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        rows: list[dict[str, float]] = []
+        try:
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file, strict=True):
+                    numbers = {name: float(value) for name, value in row.items()}
+                    if numbers["epoch"] != len(rows) + 1:
+                        raise ValueError
+                    rows.append({**numbers, "epoch": len(rows) + 1})
+        except (csv.Error, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise RunError(
+                f"Expected {path} to hold the numbers of each epoch under its header; the row of "
+                f"epoch {len(rows) + 1} is damaged: {RESTORE}."
+            ) from error
+        if len(rows) < finished or not rows:
+            raise RunError(
+                f"Expected {path} to hold {max(finished, 1)} rows, one per finished epoch of the "
+                f"model; it holds {len(rows)}: {RESTORE}."
+            )
+        return rows
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Replaces `history.csv`."""
@@ -203,6 +240,30 @@ class Run:
         """Replaces `model.keras`."""
         with write_atomically(self.model_path) as temporary:
             vae.save(temporary)
+
+
+def refuse_damaged(path: Path) -> None:
+    """Refuses a model file that is cut off or changed, which Keras takes for a missing one.
+
+    A file of another kind, told by its name, is left to whoever reads it.
+
+    Raises:
+        RunError: if it is not a whole zip archive.
+    """
+    if path.suffix != ".keras":
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_whole = archive.testzip() is None
+    except OSError:
+        return
+    except Exception:  # whatever the decompressor says of bytes that are not its own
+        is_whole = False
+    if not is_whole:
+        raise RunError(
+            f"{path} is damaged: expected a whole model file as Keras saves it; got "
+            f"{path.stat().st_size} bytes that are cut off or changed: {RESTORE}."
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -326,7 +387,8 @@ def _fit(
     per_epoch = data.steps(len(train_x), config.batch_size)
     if run is not None and run.model_path.is_file():
         vae = run.load()
-        finished = int(vae.optimizer.iterations.numpy()) // per_epoch
+        finished = run.finished(vae, len(train_x))
+        run.history(finished)
         if finished >= config.epochs:
             report(
                 f"{finished} epochs are finished and {config.epochs} are asked for: nothing to do. "
@@ -376,7 +438,7 @@ class _SaveRun(keras.callbacks.Callback):
     def __init__(self, run: Run, finished: int) -> None:
         super().__init__()
         self._run = run
-        self._rows = run.history()[:finished]
+        self._rows = run.history(finished)[:finished] if finished else []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._rows.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}})

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from models import tiny_vae
 
 import keras_vae
-from export import loading, manifest, onnx_graphs, pipeline, saved_model
+from export import loading, manifest, onnx_graphs, pipeline, publish, saved_model
 from export.cli import main
 from export.errors import ExportError, sentence
 from keras_vae.preparation import Preparation
@@ -159,8 +159,30 @@ def test_a_path_that_speaks_of_lambda_does_not_blame_a_lambda_layer(tmp_path):
     (tmp_path / "lambda").mkdir()
     path = damaged(tmp_path / "lambda" / "lambda.keras")
     message = error_of([path, "--to", tmp_path / "a"])
-    assert "cannot be loaded" in message
+    assert "lambda.keras is damaged: expected a whole model file" in message
     assert "Lambda layer" not in message
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "saved_model.pb"])
+@pytest.mark.parametrize("inner", ["", "mine", "mine/deep"])
+def test_a_target_in_a_published_version_is_refused(name, inner, tmp_path):
+    version = tmp_path / "art" / "base" / "1"
+    version.mkdir(parents=True)
+    (version / name).write_text("published")
+    message = error_of([damaged(tmp_path / "m.keras"), "--to", version / inner])
+    assert "is a published version, which is never changed" in message
+    assert message.rstrip().endswith(f"give --to {version.parent}.")
+    assert [path.name for path in version.iterdir()] == [name]
+
+
+def test_a_version_is_told_from_a_project_with_a_manifest(tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text("of a web page")
+    publish.refuse_inside_a_version(tmp_path / "art")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_text("published")
+    monkeypatch.chdir(tmp_path / "1")
+    with pytest.raises(ExportError, match=f"give --to {tmp_path}"):
+        publish.refuse_inside_a_version(Path("mine"))
 
 
 def test_a_disk_that_is_full_for_tensorflow_is_named(tmp_path, monkeypatch):

@@ -459,8 +459,110 @@ def test_truncated_and_damaged_models_are_told(finished: Run, tmp_path: Path) ->
     with pytest.raises(RunError, match=r"holds no model\.keras yet"):
         Run(out).load()
     (out / "model.keras").write_bytes(finished.model_path.read_bytes()[:1000])
-    with pytest.raises(RunError, match="cannot be read"):
-        Run(out).load()
+    for words in (
+        ["evaluate", out],
+        ["sample", out, "--out", tmp_path / "s.npy"],
+        ["report", out],
+        ["train", "--resume", "--epochs", "4", "--out", out],
+        ["export", out / "model.keras", "--to", tmp_path / "art"],
+    ):
+        code, output = invoke(*words)
+        assert code == 1
+        assert "model.keras is damaged: expected a whole model file as Keras saves it; " in output
+        assert output.endswith(
+            "got 1000 bytes that are cut off or changed: restore it from a backup, or train anew "
+            "with another --out."
+        )
+    whole = bytearray(finished.model_path.read_bytes())
+    whole[len(whole) // 2] ^= 255
+    (out / "model.keras").write_bytes(whole)
+    with pytest.raises(RunError, match=r"model\.keras is damaged"):
+        runs.refuse_damaged(out / "model.keras")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda lines: None, "with one row per finished epoch; there is none"),
+        (lambda lines: [], "to hold 3 rows, one per finished epoch of the model; it holds 0"),
+        (
+            lambda lines: lines[:3],
+            "to hold 3 rows, one per finished epoch of the model; it holds 2",
+        ),
+        (lambda lines: [*lines[:2], "garbage", lines[3]], "the row of epoch 2 is damaged"),
+        (lambda lines: [*lines[:3], lines[3] + ",7"], "the row of epoch 3 is damaged"),
+        (lambda lines: [lines[0], *lines[2:]], "the row of epoch 1 is damaged"),
+        (lambda lines: lines[1:], "the row of epoch 1 is damaged"),
+    ],
+)
+def test_a_damaged_history_is_told(damage, message: str, finished: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    lines = damage((out / "history.csv").read_text().splitlines())
+    if lines is None:
+        (out / "history.csv").unlink()
+    else:
+        (out / "history.csv").write_text("\n".join(lines))
+    before = (out / "model.keras").read_bytes()
+    for words in (
+        ["report", out],
+        ["train", "--resume", "--epochs", "3", "--out", out],
+        ["train", "--resume", "--epochs", "4", "--out", out],
+    ):
+        code, output = invoke(*words)
+        assert code == 1
+        assert f"{message}: restore it from a backup, or train anew with another --out." in output
+    assert (out / "model.keras").read_bytes() == before
+
+
+def test_every_row_of_a_resumed_history_counts_epochs_in_integers(
+    finished: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    train(dataclasses.replace(CONFIG, epochs=4), out, resume=True)
+    rows = (out / "history.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["sample", "run", "--out", "a.npy", "--n", "0"],
+            "'--n': expected an integer of at least 1",
+        ),
+        (["evaluate", "run", "--samples", "0"], "'--samples': expected an integer of at least 1"),
+        (
+            ["evaluate", "run", "--limit", "-3"],
+            "'--limit': expected an integer of at least 0; got -3",
+        ),
+    ],
+)
+def test_numbers_that_are_too_small_are_refused_by_name(words: list[str], message: str) -> None:
+    code, output = invoke(*words)
+    assert code == 2
+    assert message in output
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("center = [1.0, 2.0]\nspread = [1.0]", "got center of 2, spread of 1"),
+        ("spread = [1.0]", "got spread of 1"),
+        ("center = [1.0]", "got center of 1, spread of 0"),
+        ("center = [1.0]\nspread = [1.0]\nwhole = [true, true]", "spread of 1, whole of 2"),
+        (
+            "center = 1.0\nspread = [1.0]",
+            "center of .preparation. to be a list of numbers; got 1.0",
+        ),
+    ],
+)
+def test_a_preparation_of_wrong_lengths_is_told(section: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"data = 'digits'\nlikelihood = 'normal'\n[preparation]\n{section}\n")
+    with pytest.raises(RunError, match=f"{message}: restore it from a backup"):
+        runs.read_config(path)
 
 
 def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:

@@ -35,9 +35,10 @@ def write(
         The path written, as a string.
 
     Raises:
-        RunError: if the run has no model, or the artifact no parity.
+        RunError: if the run has no model or a damaged history, or the artifact no parity.
     """
     subject = Subject.of(run, seed)
+    run.history(max(1, subject.epochs))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what the curve shows, it need not say too
         report("Learning curves and the bound")

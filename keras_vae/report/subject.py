@@ -30,6 +30,7 @@ class Subject:
         x: the same, prepared for the model [N, *D].
         available: size of the test set.
         seed: of all draws.
+        epochs: how many the model has finished.
     """
 
     run: Run
@@ -38,14 +39,15 @@ class Subject:
     x: np.ndarray
     available: int
     seed: int
+    epochs: int
 
     @classmethod
     def of(cls, run: Run, seed: int) -> Subject:
         """Returns a run with the first test examples."""
-        vae, raw = run.load(), run.raw()[1]
+        vae, (train, raw) = run.load(), run.raw()
         shown = raw[:_EXAMPLES]
         x = run.preparation.array(shown, run.config.seed)
-        return cls(run, vae, shown, x, len(raw), seed)
+        return cls(run, vae, shown, x, len(raw), seed, run.finished(vae, len(train)))
 
     @cached_property
     def units(self) -> Units:
