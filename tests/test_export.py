@@ -229,7 +229,7 @@ def test_variants_are_smaller_and_priced(published):
     for path, entry in found.items():
         assert entry["bytes"] == (published[1] / path).stat().st_size
         assert (entry["mean_nats"] is None) == (entry["precision"] == "float32")
-    assert len(found) == 2 + 2 * 4 + 1
+    assert len(found) == len(other.PRECISIONS) * len(other.SIGNATURES) + 1  # LiteRT beside them
 
 
 def test_model_card(published):
@@ -758,7 +758,7 @@ def test_onnx_gate_refuses_other_domains_and_names(published):
     with pytest.raises(ExportError, match="gives"):
         onnx_graphs.check(model, "decode", ["z"], ["mean"])
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    with pytest.raises(ExportError, match="expected op set 18 of the standard domain alone"):
+    with pytest.raises(ExportError, match="expected op set 13 or 18 of the standard domain alone"):
         onnx_graphs.check(model, "decode", *names)
 
 
