@@ -67,6 +67,7 @@ class VAE(Trainer):
             Data frames are then matched by name.
 
     `encoder` and `decoder` are the networks of posterior and likelihood, None where there is none.
+    `preparation_digest` names the preparation of the data of a run, None outside of runs.
 
     Raises:
         ValueError: if the latent sizes or the dtypes of the three laws disagree, or a network does
@@ -129,6 +130,7 @@ class VAE(Trainer):
             None if condition_shape is None else as_shape(condition_shape, "condition_shape")
         )
         self.feature_names = feature_names
+        self.preparation_digest: str | None = None
         self._build_laws()
         self.built = True
 
@@ -481,9 +483,11 @@ class VAE(Trainer):
         return [v for v in self.variables if v.path.endswith("seed_generator_state")]
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Constructor arguments, and `preparation_digest` where there is one."""
+        digest = self.preparation_digest
         return {
             **super().get_config(),
+            **({} if digest is None else {"preparation_digest": digest}),
             "prior": serialize(self.prior),
             "likelihood": serialize(self.likelihood),
             "posterior": serialize(self.posterior),
@@ -495,7 +499,11 @@ class VAE(Trainer):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "VAE":
         """The model with new weights."""
         laws = {key: deserialize(config[key]) for key in ("prior", "likelihood", "posterior")}
-        return cls(**{**config, **laws})
+        arguments = {**config, **laws}
+        digest = arguments.pop("preparation_digest", None)
+        vae = cls(**arguments)
+        vae.preparation_digest = digest
+        return vae
 
 
 def _batch_of(shape: Sequence[int]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -147,6 +149,20 @@ class Preparation:
         return mean + 0.5 * self.noise if self.noise.size else mean
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of all that changes a number, in hexadecimal: everything but the sentence.
+
+        Fields at their defaults do not count, so that a field that is added later changes none.
+        """
+        said = {
+            entry.name: (_plain(getattr(self, entry.name)), _plain(entry.default))
+            for entry in fields(self)
+            if entry.name != "sentence"
+        }
+        values = {name: value for name, (value, default) in said.items() if value != default}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
     def nats_offset(self) -> float:
         """Nats per dimension that take a bound on prepared data to one on the raw data.
 
@@ -159,6 +175,13 @@ class Preparation:
         if self.spread:
             return -float(np.mean(np.log(self.spread)))
         return 0.0
+
+
+def _plain(value: Any) -> Any:
+    """The value of a field with a Python float for each number, however it was written."""
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return float(value) if isinstance(value, int | float | np.generic) else value
 
 
 @dataclass(frozen=True)

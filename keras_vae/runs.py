@@ -175,6 +175,14 @@ class Run:
                     f"{said} and not {found}: one of them was replaced. Train anew into another "
                     "directory."
                 )
+        trained, digest = vae.preparation_digest, self.preparation.digest
+        if trained is not None and trained != digest:  # models of older versions have none
+            raise RunError(
+                f"{self.model_path} is not the model of its config.toml, where [preparation] has "
+                f"the digest {digest[:8]} and not {trained[:8]}: one of them was edited or "
+                "replaced. Put back the one that belongs to the other, or train anew into another "
+                "directory."
+            )
 
     def raw(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns training and test set as in their files, columns in the model's order."""
@@ -400,6 +408,7 @@ def _fit(
         if config.output_bias == "data_mean":
             factories.start_at_mean(vae, preparation.mean(parts.train))
         vae.feature_names = parts.features or None
+        vae.preparation_digest = preparation.digest
     with write_atomically(out / "config.toml") as temporary:
         temporary.write_text(config.to_toml())
     run = Run(out)

@@ -21,11 +21,12 @@ import pytest
 import rich.console
 from click.testing import CliRunner
 
-from export import manifest
+from export import loading, manifest
 from keras_vae import commands, data, runs
 from keras_vae.backup import write_atomically
 from keras_vae.cli import main
 from keras_vae.guard import NonFiniteError
+from keras_vae.preparation import Preparation
 from keras_vae.runs import Run, RunConfig, RunError, train
 
 CONFIG = RunConfig(
@@ -355,6 +356,73 @@ def test_what_was_proposed_and_the_names_are_kept(table: Run) -> None:
     assert vae.feature_names == names
     about = manifest.metadata(vae, again.preparation)
     assert about["data"]["feature_names"] == list(names)
+
+
+def test_a_preparation_in_the_config_that_is_not_the_models_is_noticed(
+    table: Run, tmp_path: Path
+) -> None:
+    """Whether config.toml was edited or model.keras is that of another run with these columns."""
+    said = table.preparation
+    out = tmp_path / "run"
+    shutil.copytree(table.path, out)
+    others = (
+        dataclasses.replace(said, spread=(2.0, *said.spread[1:])),
+        dataclasses.replace(
+            said, center=(*said.center[:2], float(np.nextafter(said.center[2], 9)))
+        ),
+        dataclasses.replace(said, whole=()),
+    )
+    for other in others:
+        config = dataclasses.replace(table.config, preparation=other)
+        (out / "config.toml").write_text(config.to_toml())
+        with pytest.raises(
+            RunError, match=r"where \[preparation\] has the digest \w{8} and not \w"
+        ):
+            Run(out).load()
+        for words in (["evaluate", out], ["sample", out, "--out", tmp_path / "s.csv"]):
+            code, output = invoke(*words)
+            assert code == 1
+            assert "edited or replaced. Put back the one that belongs to the other" in output
+        with pytest.raises(RunError, match="edited or replaced"):
+            loading.load(out / "model.keras")
+    assert not (tmp_path / "s.csv").exists()
+
+    reworded = dataclasses.replace(said, sentence="in other words")
+    config = dataclasses.replace(table.config, preparation=reworded)
+    (out / "config.toml").write_text(config.to_toml())
+    vae = Run(out).load()
+    assert vae.preparation_digest == said.digest
+
+    vae.preparation_digest = None  # as in models that were trained before there was one
+    assert set(vae.get_config()) == {*table.load().get_config()} - {"preparation_digest"}
+    Run(out).save(vae)
+    (out / "config.toml").write_text(
+        dataclasses.replace(table.config, preparation=others[0]).to_toml()
+    )
+    assert Run(out).load().preparation_digest is None
+
+
+def test_the_digest_of_a_preparation_is_that_of_its_numbers(tmp_path: Path) -> None:
+    third = float(np.float32(1 / 3))
+    preparations = [
+        Preparation(),
+        Preparation("binarize", 255.0),
+        Preparation("dequantize", levels=256),
+        Preparation(categories=3),
+        Preparation(center=(third, -1e-30), spread=(1e30, third), whole=(True, False)),
+        Preparation(center=(third, -1e-30), spread=(1e30, third), constant=(True, False)),
+    ]
+    for preparation in preparations:
+        config = dataclasses.replace(CONFIG, preparation=preparation)
+        (tmp_path / "config.toml").write_text(config.to_toml())
+        read = runs.read_config(tmp_path / "config.toml").preparation
+        assert read is not None
+        assert read.digest == preparation.digest
+    assert len({preparation.digest for preparation in preparations}) == len(preparations)
+    assert Preparation("binarize", 255).digest == preparations[1].digest
+    assert Preparation(sentence="nothing").digest == Preparation().digest
+    # As a constant: models that are on disk hold it.
+    assert preparations[1].digest.startswith("6f3d132daa86c578")
 
 
 def test_columns_are_matched_by_name(table: Run) -> None:
