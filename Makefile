@@ -32,7 +32,7 @@ test: lint javascript  ## Check style, types and imports, then run every test (P
 	@echo "== pytest"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-quickstart: $(READY)  ## Train on real data, evaluate, export, verify and report: five minutes, no questions.
+quickstart: $(READY)  ## Train on real data, evaluate, export and verify: two minutes after the installation.
 	@$(BIN)/python -m keras_vae quickstart
 
 lint: $(READY)  ## Check style, types and the direction of imports.

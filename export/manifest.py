@@ -37,6 +37,7 @@ _OF_THE_ARTIFACT = frozenset(
     | {"variants", "training", "versions", "files"}
 )
 _PACKAGES = ("keras-vae", "tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx")
+_COLUMNS = 50
 _SEED_PROTOCOL = {
     "generator": "Philox-4x32-10",
     "key": "the row's seed pair as two uint32 words",
@@ -179,7 +180,7 @@ def digest(vae: VAE) -> str:
 def model_card(manifest: dict[str, Any]) -> str:
     """The model card in Markdown."""
     data, likelihood, training = manifest["data"], manifest["likelihood"], manifest["training"]
-    low, high = ("unbounded" if bound is None else f"{bound:g}" for bound in data["range"])
+    names = data.get("feature_names")
     lines = [
         f"# {manifest['name']}",
         "",
@@ -189,9 +190,11 @@ def model_card(manifest: dict[str, Any]) -> str:
         "",
         "## Data",
         "",
-        f"Examples of shape {tuple(data['shape'])} as float32 in the units of the data file, from "
-        f"{low} to {high}. Prepared inside the graphs: {data['preparation']['sentence']}.",
+        f"Examples of shape {tuple(data['shape'])} as float32 in the units of the data file, "
+        f"{_range_in_words(*data['range'])}. Prepared inside the graphs: "
+        f"{data['preparation']['sentence']}.",
         "",
+        *([_columns(names), ""] if names else []),
         f"How to read p(x | z): {likelihood['how_to_read']}",
         "",
     ]
@@ -210,7 +213,8 @@ def model_card(manifest: dict[str, Any]) -> str:
             "",
             f"Data {config['data']}, {config['epochs']} epochs of batches of "
             f"{config['batch_size']}, Adam at {config['learning_rate']:g}, objective "
-            f"{config['objective']} with {config['num_samples']} draws, "
+            f"{config['objective']} with {config['num_samples']} "
+            f"{'draw' if config['num_samples'] == 1 else 'draws'}, "
             f"{'no beta' if beta is None else f'final beta {beta:g}'}, seed {config['seed']}.",
         ]
     if manifest["variants"]:
@@ -221,6 +225,21 @@ def model_card(manifest: dict[str, Any]) -> str:
         lines += [f"- {reason}" for reason in manifest["omitted"].values()]
     lines += ["", f"Weights: sha256 {manifest['weights_digest']}.", ""]
     return "\n".join(lines)
+
+
+def _range_in_words(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return "any real number"
+    if high is None:
+        return f"from {low:g} on"
+    return f"up to {high:g}" if low is None else f"from {low:g} to {high:g}"
+
+
+def _columns(names: list[str]) -> str:
+    rest = len(names) - _COLUMNS
+    more = f" and {rest} more, which manifest.json lists" if rest > 0 else ""
+    shown = ", ".join(f"`{' '.join(name.split())}`" for name in names[:_COLUMNS])
+    return f"Columns, in this order: {shown}{more}."
 
 
 def _measurements(evaluation: dict[str, Any] | None) -> list[str]:

@@ -12,6 +12,7 @@ from keras_vae.supports import Support
 __all__ = ["log_probs"]
 
 _NORMALS = "independent normals"
+_BOUND = " (dequantised, lower bound)"
 _LEAST_NOISE = 1e-9  # of the variance; what is below it are the roundings of exact dependence
 _MOST_FEATURES = 1024
 _MOST_LEVELS = 1024
@@ -34,7 +35,8 @@ def log_probs(
     Gaussian mixture. Categories and binary data: independent entries with the frequencies of the
     training set. Whole numbers: independent entries, and the densities of the dequantised numbers,
     which are lower bounds on their log-probability (Theis, van den Oord and Bethge 2016,
-    arXiv:1511.01844).
+    arXiv:1511.01844). Where some columns are whole and the others real, the densities are bounds in
+    the same sense.
 
     Args:
         train_raw: training data as in the file [N, ...].
@@ -54,7 +56,9 @@ def log_probs(
         if support.is_discrete is None:
             return {}
         densities = _densities(train, test, latent_size, seed)
-        return {name: value + preparation.nats_offset * size for name, value in densities.items()}
+        bound = _BOUND if preparation.is_mixed else ""
+        offset = preparation.nats_offset * size
+        return {f"{name}{bound}": value + offset for name, value in densities.items()}
     independent = f"independent {'pixels' if train_raw.ndim == 4 else 'variables'}"
     if support.event_dim:
         return _of_integers(independent, train.argmax(axis=-1), test.argmax(axis=-1))
@@ -72,7 +76,7 @@ def log_probs(
     densities = _densities(train, test, latent_size, seed)
     if models:
         densities.pop(_NORMALS, None)  # the frequencies say more
-    bounds = {f"{name} (dequantised, lower bound)": v + offset for name, v in densities.items()}
+    bounds = {f"{name}{_BOUND}": v + offset for name, v in densities.items()}
     return {**models, **bounds}
 
 

@@ -87,6 +87,11 @@ class Preparation:
         """Whether all of the data is whole numbers, whose probability the density bounds."""
         return self.step == "dequantize" or (bool(self.noise.size) and bool(self.noise.all()))
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some features are dequantised whole numbers and the others real."""
+        return any(self.whole) and not self.is_dequantised
+
     def static(self, raw: np.ndarray) -> np.ndarray:
         """Returns the part without randomness that changes shape or centre; else `raw` itself.
 

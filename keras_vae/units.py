@@ -47,11 +47,7 @@ class Units:
         ]
         return cls(
             quantity=quantity,
-            data=(
-                "the data binarised with one draw per number"
-                if preparation.step == "binarize"
-                else "the data in the file"
-            ),
+            data=_data_in_words(preparation),
             offset=preparation.nats_offset * math.prod(shape),
             variables=math.prod(shape[: len(shape) - support.event_dim]),
         )
@@ -75,6 +71,17 @@ class Units:
 
     def __str__(self) -> str:
         return f"{self.quantity} of {self.data}, nats per example"
+
+
+def _data_in_words(preparation: Preparation) -> str:
+    if preparation.step == "binarize":
+        return "the data binarised with one draw per number"
+    if preparation.is_mixed:
+        return (
+            "the data in the file (density of its real columns, lower bound on the probability of "
+            "its whole-number ones)"
+        )
+    return "the data in the file"
 
 
 def share_at_atoms(raw: np.ndarray, preparation: Preparation) -> float:

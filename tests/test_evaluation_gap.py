@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_vae
-from keras_vae.evaluation import bound_gap, log_marginal
+from keras_vae.evaluation import BoundGap, bound_gap, log_marginal
 from tests.models import digits, linear_gaussian, tiny_vae
 
 CLOSE = 1e-3
@@ -39,6 +39,22 @@ def test_parts_equal_their_closed_forms(full):
     np.testing.assert_array_equal(found.gap_interval[0], found.gap_interval[1])
     assert found.amortisation.min() > 0.1  # there is something to split
     assert f"because q is {'full' if full else 'diagonal'}" in str(found)
+
+
+def test_interval_is_printed_in_ascending_order_where_the_bounds_cross():
+    two = {name: np.zeros(2) for name in ("elbo", "elbo_family", "elbo_full")}
+    errors = {name: np.zeros(2) for name in ("log_marginal_error", "elbo_error")}
+    lower, upper = np.full(2, 0.997), np.full(2, 0.988)
+    found = BoundGap(
+        **two,
+        **errors,
+        lower=lower,
+        upper=upper,
+        log_marginal=lower,
+        method="annealed",
+        family="full",
+    )
+    assert "gap 0.997 nats, between 0.988 and 0.997 (annealed)" in str(found)
 
 
 def test_isotropic_family_has_its_own_optimum():

@@ -24,7 +24,17 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 import keras_vae
-from export import gates, live, onnx_graphs, parity, pipeline, publish, saved_model, warmup
+from export import (
+    gates,
+    live,
+    manifest,
+    onnx_graphs,
+    parity,
+    pipeline,
+    publish,
+    saved_model,
+    warmup,
+)
 from export import variants as other
 from export.cases import Case
 from export.cli import main
@@ -248,6 +258,15 @@ def test_model_card(published):
         "| *.float16.onnx |",
     ):
         assert words in text
+
+
+def test_model_card_says_ranges_and_columns_in_words():
+    ranges = ((None, None), (0.0, None), (None, 1.0), (0.0, 255.0))
+    said = [manifest._range_in_words(*limits) for limits in ranges]
+    assert said == ["any real number", "from 0 on", "up to 1", "from 0 to 255"]
+    names = [f"column {index}" for index in range(52)]
+    assert manifest._columns(names[:2]) == "Columns, in this order: `column 0`, `column 1`."
+    assert "`column 49` and 2 more, which manifest.json lists." in manifest._columns(names)
 
 
 def test_saved_model_checks_shapes_and_rows_in_the_loader_of_tensorflow_serving(published):

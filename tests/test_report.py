@@ -104,8 +104,13 @@ def test_series_are_lines_and_the_columns_that_tell_most_are_shown(tmp_path: Pat
         for channel in (0, 1)
         for kind in ("Test data", "Draws from p(x)")
     ]
-    varied = rng.permuted(np.tile(np.arange(40), (7, 1)), axis=1).T
-    table = np.concatenate([np.zeros((40, 3)), varied], axis=1)
-    run = untrained(tmp_path / "table", table, "poisson")
-    titles = [picture.title for picture in draws.draws(Subject.of(run, 0))]
-    assert titles == [*(f"number {column}" for column in range(3, 9)), "Correlations"]
+    varied = rng.permuted(np.tile(np.arange(40), (23, 1)), axis=1).T
+    binary = rng.permuted(np.tile(np.arange(40) % 2, (2, 1)), axis=1).T
+    table = np.concatenate([binary, varied], axis=1)
+    for width, shown in ((24, range(24)), (25, [0, *range(2, 25)])):
+        run = untrained(tmp_path / f"table{width}", table[:, :width], "poisson")
+        found = draws.draws(Subject.of(run, 0))
+        titles = [picture.title for picture in found]
+        assert titles == [*(f"number {column}" for column in shown), "Correlations"]
+        says = "Shown are 24 of 25 columns, those that take the most values." in found[0].caption
+        assert says == (width == 25)

@@ -173,7 +173,11 @@ def test_an_unknown_family_is_compared_with_nothing() -> None:
             1000 * LEVELS[:, 0, :, 0],
             {"independent normals (dequantised, lower bound)", "bound"},
         ),
-        ("normal", LEVELS[:, 0, :, 0] * [1, 0.5, 1], {"independent normals", "density"}),
+        (
+            "normal",
+            LEVELS[:, 0, :, 0] * [1, 0.5, 1],
+            {"independent normals (dequantised, lower bound)", "bound"},
+        ),
         ("laplace", TABLE, {"independent normals", "density"}),
         ("continuous_bernoulli", LEVELS / 4.0, {"density", "independent normals"}),
     ],
@@ -189,6 +193,12 @@ def test_baselines_are_of_the_quantity_that_the_model_has(
         for name in found
     }
     assert kinds == expected
+
+
+def test_a_mixed_table_says_of_what_its_numbers_are(tmp_path: Path) -> None:
+    table = np.concatenate([TABLE, np.arange(len(TABLE))[:, None] % 2], axis=1)
+    title = measurements.table(evaluate(untrained(tmp_path / "run", table, "normal"))).title
+    assert "density of its real columns, lower bound on the probability of its whole" in title
 
 
 def test_dependent_columns_leave_out_the_model_that_cannot_be() -> None:

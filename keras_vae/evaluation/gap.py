@@ -77,7 +77,10 @@ class BoundGap:
 
     @property
     def gap_interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """The gap by the lower and by the upper bound on log p(x), [N] each."""
+        """The gap by the lower and by the upper bound on log p(x), [N] each.
+
+        Annealed bounds are estimates: where they are closer than their noise, they may cross.
+        """
         return self.lower - self.elbo, self.upper - self.elbo
 
     @property
@@ -96,7 +99,7 @@ class BoundGap:
         return self.log_marginal - self.elbo_full
 
     def __str__(self) -> str:
-        low, high = (float(np.mean(bound)) for bound in self.gap_interval)
+        low, high = sorted(float(np.mean(bound)) for bound in self.gap_interval)
         return (
             f"gap {np.mean(self.gap):.3f} nats, between {low:.3f} and {high:.3f} ({self.method}): "
             f"{np.mean(self.approximation):.3f} because q is {self.family} "

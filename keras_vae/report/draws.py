@@ -11,7 +11,7 @@ from keras_vae.report.subject import Subject
 __all__ = ["draws"]
 
 _COLUMNS = 20
-_FEATURES = 6
+_FEATURES = 24
 _LINES = 30
 _CHANNELS = 3
 _MOST_CORRELATED = 100
@@ -96,19 +96,25 @@ def _tables(subject: Subject) -> list[Picture]:
     about = f"{subject.examples()} and as many draws from p(x), in the units of the file."
     about = about[0].upper() + about[1:]
     pictures = []
-    for column in _telling(raw):
+    shown = _telling(raw)
+    left_out = (
+        f" Shown are {len(shown)} of {raw.shape[1]} columns, those that take the most values."
+        if len(shown) < raw.shape[1]
+        else ""
+    )
+    for column in shown:
         figure, axes = axes_of()
         edges = _edges(raw[:, column], found[:, column])
         axes.hist(raw[:, column], edges, density=True, color=GREY, alpha=0.6, label="test data")
         axes.hist(found[:, column], edges, density=True, histtype="step", color=BLUE, label="draws")
         legend(axes)
         label(axes, names[column], "density")
-        pictures.append(drawn(names[column], about, figure))
+        pictures.append(drawn(names[column], about + left_out, figure))
     return [*pictures, *_correlations(raw, found, about)]
 
 
 def _telling(raw: np.ndarray) -> list[int]:
-    """The first columns of those that take the most values."""
+    """Up to `_FEATURES` columns, in their order: those that take the most values."""
     counts = np.array([min(len(np.unique(column)), 20) for column in raw.T])
     return sorted(np.argsort(-counts, kind="stable")[:_FEATURES].tolist())
 
