@@ -14,8 +14,10 @@ import tensorflow as tf
 
 from keras_vae.containers import CheckedPyDataset, is_stream
 from keras_vae.data.columns import positions
-from keras_vae.data.frames import frame_names, numbers
-from keras_vae.data.mapped import slices
+from keras_vae.data.content import listed
+from keras_vae.data.frames import frame_names, numbers, whole_columns
+from keras_vae.data.mapped import is_mapped, slices
+from keras_vae.data.precision import moments, resolution, unresolved_message
 from keras_vae.data.stream import feed_behind
 from keras_vae.distributions import Likelihood
 from keras_vae.supports import CHECKED_BYTES, DataError
@@ -80,10 +82,11 @@ class Contract:
             DataError: if there is no example, a shape is wrong, a number is not finite or x lies
                 outside the support.
         """
-        x, condition = self.split(inputs)
-        x = self._array(x, "x", self.likelihood.event_shape, self.feature_names)
+        given, condition = self.split(inputs)
+        x = self._array(given, "x", self.likelihood.event_shape, self.feature_names)
         name = type(self.likelihood).__name__
         if in_support:
+            self._check_mixed(given, x)
             self.likelihood.support.check(x, name)
         else:
             _check_finite(x, "x")
@@ -138,6 +141,8 @@ class Contract:
                 columns are in another order.
         """
         dtype = self._checked_spec(dataset.element_spec)
+        if in_support:
+            _refuse_targets(dataset.element_spec, "dataset")
         if (feed := feed_behind(dataset)) is not None:
             self._check_names(feed.feature_names)
             if feed.take.rescale is None and feed.take.transform is None:
@@ -145,6 +150,49 @@ class Contract:
         owner = type(self.likelihood).__name__
         if in_support and (said := self.likelihood.support.dtype_refusal(dtype, owner)):
             raise DataError(said)
+
+    def _check_mixed(self, given: Any, x: np.ndarray) -> None:
+        """Refuses integer columns that a data frame hides among real ones, under a density."""
+        support, whole = self.likelihood.support, whole_columns(given)
+        if whole and x.dtype.kind == "f" and not support.integer_dtype:
+            raise DataError(
+                f"{type(self.likelihood).__name__} models {support.description}; got integers in "
+                f"the columns {listed([f'{name} ({dtype})' for name, dtype in whole.items()])}. "
+                "Add uniform noise on [0, 1) to them, as the command line does, or declare them "
+                "real numbers with frame.astype(float)."
+            )
+
+    def check_resolution(self, inputs: Any) -> None:
+        """Refuses training data under a density whose columns float32 cannot tell apart.
+
+        Args:
+            inputs: checked arrays, or a stream. Of streams those of `data.batches` are checked
+                whose source is in memory and neither rescaled nor transformed.
+
+        Raises:
+            DataError: if the error of a column in float32 is over 1/64 of its standard deviation.
+        """
+        if isinstance(inputs, tf.data.Dataset):
+            feed = feed_behind(inputs)
+            if feed is None or feed.take.rescale is not None or feed.take.transform is not None:
+                return
+            x = feed.tables["x"]
+            if is_mapped(x):
+                return
+        elif is_stream(inputs):
+            return
+        else:
+            x = self.split(inputs)[0]
+        if self.likelihood.support.is_discrete is not False or x.dtype != np.float64:
+            return
+        x = np.asarray(x).reshape(len(x), -1, x.shape[-1] if x.ndim > 1 else 1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean, deviation = moments(x)
+            error, negligible, unresolved = resolution(x.min((0, 1)), x.max((0, 1)), deviation)
+        for index in map(int, np.flatnonzero(unresolved & ~negligible)):
+            names = self.feature_names
+            what = f"Column {names[index]!r} of x" if names else f"Entry {index} of x"
+            raise DataError(unresolved_message(what, mean[index], deviation[index], error[index]))
 
     def _check_names(self, names: tuple[str, ...] | None) -> None:
         """Refuses columns of a stream in another order, which its batches do not tell."""
@@ -305,12 +353,29 @@ class Contract:
     def checked_batch(self, batch: Any, *, in_support: bool = True) -> tuple[Any, ...]:
         """A batch of a generator as a tuple, checked and ordered as arrays are."""
         batch = batch if isinstance(batch, tuple) else (batch,)
+        if in_support:
+            _refuse_targets(batch, "generator")
         try:
             x = keras.utils.unpack_x_y_sample_weight(batch)[0]
             x = self.arrays(x, in_support=in_support)
         except DataError as error:
             raise DataError(f"In a batch: {error}") from error
         return (x, *batch[1:])
+
+
+def _refuse_targets(element: Any, owner: str) -> None:
+    """Refuses the pair (x, y): y would be ignored."""
+    if isinstance(element, tuple) and len(element) == 2 and _is_given(element[1]):
+        raise DataError(
+            f"A VAE models p(x) alone and expects batches of x, or (x, None, sample_weight); the "
+            f"{owner} yields pairs (x, y), whose y would be ignored. Yield x alone (of a dataset: "
+            "dataset.map(lambda x, y: x)), or build the VAE with condition_shape= and yield "
+            '{"x": x, "condition": y}.'
+        )
+
+
+def _is_given(part: Any) -> bool:
+    return part is not None and not isinstance(part, tf.NoneTensorSpec)
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:

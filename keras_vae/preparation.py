@@ -15,6 +15,7 @@ import numpy as np
 from keras_vae import data
 from keras_vae.data.content import listed
 from keras_vae.data.mapped import slices
+from keras_vae.data.precision import moments, resolution, unresolved_message
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,9 +26,6 @@ _READ_BYTES = 16 * 2**20
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 _MOST_LEVELS = 2**16
 _MOST_BINS = 2**10
-_CONSTANT = 1e-6
-_NEGLIGIBLE = 1e-3
-_RESOLUTION = 1 / 64
 _SPARSE = 0.5
 _FEW_PIXELS = 64
 
@@ -389,22 +387,14 @@ def _standardised(raw: np.ndarray, facts: _Facts, names: Sequence[str]) -> Prepa
 
     Centre and spread are float32 numbers, so that float32 arithmetic is the same everywhere.
     """
-    mean, deviation = _moments(raw)
-    size = np.maximum(np.abs(facts.low), np.abs(facts.high))
-    error = 0.5 * np.spacing(size.astype(np.float32)).astype(np.float64)
-    span = facts.high - facts.low
+    mean, deviation = moments(raw)
     spread = np.sqrt(deviation**2 + facts.whole / 12.0)
-    unresolved = error > _RESOLUTION * spread
-    constant = (span <= np.minimum(_CONSTANT * size, _NEGLIGIBLE)) & (~facts.whole | unresolved)
+    error, negligible, unresolved = resolution(facts.low, facts.high, spread)
+    constant = negligible & (~facts.whole | unresolved)
     whole = facts.whole & ~constant
     for index in map(int, np.flatnonzero(unresolved & ~constant)):
-        name = repr(names[index]) if names else f"number {index}"
-        raise data.DataError(
-            f"Feature {name} has a mean of {mean[index]:g} and a standard deviation of "
-            f"{deviation[index]:g}: float32, in which models and artifacts compute, holds its "
-            f"values to {2 * error[index]:g} only. Subtract a constant from it, such as its "
-            "smallest value, or leave it out."
-        )
+        what = f"Feature {names[index]!r}" if names else f"Feature number {index}"
+        raise data.DataError(unresolved_message(what, mean[index], deviation[index], error[index]))
     sentence = "each feature centred and divided by its standard deviation"
     if whole.any():
         which = "whole numbers" if whole.all() else f"{int(whole.sum())} features of whole numbers"
@@ -437,20 +427,6 @@ def _facts(parts: Sequence[np.ndarray]) -> _Facts:
                 whole &= (rows == np.rint(rows)).all(axis=0)
     share = zeros / sum(array.size for array in parts)
     return _Facts(parts[0].ndim, parts[0].dtype, low, high, whole, share)
-
-
-def _moments(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation of each feature in float64, in two passes."""
-    features = raw.shape[-1]
-    count = raw.size // features
-    origin = np.asarray(raw[0], np.float64).reshape(-1, features)[0]
-    total, square = np.zeros(features), np.zeros(features)
-    for _, part in slices(raw, _READ_BYTES):
-        total += (part.reshape(-1, features) - origin).sum(axis=0)
-    mean = origin + total / count
-    for _, part in slices(raw, _READ_BYTES):
-        square += ((part.reshape(-1, features) - mean) ** 2).sum(axis=0)
-    return mean, np.sqrt(square / count)
 
 
 def _one_hot(raw: np.ndarray) -> bool:

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae import random
-from keras_vae.arguments import deserialize
+from keras_vae.arguments import as_count, deserialize
 from keras_vae.backup import Backup
 from keras_vae.checked_model import CheckedModel, refuse_targets
-from keras_vae.containers import in_batches
+from keras_vae.containers import in_batches, is_stream
 from keras_vae.data.stream import Feed, feed_of, skipped
 from keras_vae.distributions import Likelihood, Posterior
 from keras_vae.estimators import Laws
@@ -190,6 +190,9 @@ class Trainer(CheckedModel):
             raise ValueError(
                 "fit was given class_weight, and a VAE has no classes: use sample_weight."
             )
+        for option, least in (("batch_size", 1), ("validation_batch_size", 1), ("epochs", 0)):
+            if kwargs.get(option) is not None:
+                kwargs[option] = as_count(option, kwargs[option], least=least)
         contract = self._contract.named_by(x)
         if isinstance(x, (tf.data.Dataset, Iterator)):
             kwargs.setdefault("shuffle", False)
@@ -202,9 +205,12 @@ class Trainer(CheckedModel):
         targets, assertions = None, None
         if feed := stream_feed(x, kwargs) if in_graph and sample_weight is None else None:
             contract.check_dataset(x, in_support=True)
+            contract.check_resolution(x)
             assertions = contract.assertions
         else:
+            given = x
             x, targets, sample_weight = contract.weighted(x, sample_weight)
+            contract.check_resolution(given if is_stream(given) else x)
             if in_graph:
                 rows, kwargs = array_stream(x, sample_weight, kwargs, self._order)
                 feed = feed_of(rows)

@@ -248,3 +248,86 @@ def test_names_come_with_a_stream_and_columns_without_names_go_by_position():
     vae.fit((frame[NAMES[::-1]] for frame in [FRAME[:9], FRAME[9:]]), steps_per_epoch=2, verbose=0)
     with pytest.raises(ValueError, match=r"one feature name .* shape \[n, 6\]; got 2"):
         vae.feature_names = ["a", "b"]
+
+
+LATE = FRAME.astype("float64")
+LATE["c"] = 20.0 * LATE["c"] + 1.7e9
+FAR = REALS.astype("float64") + 1e9
+
+
+@pytest.mark.parametrize(
+    ("x", "what"),
+    [
+        (LATE, "Column 'c' of x"),
+        (FAR, "Entry 0 of x"),
+        (data.batches(LATE, 16), "Column 'c' of x"),
+        (data.batches(FAR, 16), "Entry 0 of x"),
+    ],
+)
+def test_columns_that_float32_cannot_tell_apart_are_refused_by_fit(x, what):
+    with pytest.raises(DataError, match=rf"{what} has a mean of 1.*e\+09.*Subtract a constant"):
+        compiled(tiny_vae("normal")).fit(x, verbose=0)
+
+
+def test_constant_columns_and_scores_of_few_rows_are_read_in_float64(normal):
+    x = REALS.astype("float64")
+    x[:, 1] = 1e6
+    compiled(tiny_vae("normal")).fit(x, verbose=0)
+    normal.evaluate(FAR[:2] - 1e9, verbose=0)
+
+
+MIXED = FRAME.assign(b=LEVELS[:, 1])
+
+
+@pytest.mark.parametrize("door", ["fit", "fit, PyDataset", "validation", "evaluate", "elbo"])
+def test_an_integer_column_among_real_ones_is_refused_by_name(door):
+    vae = compiled(tiny_vae("normal"))
+    message = r"by a density; got integers in the columns b \(int64\)\. .*frame\.astype\(float\)"
+    with pytest.raises(DataError, match=message):
+        DOORS[door](vae, MIXED)
+    DOORS[door](vae, MIXED.astype(float))
+
+
+class Pairs(Batches):
+    """Batches of x with targets."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index), np.zeros(16)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        lambda: tf.data.Dataset.from_tensor_slices((REALS, np.zeros(48))).batch(16),
+        lambda: iter([(REALS, np.zeros(48))]),
+        lambda: Pairs(REALS),
+    ],
+)
+def test_pairs_of_x_and_y_are_refused_in_every_stream(normal, pairs):
+    for method in (normal.fit, normal.evaluate):
+        with pytest.raises(DataError, match=r"yields pairs \(x, y\), whose y would be ignored"):
+            method(pairs(), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "`batch_size`. Expected an integer of at least 1. Received"),
+        ({"batch_size": 1.5}, "batch_size=1.5"),
+        ({"validation_batch_size": 0, "validation_split": 0.5}, "validation_batch_size=0"),
+        ({"epochs": 1.5}, "epochs=1.5"),
+    ],
+)
+def test_sizes_that_are_no_counts_are_refused(normal, options, message):
+    with pytest.raises(ValueError, match=message):
+        normal.fit(REALS, verbose=0, **options)
+
+
+def test_a_categorical_of_integers_is_refused_in_a_file_as_in_a_frame(normal, tmp_path):
+    frame = FRAME.assign(c=pd.Categorical(LEVELS[:, 2]))
+    frame.to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="columns that are not numbers: c"):
+        normal.fit(frame, verbose=0)
+    with pytest.raises(DataError, match="columns that are not numbers: c"):
+        data.load(tmp_path / "x.parquet")
+    assert data.load(tmp_path / "x.parquet", drop=["c"]).x.shape == (48, 5)

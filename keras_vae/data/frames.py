@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_vae.data.content import DataError, listed
 
-__all__ = ["column_numbers", "frame_names", "is_numeric", "numbers"]
+__all__ = ["column_numbers", "frame_names", "is_numeric", "numbers", "whole_columns"]
 
 
 def frame_names(value: Any) -> tuple[str, ...] | None:
@@ -115,6 +115,14 @@ def _from_pandas(value: Any, columns: Sequence[tuple[Any, Any]], name: str) -> n
     if value.ndim == 1:
         return arrays[0]
     return np.stack(arrays, axis=1) if arrays else np.empty((len(value), 0))
+
+
+def whole_columns(value: Any) -> dict[str, str]:
+    """Returns the dtypes of the boolean and integer columns of a pandas frame, by label."""
+    if getattr(value, "ndim", 0) != 2 or (columns := _pandas_columns(value)) is None:
+        return {}
+    dtypes = {str(label): column.dtype for label, column in columns}
+    return {label: str(dtype) for label, dtype in dtypes.items() if dtype.kind in "biu"}
 
 
 def is_numeric(dtype: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ def table(path: Path, labels: Labels, drop: Sequence[str]) -> Content:
 
         with reading(path, "a Parquet table"):
             frame = pd.read_parquet(path)
+        categories = _categories(path)
     else:
         with reading(path, "a CSV table"):
             frame = read_delimited(path)
-    columns = _columns(path, frame, labels, drop)
+        categories = set()
+    columns = _columns(path, frame, labels, drop, categories)
     return Content(*_content(path, frame, columns), columns.data, columns.left_out)
 
 
@@ -41,7 +43,7 @@ def parquet_rows(path: Path, labels: Labels, drop: Sequence[str]) -> Rows:
     with reading(path, "a Parquet table"):
         file = pq.ParquetFile(path)
         types = file.schema_arrow.empty_table().to_pandas()
-    columns = _columns(path, types, labels, drop, file.metadata.num_rows)
+    columns = _columns(path, types, labels, drop, _categories(path), file.metadata.num_rows)
     dtype = np.result_type(*(_dtype(types[name]) for name in columns.data))
 
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
@@ -61,8 +63,22 @@ def parquet_rows(path: Path, labels: Labels, drop: Sequence[str]) -> Rows:
     return Rows(shape, dtype, parts(), columns.data, columns.left_out)
 
 
+def _categories(path: Path) -> set[str]:
+    """Returns the columns that were pandas categoricals, which Parquet may keep as integers."""
+    import pyarrow.parquet as pq
+
+    with reading(path, "a Parquet table"):
+        described = (pq.read_schema(path).pandas_metadata or {}).get("columns", [])
+    return {str(column["name"]) for column in described if column["pandas_type"] == "categorical"}
+
+
 def _columns(
-    path: Path, frame: Any, labels: Labels, drop: Sequence[str], rows: int | None = None
+    path: Path,
+    frame: Any,
+    labels: Labels,
+    drop: Sequence[str],
+    categories: Collection[str] = (),
+    rows: int | None = None,
 ) -> Columns:
     frame.columns = [str(name) for name in frame.columns]
     columns = select(path, list(frame.columns), labels, drop)
@@ -72,7 +88,9 @@ def _columns(
             f"{path} has {count} rows and {len(columns.data)} columns of data. "
             "Give at least one of each."
         )
-    text = [name for name in columns.data if not is_numeric(frame[name].dtype)]
+    text = [
+        name for name in columns.data if name in categories or not is_numeric(frame[name].dtype)
+    ]
     if text:
         drop = shlex.quote(",".join(text[:5]))
         raise DataError(
