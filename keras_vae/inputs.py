@@ -188,7 +188,10 @@ class Contract:
         x = np.asarray(x).reshape(len(x), -1, x.shape[-1] if x.ndim > 1 else 1)
         with np.errstate(invalid="ignore", over="ignore"):
             mean, deviation = moments(x)
-            error, negligible, unresolved = resolution(x.min((0, 1)), x.max((0, 1)), deviation)
+            ends = [(part.min((0, 1)), part.max((0, 1))) for _, part in slices(x, CHECKED_BYTES)]
+            low = np.min([least for least, _ in ends], axis=0)
+            high = np.max([most for _, most in ends], axis=0)
+            error, negligible, unresolved = resolution(low, high, deviation)
         for index in map(int, np.flatnonzero(unresolved & ~negligible)):
             names = self.feature_names
             what = f"Column {names[index]!r} of x" if names else f"Entry {index} of x"
