@@ -77,3 +77,17 @@ def assert_same_weights(a: keras_vae.VAE, b: keras_vae.VAE) -> None:
     """Equality of all weights to the last bit."""
     for left, right in zip(a.get_weights(), b.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+class Batches(keras.utils.PyDataset):
+    """The rows of an array or data frame in batches of 16."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return self.x[16 * index : 16 * index + 16]

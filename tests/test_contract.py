@@ -8,27 +8,13 @@ import tensorflow as tf
 from scipy import sparse
 
 from keras_vae import DataError, LinearGaussian, data, evaluation
-from tests.models import binary, compiled, tiny_vae
+from tests.models import Batches, binary, compiled, tiny_vae
 
 RNG = np.random.default_rng(0)
 REALS = RNG.normal(size=(48, 6)).astype("float32")
 LEVELS = RNG.integers(0, 9, (48, 6))
 NAMES = list("abcdef")
 FRAME = pd.DataFrame(REALS, columns=NAMES)
-
-
-class Batches(keras.utils.PyDataset):
-    """The rows of an array or data frame in batches of 16."""
-
-    def __init__(self, x):
-        super().__init__()
-        self.x = x
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        return self.x[16 * index : 16 * index + 16]
 
 
 DOORS = {

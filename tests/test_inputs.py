@@ -15,7 +15,7 @@ import keras_vae
 from keras_vae import ELBO, IWAE, DataError, NonFiniteError
 from keras_vae.callbacks import CyclicalSchedule, LinearSchedule
 from keras_vae.guard import NonFiniteGuard
-from tests.models import binary, compiled, tiny_vae
+from tests.models import Batches, binary, compiled, tiny_vae
 
 X = binary()
 IMAGES = binary(4, 8, 8, 1)
@@ -26,20 +26,6 @@ def at(x, row, value):
     x = np.array(x)
     x[(row, *(0,) * (x.ndim - 1))] = value
     return x
-
-
-class Batches(keras.utils.PyDataset):
-    """The rows of an array in batches of 16."""
-
-    def __init__(self, x):
-        super().__init__()
-        self.x = x
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        return self.x[16 * index : 16 * index + 16]
 
 
 CONTAINERS = {
