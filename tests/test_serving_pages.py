@@ -153,4 +153,8 @@ def test_page_shows_what_python_decodes(vae, artifact, tmp_path):
 def test_first_block_of_a_page_is_a_command():
     for page in ("serving-node.md", "serving-c.md", "serving-browser.md", "serving-batch.md"):
         block = re.search(r"^```(?:sh)?\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
-        assert block[1].split()[0].startswith(("python", "npm", "gcc", "ONNXRUNTIME_NODE")), page
+        assert (
+            block[1]
+            .split()[0]
+            .startswith(("keras-vae", "python", "npm", "gcc", "ONNXRUNTIME_NODE"))
+        ), page
