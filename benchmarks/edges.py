@@ -239,7 +239,7 @@ def measure(found: Walk, run: Path) -> None:
 
 def serve(found: Walk, run: Path, artifacts: Path, log: Any) -> int:
     """Starts a local server, asks for its model, a sample and a score of real rows, and ends it."""
-    from keras_vae.runs import Run
+    from keras_vae.runs.run import Run
 
     trained = Run(run)
     raw = trained.raw()[1][:SCORED]

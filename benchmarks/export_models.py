@@ -379,7 +379,7 @@ class Exponential(keras_vae.Likelihood):
 
     def law(self, rate: Any) -> Any:
         """Independent exponential distributions."""
-        from keras_vae.laws import tfd
+        from keras_vae.distributions.tfp import tfd
 
         return self.independent(tfd.Exponential(rate))
 

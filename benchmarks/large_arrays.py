@@ -28,7 +28,7 @@ def calls(rows: int) -> Callable[[str, bool], Callable[[], Any]]:
     import numpy as np
 
     import keras_vae
-    from keras_vae import trainer
+    from keras_vae.training import trainer
 
     vae = keras_vae.mlp_vae(784, 50, hidden=(200, 200))
     vae.compile()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vae.evaluation import bdmc, log_marginal, mean_and_error
-from keras_vae.runs import Run
+from keras_vae.runs.run import Run
 
 
 def main() -> None:

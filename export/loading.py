@@ -19,10 +19,10 @@ import h5py
 import keras
 
 from export.errors import ExportError, sentence
-from keras_vae import measurements
+from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
-from keras_vae.preparation import Preparation
-from keras_vae.runs import Run, refuse_damaged
+from keras_vae.runs import measurements
+from keras_vae.runs.run import Run, refuse_damaged
 
 __all__ = [
     "computing_in_float32",

@@ -13,11 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from export.parity import Comparison
-from keras_vae import __version__, measurements, random
+from keras_vae import __version__, random
+from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
-from keras_vae.preparation import Preparation
+from keras_vae.runs import measurements
+from keras_vae.runs.units import value_range
 from keras_vae.signatures import Signature
-from keras_vae.units import value_range
 
 __all__ = ["build", "digest", "metadata", "model_card", "properties", "stated"]
 

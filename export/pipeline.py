@@ -33,8 +33,8 @@ from export.cases import Case
 from export.errors import ExportError
 from export.runtimes import RUNTIMES
 from keras_vae import integrity
+from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
-from keras_vae.preparation import Preparation
 from keras_vae.signatures import Signature, signatures
 
 __all__ = ["VERIFIED_IN", "Options", "export", "export_model", "read_manifest", "verify"]

@@ -29,11 +29,15 @@ from keras_vae.distributions import Parameter as Parameter
 from keras_vae.distributions import Poisson as Poisson
 from keras_vae.distributions import Posterior as Posterior
 from keras_vae.distributions import distribution_of as distribution_of
+from keras_vae.distributions.priors import NormalMixture as NormalMixture
+from keras_vae.distributions.priors import Prior as Prior
+from keras_vae.distributions.priors import StandardNormal as StandardNormal
+from keras_vae.distributions.priors import VampPrior as VampPrior
+from keras_vae.distributions.supports import DataError as DataError
 from keras_vae.explain import LossExplanation as LossExplanation
 from keras_vae.explain import explain_loss as explain_loss
 from keras_vae.factories import conv_vae as conv_vae
 from keras_vae.factories import mlp_vae as mlp_vae
-from keras_vae.guard import NonFiniteError as NonFiniteError
 from keras_vae.linear_gaussian import LinearGaussian as LinearGaussian
 from keras_vae.losses import NegativeLogLikelihood as NegativeLogLikelihood
 from keras_vae.model import VAE as VAE
@@ -41,8 +45,4 @@ from keras_vae.model import Bound as Bound
 from keras_vae.objectives import ELBO as ELBO
 from keras_vae.objectives import IWAE as IWAE
 from keras_vae.objectives import Objective as Objective
-from keras_vae.priors import NormalMixture as NormalMixture
-from keras_vae.priors import Prior as Prior
-from keras_vae.priors import StandardNormal as StandardNormal
-from keras_vae.priors import VampPrior as VampPrior
-from keras_vae.supports import DataError as DataError
+from keras_vae.training.guard import NonFiniteError as NonFiniteError

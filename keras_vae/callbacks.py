@@ -6,8 +6,8 @@ from typing import Any, Literal
 import keras
 
 from keras_vae.arguments import as_count, as_weight
-from keras_vae.backup import Backup as Backup
 from keras_vae.objectives import Objective
+from keras_vae.training.backup import Backup as Backup
 
 __all__ = ["Backup", "CyclicalSchedule", "LinearSchedule"]
 

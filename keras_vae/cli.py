@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_vae import config as configs
-from keras_vae import extras, siblings
+from keras_vae import extras
+from keras_vae.runs import config as configs
+from keras_vae.runs import siblings
 
 if TYPE_CHECKING:
-    from keras_vae.config import RunConfig
+    from keras_vae.runs.config import RunConfig
 
 __all__ = ["Group", "load_tensorflow", "main"]
 
@@ -205,7 +206,7 @@ def train_command(config: Path | None, out: Path, resume: bool, **options: Any) 
 @contextlib.contextmanager
 def _naming_resume(out: Path) -> Iterator[None]:
     """Ends a training that was interrupted or failed with the command that continues it."""
-    from keras_vae.runs import resume_command
+    from keras_vae.runs.run import resume_command
 
     how = f"Continue after its last finished epoch with: {resume_command(out)}"
     try:
@@ -242,7 +243,7 @@ def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
     """Measure bound and log-likelihood of a run on its test set, beside simple models."""
     load_tensorflow()
     from keras_vae import commands
-    from keras_vae.runs import Run
+    from keras_vae.runs.run import Run
 
     values = commands.evaluate(
         Run(run),
@@ -272,7 +273,7 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
     from rich.table import Table
 
     from keras_vae import commands
-    from keras_vae.runs import Run
+    from keras_vae.runs.run import Run
 
     found = commands.rate_distortion(Run(run), betas=weights, seed=seed, report=click.echo)
     table = Table(title="Nats per test example")
@@ -298,7 +299,7 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
     """Draw from a run's model, p(x): z from the prior, x from the likelihood."""
     load_tensorflow()
     from keras_vae import commands
-    from keras_vae.runs import Run
+    from keras_vae.runs.run import Run
 
     commands.sample(Run(run), count=count, seed=seed, mean=mean, out=out, report=click.echo)
 
@@ -363,7 +364,7 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
     """Write report.html into a run: curves, bounds, latents, draws; one file, no network."""
     load_tensorflow()
     from keras_vae import report
-    from keras_vae.runs import Run
+    from keras_vae.runs.run import Run
 
     click.echo(f"Wrote {report.write(Run(run), artifact=artifact, seed=seed, report=click.echo)}")
 

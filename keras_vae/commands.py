@@ -13,12 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vae import baselines, evaluation, measurements, pictures, random
-from keras_vae.backup import write_atomically
+from keras_vae import evaluation, random
 from keras_vae.report.subject import Subject
-from keras_vae.runs import Run, RunConfig, RunError, train
+from keras_vae.runs import baselines, measurements, pictures
+from keras_vae.runs.run import Run, RunConfig, RunError, train
+from keras_vae.runs.units import Units, share_at_atoms, shown_range
 from keras_vae.signatures import signatures
-from keras_vae.units import Units, share_at_atoms, shown_range
+from keras_vae.training.backup import write_atomically
 
 __all__ = ["evaluate", "print_evaluation", "quickstart_config", "rate_distortion", "sample"]
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import tensorflow as tf
 
-from keras_vae.laws import tfd
+from keras_vae.distributions.tfp import tfd
 
 __all__ = [
     "Gradient",

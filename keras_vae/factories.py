@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vae import distributions, networks, priors
+from keras_vae import distributions, networks
 from keras_vae.arguments import as_shape
-from keras_vae.distributions import Likelihood
+from keras_vae.distributions import Likelihood, priors
 from keras_vae.model import VAE
 
 __all__ = ["LIKELIHOODS", "POSTERIORS", "PRIORS", "conv_vae", "mlp_vae", "start_at_mean"]

@@ -14,9 +14,9 @@ from keras_vae.distributions import (
     Normal,
     inverse_positive,
 )
-from keras_vae.laws import tfd
+from keras_vae.distributions.priors import StandardNormal
+from keras_vae.distributions.tfp import tfd
 from keras_vae.model import VAE
-from keras_vae.priors import StandardNormal
 
 __all__ = ["LinearGaussian"]
 

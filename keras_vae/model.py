@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.arguments import as_count, as_shape, deserialize, is_integer, register, serialize
-from keras_vae.chunks import by_chunks, spec_of
 from keras_vae.data.frames import numbers
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
+from keras_vae.distributions.priors import Prior
+from keras_vae.distributions.tfp import statistic, tfd
 from keras_vae.estimators import Laws
-from keras_vae.inputs import Contract
-from keras_vae.laws import statistic, tfd
-from keras_vae.priors import Prior
-from keras_vae.trainer import Noise, Trainer
+from keras_vae.training.chunking import by_chunks, spec_of
+from keras_vae.training.data_spec import Contract
+from keras_vae.training.trainer import Noise, Trainer
 
 __all__ = ["VAE", "Bound"]
 

@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae import estimators, random
+from keras_vae.data.preparation import Preparation
+from keras_vae.distributions.priors import Components
+from keras_vae.distributions.tfp import statistic
 from keras_vae.estimators import Laws
-from keras_vae.laws import statistic
 from keras_vae.model import VAE
-from keras_vae.preparation import Preparation
-from keras_vae.priors import Components
 
 __all__ = ["Signature", "signatures"]
 

@@ -8,8 +8,8 @@ import onnxruntime
 
 from export import gates, live, loading, manifest, onnx_graphs, pipeline, saved_model
 from export.cases import Case
+from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
-from keras_vae.preparation import Preparation
 from keras_vae.signatures import signatures
 
 

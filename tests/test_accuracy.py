@@ -16,8 +16,8 @@ import tensorflow as tf
 
 import keras_vae
 from export import onnx_graphs
-from keras_vae import laws
-from keras_vae.laws import tfd
+from keras_vae.distributions import tfp
+from keras_vae.distributions.tfp import tfd
 from keras_vae.signatures import Signature
 
 UNITS = 8.0  # log p is a sum of at most 5 numbers of its size, each rounded twice
@@ -57,7 +57,7 @@ def poisson_case(rate: float, spread: float, dtype: str) -> tuple[Any, ...]:
     log_rate = (np.log(rate) + spread * rng.standard_normal(60)).astype(dtype)
     x = rng.poisson(np.minimum(rate, 1e9), 60).astype(dtype)
     d = x - np.exp(log_rate.astype(float))
-    return lambda p: laws.Poisson(log_rate=p), x, log_rate, d, log_poisson
+    return lambda p: tfp.Poisson(log_rate=p), x, log_rate, d, log_poisson
 
 
 def binomial_case(n: int, spread: float, dtype: str) -> tuple[Any, ...]:
@@ -66,7 +66,7 @@ def binomial_case(n: int, spread: float, dtype: str) -> tuple[Any, ...]:
     p = scipy.special.expit(logits.astype(float))
     x = rng.binomial(n, p if spread < 10 else rng.random(60)).astype(dtype)
     total = np.asarray(n, dtype)
-    return lambda p: laws.Binomial(total, logits=p), x, logits, x - n * p, log_binomial(n)
+    return lambda p: tfp.Binomial(total, logits=p), x, logits, x - n * p, log_binomial(n)
 
 
 CASES = {
@@ -108,14 +108,14 @@ def test_counts_are_not_biased(name):
         parameter = np.float32(np.log(n))
         x = rng.poisson(n, 20_000)
         log_p = x * float(parameter) - np.exp(float(parameter)) - gammaln(x + 1)
-        law = laws.Poisson(log_rate=parameter)
+        law = tfp.Poisson(log_rate=parameter)
     else:
         parameter = np.float32(-0.8)
         p = scipy.special.expit(float(parameter))
         x = rng.binomial(int(n), p, 20_000)
         choose = gammaln(n + 1) - gammaln(x + 1) - gammaln(n - x + 1)
         log_p = choose + x * np.log(p) + (n - x) * np.log1p(-p)
-        law = laws.Binomial(np.float32(n), logits=parameter)
+        law = tfp.Binomial(np.float32(n), logits=parameter)
     error = law.log_prob(x.astype("float32")).numpy() - log_p
     assert abs(error.mean()) < 0.01 * log_p.std() / np.sqrt(len(x))
 
@@ -136,7 +136,7 @@ def test_location_and_scale_far_from_zero(centre, scale, family):
         return -(z**2) / 2 - log_scale - mpmath.log(2 * mpmath.pi) / 2
 
     if family == "full":
-        law = laws.FullNormal(loc[:, None], np.full((60, 1, 1), spread))
+        law = tfp.FullNormal(loc[:, None], np.full((60, 1, 1), spread))
         found = law.log_prob(x[:, None]).numpy()
     else:
         likelihood = getattr(keras_vae, family)(1)
@@ -146,7 +146,7 @@ def test_location_and_scale_far_from_zero(centre, scale, family):
 
 
 def test_divergence_of_normals_far_from_zero():
-    q, p = laws.Normal(2000.01, 0.01), laws.Normal(2000.0, 0.02)
+    q, p = tfp.Normal(2000.01, 0.01), tfp.Normal(2000.0, 0.02)
     shift = (float(np.float32(2000.01)) - 2000.0) / float(np.float32(0.02))
     expected = 0.5 * (0.25 + shift**2 - 1.0) - np.log(0.5)
     assert float(tfd.kl_divergence(q, p)) == pytest.approx(expected, rel=1e-6)
@@ -158,7 +158,7 @@ def test_many_certain_pixels_keep_their_digits():
     logits = (15.0 * rng.standard_normal((50, 784))).astype(np.float32)
     x = (rng.random((50, 784)) < scipy.special.expit(logits)).astype(np.float32)
     expected = -np.logaddexp(0.0, np.where(x > 0, -1.0, 1.0) * logits.astype(float)).sum(axis=1)
-    found = laws.IndependentBernoulli(tf.constant(logits), 1).log_prob(x).numpy()
+    found = tfp.IndependentBernoulli(tf.constant(logits), 1).log_prob(x).numpy()
     assert np.max(np.abs(found - expected) / (1.0 + np.abs(expected))) <= UNITS * 2**-23
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vae import checked_model, containers, inputs, supports
+from keras_vae.distributions import supports
 from keras_vae.random import row_seeds
 from keras_vae.signatures import signatures
+from keras_vae.training import checked_model, containers, data_spec
 from tests.models import binary, compiled, tiny_vae
 from tests.registry import every_model, vae_of
 
@@ -185,7 +186,7 @@ def test_mapped_files_are_read_chunk_by_chunk(seven_at_once, tmp_path, monkeypat
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r").view(Watched)
     seven_at_once()
-    for module in (inputs, supports):
+    for module in (data_spec, supports):
         monkeypatch.setattr(module, "CHECKED_BYTES", 7 * x[0].nbytes)
     for call in (vae.encode, vae.reconstruct, vae.elbo):
         Watched.most = 0

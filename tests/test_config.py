@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from keras_vae import config as configs
 from keras_vae import factories
 from keras_vae.cli import main
-from keras_vae.config import RunConfig, RunError, override, read_config, settings
-from keras_vae.preparation import Preparation
+from keras_vae.data.preparation import Preparation
+from keras_vae.runs import config as configs
+from keras_vae.runs.config import RunConfig, RunError, override, read_config, settings
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 

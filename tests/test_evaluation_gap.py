@@ -121,7 +121,7 @@ def test_refusals():
             return {"loc": keras_vae.Parameter(2)}
 
         def law(self, loc):
-            return self.independent(keras_vae.laws.tfd.Normal(loc, tf.ones_like(loc)))
+            return self.independent(keras_vae.distributions.tfp.tfd.Normal(loc, tf.ones_like(loc)))
 
         def transport(self, noise, loc):
             return loc + noise

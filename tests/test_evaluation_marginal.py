@@ -10,13 +10,13 @@ from scipy import integrate
 from scipy.stats import genpareto
 
 import keras_vae
-from keras_vae import LinearGaussian, laws
-from keras_vae.distributions import inverse_positive
+from keras_vae import LinearGaussian
+from keras_vae.distributions import inverse_positive, tfp
+from keras_vae.distributions.tfp import tfd
 from keras_vae.evaluation import bdmc, log_marginal, marginal
 from keras_vae.evaluation.annealed import log_mean, schedule
 from keras_vae.evaluation.pareto import pareto_k, tail_size
 from keras_vae.evaluation.summary import log_mean_error
-from keras_vae.laws import tfd
 from tests.models import digits, linear_gaussian, mean_and_error, tiny_vae
 from tests.registry import MODELS, vae_of
 
@@ -225,10 +225,10 @@ def test_fused_law_is_the_law(shape, dtype, tolerance):
     logits = 5.0 * rng.normal(size=(3, 2, *shape)).astype(dtype)
     logits[0] *= 100.0  # far beyond where the exponential of a logit is finite
     x = (rng.random((2, *shape)) < 0.3).astype(dtype)
-    law = laws.IndependentBernoulli(tf.constant(logits), len(shape))
+    law = tfp.IndependentBernoulli(tf.constant(logits), len(shape))
     double = logits.astype("float64")
     expected = (x * double - np.logaddexp(0.0, double)).reshape(3, 2, -1).sum(-1)
-    for found in (law.log_prob(x), laws.fused_log_prob(law, tf.constant(x))):
+    for found in (law.log_prob(x), tfp.fused_log_prob(law, tf.constant(x))):
         assert found.dtype == dtype
         np.testing.assert_allclose(found, expected, rtol=tolerance)  # sums of up to 784 numbers
 

@@ -40,10 +40,11 @@ from export.cases import Case
 from export.cli import main
 from export.errors import ExportError
 from export.onnx_files import Graph
-from keras_vae import integrity, measurements, random
-from keras_vae.laws import tfd
-from keras_vae.preparation import Preparation
-from keras_vae.runs import RunConfig
+from keras_vae import integrity, random
+from keras_vae.data.preparation import Preparation
+from keras_vae.distributions.tfp import tfd
+from keras_vae.runs import measurements
+from keras_vae.runs.run import RunConfig
 from keras_vae.signatures import Signature, signatures
 
 ROOT = Path(__file__).resolve().parents[1]

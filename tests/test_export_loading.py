@@ -16,7 +16,7 @@ import keras_vae
 from export import loading, manifest, onnx_graphs, pipeline, publish, saved_model
 from export.cli import main
 from export.errors import ExportError, sentence
-from keras_vae.preparation import Preparation
+from keras_vae.data.preparation import Preparation
 from keras_vae.signatures import signatures
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,7 +215,7 @@ import keras
 import tensorflow as tf
 import keras_vae
 from keras_vae.distributions.base import Parameter, positive
-from keras_vae.laws import tfd
+from keras_vae.distributions.tfp import tfd
 
 
 @keras.saving.register_keras_serializable("mine")

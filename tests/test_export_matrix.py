@@ -13,8 +13,8 @@ from models import tiny_vae
 
 import keras_vae
 from export import live, manifest, parity, pipeline
+from keras_vae.data.preparation import Preparation
 from keras_vae.factories import LIKELIHOODS, POSTERIORS, PRIORS
-from keras_vae.preparation import Preparation
 from keras_vae.signatures import signatures
 
 COVER = {

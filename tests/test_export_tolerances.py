@@ -14,7 +14,7 @@ from export import live, manifest, parity, pipeline, tolerances
 from export.cases import Case
 from export.errors import ExportError
 from keras_vae import random
-from keras_vae.preparation import Preparation
+from keras_vae.data.preparation import Preparation
 
 
 @pytest.fixture(scope="module")

@@ -369,7 +369,7 @@ def test_monitor_keeps_its_digits_far_from_zero():
     """Sums of squares cancel: at an offset of 200 float32 was 13 % off."""
     rng = np.random.default_rng(0)
     loc = (200.0 + 0.1 * rng.normal(size=(900, 2))).astype("float32")
-    monitor, prior = keras_vae.monitor.LatentMonitor(2), keras_vae.StandardNormal(2)
+    monitor, prior = keras_vae.training.monitor.LatentMonitor(2), keras_vae.StandardNormal(2)
     for part in np.split(loc, 9):
         q = keras_vae.DiagonalNormal(2).law(tf.constant(part), tf.ones_like(part))
         laws = keras_vae.estimators.Laws(None, prior.distribution(), q, q, None, None)

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf2onnx
 
 from export.handlers import CUSTOM_OP_HANDLERS
-from keras_vae.laws import tfd
+from keras_vae.distributions.tfp import tfd
 
 RNG_SEED = 7
 DTYPES = (np.float32, np.float64)

@@ -63,7 +63,7 @@ def test_keras_loads_a_model_after_a_bare_import(tmp_path: Path) -> None:
         "import keras\n"
         "print(type(keras.saving.load_model('m.keras')).__name__, keras_vae.objectives.ELBO)"
     )
-    expected = "VAE <class 'keras_vae.objectives.ELBO'>\n"
+    expected = "VAE <class 'keras_vae.objectives.elbo.ELBO'>\n"
     assert python("-c", script, cwd=tmp_path) == expected
 
 

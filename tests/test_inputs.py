@@ -14,7 +14,7 @@ import tensorflow as tf
 import keras_vae
 from keras_vae import ELBO, IWAE, DataError, NonFiniteError
 from keras_vae.callbacks import CyclicalSchedule, LinearSchedule
-from keras_vae.guard import NonFiniteGuard
+from keras_vae.training.guard import NonFiniteGuard
 from tests.models import Batches, binary, compiled, tiny_vae
 
 X = binary()

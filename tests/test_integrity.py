@@ -18,9 +18,9 @@ from manifests import reseal
 
 from export.cli import main as export_main
 from keras_vae import integrity
-from keras_vae.config import RunError
 from keras_vae.integrity import ArtifactError
 from keras_vae.report import page
+from keras_vae.runs.config import RunError
 from serving.artifact import Artifact
 from serving.deploy import deployment
 from serving.errors import ServingError

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_vae
 from keras_vae import ELBO, random
-from keras_vae.laws import tfd
+from keras_vae.distributions.tfp import tfd
 from tests import test_laws
 from tests.models import binary, compiled, tiny_vae
 from tests.registry import (
@@ -124,7 +124,7 @@ class Logistic(keras_vae.Likelihood):
 
     @property
     def support(self):
-        return keras_vae.supports.reals()
+        return keras_vae.distributions.supports.reals()
 
     def parameter_specs(self):
         positive = keras_vae.distributions.positive

@@ -14,7 +14,7 @@ from scipy import integrate
 
 import keras_vae
 from keras_vae import ELBO, IWAE, callbacks, random
-from keras_vae.laws import tfd
+from keras_vae.distributions.tfp import tfd
 from tests.models import mean_and_error
 from tests.registry import (
     EVENT,

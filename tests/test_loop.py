@@ -17,8 +17,9 @@ from models import (
 )
 
 import keras_vae
-from keras_vae import data, loop
-from keras_vae.supports import DataError
+from keras_vae import data
+from keras_vae.distributions.supports import DataError
+from keras_vae.training import fast_loop
 
 X = binary(45)
 GRAPH = {"run_eagerly": False}
@@ -65,7 +66,9 @@ def test_loop_equals_steps_one_by_one(weights, options, steps, monkeypatch):
     quick = again()
     compiled(quick, **options, steps_per_execution=steps)
     if steps == 100:
-        monkeypatch.setattr(loop, "_MOST_BYTES", 4 * 8 * 8 * 2)  # two steps of 8 rows and 8 numbers
+        monkeypatch.setattr(
+            fast_loop, "_MOST_BYTES", 4 * 8 * 8 * 2
+        )  # two steps of 8 rows and 8 numbers
     arguments = {**ORDERED, "batch_size": 8, "sample_weight": weights, "epochs": 3}
     first = eager.fit(X, validation_data=X[:7], **arguments).history
     second = quick.fit(X, validation_data=X[:7], **arguments).history
@@ -114,7 +117,7 @@ def test_callbacks_see_the_steps_per_execution_that_was_asked_for():
     ],
 )
 def test_callbacks_that_act_within_epochs_are_known(callback, acts):
-    assert loop.acts_within_epochs(callback) == acts
+    assert fast_loop.acts_within_epochs(callback) == acts
 
 
 def test_fitting_again_does_not_compile_again():
@@ -191,7 +194,7 @@ def test_memory_mapped_array_trains(tmp_path):
 )
 def test_calls_of_an_epoch_are_equally_long(examples, size):
     feed = data.stream.feed_of(data.batches(np.zeros((examples, 1)), size))
-    most = loop.steps_at_once(feed, noise=50)
+    most = fast_loop.steps_at_once(feed, noise=50)
     calls = -(-feed.steps // most)
     assert 1 <= most <= 100
     assert calls * most - feed.steps < calls
@@ -201,6 +204,6 @@ def test_xla_is_chosen_where_it_pays():
     feed = data.stream.feed_of(data.batches(X, 8))
     dense = tiny_vae()
     convolutional = keras_vae.conv_vae((8, 8, 1), 2, "bernoulli", filters=(2,))
-    assert loop.pays_to_compile(dense, feed, epochs=200)
-    assert not loop.pays_to_compile(dense, feed, epochs=2)
-    assert not loop.pays_to_compile(convolutional, feed, epochs=200)
+    assert fast_loop.pays_to_compile(dense, feed, epochs=200)
+    assert not fast_loop.pays_to_compile(dense, feed, epochs=2)
+    assert not fast_loop.pays_to_compile(convolutional, feed, epochs=200)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vae import commands, pictures, supports
-from keras_vae.runs import RunError
+from keras_vae import commands
+from keras_vae.distributions import supports
+from keras_vae.runs import pictures
+from keras_vae.runs.run import RunError
 from tests.test_units import LEVELS, TABLE, untrained
 
 

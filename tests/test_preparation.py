@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.data import DataError
-from keras_vae.preparation import Preparation, prepare, propose
+from keras_vae.data.preparation import Preparation, prepare, propose
 from keras_vae.signatures import signatures
 from tests.models import tiny_vae
 

@@ -12,7 +12,7 @@ import pytest
 from keras_vae import commands, report
 from keras_vae.report import draws
 from keras_vae.report.subject import Subject
-from keras_vae.runs import RunConfig, RunError, train
+from keras_vae.runs.run import RunConfig, RunError, train
 from tests.test_units import untrained
 
 

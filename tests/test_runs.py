@@ -22,12 +22,13 @@ import rich.console
 from click.testing import CliRunner
 
 from export import loading, manifest
-from keras_vae import commands, data, runs
-from keras_vae.backup import write_atomically
+from keras_vae import commands, data
 from keras_vae.cli import main
-from keras_vae.guard import NonFiniteError
-from keras_vae.preparation import Preparation
-from keras_vae.runs import Run, RunConfig, RunError, train
+from keras_vae.data.preparation import Preparation
+from keras_vae.runs import run
+from keras_vae.runs.run import Run, RunConfig, RunError, train
+from keras_vae.training.backup import write_atomically
+from keras_vae.training.guard import NonFiniteError
 
 CONFIG = RunConfig(
     data="digits", likelihood="bernoulli", hidden=(8,), latent=2, epochs=3, batch_size=300
@@ -415,7 +416,7 @@ def test_the_digest_of_a_preparation_is_that_of_its_numbers(tmp_path: Path) -> N
     for preparation in preparations:
         config = dataclasses.replace(CONFIG, preparation=preparation)
         (tmp_path / "config.toml").write_text(config.to_toml())
-        read = runs.read_config(tmp_path / "config.toml").preparation
+        read = run.read_config(tmp_path / "config.toml").preparation
         assert read is not None
         assert read.digest == preparation.digest
     assert len({preparation.digest for preparation in preparations}) == len(preparations)
@@ -472,7 +473,7 @@ def test_a_bad_configuration_is_told(text: str, message: str, tmp_path: Path) ->
     path = tmp_path / "config.toml"
     path.write_text(text)
     with pytest.raises(RunError, match=message):
-        runs.read_config(path)
+        run.read_config(path)
 
 
 def test_nan_stops_training_and_the_last_good_model_stays(tmp_path: Path) -> None:
@@ -488,7 +489,7 @@ def test_nan_stops_training_and_the_last_good_model_stays(tmp_path: Path) -> Non
     assert code == 1
     assert "became" in output
     assert "epoch 2" in output
-    assert f"Continue after its last finished epoch with: {runs.resume_command(out)}" in output
+    assert f"Continue after its last finished epoch with: {run.resume_command(out)}" in output
     assert (out / "model.keras").read_bytes() == broken != good
 
 
@@ -545,7 +546,7 @@ def test_truncated_and_damaged_models_are_told(finished: Run, tmp_path: Path) ->
     whole[len(whole) // 2] ^= 255
     (out / "model.keras").write_bytes(whole)
     with pytest.raises(RunError, match=r"model\.keras is damaged"):
-        runs.refuse_damaged(out / "model.keras")
+        run.refuse_damaged(out / "model.keras")
 
 
 @pytest.mark.parametrize(
@@ -630,14 +631,14 @@ def test_a_preparation_of_wrong_lengths_is_told(section: str, message: str, tmp_
     path = tmp_path / "config.toml"
     path.write_text(f"data = 'digits'\nlikelihood = 'normal'\n[preparation]\n{section}\n")
     with pytest.raises(RunError, match=f"{message}: restore it from a backup"):
-        runs.read_config(path)
+        run.read_config(path)
 
 
 def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     code, output = invoke("evaluate", finished.path, "--samples", "20", "--limit", "50")
     assert code == 0, output
     assert "independent pixels" in output
-    values = runs.read_json(finished.path / "evaluation.json")
+    values = run.read_json(finished.path / "evaluation.json")
     # A bound with 20 samples lies above the bound with one, up to their errors.
     error = values["elbo"]["standard_error"] + values["log_marginal"]["standard_error"]
     assert values["log_marginal"]["mean"] > values["elbo"]["mean"] - 4 * error
@@ -645,7 +646,7 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     assert sum(values["rate_per_latent"]) == pytest.approx(values["rate"]["mean"], rel=1e-5)
     code, output = invoke("evaluate", finished.path, "--samples", "20", "--limit", "1")
     assert code == 0, output
-    alone = runs.read_json(finished.path / "evaluation.json")
+    alone = run.read_json(finished.path / "evaluation.json")
     assert alone["log_marginal"]["standard_error"] is None
     for suffix in ("npy", "csv", "png"):
         first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
@@ -686,7 +687,7 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     ],
 )
 def test_preparation(likelihood: str, raw: np.ndarray, step: str, prepared: set[float]) -> None:
-    preparation, _ = runs.prepare(likelihood, raw)
+    preparation, _ = run.prepare(likelihood, raw)
     assert preparation.step == step
     assert set(np.unique(preparation.array(raw))) == prepared
     if likelihood == "categorical":
@@ -695,7 +696,7 @@ def test_preparation(likelihood: str, raw: np.ndarray, step: str, prepared: set[
 
 def test_dequantised_bounds_are_bounds_on_levels() -> None:
     raw = np.random.default_rng(0).integers(0, 256, (50, 2, 2, 1)).astype(np.uint8)
-    preparation, _ = runs.prepare("normal", raw)
+    preparation, _ = run.prepare("normal", raw)
     assert preparation.step == "dequantize"
     x = preparation.array(raw)
     assert ((x >= 0) & (x < 1)).all()

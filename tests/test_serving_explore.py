@@ -32,7 +32,7 @@ from export import onnx_graphs
 from export.pipeline import export_model
 from export.runtimes import needs
 from keras_vae import integrity
-from keras_vae.preparation import Preparation
+from keras_vae.data.preparation import Preparation
 from keras_vae.signatures import signatures
 from serving.artifact import Artifact
 from serving.cli import main

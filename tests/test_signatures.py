@@ -12,7 +12,7 @@ from scipy import special, stats
 
 import keras_vae
 from keras_vae import random
-from keras_vae.preparation import Preparation
+from keras_vae.data.preparation import Preparation
 from keras_vae.signatures import signatures
 
 NAMES = ["decode", "encode", "sample", "reconstruct", "score"]

@@ -10,11 +10,12 @@ import pytest
 
 import keras_vae
 from export.manifest import _measurements as card_lines
-from keras_vae import baselines, commands, evaluation, measurements
-from keras_vae.preparation import Preparation, prepare
-from keras_vae.runs import Run, RunConfig, build
-from keras_vae.supports import Support
-from keras_vae.units import Units, share_at_atoms
+from keras_vae import commands, evaluation
+from keras_vae.data.preparation import Preparation, prepare
+from keras_vae.distributions.supports import Support
+from keras_vae.runs import baselines, measurements
+from keras_vae.runs.run import Run, RunConfig, build
+from keras_vae.runs.units import Units, share_at_atoms
 from tests.models import tiny_vae
 
 LEVELS = np.random.default_rng(0).integers(0, 5, (300, 3, 3, 1))

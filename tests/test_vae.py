@@ -14,7 +14,7 @@ from tensorflow_probability import bijectors as tfb
 import keras_vae
 from keras_vae import ELBO, IWAE, evaluation
 from keras_vae.callbacks import LinearSchedule
-from keras_vae.laws import tfd
+from keras_vae.distributions.tfp import tfd
 from tests.models import (
     ORDERED,
     again,

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vae import laws, random, supports
+from keras_vae import random
 from keras_vae.arguments import as_shape, deserialize, serialize
-from keras_vae.laws import tfd
+from keras_vae.distributions import supports, tfp
+from keras_vae.distributions.tfp import tfd
 
 __all__ = [
     "SMALLEST_SCALE",
@@ -277,7 +278,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
 
     def independent(self, law: tfd.Distribution) -> tfd.Distribution:
         """The law of the whole event from that of its entries, independent of each other."""
-        return laws.Independent(law, reinterpreted_batch_ndims=len(self.event_shape))
+        return tfp.Independent(law, reinterpreted_batch_ndims=len(self.event_shape))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""

@@ -7,10 +7,11 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from keras_vae import laws, random, supports
+from keras_vae import random
 from keras_vae.arguments import as_count, is_real, register
+from keras_vae.distributions import supports, tfp
 from keras_vae.distributions.base import SMALLEST_SCALE, Likelihood, Parameter, positive
-from keras_vae.laws import tfd
+from keras_vae.distributions.tfp import tfd
 from keras_vae.replicas import summed
 
 __all__ = [
@@ -51,7 +52,7 @@ class Bernoulli(Likelihood):
 
     def law(self, logits: tf.Tensor) -> tfd.Distribution:
         """Independent Bernoulli laws."""
-        return laws.IndependentBernoulli(logits, len(self.event_shape))
+        return tfp.IndependentBernoulli(logits, len(self.event_shape))
 
     def draw(self, seed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Draws 1 where u < sigmoid(logits)."""
@@ -217,7 +218,7 @@ class Normal(_LocationScale):
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent normal laws."""
-        return self.independent(laws.Normal(loc, scale))
+        return self.independent(tfp.Normal(loc, scale))
 
     def draw(self, seed: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """Draws loc + scale n, n standard normal."""
@@ -300,7 +301,7 @@ class DiscretizedLogistic(_LocationScale):
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent discretised logistic laws."""
-        return self.independent(laws.DiscretizedLogistic(loc, scale, self.levels))
+        return self.independent(tfp.DiscretizedLogistic(loc, scale, self.levels))
 
     def draw(self, seed: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """Draws a logistic number by inversion, rounded to the nearest level."""
@@ -356,7 +357,7 @@ class Binomial(Likelihood):
     def law(self, logits: tf.Tensor) -> tfd.Distribution:
         """Independent binomial laws."""
         total_count = tf.constant(self.total_count, logits.dtype)
-        return self.independent(laws.Binomial(total_count, logits=logits))
+        return self.independent(tfp.Binomial(total_count, logits=logits))
 
     def draw(self, seed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Draws by inversion of the distribution function."""
@@ -409,7 +410,7 @@ class Poisson(Likelihood):
 
     def law(self, log_rate: tf.Tensor) -> tfd.Distribution:
         """Independent Poisson laws."""
-        return self.independent(laws.Poisson(log_rate=log_rate))
+        return self.independent(tfp.Poisson(log_rate=log_rate))
 
     def draw(self, seed: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
         """Draws by inversion of the distribution function."""

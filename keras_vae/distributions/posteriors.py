@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from keras_vae import laws
 from keras_vae.arguments import register
+from keras_vae.distributions import tfp
 from keras_vae.distributions.base import Parameter, Posterior, positive
-from keras_vae.laws import tfd
+from keras_vae.distributions.tfp import tfd
 
 __all__ = ["DiagonalNormal", "FullCovarianceNormal", "IsotropicNormal"]
 
@@ -27,7 +27,7 @@ class DiagonalNormal(Posterior):
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent normal laws."""
-        return self.independent(laws.Normal(loc, scale))
+        return self.independent(tfp.Normal(loc, scale))
 
     def transport(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """The draw loc + scale noise."""
@@ -48,7 +48,7 @@ class IsotropicNormal(Posterior):
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent normal laws of the same scale."""
-        return self.independent(laws.Normal(loc, scale * tf.ones_like(loc)))
+        return self.independent(tfp.Normal(loc, scale * tf.ones_like(loc)))
 
     def transport(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """The draw loc + scale noise."""
@@ -69,13 +69,13 @@ class FullCovarianceNormal(Posterior):
         return {
             "loc": Parameter(size),
             "scale_tril": Parameter(
-                size * (size + 1) // 2, lambda raw: laws.fill_scale_tril(raw, size, positive)
+                size * (size + 1) // 2, lambda raw: tfp.fill_scale_tril(raw, size, positive)
             ),
         }
 
     def law(self, loc: tf.Tensor, scale_tril: tf.Tensor) -> tfd.Distribution:
         """Multivariate normal law."""
-        return laws.FullNormal(loc, scale_tril)
+        return tfp.FullNormal(loc, scale_tril)
 
     def transport(self, noise: tf.Tensor, loc: tf.Tensor, scale_tril: tf.Tensor) -> tf.Tensor:
         """The draw loc + scale_tril noise."""

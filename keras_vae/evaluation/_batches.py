@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_vae import random
-from keras_vae.chunks import rows_in, spec_of
 from keras_vae.evaluation._progress import Progress
+from keras_vae.training.chunking import rows_in, spec_of
 
 __all__ = ["SEED", "batch_seed", "batches", "compiled", "count_of", "rows_in", "spec_of", "take"]
 

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
+from keras_vae.distributions.tfp import statistic
 from keras_vae.estimators import Laws
 from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
 from keras_vae.evaluation._progress import Progress
-from keras_vae.laws import statistic
 from keras_vae.model import VAE
 
 __all__ = ["Chains", "Settings", "Start", "forward", "log_mean", "round_trip", "schedule"]

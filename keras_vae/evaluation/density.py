@@ -6,9 +6,9 @@ import numpy as np
 
 from keras_vae.arguments import as_count
 from keras_vae.distributions import inverse_positive
+from keras_vae.distributions.priors import NormalMixture
 from keras_vae.evaluation._batches import batch_seed, batches, count_of, rows_in
 from keras_vae.model import VAE
-from keras_vae.priors import NormalMixture
 
 __all__ = ["ex_post_density"]
 

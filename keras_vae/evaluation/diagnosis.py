@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_count
 from keras_vae.distributions import ContinuousBernoulli, Laplace, Normal
+from keras_vae.distributions.tfp import FullNormal, is_normal, statistic, tfd
 from keras_vae.estimators import elbo_terms
 from keras_vae.evaluation._batches import (
     SEED,
@@ -21,9 +22,8 @@ from keras_vae.evaluation._batches import (
     spec_of,
 )
 from keras_vae.evaluation._progress import Progress
-from keras_vae.laws import FullNormal, is_normal, statistic, tfd
 from keras_vae.model import VAE
-from keras_vae.monitor import ACTIVE, marginal_rates
+from keras_vae.training.monitor import ACTIVE, marginal_rates
 
 __all__ = ["Calibration", "Diagnosis", "diagnose", "rate_per_latent"]
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_count
 from keras_vae.distributions import DiagonalNormal, FullCovarianceNormal, IsotropicNormal
+from keras_vae.distributions.tfp import FullNormal, is_normal, tfd
 from keras_vae.estimators import Laws
 from keras_vae.evaluation import annealed
 from keras_vae.evaluation._batches import (
@@ -24,7 +25,6 @@ from keras_vae.evaluation._batches import (
 from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.marginal import Method, log_marginal
 from keras_vae.evaluation.summary import log_mean_error
-from keras_vae.laws import FullNormal, is_normal, tfd
 from keras_vae.linear_gaussian import LinearGaussian
 from keras_vae.model import VAE
 

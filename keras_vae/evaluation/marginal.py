@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
+from keras_vae.distributions.tfp import fused_log_prob, tfd
 from keras_vae.evaluation import annealed, quadrature
 from keras_vae.evaluation._batches import (
     SEED,
@@ -25,10 +26,9 @@ from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.annealed import Start
 from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_size
 from keras_vae.evaluation.summary import log_mean_error
-from keras_vae.laws import fused_log_prob, tfd
 from keras_vae.linear_gaussian import LinearGaussian
-from keras_vae.loop import compiles_well
 from keras_vae.model import VAE
+from keras_vae.training.fast_loop import compiles_well
 
 __all__ = ["LogMarginal", "Method", "log_marginal"]
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from keras_vae.arguments import as_count, as_shape
+from keras_vae.distributions.tfp import statistic
 from keras_vae.evaluation._batches import (
     SEED,
     batch_seed,
@@ -20,7 +21,6 @@ from keras_vae.evaluation._batches import (
     spec_of,
 )
 from keras_vae.evaluation.marginal import log_marginal
-from keras_vae.laws import statistic
 from keras_vae.model import VAE
 
 __all__ = ["AnomalyScores", "anomaly_scores", "bits_per_dim"]

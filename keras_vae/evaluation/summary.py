@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_vae.model import VAE
-from keras_vae.monitor import ACTIVE
+from keras_vae.training.monitor import ACTIVE
 
 __all__ = ["active_units", "log_mean_error", "mean_and_error"]
 

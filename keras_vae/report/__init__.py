@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from keras_vae import evaluation
-from keras_vae.backup import write_atomically
 from keras_vae.report import bounds, draws, latents, page
 from keras_vae.report.subject import Subject
-from keras_vae.runs import Run
+from keras_vae.runs.run import Run
+from keras_vae.training.backup import write_atomically
 
 __all__ = ["write"]
 

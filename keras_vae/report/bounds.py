@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import logsumexp
 
-from keras_vae import estimators, evaluation, measurements
+from keras_vae import estimators, evaluation
 from keras_vae.model import VAE
 from keras_vae.report.figures import (
     BLUE,
@@ -22,6 +22,7 @@ from keras_vae.report.figures import (
     legend,
 )
 from keras_vae.report.subject import Subject
+from keras_vae.runs import measurements
 
 __all__ = ["bounds", "curves", "frontier", "gap", "watched"]
 

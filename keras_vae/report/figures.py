@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from keras_vae.pictures import tile
+from keras_vae.runs.pictures import tile
 
 __all__ = ["BLUE", "GREY", "ORANGE", "Picture", "axes_of", "drawn", "label", "legend", "pixels"]
 

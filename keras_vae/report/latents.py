@@ -18,7 +18,7 @@ from keras_vae.report.figures import (
     legend,
 )
 from keras_vae.report.subject import Subject
-from keras_vae.runs import Run
+from keras_vae.runs.run import Run
 
 __all__ = ["latents"]
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from keras_vae import measurements
-from keras_vae.config import RunError
 from keras_vae.report.figures import Picture
 from keras_vae.report.subject import Subject
-from keras_vae.runs import Run, read_json
+from keras_vae.runs import measurements
+from keras_vae.runs.config import RunError
+from keras_vae.runs.run import Run, read_json
 
 __all__ = ["page"]
 

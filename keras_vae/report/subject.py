@@ -7,12 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
-from keras_vae import measurements, random
+from keras_vae import random
 from keras_vae.model import VAE
-from keras_vae.pictures import is_image, titles
-from keras_vae.runs import Run
+from keras_vae.runs import measurements
+from keras_vae.runs.pictures import is_image, titles
+from keras_vae.runs.run import Run
+from keras_vae.runs.units import Units, shown_range
 from keras_vae.signatures import Signature, signatures
-from keras_vae.units import Units, shown_range
 
 __all__ = ["Subject"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.data.stream import Feed, Take, batches, feed_of, steps
-from keras_vae.guard import NonFiniteGuard
-from keras_vae.supports import DataError
+from keras_vae.distributions.supports import DataError
+from keras_vae.training.guard import NonFiniteGuard
 
 __all__ = [
     "Loop",

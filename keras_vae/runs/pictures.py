@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_vae.supports import Support
+from keras_vae.distributions.supports import Support
 
 __all__ = ["image_grid", "is_image", "learning_curves", "reconstructions", "tile", "titles"]
 

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vae.chunks import CHUNK, rows_in, spec_of
-from keras_vae.containers import in_batches, is_stream
 from keras_vae.distributions import ConditionalDistribution
-from keras_vae.guard import check_step
-from keras_vae.inputs import Contract
+from keras_vae.training.chunking import CHUNK, rows_in, spec_of
+from keras_vae.training.containers import in_batches, is_stream
+from keras_vae.training.data_spec import Contract
+from keras_vae.training.guard import check_step
 
 __all__ = ["CheckedModel"]
 

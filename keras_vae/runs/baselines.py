@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 
+from keras_vae.data.preparation import Preparation
+from keras_vae.distributions.supports import Support
 from keras_vae.linear_gaussian import LinearGaussian
-from keras_vae.preparation import Preparation
-from keras_vae.supports import Support
 
 __all__ = ["log_probs"]
 

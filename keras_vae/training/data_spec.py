@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vae.containers import CheckedPyDataset, is_stream
 from keras_vae.data.columns import positions
 from keras_vae.data.content import listed
 from keras_vae.data.frames import frame_names, numbers, whole_columns
@@ -20,7 +19,8 @@ from keras_vae.data.mapped import is_mapped, slices
 from keras_vae.data.precision import moments, resolution, unresolved_message
 from keras_vae.data.stream import feed_behind
 from keras_vae.distributions import Likelihood
-from keras_vae.supports import CHECKED_BYTES, DataError
+from keras_vae.distributions.supports import CHECKED_BYTES, DataError
+from keras_vae.training.containers import CheckedPyDataset, is_stream
 
 __all__ = ["Contract", "DataError"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_vae import evaluation
-from keras_vae.runs import read_json
+from keras_vae.runs.run import read_json
 
 __all__ = ["SCHEMA_VERSION", "Table", "examples", "read", "summary", "table"]
 

@@ -10,25 +10,11 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize
-from keras_vae.backup import Backup
-from keras_vae.checked_model import CheckedModel, refuse_targets
-from keras_vae.containers import in_batches, is_stream
 from keras_vae.data.stream import Feed, feed_of, skipped
 from keras_vae.distributions import Likelihood, Posterior
+from keras_vae.distributions.priors import Prior
 from keras_vae.estimators import Laws
-from keras_vae.guard import NonFiniteGuard, saves_within_epochs
-from keras_vae.inputs import Contract
-from keras_vae.loop import (
-    Loop,
-    acts_within_epochs,
-    array_stream,
-    pays_to_compile,
-    steps_at_once,
-    stream_feed,
-)
-from keras_vae.monitor import LatentMonitor
 from keras_vae.objectives import ELBO, Objective, Terms
-from keras_vae.priors import Prior
 from keras_vae.random.philox import wrap_to_int32
 from keras_vae.replicas import (
     OneDevice,
@@ -40,6 +26,20 @@ from keras_vae.replicas import (
     worker_errors,
     workers,
 )
+from keras_vae.training.backup import Backup
+from keras_vae.training.checked_model import CheckedModel, refuse_targets
+from keras_vae.training.containers import in_batches, is_stream
+from keras_vae.training.data_spec import Contract
+from keras_vae.training.fast_loop import (
+    Loop,
+    acts_within_epochs,
+    array_stream,
+    pays_to_compile,
+    steps_at_once,
+    stream_feed,
+)
+from keras_vae.training.guard import NonFiniteGuard, saves_within_epochs
+from keras_vae.training.monitor import LatentMonitor
 
 __all__ = ["Noise", "Trainer"]
 

@@ -18,7 +18,7 @@ import tomli_w
 
 if TYPE_CHECKING:
     from keras_vae.data import Data
-    from keras_vae.preparation import Preparation
+    from keras_vae.data.preparation import Preparation
 
 __all__ = [
     "LIKELIHOOD_OPTIONS",
@@ -426,7 +426,7 @@ def override(base: RunConfig, given: Mapping[str, Any]) -> RunConfig:
 
 
 def _preparation(parts: Any) -> Preparation:
-    from keras_vae.preparation import Preparation
+    from keras_vae.data.preparation import Preparation
 
     known = {entry.name for entry in dataclasses.fields(Preparation)}
     if not isinstance(parts, dict) or set(parts) - known:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_vae import laws, random
+from keras_vae import random
 from keras_vae.arguments import as_count, register
-from keras_vae.distributions import Posterior, positive
-from keras_vae.laws import tfd
+from keras_vae.distributions import Posterior, positive, tfp
+from keras_vae.distributions.tfp import tfd
 
 __all__ = ["NormalMixture", "Prior", "StandardNormal", "VampPrior"]
 
@@ -118,7 +118,7 @@ class StandardNormal(Prior):
     def distribution(self) -> tfd.Distribution:
         """Independent standard normal laws."""
         zeros = tf.zeros([self.latent_size], self.law_dtype)
-        return laws.Independent(laws.Normal(zeros, tf.ones_like(zeros)), 1)
+        return tfp.Independent(tfp.Normal(zeros, tf.ones_like(zeros)), 1)
 
     def components(self) -> Components:
         """One normal law."""
@@ -154,7 +154,7 @@ class NormalMixture(Prior):
         loc, raw_scale = tf.convert_to_tensor(self.loc), tf.convert_to_tensor(self.raw_scale)
         return tfd.MixtureSameFamily(
             tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
-            laws.Independent(laws.Normal(loc, positive(raw_scale)), 1),
+            tfp.Independent(tfp.Normal(loc, positive(raw_scale)), 1),
         )
 
     def components(self) -> Components:

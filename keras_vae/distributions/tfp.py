@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-from keras_vae.counts import binomial_log_prob, poisson_log_prob
+from keras_vae.distributions.counts import binomial_log_prob, poisson_log_prob
 
 __all__ = [
     "Binomial",

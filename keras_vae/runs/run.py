@@ -25,14 +25,14 @@ import keras
 import numpy as np
 
 from keras_vae import callbacks, data, factories, objectives
-from keras_vae.backup import leftovers, write_atomically
-from keras_vae.config import RESTORE
-from keras_vae.config import RunConfig as RunConfig
-from keras_vae.config import RunError as RunError
-from keras_vae.config import read_config as read_config
 from keras_vae.data.columns import positions
+from keras_vae.data.preparation import Preparation, prepare, propose
 from keras_vae.model import VAE
-from keras_vae.preparation import Preparation, prepare, propose
+from keras_vae.runs.config import RESTORE
+from keras_vae.runs.config import RunConfig as RunConfig
+from keras_vae.runs.config import RunError as RunError
+from keras_vae.runs.config import read_config as read_config
+from keras_vae.training.backup import leftovers, write_atomically
 
 __all__ = [
     "Run",

@@ -5,9 +5,9 @@ import math
 import keras
 import tensorflow as tf
 
+from keras_vae.distributions.priors import Components, Prior
+from keras_vae.distributions.tfp import statistic
 from keras_vae.estimators import Laws
-from keras_vae.laws import statistic
-from keras_vae.priors import Components, Prior
 
 __all__ = ["ACTIVE", "LatentMonitor", "marginal_rates"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
-from keras_vae.preparation import Preparation
 
 __all__ = ["Units", "share_at_atoms", "shown_range", "value_range"]
 

@@ -1,0 +1,6 @@
+"""Objectives: what `fit` minimises, with the bound it stands for reported beside it."""
+
+from keras_vae.objectives.base import Objective as Objective
+from keras_vae.objectives.base import Terms as Terms
+from keras_vae.objectives.elbo import ELBO as ELBO
+from keras_vae.objectives.iwae import IWAE as IWAE

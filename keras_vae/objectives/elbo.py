@@ -1,0 +1,105 @@
+"""Evidence lower bound, with a weight on the rate, free bits or a capacity."""
+
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from keras_vae import estimators
+from keras_vae.arguments import as_weight, register
+from keras_vae.estimators import Gradient, Laws
+from keras_vae.objectives.base import Objective, Terms
+
+__all__ = ["ELBO"]
+
+
+@register
+class ELBO(Objective):
+    """Evidence lower bound: loss = distortion + beta * rate, which is -ELBO at beta 1.
+
+    With `free_bits` f the rate in the loss is sum_j max(f, KL_j), so that latents below f nats are
+    left alone; with `capacity` C it is |rate - C|. Both act on each example, so the loss does not
+    depend on how examples fall into batches. Sources: Kingma and Welling (2014), arXiv:1312.6114;
+    Higgins et al. (2017), beta-VAE; Kingma et al. (2016), free bits, arXiv:1606.04934; Burgess et
+    al. (2018), capacity, arXiv:1804.03599.
+
+    Args:
+        kl: "analytic", "monte_carlo", or None: the closed form where there is one.
+        num_samples: draws z per example.
+        beta: weight of the rate, at least 0; may be scheduled.
+        free_bits: nats per latent that are free; needs laws that factorise over latents.
+        capacity: nats that the rate is drawn to; may be scheduled. None leaves it out.
+        gradient: "pathwise" or "sticking_the_landing" (which needs the Monte Carlo rate).
+
+    Raises:
+        ValueError: if an argument is none of these, or when compiled if the closed form asked for
+            does not exist.
+    """
+
+    _gradients = ("pathwise", "sticking_the_landing")
+
+    def __init__(
+        self,
+        *,
+        kl: Literal["analytic", "monte_carlo"] | None = None,
+        num_samples: int = 1,
+        beta: float = 1.0,
+        free_bits: float = 0.0,
+        capacity: float | None = None,
+        gradient: Gradient = "pathwise",
+        name: str = "elbo",
+    ) -> None:
+        super().__init__(num_samples, gradient, name=name)
+        if kl not in (None, "analytic", "monte_carlo"):
+            raise ValueError(
+                "Invalid value for argument `kl`. Expected 'analytic', 'monte_carlo' or None. "
+                f"Received: kl={kl!r}"
+            )
+        if kl == "analytic" and gradient == "sticking_the_landing":
+            raise ValueError(
+                "Sticking the landing acts on log q(z | x), which the closed form of the rate does "
+                "not contain: choose kl='monte_carlo' or gradient='pathwise'."
+            )
+        beta = as_weight("beta", beta)
+        free_bits = as_weight("free_bits", free_bits)
+        capacity = None if capacity is None else as_weight("capacity", capacity)
+        if free_bits and (kl == "monte_carlo" or gradient != "pathwise" or capacity is not None):
+            raise ValueError(
+                "free_bits needs the closed form of the rate, latent by latent: leave kl, gradient "
+                "and capacity as they are."
+            )
+        self.kl = kl
+        self.free_bits = free_bits
+        self.beta = self._schedulable("beta", beta)
+        self.capacity = None if capacity is None else self._schedulable("capacity", capacity)
+
+    def terms(self, laws: Laws, seed: tf.Tensor) -> Terms:
+        """The bound's two terms, and the loss made of them."""
+        z = laws.sample(self.num_samples, seed)
+        distortion, rate = estimators.elbo_terms(laws, z, self.kl, self.gradient)
+        beta = tf.cast(self.beta.value, rate.dtype)
+        return Terms(distortion + beta * self._penalty(laws, rate), distortion, rate)
+
+    def check(self, laws: Laws) -> None:
+        """Refuses laws without the closed form that `kl` or `free_bits` needs."""
+        if self.kl == "analytic":
+            estimators.analytic_rate(laws)
+        if self.free_bits:
+            estimators.rate_per_latent(laws)
+
+    def _penalty(self, laws: Laws, rate: tf.Tensor) -> tf.Tensor:
+        if self.free_bits:
+            per_latent = estimators.rate_per_latent(laws)
+            return tf.reduce_sum(tf.maximum(per_latent, self.free_bits), axis=-1)
+        if self.capacity is not None:
+            return tf.abs(rate - tf.cast(self.capacity.value, rate.dtype))
+        return rate
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, with the present beta and capacity."""
+        return {
+            **super().get_config(),
+            "kl": self.kl,
+            "beta": float(self.beta.numpy()),
+            "free_bits": self.free_bits,
+            "capacity": None if self.capacity is None else float(self.capacity.numpy()),
+        }

@@ -1,0 +1,47 @@
+"""Importance-weighted bound."""
+
+import tensorflow as tf
+
+from keras_vae import estimators
+from keras_vae.arguments import register
+from keras_vae.estimators import Gradient, Laws
+from keras_vae.objectives.base import Objective, Terms
+
+__all__ = ["IWAE"]
+
+
+@register
+class IWAE(Objective):
+    """Importance-weighted bound: loss = -log 1/k sum_s p(x, z_s) / q(z_s | x).
+
+    A lower bound on log p(x) that rises with k; at k = 1 it is the ELBO. `elbo`, `distortion` and
+    `rate` are those of the same draws. Source: Burda, Grosse and Salakhutdinov (2016),
+    Importance weighted autoencoders, arXiv:1509.00519.
+
+    Args:
+        num_samples: number k of draws per example.
+        gradient: "pathwise" or "doubly_reparameterized". Sticking the landing is biased here and
+            is refused.
+
+    Raises:
+        ValueError: if an argument is none of these.
+    """
+
+    _gradients = ("pathwise", "doubly_reparameterized")
+
+    def __init__(
+        self, num_samples: int, *, gradient: Gradient = "pathwise", name: str = "iwae"
+    ) -> None:
+        super().__init__(num_samples, gradient, name=name)
+
+    def terms(self, laws: Laws, seed: tf.Tensor) -> Terms:
+        """The bound, and the ELBO's two terms from the same draws."""
+        z = laws.sample(self.num_samples, seed)
+        bound, log_likelihood, log_ratio = estimators.weighted_log_mean_exp(
+            lambda draws: estimators.log_weights(laws, draws, self.gradient), z, self.gradient
+        )
+        return Terms(
+            loss=-bound,
+            distortion=-tf.reduce_mean(log_likelihood, axis=0),
+            rate=-tf.reduce_mean(log_ratio, axis=0),
+        )
