@@ -153,6 +153,7 @@ def _converted(
     _refuse_foreign(signature.name, model, problems)
     _drop_whole_slices(model)
     _count_axes_from_the_front(model)
+    _keep_zeros_of_max_pools(model)
     weights = {_placeholder(index): _weight(variable) for index, variable in enumerate(large)}
     graph = _canonical(model, signature, shapes, _lay_out(model, weights), opset)
     inputs, outputs = list(signature.inputs), list(signature.outputs)
@@ -351,6 +352,38 @@ def _count_axes_from_the_front(model: onnx.ModelProto) -> None:
             name = f"{node.output[0]}/axes"
             graph.initializer.append(onnx.numpy_helper.from_array(axes, name))
             node.input[1] = name
+
+
+def _keep_zeros_of_max_pools(model: onnx.ModelProto) -> None:
+    """Pads what a MaxPool reads by the smallest normal float32 instead of 0.
+
+    Optimizers fold a Pad of 0 into the MaxPool after it, which ignores what it pads with, and so
+    lose the 0 beside negative numbers: ONNX Runtime (since pull request 18136) and onnx-simplifier
+    (issue 290) do.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    dtypes = {
+        entry.name: onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
+        for entry in [*inferred.value_info, *inferred.input]
+    }
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for pool in graph.node:
+        node = makers.get(pool.input[0]) if pool.op_type == "MaxPool" else None
+        while node is not None and node.op_type in _LAYOUT_OPS:
+            node = makers.get(node.input[0])
+        if node is None or node.op_type != "Pad" or dtypes[node.input[0]].kind != "f":
+            continue
+        if any(each.name == "mode" and each.s != b"constant" for each in node.attribute):
+            continue
+        value = node.input[2] if len(node.input) > 2 else ""
+        if value and (value not in constants or constants[value] != 0.0):
+            continue
+        name = f"{node.output[0]}/value"
+        smallest = np.array(np.finfo(np.float32).tiny, dtypes[node.input[0]])
+        graph.initializer.append(onnx.numpy_helper.from_array(smallest, name))
+        node.input[2:] = [name, *node.input[3:]]
 
 
 def _placeholder(index: int) -> str:

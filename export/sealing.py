@@ -47,6 +47,7 @@ def sealed(name: str, concrete: Any, signature: Sequence[tf.TensorSpec]) -> Any:
     graph_def = _without_training(concrete.graph.as_graph_def())
     inputs = [tensor.name for tensor in concrete.inputs[: len(signature)]]
     outputs = {key: tensor.name for key, tensor in concrete.structured_outputs.items()}
+    shapes = [tensor.shape for tensor in concrete.structured_outputs.values()]
 
     for each in graph_def.library.function:
         context.context().add_function_def(each)
@@ -62,6 +63,8 @@ def sealed(name: str, concrete: Any, signature: Sequence[tf.TensorSpec]) -> Any:
                 given[inside] = tf.constant(outside.numpy())
         names = list(outputs.values())
         found = tf.graph_util.import_graph_def(graph_def, given, names, name="")
+        for tensor, shape in zip(found, shapes, strict=True):
+            tensor.set_shape(shape)  # what `set_shape` said in the model is no op of its graph
         return dict(zip(outputs, found, strict=True))
 
     return tf.function(function, input_signature=list(signature), autograph=False)

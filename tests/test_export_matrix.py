@@ -109,6 +109,12 @@ def test_scales_that_are_no_output_of_the_decoder(scale):
     verify(tiny_vae("normal", scale=scale), only=("decode",))
 
 
+@pytest.mark.parametrize("scale", [0.3, "per_feature"])
+def test_images_whose_mean_has_a_shape_that_only_the_model_knows(scale):
+    """The mean of TensorFlow Probability's Laplace forgets the channels where scales broadcast."""
+    verify(tiny_vae("laplace", (4, 4, 1), scale=scale), only=("decode",))
+
+
 def test_conditional_model_with_a_vamp_prior_and_full_covariance():
     vae = tiny_vae("bernoulli", condition_shape=3, posterior="full", prior="vamp", num_components=2)
     verify(vae)

@@ -17,7 +17,7 @@ from export import onnx_files, onnx_graphs, pipeline
 from export.cli import main
 from export.errors import ExportError
 from keras_vae.integrity import WEIGHTS
-from keras_vae.signatures import signatures
+from keras_vae.signatures import Signature, signatures
 from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.explore import site
@@ -188,6 +188,31 @@ def test_graphs_without_seed_are_of_op_set_13_and_work_on_no_shape(name):
     assert graph.opset == 13
     assert "Softplus" in ops(graph)
     assert not ops(graph) & {"Shape", "ConstantOfShape", "Slice", "Greater", "Where"}
+
+
+def test_zeros_beside_a_max_pooling_stay_zeros():
+    """ONNX Runtime folds a Pad of 0 into MaxPool, which pads with minus infinity."""
+    network = keras.Sequential(
+        [
+            keras.layers.Conv2D(2, 1, kernel_initializer="ones"),
+            keras.layers.ZeroPadding2D(),
+            keras.layers.MaxPooling2D(3, 2),
+            keras.layers.Flatten(),
+        ]
+    )
+    signature = Signature(
+        "encode",
+        lambda x: {"loc": network(x)},
+        {"x": tf.TensorSpec([None, 7, 7, 2], tf.float32, "x")},
+        ("loc",),
+        "A test.",
+    )
+    x = -1.0 - np.random.default_rng(0).random((3, 7, 7, 2)).astype(np.float32)
+    expected = network(x).numpy()
+    assert ((expected == 0.0).mean(), (expected < 0.0).mean()) == (0.75, 0.25)
+    model = onnx_graphs.convert(signature).model
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-6, atol=1e-37)
 
 
 def test_noise_is_made_of_32_bit_integers():
