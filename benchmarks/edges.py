@@ -6,14 +6,16 @@ DIR of --data holds `mnist` and `fashion` (IDX files), `tabular` (.npz of ADBenc
 (data.csv.gz of HI-VAE) and `counts` (a 10x matrix, HDF5); other data is generated here. For each
 data set the commands train, evaluate, export, verify, serving local (models, one `sample`, one
 `score` of real rows) and explore --bundle run one after the other, each in a process of its own.
---quick trains for two epochs. Everything that was printed lies in OUT/NAME/log.txt; the tables go
-to the screen and to OUT/edges.txt. The exit code is the number of data sets on which a command
-failed or a number contradicts another.
+--quick trains for two epochs. Everything that was printed lies in OUT/NAME/log.txt and what was
+found in OUT/NAME/walk.json, so that --only repeats some data sets and the tables, on the screen and
+in OUT/edges.txt, show all. The exit code is the number of data sets on which a command failed or a
+number contradicts another.
 """
 
 import argparse
 import contextlib
 import csv
+import dataclasses
 import gzip
 import importlib.metadata
 import json
@@ -26,7 +28,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ STEPS = ("train", "evaluate", "export", "verify", "serve", "explore")
 SCORED = 64
 
 
-@dataclass
+@dataclasses.dataclass
 class Walk:
     """What happened to one data set.
 
@@ -54,10 +55,10 @@ class Walk:
     """
 
     name: str
-    codes: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    doubts: list[str] = field(default_factory=list)
+    codes: dict[str, int] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    doubts: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def is_right(self) -> bool:
@@ -379,13 +380,13 @@ def main() -> int:
     unknown = set(arguments.only or ()) - set(known)
     if unknown:
         parser.error(f"unknown data sets {', '.join(sorted(unknown))}; known: {', '.join(known)}")
-    walks = []
-    for name, make in known.items():
-        if arguments.only and name not in arguments.only:
-            continue
+    for name in arguments.only or known:
         print(f"{name}:", end="", flush=True)
-        walks.append(walk(name, make, arguments.out, arguments.quick))
+        found = walk(name, known[name], arguments.out, arguments.quick)
+        (arguments.out / name / "walk.json").write_text(json.dumps(dataclasses.asdict(found)))
         print()
+    kept = [arguments.out / name / "walk.json" for name in known]
+    walks = [Walk(**json.loads(path.read_text())) for path in kept if path.is_file()]
     text = tables(walks, arguments.quick)
     (arguments.out / "edges.txt").write_text(text)
     print(f"\n{text}")
