@@ -107,9 +107,9 @@ def _poisson_rates_of_e_to_11() -> keras_vae.VAE:
 
 
 @model
-def _logits_of_1e5() -> keras_vae.VAE:
+def _logits_of_1e4() -> keras_vae.VAE:
     vae = keras_vae.mlp_vae(10, 3, hidden=(16,))
-    vae.likelihood.head.kernel.assign(vae.likelihood.head.kernel * 1e5)
+    vae.likelihood.head.kernel.assign(vae.likelihood.head.kernel * 1e4)
     return vae
 
 

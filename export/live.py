@@ -185,7 +185,7 @@ def _sensitivity(
             f"{case.signature}: rounding of the weights in float32 alone changes {output} by "
             f"{largest:.1g} of its size on {case.kind} input, so that no two programs agree on it. "
             "Look for layers that amplify differences, such as normalisations of nearly constant "
-            "numbers."
+            "numbers, or for weights so large that their products cancel."
         )
     return largest
 

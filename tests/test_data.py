@@ -518,6 +518,18 @@ REFUSED = {
     "unknown_gzip": (lambda d: bad_bytes(d, "f.gz", gzip.compress(b"hello")), ["unknown kind"]),
     "zero_bytes": (lambda d: bad_bytes(d, "f.npy", b""), ["is empty (0 bytes)"]),
     "truncated_npy": (lambda d: truncated(bad_npy(d, TABLE)), ["bad.npy", "incomplete"]),
+    "csv_windows_1252": (
+        lambda d: bad_bytes(d, "f.csv", "größe,b\n1.5,2\n".encode("cp1252")),
+        ["f.csv is not text in UTF-8", "byte 0xf6", "Save it again", "WINDOWS-1252"],
+    ),
+    "csv_windows_1252_late": (
+        lambda d: bad_bytes(d, "f.csv", b"a,b\n" + b"1.5,2\n" * 99 + b"\xe9,3\n"),
+        ["f.csv is not text in UTF-8", "byte 0xe9"],
+    ),
+    "csv_utf_16": (
+        lambda d: bad_bytes(d, "f.csv.gz", gzip.compress("a,b\n1.5,2\n".encode("utf-16"))),
+        ["f.csv.gz is not text in UTF-8", "byte 0xff", "iconv -f UTF-16"],
+    ),
     "not_npy": (lambda d: bad_bytes(d, "f.npy", b"hello world"), ["cannot be read as a .npy"]),
     "objects_npy": (
         lambda d: bad_npy(d, np.array([{}, 1], object), allow_pickle=True),
@@ -582,7 +594,7 @@ REFUSED = {
         ["row of values (1.5, 2)", "Add a first line"],
     ),
     "csv_index": (lambda d: write_csv(d / "t.csv", ",a\n0,1\n1,2\n"), ["index=False"]),
-    "csv_binary": (lambda d: bad_bytes(d, "t.csv", b"\xff\xfe\x00\x81" * 9), ["CSV table"]),
+    "csv_binary": (lambda d: bad_bytes(d, "t.csv", b"\xff\xfe\x00\x81" * 9), ["not text in UTF-8"]),
     "csv_blank": (lambda d: write_csv(d / "t.csv", "\n"), ["CSV table", "No columns"]),
     "csv_header_only": (lambda d: write_csv(d / "t.csv", "a,b\n"), ["0 rows"]),
     "csv_truth_value_in_header": (

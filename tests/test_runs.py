@@ -496,6 +496,28 @@ def test_nan_stops_training_and_the_last_good_model_stays(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--learning-rate", "-1"), "positive learning_rate"),
+        (("--learning-rate", "1e300"), "became NaN or infinite at the end of epoch 1"),
+        (("--likelihood", "poisson"), "Poisson models counts"),
+        (("--likelihood", "bernoulli"), "bernoulli models images and numbers"),
+    ],
+)
+def test_a_refused_training_leaves_nothing(
+    words: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "table.npy"
+    np.save(table, np.random.default_rng(0).normal(size=(40, 2)))
+    out = tmp_path / "runs" / "first"
+    code, output = invoke("train", "--data", table, "--hidden", "4", "--out", out, *words)
+    assert code == 1
+    assert message in output
+    assert "--resume" not in output
+    assert list(tmp_path.iterdir()) == [table]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         (["train", "--out", "x"], "Say which data to train on"),
         (["train", "--data", "missing.npz", "--out", "x"], "missing.npz"),
         (["train", "--data", "digits", "--hidden", "wide", "--out", "x"], "is not like 200,200"),

@@ -7,7 +7,8 @@ import gzip
 import itertools
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +37,14 @@ def read_delimited(path: Path) -> Any:
     numbers of fields. Decimals have a comma where it is not the separator and fields look like it.
 
     Raises:
-        DataError: if the first line is data and not names, or names do not fit the columns.
+        DataError: if the text is not UTF-8, the first line is data and not names, or names do not
+            fit the columns.
     """
+    with _in_utf_8(path):
+        return _read(path)
+
+
+def _read(path: Path) -> Any:
     import pandas as pd
 
     # Before version 3 pandas rounds decimals well only when it is asked to.
@@ -61,6 +68,21 @@ def read_delimited(path: Path) -> Any:
                 "separated by commas, semicolons or tabs). Name every column, or write decimals "
                 "with a point."
             ) from error
+
+
+@contextmanager
+def _in_utf_8(path: Path) -> Iterator[None]:
+    """Says what to do about a text of another encoding."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        guess = "UTF-16" if found in (0xFE, 0xFF) else "WINDOWS-1252"
+        raise DataError(
+            f"{path} is not text in UTF-8, which was expected: it holds the byte 0x{found:02x}. "
+            f"Save it again as UTF-8 (in a spreadsheet: CSV UTF-8; in a terminal: iconv -f {guess} "
+            "-t UTF-8, if that is what it is)."
+        ) from error
 
 
 def _dialect(path: Path) -> _Dialect:

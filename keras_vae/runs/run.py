@@ -409,6 +409,7 @@ def _fit(
             factories.start_at_mean(vae, preparation.mean(parts.train))
         vae.feature_names = parts.features or None
         vae.preparation_digest = preparation.digest
+    is_new = run is None
     with write_atomically(out / "config.toml") as temporary:
         temporary.write_text(config.to_toml())
     run = Run(out)
@@ -421,24 +422,40 @@ def _fit(
         schedule.append(
             callbacks.LinearSchedule("beta", stop=config.beta, epochs=config.warmup_epochs)
         )
-    vae.fit(
-        data.batches(
-            train_x,
-            config.batch_size,
+    with _kept_or_removed(run, is_new):
+        vae.fit(
+            data.batches(
+                train_x,
+                config.batch_size,
+                epochs=config.epochs,
+                initial_epoch=finished,
+                seed=config.seed,
+                **preparation.stream(),
+            ),
+            steps_per_epoch=per_epoch,
             epochs=config.epochs,
             initial_epoch=finished,
-            seed=config.seed,
-            **preparation.stream(),
-        ),
-        steps_per_epoch=per_epoch,
-        epochs=config.epochs,
-        initial_epoch=finished,
-        validation_data=test_x,
-        validation_batch_size=500,
-        verbose=0,
-        callbacks=[*schedule, _SaveRun(run, finished), *extra_callbacks],
-    )
+            validation_data=test_x,
+            validation_batch_size=500,
+            verbose=0,
+            callbacks=[*schedule, _SaveRun(run, finished), *extra_callbacks],
+        )
     return run
+
+
+@contextmanager
+def _kept_or_removed(run: Run, is_new: bool) -> Iterator[None]:
+    """Removes the files of a new run that fails before its first epoch is saved.
+
+    A run that is killed or interrupted keeps them, and can be resumed.
+    """
+    try:
+        yield
+    except Exception:
+        if is_new and not run.model_path.is_file():
+            for name in ("config.toml", "history.csv"):
+                (run.path / name).unlink(missing_ok=True)
+        raise
 
 
 class _SaveRun(keras.callbacks.Callback):
