@@ -27,3 +27,13 @@ def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
             assert printed.split() == said.split()
             checked += 1
     assert checked >= 2
+
+
+def test_what_commands_read_is_made_by_the_quickstart_or_on_the_same_page():
+    """A reader who copies a command has what it reads."""
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text()
+        named = set(re.findall(r"\b(?:artifacts|runs)/[\w-]+", text))
+        made = {path for _, path in re.findall(r"--(out|to) ((?:artifacts|runs)/[\w-]+)", text)}
+        known = {"artifacts/quickstart", "runs/quickstart", "artifacts/NAME"}
+        assert named <= made | known, page.name

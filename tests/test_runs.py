@@ -480,10 +480,10 @@ def test_nan_stops_training_and_the_last_good_model_stays(tmp_path: Path) -> Non
     out = tmp_path / "run"
     train(dataclasses.replace(CONFIG, epochs=1), out)
     good = (out / "model.keras").read_bytes()
-    run = Run(out)
-    vae = run.load()
+    trained = Run(out)
+    vae = trained.load()
     vae.optimizer.learning_rate.assign(1e38)
-    run.save(vae)
+    trained.save(vae)
     broken = (out / "model.keras").read_bytes()
     code, output = invoke("train", "--out", out, "--resume", "--epochs", "3")
     assert code == 1
