@@ -47,7 +47,7 @@ def package(name: str) -> ModuleType:
     Raises:
         ImportError: if it is missing, or hidden by another that was imported before.
     """
-    place = Path(__file__).resolve().parent.parent / name / "__init__.py"
+    place = Path(__file__).resolve().parents[2] / name / "__init__.py"
     known = sys.modules.get(name)
     if known is not None:
         if Path(known.__file__ or "").resolve() == place:
