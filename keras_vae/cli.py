@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_vae import extras
+from keras_vae.distributions.names import LIKELIHOODS
 from keras_vae.runs import config as configs
 from keras_vae.runs import siblings
 
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Group", "load_tensorflow", "main"]
 
 _LIKELIHOOD_OPTIONS = {
-    "scale": "normal, laplace, discretized_logistic: a number, learned, per_feature, decoder or "
-    "optimal.",
-    "levels": "discretized_logistic: number of levels.",
-    "total_count": "binomial: number of trials.",
+    name: option for family in LIKELIHOODS.values() for name, option in family.options.items()
 }
 
 
@@ -153,8 +151,12 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name, setting in configs.settings().items():
         if name == "likelihood_options":
             options += [
-                click.option(_dashed(option), type=str if option == "scale" else int, help=help)
-                for option, help in _LIKELIHOOD_OPTIONS.items()
+                click.option(
+                    _dashed(option),
+                    type=int if about.is_top else str,
+                    help=f"{', '.join(_takers(option))}: {about.help}.",
+                )
+                for option, about in _LIKELIHOOD_OPTIONS.items()
             ]
         if not setting.is_option:
             continue
@@ -171,6 +173,11 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _takers(option: str) -> list[str]:
+    """Names of the likelihoods that take an option."""
+    return [name for name, family in LIKELIHOODS.items() if option in family.options]
 
 
 def _dashed(name: str) -> str:
@@ -462,9 +469,10 @@ def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | 
             )
         return dataclasses.replace(base, **given)
     likelihood_options = {name: given.pop(name) for name in _LIKELIHOOD_OPTIONS if name in given}
-    if "scale" in likelihood_options:
-        with contextlib.suppress(ValueError):
-            likelihood_options["scale"] = float(likelihood_options["scale"])
+    for name, value in likelihood_options.items():
+        if not _LIKELIHOOD_OPTIONS[name].is_top:
+            with contextlib.suppress(ValueError):
+                likelihood_options[name] = float(value)
     if config is not None:
         base = configs.read_config(config, needs_data="data" not in given)
         base.refuse_idle()

@@ -8,31 +8,21 @@ import numpy as np
 
 from keras_vae import distributions, networks
 from keras_vae.arguments import as_shape
-from keras_vae.distributions import Likelihood, priors
+from keras_vae.distributions import Likelihood, Posterior, Prior, names
 from keras_vae.model import VAE
 
 __all__ = ["LIKELIHOODS", "POSTERIORS", "PRIORS", "conv_vae", "mlp_vae", "start_at_mean"]
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
-    "bernoulli": distributions.Bernoulli,
-    "continuous_bernoulli": distributions.ContinuousBernoulli,
-    "normal": distributions.Normal,
-    "laplace": distributions.Laplace,
-    "discretized_logistic": distributions.DiscretizedLogistic,
-    "binomial": distributions.Binomial,
-    "categorical": distributions.Categorical,
-    "poisson": distributions.Poisson,
+    key: getattr(distributions, family.name) for key, family in names.LIKELIHOODS.items()
 }
-POSTERIORS = {
-    "diagonal": distributions.DiagonalNormal,
-    "isotropic": distributions.IsotropicNormal,
-    "full": distributions.FullCovarianceNormal,
+POSTERIORS: dict[str, type[Posterior]] = {
+    key: getattr(distributions, family.name) for key, family in names.POSTERIORS.items()
 }
-PRIORS = {
-    "standard_normal": priors.StandardNormal,
-    "normal_mixture": priors.NormalMixture,
-    "vamp": priors.VampPrior,
+PRIORS: dict[str, type[Prior]] = {
+    key: getattr(distributions, family.name) for key, family in names.PRIORS.items()
 }
+"""Classes by the names in `keras_vae.distributions.names`."""
 
 
 def mlp_vae(
@@ -53,12 +43,11 @@ def mlp_vae(
     Args:
         event_shape: shape of one example.
         latent_size: number of latents.
-        likelihood: bernoulli, continuous_bernoulli, normal, laplace, discretized_logistic,
-            binomial, categorical or poisson.
+        likelihood: a name in `LIKELIHOODS`, such as bernoulli, normal or poisson.
         hidden: widths of the encoder's layers; the decoder's are the same backwards.
         activation: of the hidden layers; "glu" makes them gated.
-        posterior: diagonal, isotropic or full.
-        prior: standard_normal, normal_mixture or vamp.
+        posterior: a name in `POSTERIORS`: diagonal, isotropic or full.
+        prior: a name in `PRIORS`: standard_normal, normal_mixture or vamp.
         num_components: components of a mixture or vamp prior.
         condition_shape: shape of one condition, for a conditional model.
         **likelihood_options: arguments of the likelihood, such as scale, levels, total_count.
@@ -154,16 +143,15 @@ def conv_vae(
 def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
     """Sets the decoder's last bias so that, with features of zero, its mean is the given one.
 
-    As Burda, Grosse and Salakhutdinov (2016) start their decoders; probabilities are kept from
-    0.001 to 0.999 and rates above 0.001. The likelihood's head must be a Dense layer, as in
-    `mlp_vae`.
+    As Burda, Grosse and Salakhutdinov (2016) start their decoders. The likelihood says in
+    `raw_mean` which bias that is; its head must be a Dense layer, as in `mlp_vae`.
 
     Args:
-        vae: a model of likelihood Bernoulli, Poisson, Normal, Laplace or DiscretizedLogistic.
+        vae: a model whose likelihood has a parameter that decides its mean.
         mean: of the training data, of the shape of one example.
 
     Raises:
-        ValueError: if the likelihood is another one or the shape is wrong.
+        ValueError: if the likelihood has none or the shape is wrong.
 
     Example:
         >>> vae = mlp_vae(2, 1, "bernoulli", hidden=(4,))
@@ -178,20 +166,7 @@ def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
             f"Expected a mean of the shape {likelihood.event_shape} of one example; got "
             f"{mean.shape}."
         )
-    if isinstance(likelihood, distributions.Bernoulli):
-        p = np.clip(mean, 0.001, 0.999)
-        raw = np.log(p) - np.log1p(-p)
-    elif isinstance(likelihood, distributions.Poisson):
-        raw = np.log(np.maximum(mean, 0.001))
-    elif isinstance(likelihood, (distributions.Normal, distributions.Laplace)):
-        raw = mean
-    elif isinstance(likelihood, distributions.DiscretizedLogistic):
-        raw = mean / (likelihood.levels - 1) - 0.5
-    else:
-        raise ValueError(
-            f"The mean of {type(likelihood).__name__} is not one of its decoder's numbers, so no "
-            "bias starts there: leave the bias at zero."
-        )
+    raw = likelihood.raw_mean(mean)
     bias = np.zeros((*mean.shape[:-1], likelihood._last_size))
     bias[..., : mean.shape[-1]] = raw
     likelihood.head.bias.assign(bias.ravel())
@@ -207,7 +182,8 @@ def _assemble(
     condition_shape: tuple[int, ...] | None,
 ) -> VAE:
     make_prior = _lookup("prior", PRIORS, prior)
-    components = {} if prior == "standard_normal" else {"num_components": num_components}
+    takes_components = "num_components" in names.PRIORS[prior].options
+    components = {"num_components": num_components} if takes_components else {}
     return VAE(
         prior=make_prior(latent_size, **components),
         likelihood=likelihood,

@@ -4,13 +4,14 @@ import dataclasses
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from keras_vae import factories
 from keras_vae.cli import main
-from keras_vae.data.preparation import Preparation
-from keras_vae.runs import config as configs
+from keras_vae.data.preparation import Preparation, prepare
+from keras_vae.distributions import names
 from keras_vae.runs.config import RunConfig, RunError, override, read_config, settings
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -53,7 +54,7 @@ def read(tmp_path: Path, text: str) -> RunConfig:
         ),
         (
             "[likelihood_options]\nscael = 1",
-            "The likelihood auto takes the options scale, ",
+            "The likelihood auto takes the options levels, scale, ",
         ),
         ("top = 255\n[likelihood_options]\nlevels = 3", "top and levels say the same"),
         ("[preparation]\nshift = 1", r"\[preparation\] is not what a training wrote"),
@@ -142,15 +143,29 @@ def test_no_recipe_has_idle_settings(path: Path) -> None:
     read_config(path, needs_data=False).refuse_idle()
 
 
-def test_likelihoods_and_their_options_are_those_of_the_library() -> None:
-    base = set(inspect.signature(factories.LIKELIHOODS["bernoulli"]).parameters)
-    found = {
-        name: tuple(sorted(set(inspect.signature(make).parameters) - base))
-        for name, make in factories.LIKELIHOODS.items()
-    }
-    assert found == configs.LIKELIHOOD_OPTIONS
-    for name, table in (("posterior", factories.POSTERIORS), ("prior", factories.PRIORS)):
-        assert settings()[name].choices == tuple(table)
+@pytest.mark.parametrize("table", ["LIKELIHOODS", "POSTERIORS", "PRIORS"])
+def test_what_is_known_before_tensorflow_is_what_the_classes_say(table: str) -> None:
+    known, classes = getattr(names, table), getattr(factories, table)
+    assert list(known) == list(classes)
+    for key, family in known.items():
+        found = set(inspect.signature(classes[key]).parameters)
+        base = set(inspect.signature(next(iter(classes.values()))).parameters)
+        assert tuple(family.options) == tuple(sorted(found - base)), key
+    if table != "LIKELIHOODS":
+        assert settings()[table[:-1].lower()].choices == tuple(known)
+        return
+    for key, likelihood in classes.items():
+        assert likelihood.key() == key
+        assert likelihood.options() == tuple(known[key].options)
+
+
+@pytest.mark.parametrize("key", names.LIKELIHOODS)
+def test_a_largest_value_does_something_where_it_is_said_to(key: str) -> None:
+    raw = np.arange(8.0).reshape(2, 2, 2, 1)
+    if key == "categorical":
+        raw = raw[..., 0]
+    plain, declared = (prepare(factories.LIKELIHOODS[key], raw, top=top) for top in (None, 9.0))
+    assert (plain != declared) == names.LIKELIHOODS[key].takes_top
 
 
 def test_the_command_has_an_option_for_every_setting() -> None:

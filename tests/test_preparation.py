@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.data import DataError
 from keras_vae.data.preparation import Preparation, prepare, propose
+from keras_vae.factories import LIKELIHOODS
 from keras_vae.signatures import signatures
 from tests.models import tiny_vae
 
@@ -17,7 +18,7 @@ RANDOM = np.random.default_rng(0)
 def test_moments_are_those_of_float64_whatever_the_dtype(dtype: str) -> None:
     """A standard error of 50 / sqrt(n) on the mean, and its 0.7th part on the deviation."""
     raw = (101_325 + 50 * RANDOM.normal(size=(300_000, 2))).astype(dtype)
-    preparation, _ = prepare("normal", raw)
+    preparation, _ = prepare(LIKELIHOODS["normal"], raw)
     exact = raw.astype(np.float64)
     np.testing.assert_allclose(preparation.center, exact.mean(axis=0), rtol=2**-24)  # float32
     np.testing.assert_allclose(preparation.spread, exact.std(axis=0), rtol=2**-23)
@@ -28,8 +29,8 @@ def test_moments_are_those_of_float64_whatever_the_dtype(dtype: str) -> None:
 @pytest.mark.parametrize("value", [0.1, 3.3, 37.2, -1e6 / 3, 20_240_101.0, 0.0])
 def test_a_constant_feature_adds_no_nats_and_stays_what_it_is(value: float) -> None:
     raw = np.stack([np.full(1000, value), RANDOM.normal(size=1000)], axis=1)
-    preparation, _ = prepare("normal", raw)
-    alone, _ = prepare("normal", raw[:, 1:])
+    preparation, _ = prepare(LIKELIHOODS["normal"], raw)
+    alone, _ = prepare(LIKELIHOODS["normal"], raw[:, 1:])
     # float32 spreads; a whole number that float32 resolves is a feature of whole numbers.
     if preparation.constant:
         assert 2 * preparation.nats_offset == pytest.approx(alone.nats_offset, rel=1e-6)
@@ -46,7 +47,7 @@ def test_a_constant_feature_adds_no_nats_and_stays_what_it_is(value: float) -> N
 def test_a_constant_with_rounding_errors_is_constant() -> None:
     raw = np.full((1000, 1), 0.1)
     raw[::3] = 0.3 - 0.2
-    assert prepare("normal", raw)[0].spread == (1.0,)
+    assert prepare(LIKELIHOODS["normal"], raw)[0].spread == (1.0,)
 
 
 @pytest.mark.parametrize("shape", [(50, 3), (50, 4, 3), (50, 4, 4, 3)])
@@ -54,7 +55,7 @@ def test_a_constant_with_rounding_errors_is_constant() -> None:
 def test_any_rank_is_standardised_by_feature(shape: tuple[int, ...], kind: str) -> None:
     raw = RANDOM.normal(size=shape) * [1.0, 100.0, 1e4] + [0.0, -500.0, 1e6]
     raw = np.rint(raw).astype(int) if kind == "whole" else raw
-    preparation, _ = prepare("normal", raw)
+    preparation, _ = prepare(LIKELIHOODS["normal"], raw)
     x = preparation.array(raw).reshape(-1, 3)
     # Exact for real numbers in float32; for whole ones up to the scatter of n uniform numbers.
     tolerance = 1e-4 if kind == "real" else 5 / np.sqrt(12 * len(x))
@@ -65,7 +66,7 @@ def test_any_rank_is_standardised_by_feature(shape: tuple[int, ...], kind: str) 
 
 def test_mixed_columns_are_dequantised_one_by_one() -> None:
     raw = np.stack([RANDOM.integers(-5, 90, 400), RANDOM.normal(size=400)], axis=1)
-    preparation, _ = prepare("normal", raw)
+    preparation, _ = prepare(LIKELIHOODS["normal"], raw)
     assert preparation.whole == (True, False)
     assert not preparation.is_dequantised
     assert "1 features of whole numbers" in preparation.sentence
@@ -98,7 +99,7 @@ def test_artifacts_prepare_as_the_training_did() -> None:
         ],
         axis=1,
     )
-    preparation, _ = prepare("normal", raw)
+    preparation, _ = prepare(LIKELIHOODS["normal"], raw)
     static = preparation.static(raw)
     expected = static + np.float32(0.5) * preparation.noise
     vae = tiny_vae("normal", 4)
@@ -139,7 +140,11 @@ def test_artifacts_score_whole_numbers_as_python_does() -> None:
 )
 def test_what_float32_cannot_tell_apart_is_refused(column: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        prepare("normal", np.stack([column, RANDOM.normal(size=100)], axis=1), names=("time", "b"))
+        prepare(
+            LIKELIHOODS["normal"],
+            np.stack([column, RANDOM.normal(size=100)], axis=1),
+            names=("time", "b"),
+        )
 
 
 @pytest.mark.parametrize(
@@ -156,13 +161,13 @@ def test_the_range_is_that_of_all_parts_and_of_the_bit_depth(likelihood: str, to
     """Twelve-bit images in 16-bit files; the brightest one is in the test part."""
     train = RANDOM.integers(0, 3000, (20, 2, 2, 1)).astype(np.uint16)
     test = train + np.uint16(1000)
-    preparation, options = prepare(likelihood, train, [test])
+    preparation, options = prepare(LIKELIHOODS[likelihood], train, [test])
     expected = {"levels": top + 1, "total_count": top, "scale": "optimal"}
     assert expected | options == expected
     assert preparation.range in (None, (0.0, top))
     assert np.isfinite(preparation.array(test)).all()
     with pytest.raises(DataError, match="said to be 100, and the data reaches"):
-        prepare(likelihood, train, [test], top=100)
+        prepare(LIKELIHOODS[likelihood], train, [test], top=100)
     if preparation.range:
         with pytest.raises(DataError, match=r"from 0 to 4095; got 5000 in example 1\."):
             preparation.array(np.array([[[[0]]], [[[5000]]]], np.uint16))
@@ -171,33 +176,33 @@ def test_the_range_is_that_of_all_parts_and_of_the_bit_depth(likelihood: str, to
 @pytest.mark.parametrize("likelihood", ["normal", "laplace"])
 def test_scales_are_learned_where_none_is_given(likelihood: str) -> None:
     """A scale of 1 would cost 700 nats on images that are divided by their levels."""
-    assert prepare(likelihood, IMAGES)[1] == {"scale": "optimal"}
-    assert prepare(likelihood, IMAGES[:, :, 0, 0] / 2)[1] == {"scale": "per_feature"}
+    assert prepare(LIKELIHOODS[likelihood], IMAGES)[1] == {"scale": "optimal"}
+    assert prepare(LIKELIHOODS[likelihood], IMAGES[:, :, 0, 0] / 2)[1] == {"scale": "per_feature"}
 
 
 def test_categories_are_those_of_all_parts() -> None:
     train, test = np.array([[0, 1], [1, 0]]), np.array([[2, 1]])
-    assert prepare("categorical", train, [test])[0].categories == 3
+    assert prepare(LIKELIHOODS["categorical"], train, [test])[0].categories == 3
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
 def test_a_table_is_not_taken_for_grey_levels(likelihood: str) -> None:
     incomes = RANDOM.integers(0, 117_127, (100, 3))
     with pytest.raises(DataError, match=r"this table holds values from [\d.]+ to [\d.]+\. Choose"):
-        prepare(likelihood, incomes)
+        prepare(LIKELIHOODS[likelihood], incomes)
     with pytest.raises(DataError, match="these series"):
-        prepare(likelihood, incomes[..., None])
-    preparation, _ = prepare(likelihood, incomes, top=2**17)
+        prepare(LIKELIHOODS[likelihood], incomes[..., None])
+    preparation, _ = prepare(LIKELIHOODS[likelihood], incomes, top=2**17)
     assert preparation.divide == 2**17
-    assert prepare(likelihood, RANDOM.random((100, 3)))[0].divide == 1.0
+    assert prepare(LIKELIHOODS[likelihood], RANDOM.random((100, 3)))[0].divide == 1.0
 
 
 def test_a_declared_range_makes_whole_numbers_grey_levels() -> None:
     table = RANDOM.integers(0, 200, (50, 5))
-    assert propose([table], top=255).likelihood == "discretized_logistic"
-    assert prepare("discretized_logistic", table, top=255)[1] == {"levels": 256}
+    assert propose(LIKELIHOODS.values(), [table], top=255).likelihood == "discretized_logistic"
+    assert prepare(LIKELIHOODS["discretized_logistic"], table, top=255)[1] == {"levels": 256}
     with pytest.raises(DataError, match=r"does nothing with it here\. Leave --top out"):
-        prepare("normal", table, top=255)
+        prepare(LIKELIHOODS["normal"], table, top=255)
 
 
 IMAGES = RANDOM.integers(0, 256, (10, 4, 4, 1)).astype(np.uint8)
@@ -224,8 +229,8 @@ IMAGES = RANDOM.integers(0, 256, (10, 4, 4, 1)).astype(np.uint8)
     ],
 )  # fmt: skip
 def test_proposals(raw: np.ndarray, likelihood: str, reason: str) -> None:
-    found = propose([raw[:-1], raw[-1:]])
+    found = propose(LIKELIHOODS.values(), [raw[:-1], raw[-1:]])
     assert found.likelihood == likelihood
     assert reason in found.reason
-    preparation, _ = prepare(found.likelihood, raw)
+    preparation, _ = prepare(LIKELIHOODS[found.likelihood], raw)
     assert preparation.step != "binarize"

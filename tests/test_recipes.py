@@ -13,6 +13,7 @@ import keras_vae
 from keras_vae import factories
 from keras_vae.cli import main
 from keras_vae.data.preparation import prepare
+from keras_vae.factories import LIKELIHOODS
 from keras_vae.runs import run
 from keras_vae.runs.run import RunConfig, RunError, train
 from tests.models import tiny_vae
@@ -35,7 +36,7 @@ def raw(config: RunConfig) -> np.ndarray:
 def test_a_recipe_trains_one_step(path: Path) -> None:
     config = run.read_config(path, needs_data=False)
     examples = raw(config)
-    preparation, options = prepare(config.likelihood, examples)
+    preparation, options = prepare(LIKELIHOODS[config.likelihood], examples)
     config = dataclasses.replace(
         config, likelihood_options={**options, **config.likelihood_options}
     )
@@ -135,7 +136,7 @@ def test_a_run_starts_at_the_mean_of_its_training_set(tmp_path: Path) -> None:
 def test_the_mean_of_a_preparation_is_that_of_its_arrays(
     likelihood: str, examples: np.ndarray
 ) -> None:
-    preparation, _ = prepare(likelihood, examples)
+    preparation, _ = prepare(LIKELIHOODS[likelihood], examples)
     many = preparation.array(np.tile(examples, (2000, *[1] * (examples.ndim - 1))))
     means = many.reshape(2000, *examples.shape).mean(axis=1)
     error = means.std(axis=0) / math.sqrt(2000) + 1e-6

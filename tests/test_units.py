@@ -13,6 +13,7 @@ from export.manifest import _measurements as card_lines
 from keras_vae import commands, evaluation
 from keras_vae.data.preparation import Preparation, prepare
 from keras_vae.distributions.supports import Support
+from keras_vae.factories import LIKELIHOODS
 from keras_vae.runs import baselines, measurements
 from keras_vae.runs.run import Run, RunConfig, build
 from keras_vae.runs.units import Units, share_at_atoms
@@ -27,7 +28,7 @@ def untrained(path: Path, raw: np.ndarray, likelihood: str, **options: object) -
     """A run whose model keeps its initial weights, which are the same at every call."""
     path.mkdir()
     np.save(path / "data.npy", raw)
-    preparation, found = prepare(likelihood, raw)
+    preparation, found = prepare(LIKELIHOODS[likelihood], raw)
     config = RunConfig(
         data=str(path / "data.npy"),
         likelihood=likelihood,
@@ -186,7 +187,7 @@ def test_an_unknown_family_is_compared_with_nothing() -> None:
 def test_baselines_are_of_the_quantity_that_the_model_has(
     likelihood: str, raw: np.ndarray, expected: set[str]
 ) -> None:
-    preparation, options = prepare(likelihood, raw)
+    preparation, options = prepare(LIKELIHOODS[likelihood], raw)
     support = tiny_vae(likelihood, raw.shape[1:], **options).likelihood.support
     found = baselines.log_probs(raw[:200], raw[200:], preparation, support, 2)
     kinds = {
@@ -223,7 +224,7 @@ def test_atoms_are_found(
     make: Callable[[np.random.Generator], np.ndarray], likelihood: str, share: float
 ) -> None:
     raw = make(np.random.default_rng(0))
-    preparation, _ = prepare(likelihood, raw)
+    preparation, _ = prepare(LIKELIHOODS[likelihood], raw)
     # Half of 4000 fair draws: a standard error of 0.004 of all numbers.
     assert share_at_atoms(raw, preparation) == pytest.approx(share, abs=0.02)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,7 +20,17 @@ from keras_vae.data.precision import moments, resolution, unresolved_message
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Preparation", "Proposal", "prepare", "propose"]
+__all__ = [
+    "Facts",
+    "Preparation",
+    "Proposal",
+    "binarized",
+    "divided",
+    "one_hot",
+    "prepare",
+    "propose",
+    "real",
+]
 
 _READ_BYTES = 16 * 2**20
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
@@ -214,57 +224,144 @@ class Proposal(NamedTuple):
     reason: str
 
 
-class _Facts(NamedTuple):
-    """What all parts of a data set say together, per feature: range, and whether it is whole."""
+@dataclass(frozen=True)
+class Facts:
+    """What is seen in a data set, from which a likelihood decides how it is prepared.
 
-    rank: int
-    dtype: np.dtype[Any]
+    Attributes:
+        raw: training data [N, ...].
+        low, high: smallest and largest number of each feature, over all parts of the data set.
+        whole: per feature, whether it holds whole numbers.
+        zeros: share of zeros.
+        declared_top: the largest possible value of an entry where it was said, else None.
+        names: of the features, or empty.
+    """
+
+    raw: np.ndarray
     low: np.ndarray
     high: np.ndarray
     whole: np.ndarray
     zeros: float
+    declared_top: float | None = None
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        parts: Sequence[np.ndarray],
+        *,
+        top: float | None = None,
+        names: Sequence[str] = (),
+    ) -> Facts:
+        """Returns what all parts of a data set say together; the first one is the training set."""
+        features = parts[0].shape[-1]
+        low, high = np.full(features, np.inf), np.full(features, -np.inf)
+        whole = np.ones(features, bool)
+        zeros = 0
+        for array in parts:
+            for _, part in slices(array, _READ_BYTES):
+                rows = part.reshape(-1, features)
+                low = np.minimum(low, rows.min(axis=0))
+                high = np.maximum(high, rows.max(axis=0))
+                zeros += rows.size - int(np.count_nonzero(rows))
+                if rows.dtype.kind == "f" and whole.any():
+                    whole &= (rows == np.rint(rows)).all(axis=0)
+        share = zeros / sum(array.size for array in parts)
+        return cls(parts[0], low, high, whole, share, top, tuple(names))
 
     @property
-    def is_whole(self) -> bool:
-        return bool(self.whole.all())
+    def rank(self) -> int:
+        """Number of axes: 2 of a table, 3 of series, 4 of images."""
+        return self.raw.ndim
 
     @property
     def lowest(self) -> float:
+        """Smallest number."""
         return float(self.low.min())
 
     @property
     def highest(self) -> float:
+        """Largest number."""
         return float(self.high.max())
 
     @property
-    def is_grey(self) -> bool:
-        """Whether all entries share one range, as the pixels of images do."""
-        return self.lowest >= 0.0 and (self.rank == 4 or self.highest <= 1.0)
+    def are_counts(self) -> bool:
+        """Whether all numbers are whole and none is negative."""
+        return bool(self.whole.all()) and self.lowest >= 0.0
+
+    @property
+    def are_levels(self) -> bool:
+        """Whether whole numbers of such data are grey levels."""
+        return self.rank == 4 or self._is_flat_image or self.declared_top is not None
+
+    @property
+    def are_grey(self) -> bool:
+        """Whether all entries share one range from 0, as the pixels of images do."""
+        is_shared = self.rank == 4 or self.highest <= 1.0 or self.declared_top is not None
+        return self.lowest >= 0.0 and is_shared
+
+    @property
+    def are_sparse(self) -> bool:
+        """Whether at least half of the numbers are 0."""
+        return self.zeros >= _SPARSE
+
+    @property
+    def are_one_hot(self) -> bool:
+        """Whether the last axis holds a single 1."""
+        raw = self.raw
+        is_one = raw.ndim > 2 and (raw.max(axis=-1) == 1).all() and (raw.sum(axis=-1) == 1).all()
+        return bool(is_one)
+
+    @property
+    def kind(self) -> str:
+        """What the data is, in words."""
+        return {2: "a table", 3: "series", 4: "images"}.get(self.rank, "arrays")
 
     @property
     def scale(self) -> str:
-        """How the scale of a normal or Laplace distribution of such data is found."""
+        """How the scale of a density of such data is found."""
         return "optimal" if self.rank == 4 else "per_feature"
 
     @property
-    def is_flat_image(self) -> bool:
+    def _is_flat_image(self) -> bool:
         """Whether a table looks like the pixels of 8-bit images."""
         return self.rank == 2 and self.highest == 255.0 and len(self.low) >= _FEW_PIXELS
 
     @property
     def top(self) -> float:
         """Largest value that an entry can have, as far as the data and its dtype tell."""
+        if self.declared_top is not None:
+            return self.declared_top
         if self.highest <= 1.0:
             return 1.0
-        if self.dtype == np.uint8:
+        if self.raw.dtype == np.uint8:
             return 255.0
-        if self.dtype == np.uint16 and self.rank == 4:
+        if self.raw.dtype == np.uint16 and self.rank == 4:
             return float(next(2**k - 1 for k in _BIT_DEPTHS if self.highest < 2**k))
         return self.highest
 
+    @property
+    def are_few_levels(self) -> bool:
+        """Whether the data is grey levels, few enough to sum over all of them."""
+        return self.are_counts and self.are_levels and self.top < _MOST_BINS
 
-def propose(parts: Sequence[np.ndarray], *, top: float | None = None) -> Proposal:
-    """Returns the likelihood that suits a data set.
+
+class Family(Protocol):
+    """What a likelihood says of data."""
+
+    def proposal(self, facts: Facts) -> Proposal | None:
+        """A proposal of the family for data that it suits, None for other data."""
+
+    def prepare(self, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
+        """How the data becomes model data, and the options that the data decides."""
+
+
+def propose(
+    families: Iterable[Family], parts: Sequence[np.ndarray], *, top: float | None = None
+) -> Proposal:
+    """Returns what the first likelihood that suits a data set proposes.
+
+    With those of `keras_vae.factories.LIKELIHOODS`:
 
     | data | likelihood |
     |---|---|
@@ -280,31 +377,22 @@ def propose(parts: Sequence[np.ndarray], *, top: float | None = None) -> Proposa
     proposed as dequantised normal ones.
 
     Args:
+        families: classes of likelihoods, the one to be asked first first.
         parts: all of the data set, such as its training and its test part, [N, ...] each.
         top: the largest possible value of an entry, which makes whole numbers grey levels.
+
+    Raises:
+        DataError: if no likelihood suits the data.
     """
-    facts = _facts(parts)
-    low, high = facts.lowest, facts.highest
-    if facts.is_whole and low >= 0.0 and high <= 1.0:
-        return Proposal("bernoulli", {}, "zeros and ones")
-    are_levels = facts.rank == 4 or facts.is_flat_image or top is not None
-    highest = facts.top if top is None else top
-    if facts.is_whole and low >= 0.0 and are_levels and highest < _MOST_BINS:
-        return Proposal("discretized_logistic", {}, f"images of levels 0 to {highest:g}")
-    if facts.rank == 4 and low >= 0.0 and high <= 1.0:
-        return Proposal("continuous_bernoulli", {}, "images of numbers in [0, 1]")
-    if facts.is_whole and low >= 0.0 and facts.zeros >= _SPARSE and not are_levels:
-        reason = f"counts up to {high:g}, {facts.zeros:.0%} of them 0"
-        return Proposal("poisson", {}, reason)
-    kind = {2: "a table", 3: "series", 4: "images"}.get(facts.rank, "arrays")
-    numbers = "whole numbers" if facts.is_whole else "real numbers"
-    if facts.whole.any() and not facts.is_whole:
-        numbers += f" and {int(facts.whole.sum())} features of whole numbers"
-    return Proposal("normal", {"scale": facts.scale}, f"{kind} of {numbers}")
+    facts = Facts.of(parts, top=top)
+    for family in families:
+        if (found := family.proposal(facts)) is not None:
+            return found
+    raise data.DataError(f"No likelihood suits {facts.kind}: name one.")
 
 
 def prepare(
-    likelihood: str,
+    family: Family,
     raw: np.ndarray,
     others: Sequence[np.ndarray] = (),
     *,
@@ -318,76 +406,99 @@ def prepare(
     outside.
 
     Args:
-        likelihood: name as in `keras_vae.mlp_vae`.
+        family: class of the likelihood.
         raw: training data [N, ...].
         others: other parts of the same data set, such as the test part.
         top: the largest possible value of an entry; None takes it from the data.
         names: of the features, for messages.
 
     Returns:
-        The preparation, and `levels`, `total_count` or `scale` where the likelihood takes one.
+        The preparation, and options such as `levels`, `total_count` or `scale` where the likelihood
+        takes one.
 
     Raises:
         DataError: if the likelihood would need a preparation that changes what the data is, or
             float32 cannot tell the values of a feature apart.
     """
-    facts = _facts([raw, *others])
+    facts = Facts.of([raw, *others], top=top, names=names)
     if top is not None and facts.highest > top:
         raise data.DataError(
             f"The largest value is said to be {top:g}, and the data reaches {facts.highest:g}. "
             "Raise --top or leave it out."
         )
-    largest = facts.top if top is None else top
-    options: dict[str, Any] = {}
-    if likelihood == "discretized_logistic":
-        options["levels"] = max(2, int(largest) + 1)
-    if likelihood == "binomial":
-        options["total_count"] = max(1, int(largest))
-    if likelihood in ("bernoulli", "continuous_bernoulli"):
-        return _grey(likelihood, facts, largest, declared=top is not None), options
-    if likelihood == "categorical" and facts.is_whole and facts.lowest >= 0 and not _one_hot(raw):
-        count = int(facts.highest) + 1
-        return Preparation(categories=count, sentence=f"one-hot coded, {count} categories"), options
-    if likelihood in ("normal", "laplace"):
-        options["scale"] = facts.scale
-        if facts.rank == 4 and facts.is_whole and facts.lowest >= 0 and largest < _MOST_LEVELS:
-            levels = int(largest) + 1
-            sentence = (
-                f"levels 0 to {largest:g} dequantised: (x + u) / {levels}, u uniform on [0, 1)"
-            )
-            return Preparation("dequantize", levels=levels, sentence=sentence), options
-        if top is not None:
-            raise data.DataError(
-                f"The largest possible value {top:g} is for images of whole numbers, and "
-                f"{likelihood} does nothing with it here. Leave --top out."
-            )
-        return _standardised(raw, facts, names), options
-    return Preparation(), options
+    return family.prepare(facts)
 
 
-def _grey(likelihood: str, facts: _Facts, top: float, *, declared: bool) -> Preparation:
-    """Returns the preparation for likelihoods of numbers in [0, 1]."""
-    if facts.lowest < 0.0 or not (facts.is_grey or declared):
-        kind = {2: "this table", 3: "these series"}.get(facts.rank, "this data")
-        raise data.DataError(
-            f"{likelihood} models images and numbers in [0, 1]; {kind} holds values from "
-            f"{facts.lowest:g} to {facts.highest:g}. Choose --likelihood normal, or poisson for "
-            "counts; for grey levels say the largest possible value with --top."
-        )
-    if likelihood == "bernoulli":
-        if facts.is_whole and top <= 1.0:
-            return Preparation()
-        sentence = f"grey levels 0 to {top:g} binarised anew at each presentation"
-        return Preparation("binarize", top, sentence=sentence)
+def binarized(facts: Facts, owner: str) -> Preparation:
+    """Returns the preparation for a likelihood of zeros and ones; grey levels are binarised.
+
+    Raises:
+        DataError: if the data is neither.
+    """
+    _check_grey(facts, owner)
+    if bool(facts.whole.all()) and facts.top <= 1.0:
+        return Preparation()
+    sentence = f"grey levels 0 to {facts.top:g} binarised anew at each presentation"
+    return Preparation("binarize", facts.top, sentence=sentence)
+
+
+def divided(facts: Facts, owner: str) -> Preparation:
+    """Returns the preparation for a likelihood of numbers in [0, 1].
+
+    Raises:
+        DataError: if the data is no grey levels.
+    """
+    _check_grey(facts, owner)
+    top = facts.top
     return Preparation() if top == 1.0 else Preparation(divide=top, sentence=f"divided by {top:g}")
 
 
-def _standardised(raw: np.ndarray, facts: _Facts, names: Sequence[str]) -> Preparation:
+def _check_grey(facts: Facts, owner: str) -> None:
+    if not facts.are_grey:
+        kind = {2: "this table", 3: "these series"}.get(facts.rank, "this data")
+        raise data.DataError(
+            f"{owner} models images and numbers in [0, 1]; {kind} holds values from "
+            f"{facts.lowest:g} to {facts.highest:g}. Choose --likelihood normal, or poisson for "
+            "counts; for grey levels say the largest possible value with --top."
+        )
+
+
+def one_hot(facts: Facts) -> Preparation:
+    """Returns the preparation for a likelihood of one-hot vectors; whole numbers are coded."""
+    if not facts.are_counts or facts.are_one_hot:
+        return Preparation()
+    count = int(facts.highest) + 1
+    return Preparation(categories=count, sentence=f"one-hot coded, {count} categories")
+
+
+def real(facts: Facts, owner: str) -> Preparation:
+    """Returns the preparation for a density of real numbers.
+
+    Images of whole numbers are dequantised, and each feature of other data is standardised.
+
+    Raises:
+        DataError: if a largest value is declared and has no meaning, or float32 cannot tell the
+            values of a feature apart.
+    """
+    if facts.rank == 4 and facts.are_counts and facts.top < _MOST_LEVELS:
+        levels = int(facts.top) + 1
+        sentence = f"levels 0 to {facts.top:g} dequantised: (x + u) / {levels}, u uniform on [0, 1)"
+        return Preparation("dequantize", levels=levels, sentence=sentence)
+    if facts.declared_top is not None:
+        raise data.DataError(
+            f"The largest possible value {facts.declared_top:g} is for images of whole numbers, "
+            f"and {owner} does nothing with it here. Leave --top out."
+        )
+    return _standardised(facts)
+
+
+def _standardised(facts: Facts) -> Preparation:
     """Returns the preparation that centres and scales each feature, whole numbers with noise.
 
     Centre and spread are float32 numbers, so that float32 arithmetic is the same everywhere.
     """
-    mean, deviation = moments(raw)
+    mean, deviation = moments(facts.raw)
+    names = facts.names
     spread = np.sqrt(deviation**2 + facts.whole / 12.0)
     error, negligible, unresolved = resolution(facts.low, facts.high, spread)
     constant = negligible & (~facts.whole | unresolved)
@@ -410,24 +521,3 @@ def _standardised(raw: np.ndarray, facts: _Facts, names: Sequence[str]) -> Prepa
         constant=tuple(constant.tolist()) if constant.any() else (),
         sentence=sentence,
     )
-
-
-def _facts(parts: Sequence[np.ndarray]) -> _Facts:
-    features = parts[0].shape[-1]
-    low, high = np.full(features, np.inf), np.full(features, -np.inf)
-    whole = np.ones(features, bool)
-    zeros = 0
-    for array in parts:
-        for _, part in slices(array, _READ_BYTES):
-            rows = part.reshape(-1, features)
-            low = np.minimum(low, rows.min(axis=0))
-            high = np.maximum(high, rows.max(axis=0))
-            zeros += rows.size - int(np.count_nonzero(rows))
-            if rows.dtype.kind == "f" and whole.any():
-                whole &= (rows == np.rint(rows)).all(axis=0)
-    share = zeros / sum(array.size for array in parts)
-    return _Facts(parts[0].ndim, parts[0].dtype, low, high, whole, share)
-
-
-def _one_hot(raw: np.ndarray) -> bool:
-    return raw.ndim > 2 and bool((raw.max(axis=-1) == 1).all() and (raw.sum(axis=-1) == 1).all())

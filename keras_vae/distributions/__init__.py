@@ -22,24 +22,36 @@ are to be sampled:
         def draw(self, seed, loc, scale):
             u = random.uniform(seed, self.event_shape, stream=random.OBSERVATION)
             return loc + scale * random.logistic(u)
+
+What else a family says of itself has a default in `Likelihood`. Names are imported when they are
+first used, so that `keras_vae.distributions.names` costs no TensorFlow.
 """
 
-from keras_vae.distributions.base import ConditionalDistribution as ConditionalDistribution
-from keras_vae.distributions.base import HeadSizeError as HeadSizeError
-from keras_vae.distributions.base import Likelihood as Likelihood
-from keras_vae.distributions.base import Parameter as Parameter
-from keras_vae.distributions.base import Posterior as Posterior
-from keras_vae.distributions.base import distribution_of as distribution_of
-from keras_vae.distributions.base import inverse_positive as inverse_positive
-from keras_vae.distributions.base import positive as positive
-from keras_vae.distributions.likelihoods import Bernoulli as Bernoulli
-from keras_vae.distributions.likelihoods import Binomial as Binomial
-from keras_vae.distributions.likelihoods import Categorical as Categorical
-from keras_vae.distributions.likelihoods import ContinuousBernoulli as ContinuousBernoulli
-from keras_vae.distributions.likelihoods import DiscretizedLogistic as DiscretizedLogistic
-from keras_vae.distributions.likelihoods import Laplace as Laplace
-from keras_vae.distributions.likelihoods import Normal as Normal
-from keras_vae.distributions.likelihoods import Poisson as Poisson
-from keras_vae.distributions.posteriors import DiagonalNormal as DiagonalNormal
-from keras_vae.distributions.posteriors import FullCovarianceNormal as FullCovarianceNormal
-from keras_vae.distributions.posteriors import IsotropicNormal as IsotropicNormal
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_vae.distributions.base import *  # noqa: F403
+    from keras_vae.distributions.likelihoods import *  # noqa: F403
+    from keras_vae.distributions.posteriors import *  # noqa: F403
+    from keras_vae.distributions.priors import *  # noqa: F403
+
+_MODULES = ("base", "likelihoods", "posteriors", "priors")
+
+
+def __getattr__(name: str) -> Any:
+    """A module of the package or a public name of one of them, imported now."""
+    if not name.startswith("_"):
+        path = f"{__name__}.{name}"
+        try:
+            return importlib.import_module(path)
+        except ModuleNotFoundError as error:
+            if error.name != path:
+                raise
+        for each in _MODULES:
+            module = importlib.import_module(f"{__name__}.{each}")
+            if name in module.__all__:
+                value = getattr(module, name)
+                globals()[name] = value
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,10 @@
 """What every conditional distribution shares: condition, network, head, parameters, law."""
 
 import abc
+import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -11,7 +12,9 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.arguments import as_shape, deserialize, serialize
+from keras_vae.data.preparation import Facts, Preparation, Proposal
 from keras_vae.distributions import supports, tfp
+from keras_vae.distributions.names import LIKELIHOODS
 from keras_vae.distributions.tfp import tfd
 
 __all__ = [
@@ -324,12 +327,71 @@ def _source(output: Any) -> tuple[ConditionalDistribution, tfd.Distribution]:
 
 
 class Likelihood(ConditionalDistribution):
-    """A family of laws p(x | z), with the support of its data."""
+    """A family of laws p(x | z), with the support of its data and what else is to be known of it.
+
+    A family of one's own defines `support` and what every `ConditionalDistribution` does; all else
+    has a default.
+
+    Attributes:
+        reading: one sentence on how to read the parameters, for those who use them elsewhere.
+        has_cdf: whether the law has a standard deviation and its entries a distribution function,
+            by which calibration is measured.
+        is_threshold: whether `draw` is 1 where the uniform lies below the mean, and 0 elsewhere.
+    """
+
+    reading: ClassVar[str] = ""
+    has_cdf: ClassVar[bool] = False
+    is_threshold: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
     def support(self) -> supports.Support:
         """Where data may lie; `fit` refuses data outside it."""
+
+    @classmethod
+    def key(cls) -> str:
+        """Returns the name that recipes and the command line use, else that of the class."""
+        keys = {family.name: key for key, family in LIKELIHOODS.items()}
+        return keys.get(cls.__name__, cls.__name__)
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """Returns the names of the constructor's arguments that are the family's own."""
+        shared = inspect.signature(Likelihood).parameters
+        return tuple(sorted(set(inspect.signature(cls).parameters) - set(shared)))
+
+    @classmethod
+    def proposal(cls, facts: Facts) -> Proposal | None:
+        """Returns a proposal of the family for data that it suits, None for other data."""
+        return None
+
+    @classmethod
+    def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
+        """Returns how data becomes model data, and the options that the data decides.
+
+        Raises:
+            DataError: if the data would have to become something else.
+        """
+        return Preparation(), {}
+
+    @classmethod
+    def starts_at_mean(cls, preparation: Preparation) -> bool:
+        """Returns whether prepared data lies so far from zero that the decoder starts at its mean.
+
+        It is what the setting `output_bias = "auto"` becomes.
+        """
+        return False
+
+    def raw_mean(self, mean: np.ndarray) -> np.ndarray:
+        """Returns the first raw parameter at which the law has the given mean, [*event_shape].
+
+        Raises:
+            ValueError: if no single parameter decides the mean.
+        """
+        raise ValueError(
+            f"The mean of {type(self).__name__} is not one of its decoder's numbers, so no bias "
+            "starts there: leave the bias at zero."
+        )
 
     def observe(
         self, x: tf.Tensor, law: tfd.Distribution, sample_weight: tf.Tensor | None = None

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.arguments import as_count, is_real, register
+from keras_vae.data import preparation
+from keras_vae.data.preparation import Facts, Preparation, Proposal
 from keras_vae.distributions import supports, tfp
 from keras_vae.distributions.base import SMALLEST_SCALE, Likelihood, Parameter, positive
 from keras_vae.distributions.tfp import tfd
@@ -41,10 +44,29 @@ class Bernoulli(Likelihood):
         TensorShape([2])
     """
 
+    reading = "P(x = 1) = 1 / (1 + exp(-logits)); mean is that probability."
+    is_threshold = True
+
     @property
     def support(self) -> supports.Support:
         """The set {0, 1}."""
         return supports.binary()
+
+    @classmethod
+    def proposal(cls, facts: Facts) -> Proposal | None:
+        """Suits zeros and ones."""
+        is_binary = facts.are_counts and facts.highest <= 1.0
+        return Proposal(cls.key(), {}, "zeros and ones") if is_binary else None
+
+    @classmethod
+    def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
+        """Binarises grey levels anew at each presentation."""
+        return preparation.binarized(facts, cls.key()), {}
+
+    def raw_mean(self, mean: np.ndarray) -> np.ndarray:
+        """Logits of the mean, which is kept from 0.001 to 0.999."""
+        p = np.clip(mean, 0.001, 0.999)
+        return np.log(p) - np.log1p(-p)
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """One logit per entry."""
@@ -67,10 +89,24 @@ class ContinuousBernoulli(Likelihood):
     Cunningham (2019), The continuous Bernoulli, arXiv:1907.06845.
     """
 
+    reading = "Density proportional to exp(x logits) on [0, 1]."
+    has_cdf = True
+
     @property
     def support(self) -> supports.Support:
         """The interval [0, 1]."""
         return supports.unit_interval()
+
+    @classmethod
+    def proposal(cls, facts: Facts) -> Proposal | None:
+        """Suits images of numbers in [0, 1]."""
+        is_unit = facts.rank == 4 and facts.lowest >= 0.0 and facts.highest <= 1.0
+        return Proposal(cls.key(), {}, "images of numbers in [0, 1]") if is_unit else None
+
+    @classmethod
+    def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
+        """Divides grey levels by the largest possible one."""
+        return preparation.divided(facts, cls.key()), {}
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """One logit per entry."""
@@ -192,8 +228,33 @@ class _LocationScale(Likelihood):
         return {**super().get_config(), "scale": self.scale}
 
 
+class _Real(_LocationScale):
+    """A density of real numbers whose centre is its mean."""
+
+    has_cdf = True
+
+    @property
+    def support(self) -> supports.Support:
+        """The real numbers."""
+        return supports.reals()
+
+    @classmethod
+    def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
+        """Dequantises images of whole numbers, and standardises the features of other data."""
+        return preparation.real(facts, cls.key()), {"scale": facts.scale}
+
+    @classmethod
+    def starts_at_mean(cls, preparation: Preparation) -> bool:
+        """Returns whether the data is not centred."""
+        return not preparation.center
+
+    def raw_mean(self, mean: np.ndarray) -> np.ndarray:
+        """The mean itself."""
+        return mean
+
+
 @register
-class Normal(_LocationScale):
+class Normal(_Real):
     """Real data: log p(x | z) = -1/2 |(x - loc) / scale|^2 - sum log scale - D/2 log 2 pi.
 
     `scale` is a positive number (default 1), "learned" (one weight for all entries), "per_feature"
@@ -211,10 +272,16 @@ class Normal(_LocationScale):
         TensorShape([3])
     """
 
-    @property
-    def support(self) -> supports.Support:
-        """The real numbers."""
-        return supports.reals()
+    reading = "Normal density with centre loc and standard deviation scale."
+
+    @classmethod
+    def proposal(cls, facts: Facts) -> Proposal | None:
+        """Suits all data."""
+        is_whole = bool(facts.whole.all())
+        numbers = "whole numbers" if is_whole else "real numbers"
+        if facts.whole.any() and not is_whole:
+            numbers += f" and {int(facts.whole.sum())} features of whole numbers"
+        return Proposal(cls.key(), {"scale": facts.scale}, f"{facts.kind} of {numbers}")
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent normal laws."""
@@ -233,16 +300,13 @@ class Normal(_LocationScale):
 
 
 @register
-class Laplace(_LocationScale):
+class Laplace(_Real):
     """Real data: log p(x | z) = -sum |x - loc| / scale - sum log(2 scale).
 
     `scale` as for `Normal`; the optimal one is the mean absolute error.
     """
 
-    @property
-    def support(self) -> supports.Support:
-        """The real numbers."""
-        return supports.reals()
+    reading = "Laplace density with centre loc and scale."
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent Laplace laws."""
@@ -278,6 +342,10 @@ class DiscretizedLogistic(_LocationScale):
         ValueError: if `levels` is less than 2 or `scale` is none of these.
     """
 
+    reading = (
+        "P(x = k) = F(k + 1/2) - F(k - 1/2), F(t) = 1 / (1 + exp(-(t - loc) / scale)), the outer "
+        "levels open."
+    )
     _default_scale = "decoder"
     _modes = ("learned", "per_feature", "decoder")
 
@@ -298,6 +366,27 @@ class DiscretizedLogistic(_LocationScale):
     def support(self) -> supports.Support:
         """The integers 0 .. levels-1."""
         return supports.integers(self.levels - 1)
+
+    @classmethod
+    def proposal(cls, facts: Facts) -> Proposal | None:
+        """Suits images of up to 1024 levels."""
+        if not facts.are_few_levels:
+            return None
+        return Proposal(cls.key(), {}, f"images of levels 0 to {facts.top:g}")
+
+    @classmethod
+    def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
+        """Takes the levels as they are; the largest possible one decides how many there are."""
+        return Preparation(), {"levels": max(2, int(facts.top) + 1)}
+
+    @classmethod
+    def starts_at_mean(cls, preparation: Preparation) -> bool:
+        """Returns True: levels lie far from the middle of their range."""
+        return True
+
+    def raw_mean(self, mean: np.ndarray) -> np.ndarray:
+        """The raw centre that is the mean, near which the mean of the levels lies."""
+        return mean / (self.levels - 1) - 0.5
 
     def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Independent discretised logistic laws."""
@@ -333,6 +422,8 @@ class Binomial(Likelihood):
         ValueError: if `total_count` is not a positive integer.
     """
 
+    reading = "x successes of total_count trials with probability 1 / (1 + exp(-logits))."
+
     def __init__(
         self,
         event_shape: int | Sequence[int],
@@ -353,6 +444,11 @@ class Binomial(Likelihood):
     def parameter_specs(self) -> dict[str, Parameter]:
         """One logit per entry."""
         return {"logits": Parameter(self.channels)}
+
+    @classmethod
+    def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
+        """Takes the counts as they are; the largest possible one is the number of trials."""
+        return Preparation(), {"total_count": max(1, int(facts.top))}
 
     def law(self, logits: tf.Tensor) -> tfd.Distribution:
         """Independent binomial laws."""
@@ -376,6 +472,8 @@ class Categorical(Likelihood):
     The mean is the vector of probabilities, so `reconstruct` and `decode` return those.
     """
 
+    reading = "P(category k) = softmax(logits)_k along the last axis."
+
     @property
     def support(self) -> supports.Support:
         """One-hot vectors."""
@@ -384,6 +482,11 @@ class Categorical(Likelihood):
     def parameter_specs(self) -> dict[str, Parameter]:
         """One logit per category."""
         return {"logits": Parameter(self.channels)}
+
+    @classmethod
+    def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
+        """Codes whole numbers as one-hot vectors."""
+        return preparation.one_hot(facts), {}
 
     def law(self, logits: tf.Tensor) -> tfd.Distribution:
         """Independent one-hot categorical laws."""
@@ -399,6 +502,8 @@ class Categorical(Likelihood):
 class Poisson(Likelihood):
     """Counts: x ~ Poisson(exp(log_rate))."""
 
+    reading = "Poisson counts of rate exp(log_rate)."
+
     @property
     def support(self) -> supports.Support:
         """The integers from 0 on."""
@@ -407,6 +512,23 @@ class Poisson(Likelihood):
     def parameter_specs(self) -> dict[str, Parameter]:
         """One log-rate per entry."""
         return {"log_rate": Parameter(self.channels)}
+
+    @classmethod
+    def proposal(cls, facts: Facts) -> Proposal | None:
+        """Suits counts of which at least half are 0."""
+        if facts.are_levels or not (facts.are_counts and facts.are_sparse):
+            return None
+        reason = f"counts up to {facts.highest:g}, {facts.zeros:.0%} of them 0"
+        return Proposal(cls.key(), {}, reason)
+
+    @classmethod
+    def starts_at_mean(cls, preparation: Preparation) -> bool:
+        """Returns True: rates lie far from 1."""
+        return True
+
+    def raw_mean(self, mean: np.ndarray) -> np.ndarray:
+        """Logarithm of the mean, which is kept above 0.001."""
+        return np.log(np.maximum(mean, 0.001))
 
     def law(self, log_rate: tf.Tensor) -> tfd.Distribution:
         """Independent Poisson laws."""

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
-from keras_vae.distributions import ContinuousBernoulli, Laplace, Normal
 from keras_vae.distributions.tfp import FullNormal, is_normal, statistic, tfd
 from keras_vae.estimators import elbo_terms
 from keras_vae.evaluation._batches import (
@@ -208,7 +207,6 @@ def _verdict(
 
 def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
     """Map from a batch and a seed to what is needed of each example."""
-    continuous = isinstance(vae.likelihood, (Normal, Laplace, ContinuousBernoulli))
 
     def terms(x: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         laws = vae.laws(x)
@@ -226,7 +224,7 @@ def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
             "log_posterior": q.log_prob(z[0]),
             "log_prior": laws.prior.log_prob(z[0]),
         }
-        if continuous:
+        if vae.likelihood.has_cdf:
             law = laws.likelihood(z)
             residual = (laws.x - law.mean()) / law.stddev()
             inside = tf.abs(2.0 * law.distribution.cdf(laws.x) - 1.0)

@@ -9,19 +9,20 @@ import itertools
 import math
 import numbers
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
+from keras_vae.distributions.names import LIKELIHOODS, POSTERIORS, PRIORS, Option
+
 if TYPE_CHECKING:
     from keras_vae.data import Data
     from keras_vae.data.preparation import Preparation
 
 __all__ = [
-    "LIKELIHOOD_OPTIONS",
     "RESUMABLE",
     "RunConfig",
     "RunError",
@@ -31,22 +32,8 @@ __all__ = [
     "settings",
 ]
 
-LIKELIHOOD_OPTIONS: dict[str, tuple[str, ...]] = {
-    "bernoulli": (),
-    "continuous_bernoulli": (),
-    "normal": ("scale",),
-    "laplace": ("scale",),
-    "discretized_logistic": ("levels", "scale"),
-    "binomial": ("total_count",),
-    "categorical": (),
-    "poisson": (),
-}
-"""Names of likelihoods, and the arguments that each takes."""
-
 RESUMABLE = ("epochs", "data", "test_data")
 """Settings that may be others when a run is resumed."""
-
-_UNRANGED = ("poisson", "categorical")
 
 RESTORE = "restore it from a backup, or train anew with another --out"
 """What to do about a file of a run that was damaged, in words."""
@@ -164,7 +151,7 @@ class RunConfig:
     likelihood: str = _setting(
         "auto",
         "p(x|z); auto proposes one from the data.",
-        choices=("auto", *LIKELIHOOD_OPTIONS),
+        choices=("auto", *LIKELIHOODS),
     )
     likelihood_options: dict[str, Any] = dataclasses.field(
         default_factory=dict, metadata={"setting": Setting(is_option=False)}
@@ -173,7 +160,10 @@ class RunConfig:
         0.0,
         "Largest possible value of grey levels, as in 255; by default from the data.",
         interval="[0, inf)",
-        only=("likelihood", tuple(name for name in LIKELIHOOD_OPTIONS if name not in _UNRANGED)),
+        only=(
+            "likelihood",
+            tuple(name for name, family in LIKELIHOODS.items() if family.takes_top),
+        ),
     )
     network: str = _setting("mlp", choices=("mlp", "conv"))
     hidden: tuple[int, ...] = _setting(
@@ -181,13 +171,16 @@ class RunConfig:
     )
     activation: str = _setting("tanh", "Of hidden layers.")
     latent: int = _setting(16, "Number of latents.", interval="[1, inf)")
-    posterior: str = _setting("diagonal", choices=("diagonal", "isotropic", "full"))
-    prior: str = _setting("standard_normal", choices=("standard_normal", "normal_mixture", "vamp"))
+    posterior: str = _setting("diagonal", choices=tuple(POSTERIORS))
+    prior: str = _setting("standard_normal", choices=tuple(PRIORS))
     components: int = _setting(
         50,
         "Components of a mixture or vamp prior.",
         interval="[1, inf)",
-        only=("prior", ("normal_mixture", "vamp")),
+        only=(
+            "prior",
+            tuple(name for name, family in PRIORS.items() if "num_components" in family.options),
+        ),
     )
     objective: str = _setting("elbo", choices=("elbo", "iwae"))
     num_samples: int = _setting(1, "Draws per example.", interval="[1, inf)")
@@ -267,7 +260,11 @@ class RunConfig:
 
     def _check_likelihood_options(self) -> None:
         known = _options_of(self.likelihood)
-        counts = sorted({"levels", "total_count"} & set(self.likelihood_options))
+        counts = sorted(
+            name
+            for name, option in known.items()
+            if option.is_top and name in self.likelihood_options
+        )
         if self.top and counts and self.preparation is None:
             raise RunError(f"top and {counts[0]} say the same: give one of them.")
         for name in self.likelihood_options:
@@ -452,10 +449,14 @@ def _preparation(parts: Any) -> Preparation:
     return Preparation(**{**parts, **lists})
 
 
-def _options_of(likelihood: str) -> tuple[str, ...]:
-    if likelihood == "auto":
-        return tuple(dict.fromkeys(itertools.chain.from_iterable(LIKELIHOOD_OPTIONS.values())))
-    return LIKELIHOOD_OPTIONS.get(likelihood, ())
+def _options_of(likelihood: str) -> dict[str, Option]:
+    """Options of a likelihood by name; those of all of them where it is not chosen yet."""
+    return {
+        name: option
+        for key, family in LIKELIHOODS.items()
+        if likelihood in ("auto", key)
+        for name, option in family.options.items()
+    }
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -498,5 +499,5 @@ def _meant(name: str, known: Collection[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Collection[str]) -> str:
     return f"the option{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -345,7 +345,9 @@ def train(
 def _decided(config: RunConfig, parts: _Parts, report: Callable[[str], None]) -> RunConfig:
     """Returns the configuration with what the data decides."""
     if config.likelihood == "auto":
-        proposal = propose([parts.train, parts.test], top=config.top or None)
+        proposal = propose(
+            factories.LIKELIHOODS.values(), [parts.train, parts.test], top=config.top or None
+        )
         options = {**proposal.options, **config.likelihood_options}
         config = dataclasses.replace(
             config, likelihood=proposal.likelihood, likelihood_options=options
@@ -356,8 +358,9 @@ def _decided(config: RunConfig, parts: _Parts, report: Callable[[str], None]) ->
             "chooses another."
         )
         config.refuse_idle()
+    likelihood = factories.LIKELIHOODS[config.likelihood]
     preparation, options = prepare(
-        config.likelihood,
+        likelihood,
         parts.train,
         [parts.test],
         top=config.top or None,
@@ -366,9 +369,7 @@ def _decided(config: RunConfig, parts: _Parts, report: Callable[[str], None]) ->
     report(f"Preparation: {preparation.sentence}.")
     output_bias = config.output_bias
     if output_bias == "auto":
-        is_far = config.likelihood in ("poisson", "discretized_logistic") or (
-            config.likelihood in ("normal", "laplace") and not preparation.center
-        )
+        is_far = likelihood.starts_at_mean(preparation)
         output_bias = "data_mean" if is_far and config.network == "mlp" else "zeros"
     return dataclasses.replace(
         config,

@@ -1,0 +1,67 @@
+"""Names of the families: what recipes and the command line call each class.
+
+This is all that is known of a family before TensorFlow is imported, which takes seconds. A family
+says everything else in its class.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+__all__ = ["LIKELIHOODS", "POSTERIORS", "PRIORS", "Family", "Option"]
+
+
+class Option(NamedTuple):
+    """An argument of a family, as the command line takes it.
+
+    Attributes:
+        help: what it is.
+        is_top: whether it is a whole number that says the largest value, as the setting `top` does;
+            otherwise it is a number or a word.
+    """
+
+    help: str
+    is_top: bool = False
+
+
+class Family(NamedTuple):
+    """A class and its arguments.
+
+    Attributes:
+        name: of the class.
+        options: arguments of its own by name, in alphabetical order.
+        takes_top: whether the largest possible value changes how its data is prepared.
+    """
+
+    name: str
+    options: Mapping[str, Option] = {}
+    takes_top: bool = True
+
+
+_SCALE: Final = Option("a number, learned, per_feature, decoder or optimal")
+_LEVELS: Final = Option("number of levels", is_top=True)
+_TRIALS: Final = Option("number of trials", is_top=True)
+_COMPONENTS: Final = Option("number of components")
+
+LIKELIHOODS: Final[Mapping[str, Family]] = {
+    "bernoulli": Family("Bernoulli"),
+    "discretized_logistic": Family("DiscretizedLogistic", {"levels": _LEVELS, "scale": _SCALE}),
+    "continuous_bernoulli": Family("ContinuousBernoulli"),
+    "poisson": Family("Poisson", takes_top=False),
+    "binomial": Family("Binomial", {"total_count": _TRIALS}),
+    "categorical": Family("Categorical", takes_top=False),
+    "normal": Family("Normal", {"scale": _SCALE}),
+    "laplace": Family("Laplace", {"scale": _SCALE}),
+}
+"""Likelihoods. The first one that finds data suitable is the one proposed for it."""
+
+POSTERIORS: Final[Mapping[str, Family]] = {
+    "diagonal": Family("DiagonalNormal"),
+    "isotropic": Family("IsotropicNormal"),
+    "full": Family("FullCovarianceNormal"),
+}
+
+PRIORS: Final[Mapping[str, Family]] = {
+    "standard_normal": Family("StandardNormal"),
+    "normal_mixture": Family("NormalMixture", {"num_components": _COMPONENTS}),
+    "vamp": Family("VampPrior", {"num_components": _COMPONENTS}),
+}
