@@ -22,17 +22,6 @@ from keras_vae.signatures import Signature
 
 __all__ = ["build", "digest", "metadata", "model_card", "properties", "stated"]
 
-_HOW = {
-    "Bernoulli": "P(x = 1) = 1 / (1 + exp(-logits)); mean is that probability.",
-    "ContinuousBernoulli": "Density proportional to exp(x logits) on [0, 1].",
-    "Normal": "Normal density with centre loc and standard deviation scale.",
-    "Laplace": "Laplace density with centre loc and scale.",
-    "DiscretizedLogistic": "P(x = k) = F(k + 1/2) - F(k - 1/2), F(t) = 1 / (1 + exp(-(t - loc) / "
-    "scale)), the outer levels open.",
-    "Binomial": "x successes of total_count trials with probability 1 / (1 + exp(-logits)).",
-    "Categorical": "P(category k) = softmax(logits)_k along the last axis.",
-    "Poisson": "Poisson counts of rate exp(log_rate).",
-}
 _OF_THE_ARTIFACT = frozenset(
     {"digest", "schema_version", "name", "signatures", "omitted"}
     | {"variants", "training", "versions", "files"}
@@ -63,28 +52,29 @@ def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ())
         preparation: how raw numbers become data.
         trained_in: dtype policies of the model that was trained, if others than float32.
     """
-    options = {
-        key: getattr(vae.likelihood, key)
-        for key in ("scale", "levels", "total_count")
-        if hasattr(vae.likelihood, key)
-    }
-    family = type(vae.likelihood).__name__
+    likelihood, support = vae.likelihood, vae.likelihood.support
+    config = likelihood.get_config()
+    options = {name: config[name] for name in likelihood.options() if _is_scalar(config.get(name))}
+    as_it_is = preparation.step == "none" and preparation.divide == 1.0 and not preparation.center
     shape = vae.event_shape[:-1] if preparation.categories else vae.event_shape
     return {
         "data": {
             "shape": list(shape),
             "dtype": "float32",
             "range": list(value_range(vae, preparation)),
-            "one_hot": family == "Categorical" and not preparation.categories,
+            "one_hot": support.is_one_hot and not preparation.categories,
+            "whole": support.is_whole and as_it_is,
             "feature_names": None if vae.feature_names is None else list(vae.feature_names),
             "preparation": dataclasses.asdict(preparation),
             "preparation_is_inside": True,
         },
         "likelihood": {
-            "family": family,
-            "parameters": [*vae.likelihood.parameter_specs(), *vae.likelihood.constants()],
+            "family": type(likelihood).__name__,
+            "parameters": [*likelihood.parameter_specs(), *likelihood.constants()],
             "options": options,
-            "how_to_read": _HOW.get(family, ""),
+            "how_to_read": likelihood.reading,
+            "discrete": support.is_discrete,
+            "threshold": likelihood.is_threshold,
         },
         "posterior": {
             "family": type(vae.posterior).__name__,
@@ -93,6 +83,7 @@ def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ())
         "prior": {
             "family": type(vae.prior).__name__,
             "components": int(vae.prior.components().loc.shape[0]),
+            "standard": vae.prior.is_standard,
         },
         "latent_size": vae.latent_size,
         "condition_shape": None if vae.condition_shape is None else list(vae.condition_shape),
@@ -226,6 +217,10 @@ def model_card(manifest: dict[str, Any]) -> str:
         lines += [f"- {reason}" for reason in manifest["omitted"].values()]
     lines += ["", f"Weights: sha256 {manifest['weights_digest']}.", ""]
     return "\n".join(lines)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 def _range_in_words(low: float | None, high: float | None) -> str:

@@ -16,7 +16,7 @@ from export import tolerances
 from export.cases import Case, read_answers, write_cases
 from export.errors import ExportError
 from export.runtimes import RUNTIMES, RuntimeFailure
-from keras_vae import random
+from keras_vae import integrity, random
 
 __all__ = [
     "Comparison",
@@ -143,7 +143,7 @@ def compare(
     """Compares the answers of one runtime with the live model's, output by output.
 
     In float32 every number, and every row alone with the row in the largest batch, obeys
-    `export.tolerances`. Draws of a Bernoulli differ only where the uniform lies within the
+    `export.tolerances`. Draws by a threshold of the uniform differ only where it lies within the
     tolerance of the probability; of other draws of whole numbers only so many differ.
 
     Other precisions pass if they cost at most `max_nats` nats per example, the mean difference of
@@ -233,8 +233,8 @@ class _Pair:
         self.is_draw = (
             output == "sample" and not self.is_rounded.any() and tolerances.is_whole(self.want)
         )
-        self.is_bernoulli = self.is_draw and about["likelihood"]["family"] == "Bernoulli"
-        if self.is_bernoulli:
+        self.is_threshold = self.is_draw and integrity.is_threshold(about)
+        if self.is_threshold:
             near = _near_threshold(case, want["mean"] / about["data"]["range"][1])
             self.allowed = np.where(near, np.inf, 0.0)
         elif self.is_draw:
@@ -308,13 +308,13 @@ def _comparison(
         max_nats, mean_nats = float(difference.max()), float(drawn.mean())
     worst = max(pairs, key=lambda pair: pair.excess.max())
     passed = bool(worst.excess.max() <= 1.0)
-    if all(pair.is_draw for pair in pairs) and not pairs[0].is_bernoulli:
+    if all(pair.is_draw for pair in pairs) and not pairs[0].is_threshold:
         sigma = max(pair.sigma for pair in pairs)
         share = max(pair.case.sensitivity.get(output, 0.0) for pair in pairs)
         most = tolerances.allowed_draws(len(want), sigma, share)
         passed = different <= most
         tolerance = f"equal but for {most} of {len(want)} draws near a threshold"
-    elif pairs[0].is_bernoulli:
+    elif pairs[0].is_threshold:
         tolerance = "equal but where u lies within the tolerance of its probability"
     else:
         relative = max(
@@ -409,7 +409,7 @@ def _is_refused(case: Case, want: Tensors, got: Tensors | str) -> bool:
 
 
 def _near_threshold(case: Case, probability: np.ndarray) -> np.ndarray:
-    """Where the uniform of a Bernoulli draw is so near its threshold that either value is right."""
+    """Where the uniform of such a draw is so near its threshold that either value is right."""
     seeds = tf.constant(case.inputs["seed"])
     u = random.uniform(seeds, probability.shape[1:], stream=random.OBSERVATION).numpy()
     sensitivity = case.sensitivity.get("mean", 0.0)

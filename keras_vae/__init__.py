@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_vae.distributions.names import LIKELIHOODS, POSTERIORS, PRIORS
+
 if TYPE_CHECKING:
     from keras_vae.api import *  # noqa: F403
 
@@ -19,32 +21,18 @@ __all__ = [
     "ELBO",
     "IWAE",
     "VAE",
-    "Bernoulli",
-    "Binomial",
     "Bound",
-    "Categorical",
     "ConditionalDistribution",
-    "ContinuousBernoulli",
     "DataError",
-    "DiagonalNormal",
-    "DiscretizedLogistic",
-    "FullCovarianceNormal",
-    "IsotropicNormal",
-    "Laplace",
     "Likelihood",
     "LinearGaussian",
     "LossExplanation",
     "NegativeLogLikelihood",
     "NonFiniteError",
-    "Normal",
-    "NormalMixture",
     "Objective",
     "Parameter",
-    "Poisson",
     "Posterior",
     "Prior",
-    "StandardNormal",
-    "VampPrior",
     "callbacks",
     "conv_vae",
     "data",
@@ -53,6 +41,7 @@ __all__ = [
     "explain_loss",
     "mlp_vae",
     "networks",
+    *(family.name for family in (*LIKELIHOODS.values(), *POSTERIORS.values(), *PRIORS.values())),
 ]
 
 

@@ -13,26 +13,14 @@ from keras_vae import callbacks as callbacks
 from keras_vae import data as data
 from keras_vae import evaluation as evaluation
 from keras_vae import networks as networks
-from keras_vae.distributions import Bernoulli as Bernoulli
-from keras_vae.distributions import Binomial as Binomial
-from keras_vae.distributions import Categorical as Categorical
 from keras_vae.distributions import ConditionalDistribution as ConditionalDistribution
-from keras_vae.distributions import ContinuousBernoulli as ContinuousBernoulli
-from keras_vae.distributions import DiagonalNormal as DiagonalNormal
-from keras_vae.distributions import DiscretizedLogistic as DiscretizedLogistic
-from keras_vae.distributions import FullCovarianceNormal as FullCovarianceNormal
-from keras_vae.distributions import IsotropicNormal as IsotropicNormal
-from keras_vae.distributions import Laplace as Laplace
 from keras_vae.distributions import Likelihood as Likelihood
-from keras_vae.distributions import Normal as Normal
 from keras_vae.distributions import Parameter as Parameter
-from keras_vae.distributions import Poisson as Poisson
 from keras_vae.distributions import Posterior as Posterior
 from keras_vae.distributions import distribution_of as distribution_of
-from keras_vae.distributions.priors import NormalMixture as NormalMixture
-from keras_vae.distributions.priors import Prior as Prior
-from keras_vae.distributions.priors import StandardNormal as StandardNormal
-from keras_vae.distributions.priors import VampPrior as VampPrior
+from keras_vae.distributions.likelihoods import *  # noqa: F403
+from keras_vae.distributions.posteriors import *  # noqa: F403
+from keras_vae.distributions.priors import *  # noqa: F403
 from keras_vae.distributions.supports import DataError as DataError
 from keras_vae.explain import LossExplanation as LossExplanation
 from keras_vae.explain import explain_loss as explain_loss

@@ -35,6 +35,9 @@ __all__ = [
     "content",
     "hashes",
     "is_name",
+    "is_standard",
+    "is_threshold",
+    "is_whole",
     "one_line",
     "read",
     "schema",
@@ -55,6 +58,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a path
 _HEAD = re.compile(rb'\{\n  "digest": "([0-9a-f]{64})",\n')
 _ZEROS = b"0" * 64
+_WHOLE_BEFORE = ("Bernoulli", "Binomial", "Categorical", "DiscretizedLogistic", "Poisson")
+"""Families of whole numbers, for manifests that were written before they said so."""
+
 _MOST_BYTES = 2**24  # of a manifest
 _MOST_PATH = 1024  # characters
 _MOST_NUMBERS = 2**28  # of one row of a tensor
@@ -186,6 +192,28 @@ def seal(directory: Path, entries: dict[str, Any]) -> Manifest:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a manifest."""
     return json.loads((Path(__file__).parent / "manifest.schema.json").read_text())
+
+
+def is_whole(entries: dict[str, Any]) -> bool:
+    """Whether an artifact takes whole numbers only, by the entries of its manifest."""
+    data = entries["data"]
+    if "whole" in data:
+        return bool(data["whole"])
+    preparation = data["preparation"]
+    as_it_is = preparation["step"] == "none" and preparation.get("divide", 1.0) == 1.0
+    return entries["likelihood"]["family"] in _WHOLE_BEFORE and as_it_is
+
+
+def is_threshold(entries: dict[str, Any]) -> bool:
+    """Whether an artifact draws by comparing the row's uniform with the mean, by its manifest."""
+    likelihood = entries["likelihood"]
+    return bool(likelihood.get("threshold", likelihood["family"] == "Bernoulli"))
+
+
+def is_standard(entries: dict[str, Any]) -> bool:
+    """Whether the prior of an artifact is the standard normal, by the entries of its manifest."""
+    prior = entries["prior"]
+    return bool(prior.get("standard", prior["family"] == "StandardNormal"))
 
 
 def is_name(name: str) -> bool:

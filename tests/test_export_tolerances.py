@@ -1,6 +1,7 @@
 """What rounding explains passes in every comparison, and what it does not is refused."""
 
 import contextlib
+import copy
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ import keras_vae
 from export import live, manifest, parity, pipeline, tolerances
 from export.cases import Case
 from export.errors import ExportError
-from keras_vae import random
+from keras_vae import integrity, random
 from keras_vae.data.preparation import Preparation
 
 
@@ -259,6 +260,32 @@ def bernoulli(change):
     case = Case("sample", {"seed": seeds.numpy()}, ("sample", "mean"))
     about = manifest.metadata(tiny_vae("bernoulli", 5), Preparation())
     return parity.compare("node", [case], [want], [got], about)
+
+
+EARLIER = {
+    "bernoulli": {},
+    "continuous_bernoulli": {"prior": "vamp", "num_components": 1},
+    "normal": {"prior": "normal_mixture", "num_components": 1},
+    "laplace": {},
+    "discretized_logistic": {},
+    "binomial": {"total_count": 3},
+    "categorical": {"event_shape": (2, 3)},
+    "poisson": {},
+}
+"""Families whose artifacts may be of versions that wrote down no more than the name."""
+
+
+@pytest.mark.parametrize("key", EARLIER)
+def test_what_a_manifest_says_of_a_family_is_what_its_name_said_before(key):
+    options = {"event_shape": 5, **EARLIER[key]}
+    vae = keras_vae.mlp_vae(latent_size=2, likelihood=key, hidden=(2,), **options)
+    for preparation in (Preparation(), Preparation("binarize", 9.0)):
+        about = manifest.metadata(vae, preparation)
+        earlier = copy.deepcopy(about)
+        for part, name in (("data", "whole"), ("likelihood", "threshold"), ("prior", "standard")):
+            del earlier[part][name]
+        for read in (integrity.is_whole, integrity.is_threshold, integrity.is_standard):
+            assert read(earlier) == read(about)
 
 
 def flip(row, column):

@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 
 import keras_vae
+from export import manifest
 from keras_vae import ELBO, random
+from keras_vae.data.preparation import Preparation, prepare
 from keras_vae.distributions.tfp import tfd
 from tests import test_laws
 from tests.models import binary, compiled, tiny_vae
@@ -147,6 +149,60 @@ def test_a_family_of_ones_own_obeys_the_same_laws(tmp_path):
     test_laws.test_leading_axes_fold_into_the_batch(make)
     test_laws.test_config_makes_the_same_layer(make)
     test_model_file_keeps_the_model({"likelihood": make}, tmp_path)
+
+
+@keras.saving.register_keras_serializable()
+class Geometric(keras_vae.Likelihood):
+    """Counts, each less probable than the one before by the same factor."""
+
+    reading = "P(x) = (1 - p) p^x, p = 1 / (1 + exp(-logits))."
+
+    def __init__(self, event_shape, network=None, *, slowest=0.99, **kwargs):
+        self.slowest = slowest
+        super().__init__(event_shape, network, **kwargs)
+
+    @property
+    def support(self):
+        return keras_vae.distributions.supports.integers()
+
+    @classmethod
+    def prepare(cls, facts):
+        return Preparation(), {"slowest": facts.zeros}
+
+    def raw_mean(self, mean):
+        return np.log(mean)
+
+    def parameter_specs(self):
+        return {"logits": keras_vae.Parameter(self.channels)}
+
+    def law(self, logits):
+        return self.independent(tfd.Geometric(logits=-logits))
+
+    def get_config(self):
+        return {**super().get_config(), "slowest": self.slowest}
+
+
+def test_what_a_family_of_ones_own_says_is_heard():
+    counts = np.array([[0.0, 3.0], [1.0, 0.0]])
+    assert prepare(Geometric, counts) == (Preparation(), {"slowest": 0.5})
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(LATENTS),
+        likelihood=Geometric(2, slowest=0.5),
+        posterior=keras_vae.DiagonalNormal(LATENTS),
+    )
+    vae.likelihood.head.kernel.assign(np.zeros((LATENTS, 2)))
+    keras_vae.factories.start_at_mean(vae, counts.mean(axis=0))
+    np.testing.assert_allclose(vae.decode(np.ones((1, LATENTS))).mean()[0], [0.5, 1.5], rtol=1e-6)
+    about = manifest.metadata(vae, Preparation())
+    assert about["data"]["whole"]
+    assert about["likelihood"] == {
+        "family": "Geometric",
+        "parameters": ["logits"],
+        "options": {"slowest": 0.5},
+        "how_to_read": Geometric.reading,
+        "discrete": True,
+        "threshold": False,
+    }
 
 
 def test_factories_make_every_law_by_name():

@@ -381,8 +381,11 @@ def test_numbers_of_every_type_and_nested_lists_become_float32():
     ],
 )
 def test_range_is_that_of_the_manifest(family, preparation, expected):
+    """Older manifests name the family alone; newer ones say whether x is whole."""
     data = {"range": [0.0, 9.0], "preparation": preparation}
     assert rows.Range.of({"data": data, "likelihood": {"family": family}}) == expected
+    about = {"data": {**data, "whole": expected.whole}, "likelihood": {"family": "Own"}}
+    assert rows.Range.of(about) == expected
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -58,9 +58,14 @@ class Prior(keras.layers.Layer, abc.ABC):
     Args:
         latent_size: number L of latents.
 
+    Attributes:
+        is_standard: whether it is the standard normal law, for those who show it.
+
     Raises:
         ValueError: if `latent_size` is not a positive integer.
     """
+
+    is_standard: ClassVar[bool] = False
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -114,6 +119,8 @@ class StandardNormal(Prior):
         >>> float(StandardNormal(2)(tf.zeros([1, 2]))[0])  # -log 2 pi
         -1.837877...
     """
+
+    is_standard = True
 
     def distribution(self) -> tfd.Distribution:
         """Independent standard normal laws."""

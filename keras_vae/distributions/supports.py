@@ -36,6 +36,8 @@ class Support:
         integer_dtype: whether an integer dtype is acceptable.
         is_discrete: whether distributions on it have probabilities (True) or densities (False);
             None if unknown, and then nothing is compared with them.
+        is_whole: whether all of its numbers are whole.
+        is_one_hot: whether its elements are one-hot vectors along the last axis.
         event_dim: number of last axes that hold one variable together, 1 for one-hot vectors.
     """
 
@@ -46,6 +48,8 @@ class Support:
     high: float | None = None
     integer_dtype: bool = True
     is_discrete: bool | None = None
+    is_whole: bool = False
+    is_one_hot: bool = False
     event_dim: int = 0
 
     def sentence(self, owner: str, found: str) -> str:
@@ -119,6 +123,7 @@ def binary() -> Support:
         low=0.0,
         high=1.0,
         is_discrete=True,
+        is_whole=True,
     )
 
 
@@ -157,6 +162,7 @@ def integers(high: int | None = None) -> Support:
             contains=lambda x: (x >= 0.0) & _is_integral(x),
             low=0.0,
             is_discrete=True,
+            is_whole=True,
         )
     return Support(
         description=f"integers from 0 to {high}",
@@ -165,6 +171,7 @@ def integers(high: int | None = None) -> Support:
         low=0.0,
         high=float(high),
         is_discrete=True,
+        is_whole=True,
     )
 
 
@@ -182,5 +189,7 @@ def one_hot() -> Support:
         low=0.0,
         high=1.0,
         is_discrete=True,
+        is_whole=True,
+        is_one_hot=True,
         event_dim=1,
     )

@@ -36,13 +36,7 @@ Box, Muller (1958), A note on the generation of random normal deviates. Loader (
 accurate computation of binomial probabilities.
 """
 
-from keras_vae.random.inversion import bernoulli as bernoulli
-from keras_vae.random.inversion import binomial as binomial
-from keras_vae.random.inversion import categorical as categorical
-from keras_vae.random.inversion import continuous_bernoulli as continuous_bernoulli
-from keras_vae.random.inversion import laplace as laplace
-from keras_vae.random.inversion import logistic as logistic
-from keras_vae.random.inversion import poisson as poisson
+from keras_vae.random.inversion import *  # noqa: F403
 from keras_vae.random.noise import bits as bits
 from keras_vae.random.noise import normal as normal
 from keras_vae.random.noise import uniform as uniform

@@ -12,6 +12,16 @@ import tensorflow as tf
 from keras_vae.random.elementary import horner, log
 from keras_vae.random.philox import Tensor
 
+__all__ = [
+    "bernoulli",
+    "binomial",
+    "categorical",
+    "continuous_bernoulli",
+    "laplace",
+    "logistic",
+    "poisson",
+]
+
 
 def bernoulli(u: Tensor, logits: Tensor) -> Tensor:
     """Bernoulli draws: 1 where u < sigmoid(logits), else 0.

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from keras_vae.integrity import MANIFEST
+from keras_vae import integrity
 from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.explore import runtime
@@ -39,7 +39,7 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
     shutil.copytree(PAGE, directory, dirs_exist_ok=True)
     for name, ours in runtime.FILES.items():
         _copy(ort / name, directory / "ort" / ours)
-    _copy(artifact.path / MANIFEST, directory / "artifact" / MANIFEST)
+    _copy(artifact.path / integrity.MANIFEST, directory / "artifact" / integrity.MANIFEST)
     for signature in artifact.signatures.values():
         if signature.onnx is not None:
             target = directory / "artifact" / signature.onnx.relative_to(artifact.path)
@@ -49,6 +49,8 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
         "name": artifact.name,
         "version": artifact.version,
         "runtime": f"ONNX Runtime Web {runtime.VERSION}",
+        "standard": integrity.is_standard(artifact.manifest),
+        "whole": integrity.is_whole(artifact.manifest),
     }
     (directory / "site.json").write_text(json.dumps(about) + "\n")
 

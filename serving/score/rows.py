@@ -13,12 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from keras_vae import integrity
 from serving.artifact import Tensor
 from serving.errors import ServingError
 
 __all__ = ["Layout", "Range", "column_layout", "read", "tensor"]
-
-_INTEGERS = ("Bernoulli", "Binomial", "Categorical", "DiscretizedLogistic", "Poisson")
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,11 @@ class Range:
     @classmethod
     def of(cls, manifest: dict[str, Any]) -> Range:
         """What a manifest says of x."""
-        data, family = manifest["data"], manifest["likelihood"]["family"]
-        low, high = data["range"]
-        preparation = data["preparation"]
-        as_it_is = preparation["step"] == "none" and preparation.get("divide", 1.0) == 1.0
+        low, high = manifest["data"]["range"]
         return cls(
             -math.inf if low is None else low,
             math.inf if high is None else high,
-            family in _INTEGERS and as_it_is,
+            integrity.is_whole(manifest),
         )
 
     def problem(self, value: float) -> str:

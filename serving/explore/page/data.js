@@ -1,9 +1,7 @@
 // Data: what one example is, the scale that it is shown on, and how files become examples.
 
-const INTEGER_LAWS = ["DiscretizedLogistic", "Poisson", "Binomial", "Categorical"];
-
 /** What the examples of a model are: kind, sizes, range and whether they are whole numbers. */
-export function describe({ data, likelihood }) {
+export function describe({ data }, { whole }) {
   const { shape, range, one_hot: oneHot, preparation } = data;
   const size = shape.reduce((a, b) => a * b, 1);
   const about = {
@@ -13,11 +11,7 @@ export function describe({ data, likelihood }) {
     high: range[1],
     names: data.feature_names?.length === size ? data.feature_names : null,
     categories: preparation.categories || 0,
-    isWhole:
-      oneHot ||
-      INTEGER_LAWS.includes(likelihood.family) ||
-      preparation.step === "dequantize" ||
-      (likelihood.family === "Bernoulli" && preparation.step !== "binarize"),
+    isWhole: whole || preparation.step === "dequantize",
     center: preparation.center ?? [],
     spread: preparation.spread ?? [],
   };

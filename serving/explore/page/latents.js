@@ -15,9 +15,8 @@ export async function survey(model, about) {
   const examples = await some(model, about);
   const scale = scaleOf(about, [...examples.means, ...examples.draws]);
   const fine = about.kind === "image" ? scale : scaleOf(about, examples.means);
-  const isStandard = model.manifest.prior.family === "StandardNormal";
   const furthest = Math.max(...examples.z.map((z) => Math.max(...z.map(Math.abs))));
-  const limit = isStandard ? 3 : Math.max(1, Math.ceil(furthest));
+  const limit = model.site.standard ? 3 : Math.max(1, Math.ceil(furthest));
   const rates = model.manifest.training?.evaluation?.rate_per_latent;
   if (rates?.length === model.latents && rates.every(Number.isFinite)) {
     return {

@@ -17,7 +17,7 @@ const at = (id) => document.getElementById(id);
 async function start() {
   const model = await Model.open();
   const { manifest, site } = model;
-  const about = describe(manifest);
+  const about = describe(manifest, site);
   introduce(site, manifest);
   const lack = model.lack("decode");
   if (lack) throw new Error(`${lack} The page shows what decode computes.`);

@@ -46,7 +46,7 @@ export function pathPanel(host, state, painter) {
       const means = await state.means(points);
       const row = means.map((x, i) => ({ x, label: `${Math.round(100 * shares[i])} % of the way` }));
       grid.show([row], { columns: shares.map((share) => short(share)) });
-      const isStandard = state.model.manifest.prior.family === "StandardNormal";
+      const isStandard = state.model.site.standard;
       const why = isStandard ? UNDER_A_STANDARD_NORMAL[kind.value] : "";
       words.textContent = `Means of p(x | z) ${KINDS[kind.value]}${why}.`;
     }, problem.show),
