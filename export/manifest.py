@@ -53,8 +53,8 @@ def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ())
         trained_in: dtype policies of the model that was trained, if others than float32.
     """
     likelihood, support = vae.likelihood, vae.likelihood.support
-    config = likelihood.get_config()
-    options = {name: config[name] for name in likelihood.options() if _is_scalar(config.get(name))}
+    found = {name: getattr(likelihood, name, None) for name in likelihood.options()}
+    options = {name: value for name, value in found.items() if isinstance(value, str | int | float)}
     as_it_is = preparation.step == "none" and preparation.divide == 1.0 and not preparation.center
     shape = vae.event_shape[:-1] if preparation.categories else vae.event_shape
     return {
@@ -217,10 +217,6 @@ def model_card(manifest: dict[str, Any]) -> str:
         lines += [f"- {reason}" for reason in manifest["omitted"].values()]
     lines += ["", f"Weights: sha256 {manifest['weights_digest']}.", ""]
     return "\n".join(lines)
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | int | float)
 
 
 def _range_in_words(low: float | None, high: float | None) -> str:
