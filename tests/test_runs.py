@@ -25,6 +25,7 @@ from export import loading, manifest
 from keras_vae import commands, data
 from keras_vae.cli import main
 from keras_vae.data.preparation import Preparation
+from keras_vae.factories import LIKELIHOODS
 from keras_vae.runs import run
 from keras_vae.runs.run import Run, RunConfig, RunError, train
 from keras_vae.training.backup import write_atomically
@@ -709,7 +710,7 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     ],
 )
 def test_preparation(likelihood: str, raw: np.ndarray, step: str, prepared: set[float]) -> None:
-    preparation, _ = run.prepare(likelihood, raw)
+    preparation, _ = run.prepare(LIKELIHOODS[likelihood], raw)
     assert preparation.step == step
     assert set(np.unique(preparation.array(raw))) == prepared
     if likelihood == "categorical":
@@ -718,7 +719,7 @@ def test_preparation(likelihood: str, raw: np.ndarray, step: str, prepared: set[
 
 def test_dequantised_bounds_are_bounds_on_levels() -> None:
     raw = np.random.default_rng(0).integers(0, 256, (50, 2, 2, 1)).astype(np.uint8)
-    preparation, _ = run.prepare("normal", raw)
+    preparation, _ = run.prepare(LIKELIHOODS["normal"], raw)
     assert preparation.step == "dequantize"
     x = preparation.array(raw)
     assert ((x >= 0) & (x < 1)).all()
