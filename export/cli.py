@@ -44,7 +44,7 @@ def _always(context: click.Context, parameter: click.Parameter, is_given: bool) 
 def main() -> None:
     """Export a trained model as SavedModel and ONNX, verified before it is published.
 
-    keras-vae export runs/digits/model.keras --to artifacts/digits
+    keras-vae export runs/quickstart/model.keras --to artifacts/quickstart
     """
 
 
@@ -91,7 +91,10 @@ def main() -> None:
 )
 @click.option("--tflite", is_flag=True, help="Also write decode.tflite.")
 def publish_command(model: Path, target: Path, modules: tuple[str, ...], **options: Any) -> None:
-    """Write a trained MODEL as SavedModel and ONNX, verify it and publish it."""
+    """Publish a trained MODEL as SavedModel and ONNX.
+
+    What was written is verified first; nothing is published that disagrees with the model.
+    """
     load_tensorflow()
     from export import loading, pipeline
 
@@ -105,7 +108,10 @@ def publish_command(model: Path, target: Path, modules: tuple[str, ...], **optio
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--sha256", help="Of manifest.json, as its publisher stated it elsewhere.")
 def verify_command(directory: Path, sha256: str | None) -> None:
-    """Check hashes, gates and parity of a published version in ONNX Runtime."""
+    """Check a published version: hashes, gates, parity.
+
+    Its cases are computed again, in the SavedModel and in ONNX Runtime.
+    """
     load_tensorflow()
     from export import pipeline
 
@@ -123,7 +129,10 @@ def verify_command(directory: Path, sha256: str | None) -> None:
     help=f"{_RUNTIMES}; or all.",
 )
 def parity_command(directory: Path, runtimes: tuple[str, ...]) -> None:
-    """Compare other runtimes with the SavedModel of a published version."""
+    """Compare other runtimes with a published version.
+
+    What they compute is held against its SavedModel.
+    """
     load_tensorflow()
     from export import pipeline
     from export.runtimes import RUNTIMES

@@ -247,7 +247,10 @@ def _naming_resume(out: Path) -> Iterator[None]:
 )
 @click.option("--seed", default=0, show_default=True, help="Of all draws.")
 def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
-    """Measure bound and log-likelihood of a run on its test set, beside simple models."""
+    """Measure a run on its test set, beside simple models.
+
+    Bound and log-likelihood are in nats per example and in the units of the data file.
+    """
     load_tensorflow()
     from keras_vae import commands
     from keras_vae.runs.run import Run
@@ -273,7 +276,10 @@ def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
 )
 @click.option("--seed", default=0, show_default=True, help="Of the draws that measure.")
 def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
-    """Train a run's model anew at each beta; what the latents cost and what they buy."""
+    """Train a run's model anew at each of several betas.
+
+    The table shows what the latents cost and what they buy.
+    """
     weights = _numbers(betas, "--betas")
     load_tensorflow()
     from rich.console import Console
@@ -303,7 +309,10 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
     "--out", type=click.Path(path_type=Path), required=True, help=".npy, .csv, .parquet or .png."
 )
 def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> None:
-    """Draw from a run's model, p(x): z from the prior, x from the likelihood."""
+    """Draw x from a run's model.
+
+    z comes from the prior p(z), x from the likelihood p(x | z).
+    """
     load_tensorflow()
     from keras_vae import commands
     from keras_vae.runs.run import Run
@@ -344,7 +353,10 @@ def explain_loss_command(
     shape: str,
     latent: int,
 ) -> None:
-    """Say which model, likelihood scale and beta a hand-written loss R + w KL is."""
+    """Say which model a hand-written loss R + w KL is.
+
+    The answer names the likelihood, its scale and beta.
+    """
     from keras_vae.explain import explain_loss
 
     explanation = explain_loss(
@@ -364,11 +376,14 @@ def explain_loss_command(
 @click.option(
     "--artifact",
     type=click.Path(path_type=Path),
-    help="Exported version of the run's model, such as artifacts/digits/1, whose parity is shown.",
+    help="Exported version of the run's model, as in artifacts/quickstart/1; its parity is shown.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of all draws.")
 def report_command(run: Path, artifact: Path | None, seed: int) -> None:
-    """Write report.html into a run: curves, bounds, latents, draws; one file, no network."""
+    """Write report.html into a run.
+
+    One file that needs no network: curves, bounds, latents, draws.
+    """
     load_tensorflow()
     from keras_vae import report
     from keras_vae.runs.run import Run
@@ -396,7 +411,10 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
 def quickstart_command(
     context: click.Context, out: Path, artifacts: Path, epochs: int | None
 ) -> None:
-    """Train, measure, export and verify a VAE of handwritten digits, in about a minute."""
+    """Train, measure and export a VAE of handwritten digits.
+
+    It takes about a minute, and verifies what it published.
+    """
     if lack := extras.missing("export"):
         raise click.ClickException(lack)
     load_tensorflow()

@@ -81,7 +81,7 @@ class Artifact:
         if not _VERSION.fullmatch(path.name):
             raise ServingError(
                 f"{path} is not a version of an artifact: name a directory such as "
-                "artifacts/digits/1."
+                "artifacts/quickstart/1."
             )
         with _refusals():
             manifest = integrity.read(path)

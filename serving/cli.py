@@ -84,4 +84,7 @@ def main(debug: bool) -> None:
 @click.group("serve", cls=_Group, without=_ELSEWHERE, context_settings=_SETTINGS)
 @_debug
 def serve(debug: bool) -> None:
-    """Serve artifacts with TensorFlow Serving, or here for development."""
+    """Serve artifacts: TensorFlow Serving, or this machine.
+
+    TensorFlow Serving is for production, the local server for development.
+    """

@@ -147,6 +147,13 @@ def test_a_package_of_another_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("words", [[], ["serve"]])
+def test_a_list_of_commands_is_not_cut_at_80_columns(words: list[str]) -> None:
+    listed = CliRunner().invoke(cli.main, [*words, "--help"]).output.partition("Commands:\n")[2]
+    assert listed.count("\n") >= 7
+    assert "..." not in listed
+
+
 def test_every_command_has_help() -> None:
     context = click.Context(cli.main)
     for name in cli.main.list_commands(context):

@@ -21,7 +21,7 @@ Nothing here imports TensorFlow. Example:
     if lack := runtime.missing():
         raise SystemExit(lack)
     write_cases(directory / "cases", cases)
-    runtime.run(Path("artifacts/digits/1"), directory / "cases", directory / "answers")
+    runtime.run(Path("artifacts/quickstart/1"), directory / "cases", directory / "answers")
     answers = read_answers(directory / "answers")
 """
 

@@ -105,7 +105,10 @@ def config_command(
     replace: bool,
     **settings: Any,
 ) -> None:
-    """Write a directory that TensorFlow Serving is run from, with Compose or Kubernetes."""
+    """Write a directory to run TensorFlow Serving from.
+
+    It holds what Docker Compose, Kubernetes and KServe need.
+    """
     target = target.absolute()
     if replace:
         chosen = {
@@ -137,7 +140,10 @@ def config_command(
 @click.option("--client-ca", type=_PATH, help="Ask callers for a certificate signed by this, PEM.")
 @click.option("--to", "target", type=_PATH, required=True, help="File that is written, mode 0400.")
 def tls_command(key: Path, cert: Path, client_ca: Path | None, target: Path) -> None:
-    """Write the server's key pair as TensorFlow Serving reads it; the file holds the key itself."""
+    """Write the server's key pair for TensorFlow Serving.
+
+    The file holds the key itself.
+    """
     text = server.ssl_config(
         _pem(key, "PRIVATE KEY"),
         _pem(cert, "CERTIFICATE"),
@@ -174,7 +180,10 @@ _WAIT = click.option(
 def label_command(
     deployment: Path, model: str | None, change: str | None, urls: tuple[str, ...], wait: float
 ) -> None:
-    """Serve a version under a label; LABEL= takes it away; without a change, say what is served."""
+    """Serve a version under a label.
+
+    LABEL= takes the label away; without a change, it says what is served.
+    """
     if model is None or change is None:
         for name, found in rollout.served(deployment).items():
             if model in (None, name):
@@ -215,7 +224,10 @@ def compare_command(
     recorded: Path | None,
     **tolerance: Any,
 ) -> None:
-    """Compare two versions of a model that are served; exit status 3 if the second is worse."""
+    """Compare two versions of a model that are served.
+
+    The exit status is 3 if the second is worse.
+    """
     from serving import comparison
     from serving.client import Client
 
@@ -262,7 +274,10 @@ def compare_command(
 @click.option("--url", "urls", multiple=True, required=True, help=_SERVERS)
 @_WAIT
 def promote_command(deployment: Path, model: str, urls: tuple[str, ...], wait: float) -> None:
-    """Make the canary stable; what was stable stays loaded as previous."""
+    """Make the canary stable.
+
+    What was stable stays loaded as previous.
+    """
     _say(model, rollout.promote(deployment, model, _loader(urls, model, wait)))
 
 

@@ -36,9 +36,10 @@ __all__ = ["explore"]
 def explore(
     artifact: Path, port: int, no_open: bool, target: Path | None, ort: Path | None
 ) -> None:
-    """Explore the latents of ARTIFACT in the browser, which runs its ONNX files by itself.
+    """Explore the latents of ARTIFACT in the browser.
 
-    ARTIFACT is a version such as artifacts/digits/1, or artifacts/digits for the newest.
+    The page runs its ONNX files by itself. ARTIFACT is a version such as artifacts/quickstart/1, or
+    artifacts/quickstart for the newest.
     """
     from serving.artifact import Artifact, latest
     from serving.explore import runtime, server, site

@@ -71,9 +71,10 @@ def local(
     log_level: str,
     **limits: Any,
 ) -> None:
-    """Serve ARTIFACTS (NAME/VERSION below it) with TensorFlow Serving's API, for development.
+    """Serve ARTIFACTS on this machine, for development.
 
-    REST and gRPC on ONNX Runtime; new versions are taken up as they are published. In production,
+    ARTIFACTS holds NAME/VERSION directories. REST and gRPC are those of TensorFlow Serving, on
+    ONNX Runtime; new versions are taken up as they are published. In production,
     TensorFlow Serving itself serves the same directory.
     """
     from serving.local.server import serve

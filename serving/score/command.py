@@ -94,7 +94,10 @@ def score_command(
     workers: int,
     address: str | None,
 ) -> None:
-    """Compute score, encode or reconstruct for each row of Parquet files, by Ray Data."""
+    """Compute score, encode or reconstruct for each row.
+
+    The rows are those of Parquet files; Ray Data runs it, on one core or on a cluster.
+    """
     from serving.artifact import Artifact
     from serving.score.plan import plan
     from serving.score.run import score

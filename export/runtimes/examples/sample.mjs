@@ -1,4 +1,4 @@
-// Three draws from an exported model: node sample.mjs artifacts/digits/1 7
+// Three draws from an exported model: node sample.mjs artifacts/quickstart/1 7
 //
 // Needs onnxruntime-node only (npm install onnxruntime-node). The same seed gives the same
 // draws in every runtime.

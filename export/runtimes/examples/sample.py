@@ -1,4 +1,4 @@
-"""Three draws from an exported model, as in `python sample.py artifacts/digits/1 7`.
+"""Three draws from an exported model, as in `python sample.py artifacts/quickstart/1 7`.
 
 Needs numpy and onnxruntime only. The same seed gives the same draws in every runtime.
 """
