@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_vae import evaluation, random
+from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.report.subject import Subject
 from keras_vae.runs import baselines, measurements, pictures
 from keras_vae.runs.run import Run, RunConfig, RunError, train
@@ -25,7 +26,6 @@ __all__ = ["evaluate", "print_evaluation", "quickstart_config", "rate_distortion
 
 Report = Callable[[str], None]
 _CHUNK = 1000
-_HEAVY_TAIL = 0.7
 
 
 def evaluate(
@@ -62,12 +62,6 @@ def evaluate(
         )
     seconds = time.perf_counter() - started
     report(f"Importance sampling took {seconds:.1f} s for {count} examples.")
-    heavy = 0 if marginal.pareto_k is None else int((marginal.pareto_k > _HEAVY_TAIL).sum())
-    if heavy > 0.05 * count:
-        report(
-            f"For {heavy} of {count} examples a few of the {num_samples} draws carry the "
-            "estimate (Pareto-k above 0.7): it is a lower bound, and log p(x) lies above it."
-        )
     simple = baselines.log_probs(
         train_raw,
         test_raw[:count],
@@ -92,6 +86,9 @@ def evaluate(
             "method": f"importance sampling, k = {num_samples}",
             "side": marginal.side,
             "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
+            "heavy_tails": None
+            if marginal.pareto_k is None
+            else int((marginal.pareto_k > TRUSTED).sum()),
         },
         "distortion": measurements.summary(units.distortion(distortion[:count])),
         "rate": measurements.summary(rate[:count]),

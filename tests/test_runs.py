@@ -26,7 +26,7 @@ from keras_vae import commands, data
 from keras_vae.cli import main
 from keras_vae.data.preparation import Preparation
 from keras_vae.factories import LIKELIHOODS
-from keras_vae.runs import run
+from keras_vae.runs import measurements, run
 from keras_vae.runs.run import Run, RunConfig, RunError, train
 from keras_vae.training.backup import write_atomically
 from keras_vae.training.guard import NonFiniteError
@@ -665,6 +665,10 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     # A bound with 20 samples lies above the bound with one, up to their errors.
     error = values["elbo"]["standard_error"] + values["log_marginal"]["standard_error"]
     assert values["log_marginal"]["mean"] > values["elbo"]["mean"] - 4 * error
+    assert values["log_marginal"]["heavy_tails"] is None, "20 draws have no tail"
+    heavy = {**values["log_marginal"], "heavy_tails": 7}
+    notes = measurements.table({**values, "log_marginal": heavy}).notes
+    assert any(note.startswith("For 7 of 50 examples a few draws carry") for note in notes)
     # The rates of the latents sum to that of the model, whose prior and posterior factorise.
     assert sum(values["rate_per_latent"]) == pytest.approx(values["rate"]["mean"], rel=1e-5)
     code, output = invoke("evaluate", finished.path, "--samples", "20", "--limit", "1")

@@ -10,6 +10,7 @@ import tensorflow as tf
 from scipy.special import logsumexp
 
 from keras_vae import estimators, evaluation
+from keras_vae.evaluation.pareto import TRUSTED, pareto_k, tail_size
 from keras_vae.model import VAE
 from keras_vae.report.figures import (
     BLUE,
@@ -94,6 +95,8 @@ def bounds(subject: Subject) -> Picture:
     annealed = evaluation.log_marginal(
         subject.vae, few, "annealed", num_samples=8, temperatures=200, seed=subject.seed
     )
+    largest = np.partition(log_w, -tail_size(_DRAWS) - 1, axis=0)[-tail_size(_DRAWS) - 1 :]
+    heavy = int((pareto_k(largest.T) > TRUSTED).sum())
     top, top_error = evaluation.mean_and_error(units.log_p(annealed.value))
     figure, axes = axes_of()
     axes.plot(sizes, means, "o-", color=BLUE, label="L_k, importance sampling")
@@ -106,6 +109,8 @@ def bounds(subject: Subject) -> Picture:
         f"{means[-1]:.2f}, AIS (8 chains, 200 temperatures) = {top:.2f}; the examples scatter by "
         f"{top_error:.2f} (standard error), which all share."
     )
+    if heavy:
+        caption += f" {measurements.heavy_tails(heavy, len(few))}"
     return drawn("The bound rises towards log p(x)", caption, figure)
 
 

@@ -146,7 +146,7 @@ def _measurements(values: dict[str, Any]) -> list[str]:
 
 
 def _parity(artifact: Path) -> list[str]:
-    """Table of the largest difference between Keras and each runtime, by signature."""
+    """Table of the largest difference of each signature between Keras and each runtime."""
     path = artifact / "parity.json"
     try:
         return _parity_table(read_json(path), artifact)
@@ -165,15 +165,15 @@ def _parity_table(rows: Any, artifact: Path) -> list[str]:
         largest = max(runtime.get(row["signature"], 0.0), row["max_abs"])
         runtime[row["signature"]] = largest
     passed = sum(row["passed"] for row in rows)
+    labels = [name if kind == "float32" else f"{name}, {kind}" for name, kind in worst]
     lines = [
-        '<h2>Export parity</h2><div class="scroll"><table><tr><th>runtime</th>',
-        *(f'<th class="number">{html.escape(name)}</th>' for name in signatures),
+        '<h2>Export parity</h2><div class="scroll"><table><tr><th>signature</th>',
+        *(f'<th class="number">{html.escape(label)}</th>' for label in labels),
         "</tr>",
     ]
-    for (name, precision), found in worst.items():
-        label = name if precision == "float32" else f"{name}, {precision}"
-        lines.append(f"<tr><td>{html.escape(label)}</td>")
-        for signature in signatures:
+    for signature in signatures:
+        lines.append(f"<tr><td>{html.escape(signature)}</td>")
+        for found in worst.values():
             value = found.get(signature)
             text = "" if value is None else "equal" if value == 0.0 else f"{value:.1e}"
             lines.append(f'<td class="number">{text}</td>')

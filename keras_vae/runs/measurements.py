@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_vae import evaluation
+from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.runs.run import read_json
 
-__all__ = ["SCHEMA_VERSION", "Table", "examples", "read", "summary", "table"]
+__all__ = ["SCHEMA_VERSION", "Table", "examples", "heavy_tails", "read", "summary", "table"]
 
 SCHEMA_VERSION = 2
 """Of `evaluation.json`. From version 2 on every number is in the units of the data file and all
@@ -81,6 +82,14 @@ def table(values: dict[str, Any]) -> Table:
     )
 
 
+def heavy_tails(count: int, of: int) -> str:
+    """Returns what it means that so many examples have weights with a heavy tail."""
+    return (
+        f"For {count} of {of} examples a few draws carry the importance sampling (Pareto-k above "
+        f"{TRUSTED:g}): log p(x) lies above it there, and more draws (--samples) come closer."
+    )
+
+
 def _notes(values: dict[str, Any]) -> list[str]:
     bits = values["bits_per_dim"]
     notes = [
@@ -88,6 +97,9 @@ def _notes(values: dict[str, Any]) -> list[str]:
         f"{values['active_units']} of {values['latent_size']} latents active"
         + ("." if bits is None else f"; at most {bits:.3f} bits per dimension.")
     ]
+    found = values["log_marginal"]
+    if found.get("heavy_tails"):
+        notes.append(heavy_tails(found["heavy_tails"], found["examples"]))
     if "elbo_of_all" in values:
         every = values["elbo_of_all"]
         notes.append(
