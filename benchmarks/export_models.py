@@ -197,7 +197,6 @@ def layers() -> None:
         "log_softmax",
         "exponential",
         "celu",
-        "glu",
         "squareplus",
         "tanh_shrink",
     ):

@@ -18,6 +18,7 @@ import keras_vae
 from export import onnx_graphs
 from keras_vae.distributions import tfp
 from keras_vae.distributions.tfp import tfd
+from keras_vae.random.elementary import STIRLING
 from keras_vae.signatures import Signature
 
 UNITS = 8.0  # log p is a sum of at most 5 numbers of its size, each rounded twice
@@ -180,3 +181,8 @@ def test_counts_in_onnx_runtime(name):
     expected = exactly(exact, x, parameter)
     scale = 1.0 + np.abs(expected) + np.abs(d) * (1.0 + np.abs(parameter))
     assert np.max(np.abs(found - expected) / scale) <= UNITS * 2**-23
+
+
+def test_the_coefficients_of_stirlings_series():
+    even = [mpmath.bernoulli(2 * k) / (2 * k * (2 * k - 1)) for k in range(1, len(STIRLING) + 1)]
+    assert list(map(float, even)) == list(STIRLING)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.handlers.values import Value, exp, floor, log, sqrt, where
+from keras_vae.random.elementary import STIRLING
 
 # (1 + x) exp(x^2) erfc(x) in t = (x - 3) / (x + 3).
 _SCALED_ERFC = (
@@ -137,20 +138,6 @@ _PROBIT_FAR_TAIL = (
     ),
 )
 
-# B_2k / (2k (2k - 1)) for k = 1, 2, ..., where B are the Bernoulli numbers.
-_STIRLING = (
-    1 / 12,
-    -1 / 360,
-    1 / 1260,
-    -1 / 1680,
-    1 / 1188,
-    -691 / 360360,
-    1 / 156,
-    -3617 / 122400,
-    43867 / 244188,
-    -174611 / 125400,
-)
-
 
 def _is_single(x: Value) -> bool:
     return x.dtype == np.float32
@@ -241,7 +228,7 @@ def _stirling(x: Value) -> Value:
 
 def _stirling_series(x: Value, terms: int) -> Value:
     inverse = 1.0 / x
-    remainder = inverse * (inverse * inverse).polynomial(_STIRLING[:terms])
+    remainder = inverse * (inverse * inverse).polynomial(STIRLING[:terms])
     return (x - 0.5) * (log(x) - 1.0) + (0.5 * math.log(2 * math.pi) - 0.5 + remainder)
 
 
@@ -260,7 +247,7 @@ def digamma(x: Value) -> Value:
     for k in range(1, shift):
         steps = steps + 1.0 / (size + float(k))
     inverse = 1.0 / y
-    series = [coefficient * (2 * k + 1) for k, coefficient in enumerate(_STIRLING[:terms])]
+    series = [coefficient * (2 * k + 1) for k, coefficient in enumerate(STIRLING[:terms])]
     square = inverse * inverse
     positive = log(y) - (0.5 * inverse + square * square.polynomial(series))
     positive = positive - where(is_small, steps, 0.0)

@@ -22,20 +22,11 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_vae.random.elementary import horner
+from keras_vae.random.elementary import STIRLING, horner
 
 __all__ = ["binomial_log_prob", "poisson_log_prob"]
 
-_STIRLING = (
-    1 / 12,
-    -1 / 360,
-    1 / 1260,
-    -1 / 1680,
-    1 / 1188,
-    -691 / 360360,
-    1 / 156,
-    -3617 / 122400,
-)
+_STIRLING_TERMS = 8
 _ASYMPTOTIC = 8.0
 _NEAR = 1.0 / 3.0
 _TERMS = {tf.float32: 8, tf.float64: 17}
@@ -78,7 +69,7 @@ def _saturated(k: tf.Tensor) -> tf.Tensor:
     From 8 on it is -1/2 log(2 pi k) less the remainder of Stirling's series.
     """
     large = tf.maximum(k, _ASYMPTOTIC)
-    remainder = horner(1.0 / (large * large), _STIRLING) / large
+    remainder = horner(1.0 / (large * large), STIRLING[:_STIRLING_TERMS]) / large
     small = tf.minimum(k, _ASYMPTOTIC)
     exact = small * tf.math.log(tf.maximum(small, _TINY)) - small - tf.math.lgamma(small + 1.0)
     asymptotic = -0.5 * tf.math.log(2.0 * math.pi * large) - remainder

@@ -11,6 +11,20 @@ import tensorflow as tf
 
 from keras_vae.random.philox import Tensor
 
+STIRLING = (
+    1 / 12,
+    -1 / 360,
+    1 / 1260,
+    -1 / 1680,
+    1 / 1188,
+    -691 / 360360,
+    1 / 156,
+    -3617 / 122400,
+    43867 / 244188,
+    -174611 / 125400,
+)
+"""Coefficients B_2k / (2k (2k - 1)) of x^(1 - 2k) in Stirling's series of log gamma(x)."""
+
 
 def horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
     """The polynomial with these coefficients, the constant first."""
