@@ -1,11 +1,17 @@
 """Registry of every public layer, prior, objective and schedule, for the laws they all obey."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import keras
+import mpmath
 import numpy as np
 import pytest
+from scipy import special, stats
 
 import keras_vae
-from keras_vae import ELBO, IWAE, callbacks
+from keras_vae import ELBO, IWAE, callbacks, random
+from keras_vae.distributions import tfp
 
 EVENT, LATENTS, WIDTH = (2, 3), 3, 4
 
@@ -37,6 +43,54 @@ LIKELIHOODS = {
     "categorical": likelihood(keras_vae.Categorical),
     "poisson": likelihood(keras_vae.Poisson),
 }
+
+OPTIONS = {"binomial": {"total_count": 3}}
+"""Arguments that `mlp_vae` needs for a likelihood, by its name."""
+
+LARGEST = {keras_vae.Poisson: 80.0}
+"""Largest raw parameter whose distribution float32 can hold, where that is below 1e4."""
+
+
+def log_continuous_bernoulli(logits):
+    def logpdf(x):
+        # log of logits / tanh(logits / 2) is the normaliser that the cross entropy lacks.
+        return np.log(logits / np.tanh(logits / 2)) + x * logits - np.logaddexp(0.0, logits)
+
+    return logpdf
+
+
+def log_discretized_logistic(loc, scale):
+    law = stats.logistic(loc, scale)
+
+    def logpmf(x):
+        above, below = law.cdf(x + 0.5), law.cdf(x - 0.5)
+        return np.log(np.where(x > 3.5, 1.0, above) - np.where(x < 0.5, 0.0, below))
+
+    return logpmf
+
+
+ORACLES = {
+    keras_vae.Bernoulli: lambda logits: stats.bernoulli(special.expit(logits)).logpmf,
+    keras_vae.ContinuousBernoulli: log_continuous_bernoulli,
+    keras_vae.Normal: lambda loc, scale: stats.norm(loc, scale).logpdf,
+    keras_vae.Laplace: lambda loc, scale: stats.laplace(loc, scale).logpdf,
+    keras_vae.DiscretizedLogistic: log_discretized_logistic,
+    keras_vae.Binomial: lambda logits: stats.binom(5, special.expit(logits)).logpmf,
+    keras_vae.Categorical: lambda logits: lambda x: x * special.log_softmax(logits, -1),
+    keras_vae.Poisson: lambda log_rate: stats.poisson(np.exp(log_rate)).logpmf,
+}
+"""Log-probability of independent entries by the parameters, of an implementation not ours."""
+
+ATOMS = {
+    keras_vae.Bernoulli: np.arange(2.0)[:, None],
+    keras_vae.DiscretizedLogistic: np.arange(5.0)[:, None],
+    keras_vae.Binomial: np.arange(6.0)[:, None],
+    keras_vae.Categorical: np.eye(3),
+    keras_vae.Poisson: np.arange(200.0)[:, None],
+}
+"""All events of one entry, or so many that the others have no weight."""
+
+
 POSTERIORS = {
     "diagonal": latent(keras_vae.DiagonalNormal),
     "isotropic": latent(keras_vae.IsotropicNormal),
@@ -63,6 +117,151 @@ SCHEDULES = {
     "linear_down": lambda: callbacks.LinearSchedule("beta", start=2.0, stop=0.5, epochs=0.5),
     "cyclical": lambda: callbacks.CyclicalSchedule("beta", stop=2.0, cycle_epochs=2, cycles=3),
 }
+
+
+class Inversion(NamedTuple):
+    """A draw by inversion, its parameters, and the law it should have."""
+
+    draw: Callable
+    parameters: tuple[float | list[float], ...]
+    exact: Any
+    is_discrete: bool
+
+
+def continuous_bernoulli_cdf(logits: float) -> Callable:
+    if logits == 0:
+        return lambda x: np.clip(x, 0, 1)
+    return lambda x: special.expm1(logits * np.clip(x, 0, 1)) / special.expm1(logits)
+
+
+def continuous_bernoulli_draws(logits: float) -> Inversion:
+    cdf = continuous_bernoulli_cdf(logits)
+    return Inversion(random.continuous_bernoulli, (logits,), cdf, False)
+
+
+def categorical_draws(*weights: float) -> Inversion:
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.array(weights)).tolist()
+    probs = np.array(weights) / sum(weights)
+    law = stats.rv_discrete(values=(np.arange(len(probs)), probs))
+    return Inversion(random.categorical, (logits,), law, True)
+
+
+def as_float32(value: float) -> float:
+    return float(np.float32(value))
+
+
+INVERSIONS = {
+    "bernoulli": Inversion(random.bernoulli, (-1.0,), stats.bernoulli(special.expit(-1)), True),
+    "logistic": Inversion(random.logistic, (), "logistic", False),
+    "laplace": Inversion(random.laplace, (), "laplace", False),
+    "continuous_bernoulli, 0": continuous_bernoulli_draws(0.0),
+    "continuous_bernoulli, 1e-4": continuous_bernoulli_draws(1e-4),
+    "continuous_bernoulli, -0.2": continuous_bernoulli_draws(-0.2),
+    "continuous_bernoulli, 3": continuous_bernoulli_draws(3.0),
+    "continuous_bernoulli, -40": continuous_bernoulli_draws(-40.0),
+    "categorical": categorical_draws(1.0, 2.0, 0.0, 4.0, 0.5),
+    "categorical, ends": categorical_draws(0.0, 1.0, 0.0),
+    "poisson, 0": Inversion(random.poisson, (0.0,), stats.poisson(0.0), True),
+    "poisson, 0.3": Inversion(random.poisson, (0.3,), stats.poisson(as_float32(0.3)), True),
+    "poisson, 7.9": Inversion(random.poisson, (7.9,), stats.poisson(as_float32(7.9)), True),
+    "poisson, 8": Inversion(random.poisson, (8.0,), stats.poisson(8.0), True),
+    "poisson, 250.5": Inversion(random.poisson, (250.5,), stats.poisson(250.5), True),
+    "poisson, 1e4": Inversion(random.poisson, (1e4,), stats.poisson(1e4), True),
+    "binomial, 0": Inversion(random.binomial, (12.0, 0.0), stats.binom(12, 0.0), True),
+    "binomial, 1": Inversion(random.binomial, (12.0, 1.0), stats.binom(12, 1.0), True),
+    "binomial, rare": Inversion(random.binomial, (1e5, 1e-5), stats.binom(100000, 1e-5), True),
+    "binomial, 20": Inversion(random.binomial, (20.0, 0.75), stats.binom(20, 0.75), True),
+    "binomial, 255": Inversion(
+        random.binomial, (255.0, 0.9), stats.binom(255, as_float32(0.9)), True
+    ),
+    "binomial, 2000": Inversion(
+        random.binomial, (2000.0, 0.3), stats.binom(2000, as_float32(0.3)), True
+    ),
+}
+
+CONVERTED: dict[str, Callable[[np.random.Generator, tuple[int, int]], list[np.ndarray]]] = {
+    "bernoulli": lambda rng, shape: [4 * rng.normal(size=shape)],
+    "logistic": lambda *_: [],
+    "laplace": lambda *_: [],
+    "continuous_bernoulli": lambda rng, shape: [4 * rng.normal(size=shape)],
+    "categorical": lambda rng, shape: [3 * rng.normal(size=(*shape, 7))],
+    "poisson": lambda rng, shape: [np.exp(2 * rng.normal(size=shape))],
+    "binomial": lambda rng, shape: [
+        rng.integers(0, 300, size=shape),
+        rng.uniform(0, 1, size=shape),
+    ],
+}
+
+
+def log_poisson(x, log_rate):
+    return x * log_rate - mpmath.exp(log_rate) - mpmath.loggamma(x + 1)
+
+
+def log_binomial(n):
+    def log_prob(x, logits):
+        choose = mpmath.loggamma(n + 1) - mpmath.loggamma(x + 1) - mpmath.loggamma(n - x + 1)
+        return (
+            choose
+            - x * mpmath.log1p(mpmath.exp(-logits))
+            - (n - x) * mpmath.log1p(mpmath.exp(logits))
+        )
+
+    return log_prob
+
+
+def poisson_case(rate: float, spread: float, dtype: str) -> tuple[Any, ...]:
+    rng = np.random.default_rng(0)
+    log_rate = (np.log(rate) + spread * rng.standard_normal(60)).astype(dtype)
+    x = rng.poisson(np.minimum(rate, 1e9), 60).astype(dtype)
+    d = x - np.exp(log_rate.astype(float))
+    return lambda p: tfp.Poisson(log_rate=p), x, log_rate, d, log_poisson
+
+
+def binomial_case(n: int, spread: float, dtype: str) -> tuple[Any, ...]:
+    rng = np.random.default_rng(0)
+    logits = (spread * rng.standard_normal(60)).astype(dtype)
+    p = special.expit(logits.astype(float))
+    x = rng.binomial(n, p if spread < 10 else rng.random(60)).astype(dtype)
+    total = np.asarray(n, dtype)
+    return lambda p: tfp.Binomial(total, logits=p), x, logits, x - n * p, log_binomial(n)
+
+
+COUNTS = {
+    **{
+        f"poisson {rate:g} {spread}": (poisson_case, rate, spread)
+        for rate, spread in [(0.1, 1), (7, 0.1), (100, 0.1), (1e4, 0.01), (1e6, 0.001), (1e3, 6)]
+    },
+    **{
+        f"binomial {n} {spread}": (binomial_case, n, spread)
+        for n, spread in [(5, 1), (255, 2), (65_535, 1), (1_000_000, 6), (65_535, 30)]
+    },
+}
+
+EXPORTED = {
+    ("bernoulli", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        (28, 28, 1), 16, **k
+    ),
+    ("continuous_bernoulli", "isotropic", "normal_mixture"): lambda **k: keras_vae.mlp_vae(
+        (28, 28, 1), 8, num_components=10, **k
+    ),
+    ("binomial", "full", "vamp"): lambda **k: keras_vae.mlp_vae(
+        (28, 28, 1), 8, total_count=255, num_components=10, **k
+    ),
+    ("discretized_logistic", "isotropic", "standard_normal"): lambda **k: keras_vae.conv_vae(
+        (28, 28, 1), 16, **k
+    ),
+    ("normal", "diagonal", "standard_normal"): lambda **k: keras_vae.conv_vae(
+        (64, 64, 3), 32, scale="learned", **k
+    ),
+    ("laplace", "diagonal", "normal_mixture"): lambda **k: keras_vae.mlp_vae(
+        20, 4, scale="per_feature", num_components=5, **k
+    ),
+    ("categorical", "full", "standard_normal"): lambda **k: keras_vae.mlp_vae((20, 5), 4, **k),
+    ("poisson", "diagonal", "vamp"): lambda **k: keras_vae.mlp_vae(20, 4, num_components=20, **k),
+}
+"""Every likelihood, posterior and prior at least once, at sizes people have."""
+
 CONDITIONALS = {**LIKELIHOODS, **POSTERIORS}
 
 every = {

@@ -20,6 +20,7 @@ from keras_vae.distributions import tfp
 from keras_vae.distributions.tfp import tfd
 from keras_vae.random.elementary import STIRLING
 from keras_vae.signatures import Signature
+from tests.registry import COUNTS
 
 UNITS = 8.0  # log p is a sum of at most 5 numbers of its size, each rounded twice
 EXACT = mpmath.mpf
@@ -37,55 +38,10 @@ def exactly(function: Any, *inputs: np.ndarray) -> np.ndarray:
     )
 
 
-def log_poisson(x, log_rate):
-    return x * log_rate - mpmath.exp(log_rate) - mpmath.loggamma(x + 1)
-
-
-def log_binomial(n):
-    def log_prob(x, logits):
-        choose = mpmath.loggamma(n + 1) - mpmath.loggamma(x + 1) - mpmath.loggamma(n - x + 1)
-        return (
-            choose
-            - x * mpmath.log1p(mpmath.exp(-logits))
-            - (n - x) * mpmath.log1p(mpmath.exp(logits))
-        )
-
-    return log_prob
-
-
-def poisson_case(rate: float, spread: float, dtype: str) -> tuple[Any, ...]:
-    rng = np.random.default_rng(0)
-    log_rate = (np.log(rate) + spread * rng.standard_normal(60)).astype(dtype)
-    x = rng.poisson(np.minimum(rate, 1e9), 60).astype(dtype)
-    d = x - np.exp(log_rate.astype(float))
-    return lambda p: tfp.Poisson(log_rate=p), x, log_rate, d, log_poisson
-
-
-def binomial_case(n: int, spread: float, dtype: str) -> tuple[Any, ...]:
-    rng = np.random.default_rng(0)
-    logits = (spread * rng.standard_normal(60)).astype(dtype)
-    p = scipy.special.expit(logits.astype(float))
-    x = rng.binomial(n, p if spread < 10 else rng.random(60)).astype(dtype)
-    total = np.asarray(n, dtype)
-    return lambda p: tfp.Binomial(total, logits=p), x, logits, x - n * p, log_binomial(n)
-
-
-CASES = {
-    **{
-        f"poisson {rate:g} {spread}": (poisson_case, rate, spread)
-        for rate, spread in [(0.1, 1), (7, 0.1), (100, 0.1), (1e4, 0.01), (1e6, 0.001), (1e3, 6)]
-    },
-    **{
-        f"binomial {n} {spread}": (binomial_case, n, spread)
-        for n, spread in [(5, 1), (255, 2), (65_535, 1), (1_000_000, 6), (65_535, 30)]
-    },
-}
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_counts(name, dtype):
-    make, *options = CASES[name]
+    make, *options = COUNTS[name]
     law, x, parameter, d, exact = make(*options, dtype)
     parameter_ = tf.constant(parameter)
     with tf.GradientTape() as tape:
@@ -165,7 +121,7 @@ def test_many_certain_pixels_keep_their_digits():
 
 @pytest.mark.parametrize("name", ["poisson 1e+06 0.001", "binomial 65535 1"])
 def test_counts_in_onnx_runtime(name):
-    make, *options = CASES[name]
+    make, *options = COUNTS[name]
     law, x, parameter, d, exact = make(*options, "float32")
     signature = Signature(
         "log_prob",

@@ -19,6 +19,7 @@ from tests.registry import (
     LATENTS,
     MODELS,
     OBJECTIVES,
+    OPTIONS,
     PRIORS,
     every_model,
     likelihood,
@@ -208,8 +209,7 @@ def test_what_a_family_of_ones_own_says_is_heard():
 def test_factories_make_every_law_by_name():
     names = keras_vae.factories
     for name in names.LIKELIHOODS:
-        options = {"binomial": {"total_count": 3}}.get(name, {})
-        assert type(tiny_vae(name, **options).likelihood) is names.LIKELIHOODS[name]
+        assert type(tiny_vae(name, **OPTIONS.get(name, {})).likelihood) is names.LIKELIHOODS[name]
     for posterior in names.POSTERIORS:
         for prior in names.PRIORS:
             vae = tiny_vae(posterior=posterior, prior=prior, num_components=3)

@@ -17,10 +17,13 @@ from keras_vae import ELBO, IWAE, callbacks, random
 from keras_vae.distributions.tfp import tfd
 from tests.models import mean_and_error
 from tests.registry import (
+    ATOMS,
     EVENT,
+    LARGEST,
     LATENTS,
     LIKELIHOODS,
     OBJECTIVES,
+    ORACLES,
     POSTERIORS,
     PRIORS,
     SCHEDULES,
@@ -54,36 +57,6 @@ def test_registry_is_complete():
     assert modes >= {1.0, 0.3, "learned", "per_feature", "decoder", "optimal"}
 
 
-def continuous_bernoulli(logits):
-    def logpdf(x):
-        # log of logits / tanh(logits / 2) is the normaliser that the cross entropy lacks.
-        return np.log(logits / np.tanh(logits / 2)) + x * logits - np.logaddexp(0.0, logits)
-
-    return logpdf
-
-
-def discretized_logistic(loc, scale):
-    law = scipy.stats.logistic(loc, scale)
-
-    def logpmf(x):
-        above, below = law.cdf(x + 0.5), law.cdf(x - 0.5)
-        return np.log(np.where(x > 3.5, 1.0, above) - np.where(x < 0.5, 0.0, below))
-
-    return logpmf
-
-
-INDEPENDENT = {
-    keras_vae.Bernoulli: lambda logits: scipy.stats.bernoulli(scipy.special.expit(logits)).logpmf,
-    keras_vae.ContinuousBernoulli: continuous_bernoulli,
-    keras_vae.Normal: lambda loc, scale: scipy.stats.norm(loc, scale).logpdf,
-    keras_vae.Laplace: lambda loc, scale: scipy.stats.laplace(loc, scale).logpdf,
-    keras_vae.DiscretizedLogistic: discretized_logistic,
-    keras_vae.Binomial: lambda logits: scipy.stats.binom(5, scipy.special.expit(logits)).logpmf,
-    keras_vae.Categorical: lambda logits: lambda x: x * scipy.special.log_softmax(logits, -1),
-    keras_vae.Poisson: lambda log_rate: scipy.stats.poisson(np.exp(log_rate)).logpmf,
-}
-
-
 def multivariate_normal(loc, scale=None, scale_tril=None):
     if scale_tril is None:
         scale_tril = [np.diag(row * np.ones_like(loc[0])) for row in scale]
@@ -104,31 +77,22 @@ def test_log_prob_agrees_with_scipy(make, dtype, tolerance):
     assert event.dtype == dtype
     parameters = {**layer.parameters(c), **layer.constants()}
     numbers = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
-    if type(layer) in INDEPENDENT:
-        expected = INDEPENDENT[type(layer)](**numbers)(event.astype("float64")).sum(axis=(1, 2))
+    if type(layer) in ORACLES:
+        expected = ORACLES[type(layer)](**numbers)(event.astype("float64")).sum(axis=(1, 2))
     else:
         expected = multivariate_normal(**numbers)(event.astype("float64"))
     # Sums of 6 terms of size up to 10, each with the rounding error of the dtype.
     np.testing.assert_allclose(law.log_prob(event), expected, atol=tolerance, rtol=tolerance)
 
 
-DISCRETE = {
-    keras_vae.Bernoulli: np.arange(2.0)[:, None],
-    keras_vae.DiscretizedLogistic: np.arange(5.0)[:, None],
-    keras_vae.Binomial: np.arange(6.0)[:, None],
-    keras_vae.Categorical: np.eye(3),
-    keras_vae.Poisson: np.arange(200.0)[:, None],
-}
-
-
 @every["conditional"]
 def test_law_is_normalised(make):
-    event = 3 if make is LIKELIHOODS["categorical"] else 1
-    layer, c = built(lambda **kwargs: make(event, **kwargs), dtype="float64")
+    size = 3 if type(make()) is keras_vae.Categorical else 1
+    layer, c = built(lambda **kwargs: make(size, **kwargs), dtype="float64")
     for row in c[:2]:
         law = layer.distribution(row[None])
-        if type(layer) in DISCRETE:
-            total, error = np.exp(law.log_prob(DISCRETE[type(layer)])).sum(), 1e-12
+        if type(layer) in ATOMS:
+            total, error = np.exp(law.log_prob(ATOMS[type(layer)])).sum(), 1e-12
         else:
             middle = float(law.mean()[0, 0])
             bounded = isinstance(layer, keras_vae.ContinuousBernoulli)
@@ -160,11 +124,11 @@ def test_mean_and_seeded_draws_are_those_of_the_law(make):
 @every["likelihood"]
 def test_extreme_parameters_leave_log_prob_and_gradient_finite(make):
     single, double = make(), make(dtype="float64")
-    specs, top = single.parameter_specs(), 80.0 if "poisson" in single.name else 1e4
+    specs, top = single.parameter_specs(), LARGEST.get(type(single), 1e4)
     shape = (*EVENT[:-1], sum(spec.size for spec in specs.values()))
     events = [single.support.low or 0.0, 0.5 if single.support.high == 1.0 else 1.0, 4.0]
     events = [np.full(EVENT, min(event, single.support.high or np.inf)) for event in events]
-    for event in [np.eye(3)[:2]] if "categorical" in single.name else events:
+    for event in [np.eye(3)[:2]] if single.support.is_one_hot else events:
         for raw in (-top, -80.0, -1.0, -1e-8, 0.0, 1e-3, 1.0, 80.0, top):
             found = []
             for layer in (single, double):

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import mpmath
@@ -19,6 +19,7 @@ from scipy import special, stats
 
 from keras_vae import random
 from keras_vae.random.elementary import log
+from tests.registry import CONVERTED, INVERSIONS, Inversion
 
 # One seed is drawn once, so a test that passes will pass again. A true law fails at this level with
 # one seed in ten thousand.
@@ -322,65 +323,7 @@ def test_wrong_arguments_are_refused(call: Callable, error: type, message: str) 
         call(seeds(4))
 
 
-class Law(NamedTuple):
-    """A draw by inversion, its parameters, and the law it should have."""
-
-    draw: Callable
-    parameters: tuple[float | list[float], ...]
-    exact: Any
-    is_discrete: bool
-
-
-def continuous_bernoulli_cdf(logits: float) -> Callable:
-    if logits == 0:
-        return lambda x: np.clip(x, 0, 1)
-    return lambda x: special.expm1(logits * np.clip(x, 0, 1)) / special.expm1(logits)
-
-
-def continuous_bernoulli(logits: float) -> Law:
-    cdf = continuous_bernoulli_cdf(logits)
-    return Law(random.continuous_bernoulli, (logits,), cdf, False)
-
-
-def categorical(*weights: float) -> Law:
-    with np.errstate(divide="ignore"):
-        logits = np.log(np.array(weights)).tolist()
-    probs = np.array(weights) / sum(weights)
-    law = stats.rv_discrete(values=(np.arange(len(probs)), probs))
-    return Law(random.categorical, (logits,), law, True)
-
-
-def as_float32(value: float) -> float:
-    return float(np.float32(value))
-
-
-LAWS = {
-    "bernoulli": Law(random.bernoulli, (-1.0,), stats.bernoulli(special.expit(-1)), True),
-    "logistic": Law(random.logistic, (), "logistic", False),
-    "laplace": Law(random.laplace, (), "laplace", False),
-    "continuous_bernoulli, 0": continuous_bernoulli(0.0),
-    "continuous_bernoulli, 1e-4": continuous_bernoulli(1e-4),
-    "continuous_bernoulli, -0.2": continuous_bernoulli(-0.2),
-    "continuous_bernoulli, 3": continuous_bernoulli(3.0),
-    "continuous_bernoulli, -40": continuous_bernoulli(-40.0),
-    "categorical": categorical(1.0, 2.0, 0.0, 4.0, 0.5),
-    "categorical, ends": categorical(0.0, 1.0, 0.0),
-    "poisson, 0": Law(random.poisson, (0.0,), stats.poisson(0.0), True),
-    "poisson, 0.3": Law(random.poisson, (0.3,), stats.poisson(as_float32(0.3)), True),
-    "poisson, 7.9": Law(random.poisson, (7.9,), stats.poisson(as_float32(7.9)), True),
-    "poisson, 8": Law(random.poisson, (8.0,), stats.poisson(8.0), True),
-    "poisson, 250.5": Law(random.poisson, (250.5,), stats.poisson(250.5), True),
-    "poisson, 1e4": Law(random.poisson, (1e4,), stats.poisson(1e4), True),
-    "binomial, 0": Law(random.binomial, (12.0, 0.0), stats.binom(12, 0.0), True),
-    "binomial, 1": Law(random.binomial, (12.0, 1.0), stats.binom(12, 1.0), True),
-    "binomial, rare": Law(random.binomial, (1e5, 1e-5), stats.binom(100000, 1e-5), True),
-    "binomial, 20": Law(random.binomial, (20.0, 0.75), stats.binom(20, 0.75), True),
-    "binomial, 255": Law(random.binomial, (255.0, 0.9), stats.binom(255, as_float32(0.9)), True),
-    "binomial, 2000": Law(random.binomial, (2000.0, 0.3), stats.binom(2000, as_float32(0.3)), True),
-}
-
-
-def draws(law: Law, u: np.ndarray) -> np.ndarray:
+def draws(law: Inversion, u: np.ndarray) -> np.ndarray:
     """Draws as numbers: of a one-hot vector, the class."""
     shape = (*u.shape, -1) if law.draw is random.categorical else u.shape
     parameters = [np.broadcast_to(np.float32(p), np.shape(p) or u.shape) for p in law.parameters]
@@ -396,9 +339,9 @@ def draws(law: Law, u: np.ndarray) -> np.ndarray:
     return values.argmax(-1)
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", INVERSIONS)
 def test_draws_follow_their_law(name: str) -> None:
-    law = LAWS[name]
+    law = INVERSIONS[name]
     u = random.uniform(random.row_seeds(11, 400), (100,), stream=random.OBSERVATION).numpy()
     x = draws(law, u).ravel()
     assert np.isfinite(x).all()
@@ -417,9 +360,9 @@ def test_draws_follow_their_law(name: str) -> None:
         assert stats.chisquare(observed[possible], expected[possible]).pvalue > LEVEL
 
 
-@pytest.mark.parametrize("name", [name for name, law in LAWS.items() if law.is_discrete])
+@pytest.mark.parametrize("name", [name for name, law in INVERSIONS.items() if law.is_discrete])
 def test_every_atom_gets_its_share_of_equidistant_uniforms(name: str) -> None:
-    law, size = LAWS[name], 2**14
+    law, size = INVERSIONS[name], 2**14
     u = ((np.arange(size) + 0.5) / size).astype(np.float32)
     observed = np.bincount(draws(law, u).astype(int), minlength=2)
     expected = law.exact.pmf(np.arange(observed.size)) * size
@@ -470,18 +413,6 @@ def test_counts_of_an_unknown_rate_are_unknown() -> None:
     assert result[1] == 1
 
 
-CONVERTED: dict[str, Callable[[np.random.Generator, tuple[int, int]], list[np.ndarray]]] = {
-    "bernoulli": lambda rng, shape: [4 * rng.normal(size=shape)],
-    "logistic": lambda *_: [],
-    "laplace": lambda *_: [],
-    "continuous_bernoulli": lambda rng, shape: [4 * rng.normal(size=shape)],
-    "categorical": lambda rng, shape: [3 * rng.normal(size=(*shape, 7))],
-    "poisson": lambda rng, shape: [np.exp(2 * rng.normal(size=shape))],
-    "binomial": lambda rng, shape: [
-        rng.integers(0, 300, size=shape),
-        rng.uniform(0, 1, size=shape),
-    ],
-}
 CONTINUOUS = {"logistic", "laplace", "continuous_bernoulli"}
 
 
@@ -509,10 +440,8 @@ def test_onnx_runtime_draws_the_same(name: str) -> None:
 
 
 def test_every_draw_is_tested() -> None:
-    drawn = {law.draw.__name__ for law in LAWS.values()}
-    public = {name for name in vars(random.inversion) if name in vars(random)} - {"log", "horner"}
-    laws = {name for name in public if callable(getattr(random, name))}
-    assert drawn == laws == set(CONVERTED)
+    drawn = {law.draw.__name__ for law in INVERSIONS.values()}
+    assert drawn == set(random.inversion.__all__) == set(CONVERTED)
 
 
 @pytest.mark.parametrize("noise", [random.uniform, random.normal])

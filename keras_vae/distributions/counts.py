@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from keras_vae.random.elementary import STIRLING, horner
 
-__all__ = ["binomial_log_prob", "poisson_log_prob"]
+__all__ = ["binomial_log_prob", "deviance", "poisson_log_prob", "remainder", "saturated"]
 
 _STIRLING_TERMS = 8
 _ASYMPTOTIC = 8.0
@@ -38,7 +38,7 @@ Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 def poisson_log_prob(x: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
     """Returns log Poisson(x; exp(log_rate)) in nats, entry by entry; the shapes broadcast."""
-    return _saturated(x) - _poisson_deviance(*_together(x, log_rate))
+    return saturated(x) - _poisson_deviance(*_together(x, log_rate))
 
 
 def binomial_log_prob(x: tf.Tensor, total_count: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -50,7 +50,7 @@ def binomial_log_prob(x: tf.Tensor, total_count: tf.Tensor, logits: tf.Tensor) -
         logits: log-odds of a success.
     """
     n = tf.stop_gradient(total_count)
-    largest = _saturated(x) + _saturated(n - x) - _saturated(n)
+    largest = saturated(x) + saturated(n - x) - saturated(n)
     x, logits = _together(x, logits)
     return largest - _binomial_deviance(x, n * tf.ones_like(x), logits)
 
@@ -63,31 +63,45 @@ def _together(x: tf.Tensor, parameter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     return tf.broadcast_to(x, shape), tf.broadcast_to(parameter, shape)
 
 
-def _saturated(k: tf.Tensor) -> tf.Tensor:
-    """Largest log-probability of a count, log Poisson(k; k) = k log k - k - log k!.
+def remainder(k: tf.Tensor) -> tf.Tensor:
+    """Remainder log k! - (k + 1/2) log k + k - log(2 pi) / 2 of Stirling's formula, for k >= 8."""
+    return horner(1.0 / (k * k), STIRLING[:_STIRLING_TERMS]) / k
+
+
+def saturated(k: tf.Tensor) -> tf.Tensor:
+    """Largest log-probability of a count, log Poisson(k; k) = k log k - k - log k!, for real k.
 
     From 8 on it is -1/2 log(2 pi k) less the remainder of Stirling's series.
     """
     large = tf.maximum(k, _ASYMPTOTIC)
-    remainder = horner(1.0 / (large * large), STIRLING[:_STIRLING_TERMS]) / large
     small = tf.minimum(k, _ASYMPTOTIC)
     exact = small * tf.math.log(tf.maximum(small, _TINY)) - small - tf.math.lgamma(small + 1.0)
-    asymptotic = -0.5 * tf.math.log(2.0 * math.pi * large) - remainder
+    asymptotic = -0.5 * tf.math.log(2.0 * math.pi * large) - remainder(large)
     return tf.where(k < _ASYMPTOTIC, exact, asymptotic)
 
 
-def _deviance(k: tf.Tensor, mean: tf.Tensor, log_ratio: tf.Tensor) -> tf.Tensor:
-    """Deviance k log(k / mean) + mean - k, where `log_ratio` is log(k / mean).
+def deviance(
+    k: tf.Tensor, mean: tf.Tensor, log_ratio: tf.Tensor, difference: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Deviance k log(k / mean) + mean - k.
+
+    Args:
+        k: real numbers, at least 0.
+        mean: real numbers, at least 0.
+        log_ratio: log(k / mean), finite where k is 0.
+        difference: k - mean where the caller knows it more exactly than the subtraction does.
 
     With v = (k - mean) / (k + mean) it is (k - mean) v + 2 k (v^3 / 3 + v^5 / 5 + ...), which has
     no cancellation; the logarithm is used where |v| exceeds 1/3.
     """
-    v = (k - mean) / tf.maximum(k + mean, _TINY)
+    if difference is None:
+        difference = k - mean
+    v = difference / tf.maximum(k + mean, _TINY)
     near = tf.clip_by_value(v, -_NEAR, _NEAR)
     square = near * near
     odd = [1.0 / (2 * j + 3) for j in range(_TERMS[k.dtype])]
-    series = near * (k - mean + 2.0 * k * square * horner(square, odd))
-    return tf.where(tf.abs(v) < _NEAR, series, k * log_ratio + (mean - k))
+    series = near * (difference + 2.0 * k * square * horner(square, odd))
+    return tf.where(tf.abs(v) < _NEAR, series, k * log_ratio - difference)
 
 
 def _log(k: tf.Tensor) -> tf.Tensor:
@@ -101,7 +115,7 @@ def _poisson_deviance(x: tf.Tensor, log_rate: tf.Tensor) -> tuple[tf.Tensor, Gra
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return upstream * log_ratio, upstream * (rate - x)
 
-    return _deviance(x, rate, log_ratio), gradient
+    return deviance(x, rate, log_ratio), gradient
 
 
 @tf.custom_gradient
@@ -122,4 +136,4 @@ def _binomial_deviance(
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None, tf.Tensor]:
         return upstream * (to_hits - to_misses), None, upstream * (hits - x)
 
-    return _deviance(x, hits, to_hits) + _deviance(n - x, misses, to_misses), gradient
+    return deviance(x, hits, to_hits) + deviance(n - x, misses, to_misses), gradient
