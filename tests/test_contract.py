@@ -265,7 +265,7 @@ def test_constant_columns_and_scores_of_few_rows_are_read_in_float64(normal):
 MIXED = FRAME.assign(b=LEVELS[:, 1])
 
 
-@pytest.mark.parametrize("door", ["fit", "fit, PyDataset", "validation", "evaluate", "elbo"])
+@pytest.mark.parametrize("door", DOORS)
 def test_an_integer_column_among_real_ones_is_refused_by_name(door):
     vae = compiled(tiny_vae("normal"))
     message = r"by a density; got integers in the columns b \(int64\)\. .*frame\.astype\(float\)"

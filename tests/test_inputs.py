@@ -54,6 +54,13 @@ OUTSIDE = {
     "none hot": ("categorical", {}, np.zeros((48, 6)), "one-hot vectors .*; got"),
     "integers": ("normal", {}, (X * 255).astype("uint8"), "density; got .* DiscretizedLogistic"),
     "booleans": ("laplace", {}, X.astype(bool), "density; got .*DiscretizedLogistic"),
+    "zeros and ones": (
+        "continuous_bernoulli",
+        {},
+        (X > 0.5).astype("int64"),
+        r"numbers in \[0, 1\]; got .*integers.* For zeros and ones choose Bernoulli",
+    ),
+    "truth values": ("continuous_bernoulli", {}, X > 0.5, "got booleans.* choose Bernoulli"),
     "NaN": ("normal", {}, at(X, 40, np.nan), "was given (nan|NaN) .* remove or impute"),
     "infinity": ("bernoulli", {}, at(X, 40, -np.inf), "was given (-inf|NaN or inf).* remove or"),
 }

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_vae.data.content import DataError
-from keras_vae.data.frames import frame_names, numbers
+from keras_vae.data.frames import frame_names, numbers, whole_columns
 from keras_vae.data.mapped import is_mapped, read
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def batches(
     """
     import tensorflow as tf
 
-    names, x = frame_names(x), _array("x", x)
+    names, whole, x = frame_names(x), whole_columns(x), _array("x", x)
     n = len(x)
     per_epoch = steps(n, batch_size, drop_remainder=drop_remainder)
     _check_seed(seed)
@@ -207,7 +208,7 @@ def batches(
                 tables[name] = tf.constant(table.astype(table.dtype.newbyteorder("="), copy=False))
     epoch_range = range(initial_epoch, epochs)
     take = Take(rescale, transform)
-    feed = Feed(tables, take, n, batch_size, per_epoch, epoch_range, shuffle, names)
+    feed = Feed(tables, take, n, batch_size, per_epoch, epoch_range, shuffle, names, whole)
     fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
 
     def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
@@ -243,6 +244,7 @@ class Feed(NamedTuple):
         epochs: that the dataset goes through.
         shuffle: whether each has an order of its own.
         feature_names: of the columns of x, None if they have none.
+        whole: dtypes of the boolean and integer columns of x, by name, if it was a data frame.
     """
 
     tables: dict[str, Any]
@@ -253,6 +255,7 @@ class Feed(NamedTuple):
     epochs: range
     shuffle: bool
     feature_names: tuple[str, ...] | None = None
+    whole: Mapping[str, str] = MappingProxyType({})
 
     @property
     def resident(self) -> dict[str, tf.Tensor]:

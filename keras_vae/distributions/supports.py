@@ -128,10 +128,14 @@ def binary() -> Support:
 
 
 def unit_interval() -> Support:
-    """The set [0, 1]."""
+    """The interval [0, 1], in a floating dtype: a density does not compare integers."""
     return Support(
         description="numbers in [0, 1]",
-        remedy="Rescale it: divide by the largest possible value (255 for 8-bit images).",
+        remedy=(
+            "Rescale it: divide by the largest possible value (255 for 8-bit images). For zeros "
+            "and ones choose Bernoulli."
+        ),
+        integer_dtype=False,
         contains=lambda x: (x >= 0.0) & (x <= 1.0),
         low=0.0,
         high=1.0,

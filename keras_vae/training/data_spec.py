@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,7 +86,7 @@ class Contract:
         x = self._array(given, "x", self.likelihood.event_shape, self.feature_names)
         name = type(self.likelihood).__name__
         if in_support:
-            self._check_mixed(given, x)
+            self._check_mixed(whole_columns(given), x.dtype)
             self.likelihood.support.check(x, name)
         else:
             _check_finite(x, "x")
@@ -147,14 +147,16 @@ class Contract:
             self._check_names(feed.feature_names)
             if feed.take.rescale is None and feed.take.transform is None:
                 dtype = tf.as_dtype(feed.tables["x"].dtype)
+                if in_support:
+                    self._check_mixed(feed.whole, dtype.as_numpy_dtype)
         owner = type(self.likelihood).__name__
         if in_support and (said := self.likelihood.support.dtype_refusal(dtype, owner)):
             raise DataError(said)
 
-    def _check_mixed(self, given: Any, x: np.ndarray) -> None:
+    def _check_mixed(self, whole: Mapping[str, str], dtype: Any) -> None:
         """Refuses integer columns that a data frame hides among real ones, under a density."""
-        support, whole = self.likelihood.support, whole_columns(given)
-        if whole and x.dtype.kind == "f" and not support.integer_dtype:
+        support = self.likelihood.support
+        if whole and np.dtype(dtype).kind == "f" and not support.integer_dtype:
             raise DataError(
                 f"{type(self.likelihood).__name__} models {support.description}; got integers in "
                 f"the columns {listed([f'{name} ({dtype})' for name, dtype in whole.items()])}. "
