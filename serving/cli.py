@@ -18,12 +18,12 @@ __all__ = ["main", "serve"]
 _COMMANDS: dict[str, str] = {
     "local": "serving.local.command:local",
     "explore": "serving.explore.command:explore",
-    "config": "serving.deploy.cli:config_command",
-    "tls": "serving.deploy.cli:tls_command",
-    "label": "serving.deploy.cli:label_command",
-    "compare": "serving.deploy.cli:compare_command",
-    "promote": "serving.deploy.cli:promote_command",
-    "rollback": "serving.deploy.cli:rollback_command",
+    "config": "serving.deploy.command:config_command",
+    "tls": "serving.deploy.command:tls_command",
+    "label": "serving.rollout.command:label_command",
+    "compare": "serving.rollout.command:compare_command",
+    "promote": "serving.rollout.command:promote_command",
+    "rollback": "serving.rollout.command:rollback_command",
     "score": "serving.score.command:score_command",
 }
 """Where each command is, as MODULE:NAME."""

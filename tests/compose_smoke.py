@@ -23,9 +23,10 @@ import numpy as np
 import onnxruntime
 import yaml
 
-from serving import Client, comparison
+from serving import Client
 from serving.artifact import Artifact
 from serving.errors import ServingError
+from serving.rollout import comparison
 
 NO_DOCKER = 77
 REST, GRPC = "http://localhost:8501", "grpc://localhost:8500"

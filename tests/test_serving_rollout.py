@@ -15,11 +15,12 @@ from artifacts import published
 from click.testing import CliRunner
 from manifests import reseal
 
-from serving import Client, comparison, rollout
+from serving import Client
 from serving.artifact import Artifact
 from serving.cli import main
 from serving.deploy import directory as directories
 from serving.errors import ServingError
+from serving.rollout import comparison, labels
 
 MODELS = "server/models.config"
 NATS = 5.0  # that version 3 scores too low
@@ -102,7 +103,7 @@ def eventually(condition):
 
 
 def state(directory):
-    found = rollout.served(directory)["digits"]
+    found = labels.served(directory)["digits"]
     return found.labels, found.versions
 
 
@@ -179,24 +180,24 @@ def loaded(*versions):
 
 
 def test_a_label_moves_only_after_the_server_has_loaded_the_version(deployment):
-    rollout.label(deployment, "digits", "canary", 2, None)  # a new label: nothing to wait for
+    labels.label(deployment, "digits", "canary", 2, None)  # a new label: nothing to wait for
     assert "give --url" in sentence("label", deployment, "digits", "canary=3")
     assert state(deployment) == ({"stable": 1, "canary": 2}, (1, 2))
     load, asked = loaded()
     with pytest.raises(ServingError, match="not loaded"):
-        rollout.label(deployment, "digits", "canary", 3, load)
+        labels.label(deployment, "digits", "canary", 3, load)
     # The version is loaded, and no label has moved; a second call goes on from there.
     assert state(deployment) == ({"stable": 1, "canary": 2}, (1, 2, 3))
     load, asked = loaded(3)
-    rollout.label(deployment, "digits", "canary", 3, load)
+    labels.label(deployment, "digits", "canary", 3, load)
     assert asked == [3]
     assert state(deployment) == ({"stable": 1, "canary": 3}, (1, 3))
 
 
 def test_promotion_waits_for_the_canary(deployment):
-    rollout.label(deployment, "digits", "canary", 2, None)
+    labels.label(deployment, "digits", "canary", 2, None)
     load, asked = loaded(2)
-    rollout.promote(deployment, "digits", load)
+    labels.promote(deployment, "digits", load)
     assert asked == [2]
     assert state(deployment) == ({"stable": 2, "previous": 1}, (1, 2))
 
@@ -235,17 +236,17 @@ def test_what_cannot_be_rolled_out_is_refused(deployment, words, why):
 
 def test_a_canary_that_is_damaged_meanwhile_is_not_promoted(artifacts, tmp_path):
     copy, target = shutil.copytree(artifacts, tmp_path / "copy"), tmp_path / "d"
-    labels = [f"digits:{label}=1" for label in ("stable", "previous")] + ["digits:canary=2"]
-    words = [word for label in labels for word in ("--label", label)]
+    given = [f"digits:{label}=1" for label in ("stable", "previous")] + ["digits:canary=2"]
+    words = [word for label in given for word in ("--label", label)]
     assert run("config", copy, "--to", target, *words).exit_code == 0
     before = state(target)
     for version in ("1", "2"):
         (copy / "digits" / version / "variables" / "variables.index").unlink()
     load, asked = loaded(2)
     with pytest.raises(ServingError, match=r"variables\.index is missing"):
-        rollout.promote(target, "digits", load)
+        labels.promote(target, "digits", load)
     with pytest.raises(ServingError, match=r"variables\.index is missing"):
-        rollout.rollback(target, "digits")
+        labels.rollback(target, "digits")
     assert (state(target), asked) == (before, [])
 
 
@@ -273,10 +274,10 @@ def test_a_writer_that_dies_leaves_the_file_whole(deployment, monkeypatch):
 
 
 def test_two_that_edit_at_once_both_succeed(deployment):
-    labels = [f"label{number}" for number in range(16)]
+    names = [f"label{number}" for number in range(16)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: rollout.label(deployment, "digits", name, 2, None), labels))
-    assert state(deployment)[0] == {"stable": 1, **dict.fromkeys(labels, 2)}
+        list(pool.map(lambda name: labels.label(deployment, "digits", name, 2, None), names))
+    assert state(deployment)[0] == {"stable": 1, **dict.fromkeys(names, 2)}
 
 
 def test_what_else_is_in_the_file_is_kept(deployment):

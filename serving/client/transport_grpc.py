@@ -8,8 +8,7 @@ from typing import Any
 import grpc
 
 from serving.client.address import Address
-from serving.client.transports import MOST_BYTES
-from serving.client.wire import Call, Wire
+from serving.client.wire import MOST_BYTES, Call, Wire
 from serving.errors import ServingError
 from serving.protocol.messages import METHODS
 

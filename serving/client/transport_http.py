@@ -11,8 +11,7 @@ from typing import Any
 import httpx
 
 from serving.client.address import Address
-from serving.client.transports import MOST_BYTES
-from serving.client.wire import Call, Wire
+from serving.client.wire import MOST_BYTES, Call, Wire
 from serving.errors import DeadlineError, ReplyError, ServingError, UnavailableError
 
 __all__ = ["Awaiting", "Blocking"]

@@ -16,10 +16,7 @@ from typing import Protocol
 from serving.client.address import Address
 from serving.client.wire import Call, Wire
 
-__all__ = ["MOST_BYTES", "AsyncTransport", "Transport", "async_transport", "transport"]
-
-MOST_BYTES = 2**28
-"""Bytes of an answer at most."""
+__all__ = ["AsyncTransport", "Transport", "async_transport", "transport"]
 
 
 class Transport(Protocol):

@@ -25,7 +25,10 @@ from serving.protocol import messages, rest
 from serving.protocol import tensorflow_serving_pb2 as pb
 from serving.protocol.checks import Arrays
 
-__all__ = ["Call", "Metadata", "VersionStatus", "Wire", "wire"]
+__all__ = ["MOST_BYTES", "Call", "Metadata", "VersionStatus", "Wire", "wire"]
+
+MOST_BYTES = 2**28
+"""Bytes of an answer at most."""
 
 _STATES = {number: name for name, number in pb.ModelVersionStatus.State.items()}
 

@@ -1,0 +1,1 @@
+"""Rollout: which version of a model callers get, and what the next one answers."""
