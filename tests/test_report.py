@@ -5,12 +5,13 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from keras_vae import commands, report
-from keras_vae.report import draws
+from keras_vae.report import bounds, draws
 from keras_vae.report.subject import Subject
 from keras_vae.runs.run import RunConfig, RunError, train
 from tests.test_units import untrained
@@ -82,6 +83,14 @@ def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
     assert ("Each pair of 4 columns" in text) == (kind == "table")
     for part in ("Rate against distortion", "Active latents", "2.0e-06", "2 of 2 comparisons"):
         assert (part in text) == (kind == "images")
+
+
+@pytest.mark.parametrize(("shape", "count"), [((64,), 64), ((16, 16, 3), 21), ((64, 64, 3), 16)])
+def test_fewer_examples_are_annealed_where_they_are_large(
+    shape: tuple[int, ...], count: int
+) -> None:
+    subject = SimpleNamespace(vae=SimpleNamespace(event_shape=shape), x=np.arange(100))
+    assert len(bounds._few(subject, 64)) == count
 
 
 def test_report_needs_a_model(tmp_path: Path) -> None:

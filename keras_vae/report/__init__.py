@@ -41,9 +41,12 @@ def write(
     run.history(max(1, subject.epochs))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what the curve shows, it need not say too
-        report("Learning curves and the bound")
+        report("Learning curves")
         training = [*bounds.curves(subject), *bounds.watched(subject)]
-        distance = [bounds.bounds(subject), bounds.gap(subject), *bounds.frontier(subject)]
+        report("The bound with more draws and by annealing: up to a minute for large examples")
+        distance = [bounds.bounds(subject)]
+        report("What the gap is made of, by fitting q to examples: the longest step")
+        distance += [bounds.gap(subject), *bounds.frontier(subject)]
         report("Latents")
         used = latents.latents(subject)
         report("What the model draws")

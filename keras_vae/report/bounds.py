@@ -29,6 +29,8 @@ __all__ = ["bounds", "curves", "frontier", "gap", "watched"]
 
 _HARD = 64
 _GAP = 32
+_FEWEST = 16
+_NUMBERS = 2**14
 _DRAWS = 1000
 
 
@@ -85,7 +87,7 @@ def watched(subject: Subject) -> list[Picture]:
 
 def bounds(subject: Subject) -> Picture:
     """Returns the multi-sample bounds against k, and annealed importance sampling."""
-    few, units = subject.x[:_HARD], subject.units
+    few, units = _few(subject, _HARD), subject.units
     log_w = _log_weights(subject.vae, few, subject.seed)
     sizes = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
     means = []
@@ -116,7 +118,7 @@ def bounds(subject: Subject) -> Picture:
 
 def gap(subject: Subject) -> Picture:
     """Returns the gap log p(x) - ELBO and what causes it."""
-    few = subject.x[:_GAP]
+    few = _few(subject, _GAP)
     found = evaluation.bound_gap(
         subject.vae,
         few,
@@ -160,6 +162,12 @@ def frontier(subject: Subject) -> list[Picture]:
         "the best ELBO; -beta is the slope of the ideal curve."
     )
     return [drawn("Rate against distortion", caption, figure)]
+
+
+def _few(subject: Subject, most: int) -> np.ndarray:
+    """The first examples, fewer where they are large: annealing evaluates each 16 000 times."""
+    size = math.prod(subject.vae.event_shape)
+    return subject.x[: max(_FEWEST, min(most, _NUMBERS // size))]
 
 
 def _pair(
