@@ -283,7 +283,9 @@ def _captured_errors() -> Iterator[list[str]]:
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.levelno >= logging.ERROR:
-                problems.append(" ".join(record.getMessage().split()))
+                error = record.exc_info[1] if record.exc_info else None
+                said = str(error or "") or record.getMessage().partition(" (fct=")[0]
+                problems.append(" ".join(said.split()))
 
     logger, keep = logging.getLogger("tf2onnx"), Keep()
     saved = logger.handlers[:], logger.propagate, logger.level

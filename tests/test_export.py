@@ -732,6 +732,15 @@ def test_op_without_an_onnx_form_is_refused():
         onnx_graphs.convert(table["decode"])
 
 
+def test_what_the_converter_says_is_its_reason_alone():
+    def transformed(x):
+        return tf.math.real(tf.signal.fft(tf.cast(x, tf.complex64)))
+
+    says = r"the op FFT of .*\. tf2onnx says: [^'\\]*only allows ComplexAbs[^\\]*$"
+    with pytest.raises(ExportError, match=says):
+        onnx_graphs.convert(signatures(with_layer(transformed))["decode"])
+
+
 def test_partial_export_says_what_it_left_out(tmp_path):
     vae = with_layer(unknown, "posterior")
     assert "encode: the op BesselI0e" in refused(vae, tmp_path)
