@@ -1,1 +1,1 @@
-"""Export: a trained model as SavedModel and ONNX, verified elsewhere before it is published."""
+"""Export: writes a trained model as SavedModel and ONNX, verified before it is published."""

@@ -1,7 +1,7 @@
-"""Cases: inputs on disk for runners in any language, and what they answered.
+"""Cases: inputs on disk for runners in any language, and the answers of the runners.
 
-A directory of cases holds `cases.txt` and one raw little-endian file per tensor, C order. Lines of
-`cases.txt` are words separated by single spaces:
+A directory of cases holds `cases.txt` and one raw little-endian file per tensor, in C order. Lines
+of `cases.txt` are words separated by single spaces:
 
     case 0 decode                        number and signature; the lines below belong to it
     in z float32 2 3 16 0-z.bin NODE:0   name, dtype, rank, sizes, file, tensor of the SavedModel
@@ -11,9 +11,9 @@ A runner answers with a directory that holds `answers.txt` and files of the same
 
     case 0 decode
     out mean float32 4 3 8 8 1 0-mean.bin
-    error 0 message in one line          instead of outs, where the runtime refused the case
+    error 0 message in one line          instead of outs, if the runtime refused the case
 
-NumPy is all that this module needs.
+This module needs only NumPy.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Case:
     Attributes:
         signature: name of the signature.
         inputs: tensors by name.
-        outputs: names of the outputs wanted.
-        kind: "random", "adversarial", ... for the report; not written.
-        sensitivity: by output, what rounding of the weights changes; see `export.tolerances`; not
-            written.
+        outputs: names of the requested outputs.
+        kind: "random", "adversarial", ... for reports; not written.
+        sensitivity: by output, how much rounding of the weights changes it; see
+            `export.tolerances`; not written.
     """
 
     signature: str
@@ -60,7 +60,7 @@ def write_cases(
 
     Args:
         directory: new or empty.
-        cases: what to write.
+        cases: the cases to write.
         tensors: names of the SavedModel's tensors by (signature, input or output).
     """
     tensors = tensors or {}
@@ -78,7 +78,7 @@ def write_cases(
 
 
 def read_cases(directory: Path) -> list[Case]:
-    """The cases in a directory."""
+    """Reads the cases in a directory."""
     cases: list[Case] = []
     for words in _lines(directory / "cases.txt"):
         match words:
@@ -93,7 +93,7 @@ def read_cases(directory: Path) -> list[Case]:
 
 
 def write_answers(directory: Path, answers: list[tuple[str, Tensors | str]]) -> None:
-    """Writes what a runtime answered: for each case its signature, and outputs or an error."""
+    """Writes the answers of a runtime: for each case its signature, and outputs or an error."""
     directory.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, (signature, answer) in enumerate(answers):
@@ -109,7 +109,7 @@ def write_answers(directory: Path, answers: list[tuple[str, Tensors | str]]) -> 
 
 
 def read_answers(directory: Path) -> list[Tensors | str]:
-    """What a runner wrote: outputs by name, or the error, for each case."""
+    """Reads the answers of a runner: outputs by name, or the error, for each case."""
     answers: list[Tensors | str] = []
     for words in _lines(directory / "answers.txt"):
         match words:

@@ -1,4 +1,4 @@
-"""Command line: `keras-vae export`, `verify` and `parity`, or the same of `python -m export`."""
+"""Command line: `keras-vae export`, `verify` and `parity`, also as `python -m export`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _OWN_OPTIONS = ("--debug", "--help", "-h")
 
 
 class _PublishByDefault(Group):
-    """A first word that is no command belongs to `publish`."""
+    """Command group in which `publish` is the default command."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Puts `publish` before the words that are not the group's own."""
+        """Puts `publish` before words that are neither a command nor an option of the group."""
         own = 0
         while own < len(args) and args[own] in _OWN_OPTIONS:
             own += 1
@@ -35,8 +35,8 @@ def _split(context: click.Context, parameter: click.Parameter, value: str) -> tu
 def _always(context: click.Context, parameter: click.Parameter, is_given: bool) -> None:
     if is_given:
         raise click.UsageError(
-            "--int32-random is no option any more: sample.onnx and score.onnx have noise in 32-bit "
-            "integers always. Leave it out."
+            "--int32-random was removed: sample.onnx and score.onnx now always compute noise in "
+            "32-bit integers. Leave the option out."
         )
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     "--runtimes",
     default="",
     callback=_split,
-    help=f"Where to verify beside onnxruntime and saved_model: {_RUNTIMES}.",
+    help=f"Further runtimes to verify in, besides onnxruntime and saved_model: {_RUNTIMES}.",
 )
 @click.option(
     "--allow-partial", is_flag=True, help="Leave out signatures that ONNX cannot express."
@@ -87,13 +87,13 @@ def main() -> None:
     type=click.FloatRange(0.0),
     default=0.1,
     show_default=True,
-    help="What a precision may cost, nats per example.",
+    help="Maximum cost of a precision, nats per example.",
 )
 @click.option("--tflite", is_flag=True, help="Also write decode.tflite.")
 def publish_command(model: Path, target: Path, modules: tuple[str, ...], **options: Any) -> None:
     """Publish a trained MODEL as SavedModel and ONNX.
 
-    What was written is verified first; nothing is published that disagrees with the model.
+    All files are verified first; nothing is published that disagrees with the model.
     """
     load_tensorflow()
     from export import loading, pipeline
@@ -106,7 +106,7 @@ def publish_command(model: Path, target: Path, modules: tuple[str, ...], **optio
 
 @main.command("verify")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--sha256", help="Of manifest.json, as its publisher stated it elsewhere.")
+@click.option("--sha256", help="SHA-256 of manifest.json, as stated by its publisher.")
 def verify_command(directory: Path, sha256: str | None) -> None:
     """Check a published version: hashes, gates, parity.
 
@@ -116,7 +116,7 @@ def verify_command(directory: Path, sha256: str | None) -> None:
     from export import pipeline
 
     pipeline.verify(directory, sha256=sha256, report=click.echo)
-    click.secho(f"{directory} is as it was published.", bold=True)
+    click.secho(f"{directory} is unchanged since it was published.", bold=True)
 
 
 @main.command("parity")
@@ -131,7 +131,7 @@ def verify_command(directory: Path, sha256: str | None) -> None:
 def parity_command(directory: Path, runtimes: tuple[str, ...]) -> None:
     """Compare other runtimes with a published version.
 
-    What they compute is held against its SavedModel.
+    Their results are compared with those of its SavedModel.
     """
     load_tensorflow()
     from export import pipeline

@@ -1,4 +1,4 @@
-"""The one exception of the pipeline, and other exceptions in one sentence."""
+"""The exception of the pipeline, and messages of other exceptions in one line."""
 
 import re
 
@@ -12,14 +12,14 @@ _MOST = 400
 
 
 class ExportError(ValueError):
-    """An export that was refused; the target directory is as it was."""
+    """A refused export; the target directory is unchanged."""
 
 
 def sentence(error: BaseException) -> str:
-    """Returns what an exception says as one line, without colours and at most 400 characters.
+    """Returns the message of an exception as one line, without colours and at most 400 characters.
 
-    Keras wraps errors of layers between the name of the layer and all its arguments; what remains
-    is the error itself.
+    Keras wraps errors of layers between the name of the layer and all its arguments; only the error
+    itself is kept.
     """
     text = " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__
     while (shorter := _FRAME.sub("", text).strip()) != text:

@@ -1,4 +1,4 @@
-"""The live model: what it is asked, what it answers, and what it makes of rounding."""
+"""The live model: its test cases, its answers, and its sensitivity to rounding."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def make_cases(
 ) -> list[Case]:
     """Returns random and adversarial inputs of every signature.
 
-    Batches have 0, 1, 2, 7 and 257 rows, or 65 or 17 where an example is so large that 257 of them
-    hold more than 2^18 numbers: one row more than whole vectors of 4, 8 or 16 floats.
+    Batches have 0, 1, 2, 7 and 257 rows: one row more than whole vectors of 4, 8 or 16 floats. If
+    257 examples hold more than 2^18 numbers, 65 or 17 rows take the place of 257.
 
-    Random x is drawn from the model itself, so that it is in its support and in the units of the
-    file; adversarial x is made of the lowest and highest values that it may have. The first, the
-    middle and the last row of the largest batch come again alone, of the kind "row".
+    Random x is drawn from the model itself, so it is in its support and in the units of the file;
+    adversarial x is made of the lowest and highest possible values. The first, the middle and the
+    last row of the largest batch are repeated alone, as cases of kind "row".
 
     Args:
         shapes: the signatures.
-        data: what the manifest says of x.
+        data: description of x in the manifest.
         draw_x: map from seeds int32 [b, 2] to draws of x.
-        seed: of the inputs.
+        seed: seed of the inputs.
     """
     generator = np.random.default_rng(seed)
     width = math.prod(data["shape"])
@@ -75,11 +75,11 @@ def make_cases(
 
 
 def reference(functions: dict[str, Any], cases: Sequence[Case]) -> list[Tensors]:
-    """Returns what the live model answers; nothing to an empty batch, of the shapes it declares.
+    """Returns the answers of the live model; an empty batch gives empty arrays of declared shapes.
 
     Args:
         functions: the traced signatures.
-        cases: what they are asked.
+        cases: inputs of the calls.
 
     Raises:
         ExportError: if an answer is not finite, or its axis 0 is not the batch.
@@ -101,8 +101,9 @@ def reference(functions: dict[str, Any], cases: Sequence[Case]) -> list[Tensors]
         for name, value in answer.items():
             if value.shape[:1] != (size,):
                 raise ExportError(
-                    f"{case.signature}: axis 0 of {name} is not the batch: shape {value.shape} for "
-                    f"{size} rows. Server-side batching would give callers each other's rows."
+                    f"{case.signature}: axis 0 of {name} is not the batch: it has shape "
+                    f"{value.shape} for {size} rows. Server-side batching would give callers each "
+                    "other's rows."
                 )
             if not np.isfinite(value).all():
                 raise ExportError(
@@ -114,7 +115,7 @@ def reference(functions: dict[str, Any], cases: Sequence[Case]) -> list[Tensors]
 
 
 def asked(function: Any, case: Case) -> Tensors:
-    """Returns what a function of tensors in the order of the case's inputs answers."""
+    """Calls a function of tensors with the inputs of a case, in order, and returns its outputs."""
     outputs = function(*map(tf.constant, case.inputs.values()))
     return {name: outputs[name].numpy() for name in case.outputs}
 
@@ -126,16 +127,16 @@ def measured(
     variables: Iterable[tf.Variable],
     about: dict[str, Any],
 ) -> list[Case]:
-    """Returns the cases with what rounding of the weights changes, as `tolerances` needs it.
+    """Returns the cases with their sensitivity to rounding of the weights, for `tolerances`.
 
-    The largest random case and the adversarial case of each signature are asked again with changed
-    weights; the other random cases are parts of the largest.
+    The largest random case and the adversarial case of each signature are run again with changed
+    weights; the other random cases are subsets of the largest.
 
     Args:
-        cases: what was asked.
-        expected: what `ask` answers with the weights as they are.
-        ask: answers a case.
-        variables: the weights; they are changed and put back.
+        cases: the cases.
+        expected: answers of `ask` with unchanged weights.
+        ask: function that answers a case.
+        variables: the weights, which are changed and restored.
         about: what the manifest says of the model.
 
     Raises:
@@ -160,19 +161,19 @@ def measured(
 
 
 def nothing(case: Case, shapes: Mapping[str, Sequence[int]]) -> Tensors:
-    """Returns the answer to an empty batch, by the shapes of the outputs without the batch."""
+    """Makes the answer to an empty batch, from the shapes of the outputs without the batch."""
     return {name: np.zeros([0, *shapes[name]], np.float32) for name in case.outputs}
 
 
 def _measured_as(case: Case) -> str:
-    """Kind of the case whose sensitivity stands for this one."""
+    """Returns the kind of the case whose sensitivity applies to this one."""
     return "adversarial" if case.kind == "adversarial" else "random"
 
 
 def _sensitivity(
     case: Case, output: str, want: np.ndarray, changed: np.ndarray, about: dict[str, Any]
 ) -> float:
-    """How much an output changes: share of draws, else relative to what `tolerances` calls size."""
+    """Measures how much an output changes: share of draws, or change relative to its size."""
     if output == "sample" and any(about["data"]["preparation"].get("whole", ())):
         return 0.0  # rounded down from real numbers, whose sensitivity is that of the mean
     if output == "sample" and tolerances.is_whole(want):
@@ -183,7 +184,7 @@ def _sensitivity(
     if not largest <= _MOST_SENSITIVE:
         raise ExportError(
             f"{case.signature}: rounding of the weights in float32 alone changes {output} by "
-            f"{largest:.1g} of its size on {case.kind} input, so that no two programs agree on it. "
+            f"{largest:.1g} of its size on {case.kind} input, so no two programs agree on it. "
             "Look for layers that amplify differences, such as normalisations of nearly constant "
             "numbers, or for weights so large that their products cancel."
         )
@@ -191,9 +192,9 @@ def _sensitivity(
 
 
 def _adversarial(name: str, values: np.ndarray, data: dict[str, Any]) -> np.ndarray:
-    """Seven rows: lowest, highest and zero, alternations of them, and three rows as they are.
+    """Makes seven rows: lowest, highest and zero, alternations of them, and three rows unchanged.
 
-    Where x has no bound, three times the largest number of its feature stands for it. z reaches as
+    If x has no bound, three times the largest number of its feature takes its place. z reaches as
     far as the normals of `keras_vae.random` do. One-hot x has its first, its last and its other
     categories.
     """

@@ -1,4 +1,4 @@
-"""Loading: the model of a file, with layers that compute in float32 and names that graphs take."""
+"""Loading: reads a model file, with layers that compute in float32 and names that graphs accept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _UNKNOWN_CLASS = re.compile(r"Could not locate (?:class|function) '([^']+)'")
 def import_modules(names: Sequence[str]) -> None:
     """Imports modules that register layers and likelihoods with Keras.
 
-    The working directory is searched last, so that no file in it takes the place of a package.
+    The working directory is searched last, so no file in it can replace a package.
 
     Raises:
         ExportError: naming the module that cannot be imported.
@@ -58,14 +58,14 @@ def import_modules(names: Sequence[str]) -> None:
 
 
 def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
-    """Returns the model of a file, how its run prepared data, and what is known of its training.
+    """Returns the model of a file, the preparation of its data, and facts about its training.
 
     Raises:
-        ExportError: if the file holds no VAE that can be exported.
+        ExportError: if the file does not hold a VAE that can be exported.
         RunError: if the file is damaged.
     """
     if not path.is_file():
-        raise ExportError(f"{path} is no file; give the model.keras of a run.")
+        raise ExportError(f"{path} is not a file; give the model.keras of a run.")
     try:
         vae, beta = _read(path)
     except Exception as error:
@@ -84,7 +84,7 @@ def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
 
 
 def _read(path: Path) -> tuple[Any, float | None]:
-    """The model of a file without its optimizer, which is twice as large, and its last beta."""
+    """Reads a model and its last beta without the optimizer, which is twice as large."""
     with zipfile.ZipFile(path) as archive:
         config = json.loads(archive.read("config.json"))
         with archive.open("model.weights.h5") as file, h5py.File(file) as weights:
@@ -96,7 +96,7 @@ def _read(path: Path) -> tuple[Any, float | None]:
 
 
 def policies(vae: VAE) -> list[str]:
-    """Returns the dtype policies of the layers other than float32, in order of their names."""
+    """Returns the dtype policies of the layers other than float32, sorted by name."""
     found = {layer.dtype_policy.name for layer in _layers(vae)}
     return sorted(found & _HALF_AND_DOUBLE)
 
@@ -104,13 +104,13 @@ def policies(vae: VAE) -> list[str]:
 def computing_in_float32(vae: VAE) -> VAE:
     """Returns the model with the same weights and every layer under the policy float32.
 
-    Runtimes differ in what they make of half precision: bfloat16 has no products in ONNX, float64
-    no transposed convolutions, and sums of float16 are added in float16 or in float32. A model
-    whose layers compute in float32 already is returned as it is. Weights of float16 and bfloat16
-    are numbers of float32, those of float64 are rounded.
+    Runtimes differ in half precision: ONNX has no products of bfloat16 and no transposed
+    convolutions of float64, and sums of float16 are added in float16 or in float32. A model whose
+    layers already compute in float32 is returned unchanged. Weights of float16 and bfloat16 are
+    exact in float32; those of float64 are rounded.
 
     Raises:
-        ExportError: if the model cannot be made anew from its configuration.
+        ExportError: if the model cannot be rebuilt from its configuration.
     """
     found = policies(vae)
     if not found:
@@ -123,7 +123,7 @@ def computing_in_float32(vae: VAE) -> VAE:
             result.load_weights(weights)
     except Exception as error:
         raise ExportError(
-            f"The model computes under the policy {' and '.join(found)} and cannot be made anew "
+            f"The model computes under the policy {' and '.join(found)} and cannot be rebuilt "
             f"under float32, in which it is exported: {sentence(error)}. Register its classes with "
             "keras.saving.register_keras_serializable, or train it under float32."
         ) from error
@@ -132,10 +132,10 @@ def computing_in_float32(vae: VAE) -> VAE:
 
 @contextlib.contextmanager
 def traceable(vae: VAE) -> Iterator[None]:
-    """A block in which the layers of a model can be traced and saved for any machine.
+    """Makes the layers of a model traceable for any machine inside the block.
 
-    Names of layers and weights are of the letters that scopes of TensorFlow's graphs take, and
-    recurrent layers do not use cuDNN, whose ops only a GPU runs.
+    Names of layers and weights are restricted to letters that scopes of TensorFlow's graphs accept,
+    and recurrent layers do not use cuDNN, whose ops run only on a GPU.
     """
     kept = {layer: (layer.name, getattr(layer, "use_cudnn", None)) for layer in _layers(vae)}
     handles = [(variable.value, variable.value._handle_name) for variable in vae.variables]
@@ -163,7 +163,7 @@ def _plain(name: str) -> str:
 
 @contextlib.contextmanager
 def float32_by_default() -> Iterator[None]:
-    """A block in which Keras makes numbers and layers of float32 unless told otherwise."""
+    """Makes Keras create numbers and layers in float32 by default inside the block."""
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
@@ -175,7 +175,7 @@ def float32_by_default() -> Iterator[None]:
 
 
 def _in_float32(config: Any) -> Any:
-    """A configuration with float32 wherever it names another precision."""
+    """Returns a configuration with every other precision replaced by float32."""
     if isinstance(config, dict):
         return {key: _in_float32(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
@@ -191,8 +191,8 @@ def _why_not_loaded(path: Path, error: Exception) -> str:
     text = sentence(error)
     if "deserialization of a `Lambda` layer" in text:
         return (
-            f"{path} holds a Lambda layer, whose Python code would run on loading and has no place "
-            "in an artifact. Replace it with a registered layer of keras.ops."
+            f"{path} holds a Lambda layer, whose Python code would run on loading and cannot be "
+            "part of an artifact. Replace it with a registered layer of keras.ops."
         )
     if unknown := _UNKNOWN_CLASS.search(str(error)):
         return (

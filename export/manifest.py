@@ -45,12 +45,12 @@ _SEED_PROTOCOL = {
 
 
 def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ()) -> dict[str, Any]:
-    """What the manifest says of the model itself.
+    """Describes the model itself, as the manifest states it.
 
     Args:
         vae: the model, whose layers compute in float32.
         preparation: how raw numbers become data.
-        trained_in: dtype policies of the model that was trained, if others than float32.
+        trained_in: dtype policies of the trained model, if other than float32.
     """
     likelihood, support = vae.likelihood, vae.likelihood.support
     found = {name: getattr(likelihood, name, None) for name in likelihood.options()}
@@ -105,17 +105,17 @@ def build(
     comparisons: Sequence[Comparison],
     training: dict[str, Any],
 ) -> dict[str, Any]:
-    """The manifest, as `keras_vae.integrity.seal` takes it.
+    """Builds the manifest for `keras_vae.integrity.seal`.
 
     Args:
-        name: of the artifact.
+        name: name of the artifact.
         about: from `metadata`.
         signatures: all signatures.
         functions: the traced signatures.
         opsets: op set by name of each signature that has an ONNX file.
         omitted: reason by name of each signature that has no ONNX form.
-        variants: files of other precisions and formats, with what they cost.
-        comparisons: what was verified.
+        variants: files of other precisions and formats, with their cost.
+        comparisons: results of the verification.
         training: configuration and measurements of the run, or empty.
     """
     return {
@@ -145,12 +145,12 @@ def build(
 
 
 def stated(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest says of the model itself, which its ONNX files say too."""
+    """Selects the entries about the model itself, which its ONNX files state too."""
     return {key: value for key, value in manifest.items() if key not in _OF_THE_ARTIFACT}
 
 
 def properties(about: dict[str, Any], signature: str) -> dict[str, str]:
-    """What `metadata_props` of a signature's ONNX file hold, by key."""
+    """Returns the `metadata_props` of a signature's ONNX file, by key."""
     entries = {"signature": signature, **about}
     return {
         f"keras_vae.{key}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)
@@ -159,7 +159,7 @@ def properties(about: dict[str, Any], signature: str) -> dict[str, str]:
 
 
 def digest(vae: VAE) -> str:
-    """SHA-256 of the weights in their order: shape, dtype and bytes of each."""
+    """Returns the SHA-256 of the weights in order: shape, dtype and bytes of each."""
     result = hashlib.sha256()
     for layer in (vae.prior, vae.likelihood, vae.posterior):
         for weight in layer.weights:
@@ -170,7 +170,7 @@ def digest(vae: VAE) -> str:
 
 
 def model_card(manifest: dict[str, Any]) -> str:
-    """The model card in Markdown."""
+    """Renders the model card in Markdown."""
     data, likelihood, training = manifest["data"], manifest["likelihood"], manifest["training"]
     names = data.get("feature_names")
     lines = [

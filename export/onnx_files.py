@@ -1,7 +1,7 @@
-"""ONNX files: graphs whose large weights are written one at a time, without a copy of all.
+"""ONNX files: graphs whose large weights are written one at a time, without a second copy.
 
-A protobuf message holds less than 2 GiB. As long as every file of an artifact stays below, each
-holds its own weights; otherwise all of them read theirs from one file beside them, `weights.bin`.
+A protobuf message holds less than 2 GiB. If every file of an artifact is smaller, each holds its
+own weights; otherwise all of them read their weights from a common file, `weights.bin`.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from keras_vae.integrity import WEIGHTS
 __all__ = ["LARGE", "LIMIT", "WEIGHTS_FILE", "Graph", "Weight", "as_input", "read", "save"]
 
 LARGE = 2**16
-"""Bytes from which on a weight stays out of the graph until it is written."""
+"""Minimum size in bytes of a weight that is kept outside the graph until it is written."""
 
 LIMIT = 2**31 - 2**20
-"""Bytes that a file may have and still hold its weights; protobuf ends at 2^31."""
+"""Maximum size in bytes of a file that holds its weights; protobuf ends at 2^31."""
 
 WEIGHTS_FILE = Path(WEIGHTS).name
 
-_ALIGNMENT = 2**16  # what Windows asks of the offset of a memory map; elsewhere it is a page
+_ALIGNMENT = 2**16  # Windows aligns memory maps to this; other systems to a page
 _LENGTH_DELIMITED = 2
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor that is read when it is needed.
+    """A tensor that is read only when it is needed.
 
     Attributes:
         shape: its sizes.
         dtype: its NumPy dtype.
-        read: returns the array.
+        read: function that returns the array.
     """
 
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class Weight:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def content(self) -> memoryview:
-        """The values as a file holds them: in C order, little-endian."""
+        """Returns the values as they stand in a file: in C order, little-endian."""
         values = self.read()
         values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
         return values.reshape(-1).view(np.uint8).data
@@ -64,7 +64,7 @@ class Graph:
 
     Attributes:
         model: the model.
-        weights: by the name of the input.
+        weights: weights by the name of the input.
     """
 
     model: onnx.ModelProto
@@ -72,7 +72,7 @@ class Graph:
 
     @property
     def opset(self) -> int:
-        """Its op set."""
+        """The model's op set."""
         return self.model.opset_import[0].version
 
     @property
@@ -87,16 +87,16 @@ class Graph:
 
 
 def as_input(name: str, weight: Weight) -> onnx.ValueInfoProto:
-    """A weight as the input of a graph."""
+    """Describes a weight as an input of a graph."""
     kind = onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
     return onnx.helper.make_tensor_value_info(name, kind, weight.shape)
 
 
 def save(graphs: Mapping[Path, Graph]) -> None:
-    """Writes the graphs of a directory; the same graphs give the same bytes.
+    """Writes the graphs of a directory; equal graphs give equal bytes.
 
     Args:
-        graphs: by the path of the file.
+        graphs: graphs by the path of the file.
     """
     if all(graph.size <= LIMIT for graph in graphs.values()):
         for path, graph in graphs.items():
@@ -110,16 +110,16 @@ def save(graphs: Mapping[Path, Graph]) -> None:
 
 
 def read(path: Path) -> tuple[onnx.ModelProto, list[str]]:
-    """The model of a file and the names of its large weights, which became its last inputs.
+    """Reads a model and the names of its large weights, which become its last inputs.
 
     Raises:
-        ExportError: if it is no ONNX file, or takes weights from anywhere but `weights.bin`.
+        ExportError: if it is not an ONNX file, or takes weights from anywhere but `weights.bin`.
     """
     try:
         whole = onnx.load(path, load_external_data=False)
     except Exception as error:
         raise ExportError(
-            f"{path} is no ONNX file ({' '.join(str(error).split())}); export the model again."
+            f"{path} is not an ONNX file ({' '.join(str(error).split())}); export the model again."
         ) from error
     initializers, names = list(whole.graph.initializer), []
     del whole.graph.initializer[:]
@@ -139,9 +139,9 @@ def read(path: Path) -> tuple[onnx.ModelProto, list[str]]:
 
 
 def _write(file: BinaryIO, graph: Graph) -> None:
-    """Writes a message field by field, since a protobuf library would hold all of it, twice.
+    """Writes a message field by field, because a protobuf library would hold it in memory twice.
 
-    The parts of a message may stand in any order, and fields of one message in several places.
+    The fields of a message may come in any order, and a repeated field in several places.
     """
     model, inner = onnx.ModelProto(), onnx.GraphProto()
     model.CopyFrom(graph.model)
@@ -165,7 +165,7 @@ def _write(file: BinaryIO, graph: Graph) -> None:
 
 
 def _tensor_head(name: str, weight: Weight) -> bytes:
-    """A tensor up to its values, which follow."""
+    """Encodes a tensor up to its values, which follow."""
     kind = onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
     tensor = onnx.TensorProto(name=name, data_type=kind, dims=weight.shape)
     return tensor.SerializeToString(deterministic=True) + _tag(tensor, "raw_data", weight.size)
@@ -174,7 +174,7 @@ def _tensor_head(name: str, weight: Weight) -> bytes:
 def _tag(
     message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto, name: str, size: int
 ) -> bytes:
-    """What stands before a field of so many bytes."""
+    """Encodes the tag and length before a field of `size` bytes."""
     number = message.DESCRIPTOR.fields_by_name[name].number
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(size)
 
@@ -188,12 +188,12 @@ def _varint(value: int) -> bytes:
 
 
 def _refer(graph: Graph, file: BinaryIO, places: dict[bytes, int]) -> Graph:
-    """The graph with initializers that say where in the file their values are.
+    """Returns the graph with initializers that say where in the file their values are.
 
     Args:
         graph: the graph.
         file: open for writing at its end.
-        places: offsets of what it holds, by digest.
+        places: offsets of the values in the file, by digest.
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -216,7 +216,7 @@ def _refer(graph: Graph, file: BinaryIO, places: dict[bytes, int]) -> Graph:
 
 
 def _check_place(path: Path, tensor: onnx.TensorProto) -> None:
-    """Refuses values outside of the artifact's own file of weights."""
+    """Refuses values outside the artifact's own file of weights."""
     place = {entry.key: entry.value for entry in tensor.external_data}
     source = path.parent / WEIGHTS_FILE
     size = source.stat().st_size if source.is_file() and not source.is_symlink() else 0

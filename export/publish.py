@@ -1,4 +1,4 @@
-"""Publishing: all is written and verified beside the target, then one rename makes it real."""
+"""Publishing: an artifact is written and verified beside the target, then renamed into place."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _PREFIX = ".export-"
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A directory beside the versions of `target`, gone when the block ends unless published.
+    """Makes a directory beside the versions of `target`, removed after the block unless published.
 
-    What a killed exporter left there is removed; what a running one holds is not.
+    Directories of killed exporters are removed; that of a running exporter is kept.
 
     Raises:
         ExportError: if the target cannot be written.
@@ -62,7 +62,7 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def publish(directory: Path, target: Path, version: int | None) -> Path:
-    """Renames a finished directory to its version, the next free one if `version` is None.
+    """Renames a finished directory to its version; None takes the next free number.
 
     Raises:
         ExportError: if that version exists.
@@ -79,15 +79,15 @@ def publish(directory: Path, target: Path, version: int | None) -> Path:
 
 
 def check_name(target: Path) -> None:
-    """Refuses a name that no server could serve, since it is a part of the model's address.
+    """Refuses a name that no server could serve, because it is a part of the model's address.
 
     Raises:
-        ExportError: if it is one.
+        ExportError: if the name is refused.
     """
     if not is_name(target.name):
         raise ExportError(
-            "Expected a directory for the artifact whose name is of letters, digits, '.', '_' and "
-            f"'-', at most 63, and begins with a letter or digit; got {target.name!a}."
+            "Expected a directory for the artifact with a name of at most 63 letters, digits, '.', "
+            f"'_' and '-' that begins with a letter or digit; got {target.name!a}."
         )
 
 
@@ -101,17 +101,17 @@ def refuse_inside_a_version(target: Path) -> None:
         holds_model = any((place / name).is_file() for name in ("manifest.json", "saved_model.pb"))
         if holds_model and place.name and (place == target or place.name.isdecimal()):
             raise ExportError(
-                f"Expected the directory that holds an artifact's versions; got {target}, and "
+                f"Expected the directory that holds an artifact's versions; got {target}, but "
                 f"{place} is a published version, which is never changed: to publish the next "
                 f"version, give --to {place.parent}."
             )
 
 
 def refuse_existing(final: Path) -> None:
-    """Refuses a version that is there.
+    """Refuses a version that exists.
 
     Raises:
-        ExportError: if it is.
+        ExportError: if it exists.
     """
     if os.path.lexists(final):
         raise ExportError(
@@ -121,7 +121,7 @@ def refuse_existing(final: Path) -> None:
 
 
 def versions(target: Path) -> list[int]:
-    """The published versions, in order."""
+    """Lists the published versions, ascending."""
     if not target.is_dir():
         return []
     return sorted(int(entry.name) for entry in target.iterdir() if entry.name.isdecimal())

@@ -1,4 +1,4 @@
-"""Purity: what an op of TensorFlow does besides computing its outputs from its inputs."""
+"""Purity: whether an op of TensorFlow does anything besides computing outputs from inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PURE = frozenset(
     {"Assert", "Case", "If", "PartitionedCall", "StatefulPartitionedCall", "While"}
     | {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarHandleOp"}
 )
-"""Ops registered as stateful that are not: checks, calls of functions, and reading a weight."""
+"""Ops that are registered as stateful but are pure: checks, function calls, reading a weight."""
 
 _RANDOM = re.compile(
     r"Random|Rng|Multinomial|TruncatedNormal|Shuffle|Distorted|Stochastic|Fractional|K[Mm]"
@@ -30,11 +30,11 @@ _LISTS = re.compile(r"EmptyTensorList|TensorList")
 
 
 def impurity(op: str) -> str | None:
-    """Returns what keeps an op out of exported functions, as the end of a sentence; None if pure.
+    """Returns why an op is refused in exported functions, as the end of a sentence; None if pure.
 
-    It is judged by the op's registration with TensorFlow: whether it is stateful, and whether it
-    takes or gives resources, references, strings (which name files) or variants other than the
-    lists of loops. Names decide only where the registration does not tell.
+    The op's registration with TensorFlow decides: whether it is stateful, and whether it takes or
+    returns resources, references, strings (which name files) or variants other than the lists of
+    loops. Names decide only where the registration does not tell.
 
     Args:
         op: name of the op, as in a node of a graph.
@@ -59,9 +59,9 @@ def _foreign(definition: op_def_pb2.OpDef) -> str | None:
     arguments = [*definition.input_arg, *definition.output_arg]
     kinds = {argument.type for argument in arguments}
     if types_pb2.DT_RESOURCE in kinds or any(argument.is_ref for argument in arguments):
-        return "changes or reads a resource that is no weight"
+        return "changes or reads a resource that is not a weight"
     if types_pb2.DT_STRING in kinds:
         return "works on strings or files"
     if types_pb2.DT_VARIANT in kinds and not _LISTS.match(definition.name):
-        return "works on data that is no array"
+        return "works on data that is not an array"
     return None

@@ -1,4 +1,4 @@
-"""SavedModel: the same signatures for TensorFlow Serving, and what may be in it."""
+"""SavedModel: writes the signatures for TensorFlow Serving and checks the ops in it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _SAVING_OPS = frozenset(
 
 
 def write(functions: dict[str, Any], directory: Path) -> None:
-    """Writes the SavedModel: the signatures and the weights that they read, and no layer of Keras.
+    """Writes the SavedModel: the signatures and the weights that they read, without Keras layers.
 
-    Servers do not compare what they are sent with the signature, and what is too flat or has a
-    single row may pass through a network unnoticed. So each signature checks the shape of its
-    inputs and that all have as many rows; the caller gets the message.
+    Servers do not compare inputs with the signature, and an input that is too flat or has a single
+    row may pass through a network unnoticed. So each signature checks the shapes of its inputs and
+    that all have the same number of rows; the caller gets the message.
 
     Args:
         functions: traced signatures by name; the first is also `serving_default`.
-        directory: where.
+        directory: target directory.
 
     Raises:
         OSError: if the disk is full.
@@ -71,10 +71,10 @@ def _checked(name: str, function: Any) -> Any:
 
 
 def check_ops(directory: Path) -> None:
-    """Refuses a SavedModel with an op that is not pure, or that asks for XLA.
+    """Refuses a SavedModel with an op that is not pure or requests XLA.
 
-    What a signature reaches must be pure. What only the loader calls may also save and restore
-    variables; every other op is refused wherever it is.
+    Everything that a signature reaches must be pure. Functions that only the loader calls may also
+    save and restore variables.
 
     Raises:
         ExportError: naming the op and where it is.
@@ -86,7 +86,7 @@ def check_ops(directory: Path) -> None:
     for name, function in functions.items():
         if function.attr["_XlaMustCompile"].b:
             raise ExportError(
-                f"SavedModel: the function {name} asks for XLA; set jit_compile=False."
+                f"SavedModel: the function {name} requests XLA; set jit_compile=False."
             )
     places = [(graph.node, _SAVING_OPS)]
     for name, function in functions.items():
@@ -102,7 +102,7 @@ def check_ops(directory: Path) -> None:
 
 
 def _served_functions(meta_graph: tf.compat.v1.MetaGraphDef) -> set[str]:
-    """Names of the functions that a signature reaches."""
+    """Returns the names of the functions that a signature reaches."""
     graph = meta_graph.graph_def
     nodes = {node.name: node for node in graph.node}
     functions = {function.signature.name: function for function in graph.library.function}
@@ -138,7 +138,7 @@ def _calls(node: tf.compat.v1.NodeDef) -> list[str]:
 
 
 def tensor_names(directory: Path) -> dict[tuple[str, str], str]:
-    """Names of the graph's tensors by (signature, input or output), for the C API."""
+    """Returns the graph's tensor names by (signature, input or output), for the C API."""
     names = {}
     for signature, definition in _meta_graph(directory).signature_def.items():
         for name, info in [*definition.inputs.items(), *definition.outputs.items()]:

@@ -1,4 +1,4 @@
-"""Sealing: a traced function reduced to its inputs, its weights and what it computes."""
+"""Sealing: reduces a traced function to its inputs, its weights and its computation."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _SUFFIX = "_sealed"
 
 
 def sealed(name: str, concrete: Any, signature: Sequence[tf.TensorSpec]) -> Any:
-    """Returns the graph of a traced function as a new `tf.function` that captures weights alone.
+    """Returns the graph of a traced function as a new `tf.function` that captures only weights.
 
-    Three things that belong to training or to Python are left behind:
+    Three things that belong to training or to Python are removed:
 
-    - Tensors that a layer made eagerly and the function captured (the mean of a `Normalization`)
-      become constants of the graph.
-    - Custom gradients: without their names on the nodes a SavedModel holds no gradient function.
-    - Requests for XLA (`jit_compile=True`, which Keras itself sets around grouped convolutions),
-      since a server has XLA only if it was started for it. The ops compute the same without it.
+    - Tensors that a layer made eagerly and the function captured, such as the mean of a
+      `Normalization`, become constants of the graph.
+    - Custom gradients: without their names on the nodes, a SavedModel holds no gradient function.
+    - Requests for XLA (`jit_compile=True`, which Keras itself sets around grouped convolutions):
+      a server has XLA only if it was started with it. The ops compute the same without it.
 
     Args:
-        name: of the signature, for messages.
+        name: name of the signature, for messages.
         concrete: the traced function; its outputs are a dict of tensors.
         signature: specifications of its inputs, in order.
 
@@ -64,14 +64,14 @@ def sealed(name: str, concrete: Any, signature: Sequence[tf.TensorSpec]) -> Any:
         names = list(outputs.values())
         found = tf.graph_util.import_graph_def(graph_def, given, names, name="")
         for tensor, shape in zip(found, shapes, strict=True):
-            tensor.set_shape(shape)  # what `set_shape` said in the model is no op of its graph
+            tensor.set_shape(shape)  # `set_shape` in the model leaves no op in its graph
         return dict(zip(outputs, found, strict=True))
 
     return tf.function(function, input_signature=list(signature), autograph=False)
 
 
 def _without_training(graph_def: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
-    """The graph without gradients and XLA, its functions under other names."""
+    """Returns the graph without gradients and XLA, its functions under new names."""
     library = graph_def.library
     del library.gradient[:]
     names = {function.signature.name for function in library.function}

@@ -1,4 +1,4 @@
-"""Terminal: the comparisons as a table."""
+"""Terminal: formats comparisons as a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["table"]
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
-    """Returns a table of the worst output of each signature, runtime and precision."""
+    """Returns a table with the worst output of each signature, runtime and precision."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -1,30 +1,32 @@
-"""Tolerances: how far apart two right programs may lie in float32.
+"""Tolerances: how far apart two correct programs may lie in float32.
 
 One rule holds for every runtime, every output and both comparisons (a runtime with the live model,
-a row alone with the row in a batch). With u = 2^-24, the unit roundoff of float32, an output may
-differ by
+and a single row with the same row in a batch). With u = 2^-24, the unit roundoff of float32, an
+output may differ by
 
     4 [u (4 + sqrt(n)) + s] max(size, |value|)
 
-- u (4 + sqrt(n)): exp, log and their like are approximated to a few u, and a sum of n terms in an
-  order of the runtime's own is off by about sqrt(n) u (Higham and Mary, 2019, "A new approach to
-  probabilistic rounding error analysis"). n is the number of entries of an example and of latents
-  where the output is a sum over them, as those of `score` are, that of latents for z, else 1.
-- s: what the model itself makes of rounding on the inputs of the case. A product of n terms in
-  float32, added in any order (by one row: gemv, by many: gemm), is the exact product for weights
+- u (4 + sqrt(n)): exp, log and similar functions are approximated to a few u, and a sum of n terms
+  in any order is off by about sqrt(n) u (Higham and Mary, 2019, "A new approach to probabilistic
+  rounding error analysis"). n is the number of terms that the output sums: entries of an example
+  and latents for `score`, latents for z, otherwise 1.
+- s: how much the model itself amplifies rounding on the inputs of the case. A product of n terms in
+  float32, added in any order (gemv for one row, gemm for many), is the exact product for weights
   that differ by about sqrt(n) u. So every weight is changed by plus or minus u sqrt(16 + n), at
-  random, and s is the largest change of the output that follows, relative to max(size, |value|).
+  random, and s is the largest resulting change of the output, relative to max(size, |value|).
   The 16 stands for activations approximated to 4 u.
-- size: of the numbers that the output is the end of: the width of the data's range for data and
-  means, 1 nat per entry for `score`, else 1.
-- 4: s comes from one draw of what rounding does; the runtime is another and the live model a third.
+- size: the size of the numbers from which the output is computed: the width of the data's range for
+  data and means, 1 nat per entry for `score`, otherwise 1.
+- 4: s comes from a single random change; the runtime's rounding is a second one, and the live
+  model's a third.
 
-Draws of whole numbers are equal but where the uniform falls between the thresholds of both
-programs. With a share f of draws that differ after the change of the weights above, and thresholds
-that are sums over about 1 + 6 sigma values (sigma: the standard deviation of the draws), the number
-of differing draws is a Poisson variable of mean below N [f + 4 u (1 + 6 sigma)^1.5]. More than it
-exceeds once in a million times are refused. Whole numbers that are rounded down from real draws
-differ with the probability that the tolerance of the real number has, by one level more than it.
+Draws of whole numbers are equal unless the uniform falls between the thresholds of the two
+programs. Let f be the share of draws that differ after the change of the weights above, and let
+thresholds be sums over about 1 + 6 sigma values (sigma: the standard deviation of the draws). Then
+the number of differing draws is a Poisson variable of mean below N [f + 4 u (1 + 6 sigma)^1.5]. A
+number that it exceeds with probability below 1e-6 is refused. Whole numbers that are rounded down
+from real draws differ with the probability that the tolerance of the real number has, and may
+differ by one level more than that tolerance.
 """
 
 from __future__ import annotations
@@ -66,8 +68,8 @@ def allowed(
     """Returns how far another program's number may lie from each value.
 
     Args:
-        value: what was expected.
-        size: of the numbers that it is the end of.
+        value: expected values.
+        size: size of the numbers from which they are computed.
         terms: number of terms that were summed.
         sensitivity: s above.
     """
@@ -87,13 +89,13 @@ def allowed_draws(count: int, sigma: float, share: float = 0.0) -> int:
 
 
 def at_most(mean: float) -> int:
-    """Returns what a Poisson variable of a mean exceeds once in a million times."""
+    """Returns the number that a Poisson variable exceeds with probability 1e-6."""
     return next(k for k in itertools.count() if special.pdtrc(k, mean) < 1.0 / _ONCE_IN)
 
 
 @contextlib.contextmanager
 def changed_weights(variables: Iterable[tf.Variable]) -> Iterator[None]:
-    """A block in which every weight is off by its rounding error, by the same draw each time."""
+    """Changes every weight by its rounding error inside the block, the same each time."""
     generator = np.random.default_rng(0)
     kept = [(v, v.read_value()) for v in variables if v.dtype.is_floating]
     try:
@@ -115,7 +117,7 @@ def changed_weights(variables: Iterable[tf.Variable]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_tensor_float_32() -> Iterator[None]:
-    """A block in which a GPU multiplies float32 as float32, not as TF32 of 10 bits."""
+    """Makes a GPU multiply float32 as float32 inside the block, not as TF32 with 10 bits."""
     was_enabled = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
@@ -125,12 +127,12 @@ def without_tensor_float_32() -> Iterator[None]:
 
 
 def size_of(signature: str, output: str, about: dict[str, Any]) -> float | np.ndarray:
-    """Returns the size of the numbers that an output is the end of, one for each feature or one.
+    """Returns the size of the numbers behind an output: one number, or one for each feature.
 
     Args:
         signature: its name.
         output: name of the output.
-        about: what the manifest says of the model.
+        about: description of the model in the manifest.
     """
     if signature == "score":
         return float(terms_of(signature, output, about))
@@ -144,7 +146,7 @@ def size_of(signature: str, output: str, about: dict[str, Any]) -> float | np.nd
 
 
 def terms_of(signature: str, output: str, about: dict[str, Any]) -> int:
-    """Returns the number of terms that an output is the sum of; arguments as for `size_of`."""
+    """Returns the number of terms that an output sums; arguments as for `size_of`."""
     latents = int(about["latent_size"])
     if signature == "score":
         return math.prod(about["data"]["shape"]) + latents
@@ -152,5 +154,5 @@ def terms_of(signature: str, output: str, about: dict[str, Any]) -> int:
 
 
 def is_whole(values: np.ndarray) -> bool:
-    """Whether all values are whole numbers."""
+    """Tells whether all values are whole numbers."""
     return bool((values == np.round(values)).all())

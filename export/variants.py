@@ -1,6 +1,6 @@
-"""Variants: the ONNX files in fewer bits, noise in 32-bit integers, and LiteRT.
+"""Variants: the ONNX files in fewer bits, and LiteRT.
 
-Every one is run and compared before it is published; what fewer bits cost is measured in nats.
+Each variant is run and compared before it is published; the cost of fewer bits is measured in nats.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from export.onnx_files import LIMIT, Graph, Weight, as_input
 __all__ = ["MAX_NATS", "PRECISIONS", "compare_lite", "compare_onnx", "convert", "write_lite"]
 
 MAX_NATS = 0.1
-"""What another precision may cost by default: a tenth of what papers report as a difference."""
+"""Default limit of a precision's cost: a tenth of the differences that papers report."""
 
 PRECISIONS: dict[str, str] = {
     "float16": "Weights and products of Dense layers and convolutions in float16.",
-    "int8": "Weights of Dense layers in int8, what enters them in uint8 by the range of its batch: "
+    "int8": "Weights of Dense layers in int8, their inputs in uint8 by the range of the batch: "
     "a row's result depends a little on its neighbours.",
 }
-"""Precisions beside float32, and what they are. Noise, laws and sums stay in float32."""
+"""Precisions besides float32, described. Noise, distributions and sums stay in float32."""
 
 SIGNATURES = ("decode", "encode", "reconstruct", "score")
-"""Signatures that have other precisions; in `sample` a rounded threshold would be another draw."""
+"""Signatures with other precisions; in `sample` a rounded threshold would change the draw."""
 
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -44,7 +44,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def convert(graph: Graph, precision: str) -> Graph:
-    """The graph in another precision; inputs and outputs stay as they are.
+    """Converts a graph to another precision; inputs and outputs keep their types.
 
     Raises:
         ExportError: if the precision is unknown, or a weight is out of its range.
@@ -71,19 +71,19 @@ def compare_onnx(
     precision: str = "float32",
     max_nats: float | None = None,
 ) -> list[parity.Comparison]:
-    """The files `onnx/SIGNATURE.SUFFIX.onnx` in ONNX Runtime against the live model.
+    """Compares the files `onnx/SIGNATURE.SUFFIX.onnx` in ONNX Runtime with the live model.
 
     Args:
         directory: the artifact.
-        suffix: which files.
-        cases: what to ask; cases of signatures without such a file are left out.
-        expected: what the live model answers.
-        about: what the manifest says of the model.
-        precision: of the files.
-        max_nats: what it may cost.
+        suffix: suffix of the files.
+        cases: the cases to run; those of signatures without such a file are left out.
+        expected: answers of the live model.
+        about: description of the model in the manifest.
+        precision: precision of the files.
+        max_nats: maximum cost in nats per example.
 
     Raises:
-        ExportError: if a file does not run, or is not finite.
+        ExportError: if a file does not run, or returns numbers that are not finite.
     """
     ending = f".{suffix}.onnx"
     with tempfile.TemporaryDirectory() as name:
@@ -127,7 +127,7 @@ def write_lite(directory: Path, name: str = "decode") -> Path:
 def compare_lite(
     path: Path, cases: Sequence[Case], expected: Sequence[Tensors], about: dict[str, Any]
 ) -> list[parity.Comparison]:
-    """A LiteRT file in its interpreter against the live model; it takes no empty batch.
+    """Compares a LiteRT file with the live model; LiteRT takes no empty batch.
 
     Raises:
         ExportError: if it does not run.
@@ -157,7 +157,7 @@ def compare_lite(
 
 
 def _to_float16(source: Graph) -> Graph:
-    """Weights of linear ops in float16, with casts around each of these ops."""
+    """Casts weights of linear ops to float16, and the inputs and outputs of these ops."""
     model = onnx.ModelProto()
     model.CopyFrom(source.model)
     graph = model.graph
@@ -219,13 +219,13 @@ def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
 
 
 def _to_int8(graph: Graph) -> Graph:
-    """Dense layers by `MatMulInteger` of the standard domain."""
+    """Converts Dense layers to `MatMulInteger` of the standard domain."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     if graph.size > LIMIT:
         raise ExportError(
-            f"int8: expected a graph of at most {LIMIT / 1e9:.2f} GB, which is as much as ONNX "
-            f"Runtime's quantizer takes; {graph.model.graph.name} has {graph.size / 1e9:.2f} GB. "
+            f"int8: expected a graph of at most {LIMIT / 1e9:.2f} GB, the most that ONNX Runtime's "
+            f"quantizer takes; {graph.model.graph.name} has {graph.size / 1e9:.2f} GB. "
             "Leave int8 out of --precisions."
         )
     with tempfile.TemporaryDirectory() as name, _quiet():
@@ -250,7 +250,7 @@ def _to_int8(graph: Graph) -> Graph:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """A block in which libraries neither warn nor log nor print."""
+    """Silences warnings, logs and output of libraries inside the block."""
     threshold = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Warm-up requests: what TensorFlow Serving calls before it lets callers in."""
+"""Warm-up requests: calls that TensorFlow Serving makes before it accepts others."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ __all__ = ["FILE", "SIZES", "read", "replay", "write"]
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 SIZES = (1, 2, 4, 8, 16, 32)
-"""Batch sizes of the requests, those of the batching configuration that `serving` writes."""
+"""Batch sizes of the requests, the same as in the batching configuration of `serving`."""
 
 BYTES = 2**20
-"""What the requests of a signature may take together; the largest batches of large rows go."""
+"""Maximum bytes of a signature's requests; the largest batches of large rows are left out."""
 
 _MOST = 1000
 
 
 def write(directory: Path, name: str, cases: Sequence[Case]) -> None:
-    """Writes one request per signature and size, with rows of the largest random case.
+    """Writes one request per signature and batch size, with rows of the largest random case.
 
-    Sizes end where the requests of a signature would take more than `BYTES`, one row at least.
+    Larger sizes are left out if a signature's requests would exceed `BYTES`; one row is always
+    kept.
     """
     path = directory / FILE
     path.parent.mkdir()
@@ -46,7 +47,7 @@ def write(directory: Path, name: str, cases: Sequence[Case]) -> None:
 
 
 def read(directory: Path) -> Iterator[Case]:
-    """The requests of an artifact, as cases.
+    """Reads the requests of an artifact as cases.
 
     Raises:
         ExportError: if the file is damaged.
@@ -69,7 +70,7 @@ def read(directory: Path) -> Iterator[Case]:
 
 
 def replay(directory: Path) -> int:
-    """Calls the loaded signatures with every request; one that fails keeps a server from starting.
+    """Calls the loaded signatures with every request; a failure would keep a server from starting.
 
     Returns:
         The number of requests.
@@ -93,7 +94,7 @@ def replay(directory: Path) -> int:
 
 
 def _sizes(case: Case) -> list[int]:
-    """Batch sizes of the requests of a signature."""
+    """Returns the batch sizes of the requests of a signature."""
     row = sum(value[:1].nbytes for value in case.inputs.values())
     totals = itertools.accumulate(SIZES)
     fits = [size for size, rows in zip(SIZES, totals, strict=True) if rows * row <= BYTES]

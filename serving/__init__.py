@@ -1,4 +1,4 @@
-"""Serving: what uses an artifact. Knows the artifact on disk, and nothing of how it was made."""
+"""Serving: everything that uses an artifact; it reads the files and imports no model code."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["AsyncClient", "Client"]
 
 
 def __getattr__(name: str) -> Any:
-    """The clients, imported when they are first named."""
+    """Imports a client when its name is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from serving import client

@@ -1,4 +1,4 @@
-"""Artifacts on disk: their versions, and the tensors that each signature takes and gives."""
+"""Artifacts on disk: their versions, and the tensors that each signature takes and returns."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Artifact:
         path: its directory, `artifacts/NAME/VERSION`.
         name: the model's name, that of the directory of its versions.
         version: its number.
-        manifest: all that `manifest.json` says.
-        sha256: of `manifest.json`.
+        manifest: the parsed content of `manifest.json`.
+        sha256: digest of `manifest.json`.
         signatures: its functions by name.
     """
 
@@ -72,10 +72,10 @@ class Artifact:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Artifact:
-        """The artifact in a version directory.
+        """Reads the artifact in a version directory.
 
         Raises:
-            ServingError: if the directory is none, or its manifest is damaged.
+            ServingError: if `path` is not a version directory, or its manifest is damaged.
         """
         path = Path(path).resolve()
         if not _VERSION.fullmatch(path.name):
@@ -103,10 +103,10 @@ class Artifact:
             integrity.check(self.path)
 
     def content(self, path: Path) -> bytes:
-        """The bytes of one of its files.
+        """Returns the bytes of one of the artifact's files.
 
         Raises:
-            ServingError: if they are not those that were published.
+            ServingError: if they differ from what was published.
         """
         name = path.relative_to(self.path).as_posix()
         with _refusals():
@@ -114,14 +114,14 @@ class Artifact:
 
     @property
     def has_weights_outside(self) -> bool:
-        """Whether the ONNX files read their weights from one beside them, being 2 GB or more."""
+        """Whether the ONNX files keep their weights, 2 GB or more, in a separate file."""
         return integrity.WEIGHTS in self.manifest["files"]
 
     def onnx_model(self, path: Path) -> OnnxModel:
-        """One of its ONNX files.
+        """Reads one of the artifact's ONNX files.
 
         Raises:
-            ServingError: if it, or the file of its weights, is not the one that was published.
+            ServingError: if it, or the file with its weights, differs from what was published.
         """
         content = self.content(path)
         if not self.has_weights_outside:
@@ -132,9 +132,9 @@ class Artifact:
 
 
 def versions(path: str | os.PathLike[str]) -> list[int]:
-    """Numbers of the versions in an artifact's directory `artifacts/NAME`, ascending.
+    """Lists the version numbers in an artifact's directory `artifacts/NAME`, ascending.
 
-    Names that are no positive integers are passed over, as TensorFlow Serving does.
+    Names that are not positive integers are skipped, as TensorFlow Serving does.
     """
     directory = Path(path)
     if not directory.is_dir():
@@ -147,7 +147,7 @@ def versions(path: str | os.PathLike[str]) -> list[int]:
 
 
 def latest(path: str | os.PathLike[str]) -> Artifact:
-    """The newest version in an artifact's directory `artifacts/NAME`.
+    """Reads the newest version in an artifact's directory `artifacts/NAME`.
 
     Raises:
         ServingError: if there is none.
@@ -162,7 +162,7 @@ def latest(path: str | os.PathLike[str]) -> Artifact:
 
 
 def find(root: str | os.PathLike[str]) -> dict[str, list[int]]:
-    """Models below `artifacts/` and their versions, by name.
+    """Lists the models below `artifacts/` with their versions, by name.
 
     Raises:
         ServingError: if there is no model.
@@ -185,7 +185,7 @@ def find(root: str | os.PathLike[str]) -> dict[str, list[int]]:
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Makes refusals of `keras_vae.integrity` those of serving."""
+    """Raises errors of `keras_vae.integrity` as `ServingError`."""
     try:
         yield
     except integrity.ArtifactError as error:

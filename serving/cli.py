@@ -1,4 +1,4 @@
-"""Command line: `python -m serving`, and `keras-vae serve` for those that concern servers.
+"""Command line: `python -m serving`, and `keras-vae serve` for the commands about servers.
 
 Commands are imported when they are called.
 """
@@ -26,23 +26,23 @@ _COMMANDS: dict[str, str] = {
     "rollback": "serving.rollout.command:rollback_command",
     "score": "serving.score.command:score_command",
 }
-"""Where each command is, as MODULE:NAME."""
-_ELSEWHERE = ("explore", "score")  # in `keras-vae` itself
+"""Location of each command, as MODULE:NAME."""
+_ELSEWHERE = ("explore", "score")  # top-level commands of `keras-vae`
 
 
 class _Group(click.Group):
-    """Commands that end in one sentence instead of a traceback, unless `--debug`."""
+    """Command group whose errors end in one message without a traceback, unless `--debug`."""
 
     def __init__(self, *args: Any, without: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._names = [name for name in _COMMANDS if name not in without]
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """Names of the commands."""
+        """Lists the names of the commands."""
         return self._names
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of that name, imported now."""
+        """Imports and returns the command of that name."""
         if name not in self._names:
             return None
         module, attribute = _COMMANDS[name].split(":")

@@ -1,17 +1,18 @@
-"""What all of serving raises when it is asked for what cannot be.
+"""Exceptions raised by `serving`.
 
 ServingError
-InputError               the inputs are not those of the signature: names, an empty batch
-ShapeError
-DtypeError
-ValueRangeError      NaN, infinite, or too large for the type
-MalformedError           a request or a message that cannot be read
-UnknownSignatureError
-UnknownModelError        no such model, version or label
-RefusedError             the server understood the request and refused it
-UnavailableError         no answer: server down, overloaded, still loading
-DeadlineError        no answer in time
-ReplyError               an answer that cannot be right
+    InputError               the inputs do not fit the signature: names, an empty batch
+        ShapeError
+        DtypeError
+        ValueRangeError      NaN, infinite, or too large for the type
+    MalformedError           a request or a message that cannot be read
+    UnknownSignatureError
+    UnknownModelError        no such model, version or label
+    RefusedError             the server understood the request and refused it
+    FailedError              the server failed on the request
+    UnavailableError         no answer: server down, overloaded, still loading
+        DeadlineError        no answer in time
+    ReplyError               an answer that cannot be right
 """
 
 __all__ = [
@@ -36,23 +37,23 @@ class ServingError(ValueError):
 
 
 class InputError(ServingError):
-    """Inputs that are not those of the signature."""
+    """Inputs that do not fit the signature."""
 
 
 class ShapeError(InputError):
-    """An input of another shape, or inputs with different numbers of rows."""
+    """An input of the wrong shape, or inputs with different numbers of rows."""
 
 
 class DtypeError(InputError):
-    """An input of a type that cannot become the signature's without loss."""
+    """An input of a type that cannot be converted to the signature's without loss."""
 
 
 class ValueRangeError(InputError):
-    """An input with a number that is not finite, or out of the range of its type."""
+    """An input with a number that is not finite, or is out of the range of its type."""
 
 
 class MalformedError(ServingError):
-    """A request that is not in the form of the protocol."""
+    """A request that does not follow the protocol."""
 
 
 class UnknownSignatureError(ServingError):
@@ -64,11 +65,11 @@ class UnknownModelError(ServingError):
 
 
 class RefusedError(ServingError):
-    """A request that the server refused; holds the server's words."""
+    """A request that the server refused; the message quotes the server."""
 
 
 class FailedError(ServingError):
-    """A request on which the server failed; holds the server's words."""
+    """A request on which the server failed; the message quotes the server."""
 
 
 class UnavailableError(ServingError):
@@ -80,4 +81,4 @@ class DeadlineError(UnavailableError):
 
 
 class ReplyError(ServingError):
-    """An answer that cannot be right: cut off, not of the protocol, other rows, not finite."""
+    """An answer that cannot be right: cut off, malformed, with missing rows or infinite numbers."""

@@ -18,14 +18,14 @@ class OnnxModel:
 
     Attributes:
         content: its bytes.
-        folder: where the file lies that holds its weights; None if it holds them itself.
+        folder: folder of the file that holds its weights; None if it holds them itself.
     """
 
     content: bytes = field(repr=False)
     folder: Path | None = None
 
     def session(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-        """Returns the model on the CPU, ready to run."""
+        """Loads the model on the CPU."""
         import onnxruntime
 
         if self.folder is not None:

@@ -195,6 +195,6 @@ def test_the_quickstart_trains_measures_exports_and_draws(tmp_path: Path) -> Non
     assert (artifact / "onnx" / "decode.onnx").is_file()
     verify = run("keras_vae", "verify", str(artifact), cwd=tmp_path)
     assert verify.returncode == 0, verify.stderr
-    assert "is as it was published" in verify.stdout
+    assert "is unchanged since it was published" in verify.stdout
     card = (artifact / "MODEL_CARD.md").read_text()
     assert f"{values['elbo']['mean']:.2f}" in card

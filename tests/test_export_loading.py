@@ -94,7 +94,7 @@ def test_model_that_cannot_be_made_anew_is_refused():
             posterior=keras_vae.DiagonalNormal(2),
         )
 
-    with pytest.raises(ExportError, match="under the policy mixed_float16 and cannot be made anew"):
+    with pytest.raises(ExportError, match="under the policy mixed_float16 and cannot be rebuilt"):
         loading.computing_in_float32(made_under("mixed_float16", make))
 
 

@@ -297,7 +297,7 @@ def with_python(source):
     ("source", "sentence"),
     [
         ("", "expected 1 answers; got 0."),
-        ("raise SystemExit(3)", "ended with status 3 and no word"),
+        ("raise SystemExit(3)", "ended with status 3 and no message"),
         ("import sys; sys.exit('first\\nlast ')", "last"),
         ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL"),
         ("import time; time.sleep(60)", "expected answers within 1 seconds; got none."),
@@ -541,7 +541,7 @@ def test_command_line_lists_runtimes(monkeypatch, capsys):
     __main__.main()
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [*RUNTIMES]
     monkeypatch.setattr(sys, "argv", ["runtimes", "remove"])
-    with pytest.raises(SystemExit, match="Expected nothing or `install`; got remove"):
+    with pytest.raises(SystemExit, match="Expected no argument or `install`; got remove"):
         __main__.main()
 
 

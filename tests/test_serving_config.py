@@ -222,7 +222,7 @@ def test_warm_up_is_read_as_tensorflow_wrote_it(exported):
         (lambda content: content[:-9], "ends within a request"),
         (lambda content: content[:5], "ends within a request"),
         (lambda content: b"", "has no batch size"),
-        (lambda content: content.replace(b"encode", b"uncode"), "none of this artifact's"),
+        (lambda content: content.replace(b"encode", b"uncode"), "does not fit this artifact"),
         (None, "cannot be read"),
     ],
 )
@@ -595,7 +595,7 @@ def test_nothing_else_is_ever_replaced(exported, tmp_path):
     stranger.mkdir()
     (stranger / "file").touch()
     line = sentence("config", exported, "--to", stranger, "--replace")
-    assert "is no deployment" in line
+    assert "is not a deployment" in line
     assert [entry.name for entry in stranger.iterdir()] == ["file"]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d", "stranger"]
 

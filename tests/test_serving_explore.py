@@ -660,7 +660,7 @@ def test_command_refuses_in_a_sentence(image, ort, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         answer = sentence_of(image, "--ort", ort, "--no-open", "--port", port)
-        assert f"Port {port} cannot be had (Address already in use)" in answer
+        assert f"Port {port} cannot be opened (Address already in use)" in answer
     with server.listen(0) as free:
         assert free.getsockname()[0] == "127.0.0.1"
 
@@ -704,7 +704,7 @@ def test_runtime_comes_by_npm_once(npm, tmp_path, monkeypatch):
     digest = hashlib.sha512(package.read_bytes()).digest()
     monkeypatch.setattr(runtime, "INTEGRITY", "sha512-" + base64.b64encode(digest).decode())
     said = []
-    found = runtime.find(report=said.append)
+    found = runtime.find(echo=said.append)
     assert len(said) == 1
     assert {path.name for path in found.iterdir()} == set(runtime.FILES)
     npm("exit 1")
@@ -712,7 +712,7 @@ def test_runtime_comes_by_npm_once(npm, tmp_path, monkeypatch):
 
 
 def test_runtime_that_does_not_come_says_what_to_do(npm, tmp_path):
-    with pytest.raises(ServingError, match=r"no npm on the path: install Node.js, or .*--ort"):
+    with pytest.raises(ServingError, match=r"npm is not on the path: install Node.js, or .*--ort"):
         runtime.find()
     npm("echo no network >&2; exit 1")
     with pytest.raises(ServingError, match=r"could not download .* \(no network\): try again"):

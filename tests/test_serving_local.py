@@ -508,7 +508,7 @@ def test_slow_answer_and_too_many_requests(root):
 
     refused, late = run(root, use, max_requests=1, timeout=0.2)
     assert (refused[0], late[0]) == (503, 504)
-    assert b"1 requests are in hand" in refused[1]
+    assert b"1 requests are running" in refused[1]
     assert b"--timeout" in late[1]
 
 
@@ -993,4 +993,4 @@ def test_what_keeps_the_server_from_starting_is_said_in_a_sentence(root, tmp_pat
         assert "m/1" in said(tmp_path, *free)
         assert "was changed after publishing" in said(tmp_path, *free)
         (tmp_path / "m").rename(tmp_path / "my model")
-        assert "'my model' is no name for a URL" in said(tmp_path, *free)
+        assert "'my model' cannot stand in a URL" in said(tmp_path, *free)

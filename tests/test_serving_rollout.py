@@ -217,7 +217,7 @@ def test_a_version_without_a_label_is_unloaded(deployment):
     [
         (("label", "digits", "canary=9"), "has no version 9"),
         (("label", "digits", "canary=4"), "parity.json is missing"),
-        (("label", "nobody", "canary=1"), "serves no 'nobody'"),
+        (("label", "nobody", "canary=1"), "does not serve 'nobody'"),
         (("label", "digits", "canary=-1"), "Expected LABEL=VERSION"),
         (("label", "digits", "canary"), "Expected LABEL=VERSION"),
         (("label", "digits", "ca/nary=1"), "Expected a label"),
@@ -251,9 +251,9 @@ def test_a_canary_that_is_damaged_meanwhile_is_not_promoted(artifacts, tmp_path)
 
 
 def test_a_directory_that_is_no_deployment_is_refused(deployment, tmp_path):
-    assert "is no deployment" in sentence("label", tmp_path, "digits", "canary=2")
+    assert "is not a deployment" in sentence("label", tmp_path, "digits", "canary=2")
     (deployment / MODELS).write_text("model_config_list { config {")
-    assert "is no ModelServerConfig" in sentence("rollback", deployment, "digits")
+    assert "is not a ModelServerConfig" in sentence("rollback", deployment, "digits")
     (deployment / MODELS).unlink()
     assert "cannot be read" in sentence("rollback", deployment, "digits")
     (deployment / "deployment.json").write_text("{}")
@@ -347,7 +347,7 @@ def test_an_output_of_another_shape_is_a_difference():
 
 def test_requests_without_data_compare_no_elbo():
     decode = [comparison.Recorded("decode", {"z": np.zeros((1, 2), np.float32)})]
-    with pytest.raises(ServingError, match="No recorded request holds x"):
+    with pytest.raises(ServingError, match="None of the recorded requests holds x"):
         comparison.compare(Answers(), Answers(), decode)
 
 
@@ -364,7 +364,7 @@ def test_recorded_requests_are_checked_line_by_line(artifacts, tmp_path):
     with pytest.raises(ServingError, match="line 2"):
         comparison.read_recorded(path, signatures)
     path.write_text("\n\n")
-    with pytest.raises(ServingError, match="holds no request"):
+    with pytest.raises(ServingError, match="holds no requests"):
         comparison.read_recorded(path, signatures)
 
 

@@ -256,11 +256,11 @@ def test_killed_command_is_continued(artifact, data, whole, tmp_path):
     (tmp_path / ".file-000000-row-000000000064.parquet.0.tmp").write_text("half a part")
     done = CliRunner().invoke(main, ["score", *options])
     assert done.exit_code == 0, done.output
-    assert f"{64 * (len(parts) - 1)} rows were there already" in done.output
+    assert f"{64 * (len(parts) - 1)} rows were scored before" in done.output
     assert pq.read_table(tmp_path).equals(whole)
     assert not list(tmp_path.glob(".*"))
     again = CliRunner().invoke(main, ["score", *options])
-    assert f"{ROWS} rows were there already" in again.output
+    assert f"{ROWS} rows were scored before" in again.output
 
 
 def test_results_of_another_job_are_refused(artifact, data, whole, tmp_path):
@@ -280,7 +280,7 @@ def test_results_of_another_job_are_refused(artifact, data, whole, tmp_path):
     with pytest.raises(ServingError, match=r"other data: rows.parquet was added, removed or ch"):
         score(artifact, job_of(artifact, copy), copy, out)
     (out / "mine.parquet").touch()
-    with pytest.raises(ServingError, match=r"mine\.parquet is none of this job's parts"):
+    with pytest.raises(ServingError, match=r"mine\.parquet is not a part of this job"):
         score(artifact, job_of(artifact, data), data, out)
     with pytest.raises(ServingError, match="holds other files"):
         score(artifact, job_of(artifact, data), data, tmp_path)
@@ -299,7 +299,7 @@ def test_second_run_waits_for_no_one(artifact, data, tmp_path):
     job = job_of(artifact, data)
     with (
         run._claimed(tmp_path, job),
-        pytest.raises(ServingError, match="Another run writes to"),
+        pytest.raises(ServingError, match="Another run is writing to"),
         run._claimed(tmp_path, job),
     ):
         pass
@@ -421,7 +421,7 @@ def test_key_with_the_name_of_a_result_is_refused(artifact, x, tmp_path):
 def test_command_refuses_in_one_sentence(artifact, tmp_path):
     for path, sentence in [
         (tmp_path, "is neither a Parquet file nor a directory that holds some"),
-        (artifact.path / "manifest.json", "is no Parquet file that can be read"),
+        (artifact.path / "manifest.json", "cannot be read as a Parquet file"),
     ]:
         options = ["--data", str(path), "--to", str(tmp_path / "out")]
         done = CliRunner().invoke(main, ["score", str(artifact.path), *options])

@@ -4,10 +4,10 @@
         function, input_signature=signature, opset=18, custom_op_handlers=CUSTOM_OP_HANDLERS
     )
 
-They use ops of the standard domain only, of op set 13 but for bitwise ones, which are of op set 18.
-They compute in float32 or float64 as the argument is (float16 in float32), and return infinities
-and NaN where TensorFlow does. Measured in ONNX Runtime on the CPU, against 40 digits, in units in
-the last place (ulp):
+They use only ops of the standard domain, op set 13 except for bitwise ops, which need op set 18.
+They compute in the argument's dtype, float32 or float64 (float16 in float32), and return infinities
+and NaN where TensorFlow does. Errors measured in ONNX Runtime on the CPU against 40 digits, in
+units in the last place (ulp):
 
 | op                            | how                                       | float32 | float64  |
 |-------------------------------|-------------------------------------------|---------|----------|
@@ -28,9 +28,9 @@ the last place (ulp):
 | BroadcastArgs                 | sizes, a one gives way                    | exact   | exact    |
 | LeftShift, RightShift         | signed and unsigned integers              | exact   | exact    |
 
-tf2onnx logs the exception of a handler and goes on, with the TensorFlow op left in the graph: a
-check of the ops afterwards finds it by name. A graph whose input and output have the same name is
-broken by tf2onnx, whatever the handlers.
+If a handler raises, tf2onnx logs the exception and leaves the TensorFlow op in the graph; the later
+check of the ops finds it by name. tf2onnx breaks any graph whose input and output have the same
+name, with or without handlers.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """Elementary functions that tf2onnx does not convert, or not accurately.
 
-Everything is computed in the dtype of its argument, float32 or float64, from ops that round each
-step, and series where a direct formula would cancel.
+Each is computed in the dtype of its argument, float32 or float64, from ops that round each step,
+and by series where a direct formula would cancel.
 """
 
 import math
@@ -12,10 +12,10 @@ from export.handlers.values import Value, exp, log, where
 
 
 def log1p(x: Value) -> Value:
-    """The logarithm log(1 + x), accurate near 0.
+    """Computes log(1 + x), accurate near 0.
 
-    log(1 + x) = 2 artanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...), s = x / (2 + x), where 1 + x lies
-    between sqrt(1/2) and sqrt(2); the logarithm of the sum elsewhere.
+    log(1 + x) = 2 artanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...) with s = x / (2 + x), if 1 + x lies
+    between sqrt(1/2) and sqrt(2); otherwise the logarithm of the sum.
     """
     terms = 5 if x.dtype == np.float32 else 12
     ratio = x / (x + 2.0)
@@ -25,23 +25,23 @@ def log1p(x: Value) -> Value:
 
 
 def expm1(x: Value) -> Value:
-    """The difference exp(x) - 1, accurate near 0: the Taylor series below 1/2."""
+    """Computes exp(x) - 1, accurate near 0: by the Taylor series below 1/2."""
     terms = 9 if x.dtype == np.float32 else 15
     near = x * x.polynomial([1.0 / math.factorial(k + 1) for k in range(terms)])
     return where(abs(x) < 0.5, near, exp(x) - 1.0)
 
 
 def softplus(x: Value) -> Value:
-    """The softplus log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)).
+    """Computes log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)).
 
     ONNX has this op, but its precision is the runtime's choice: OpenVINO returns -2e-6 at -20, so
-    that the logarithm of a scale is NaN.
+    the logarithm of a scale would be NaN.
     """
     return x.apply("Max", 0.0) + log1p(exp(-abs(x)))
 
 
 def sigmoid(x: Value) -> Value:
-    """The logistic function 1 / (1 + exp(-x)).
+    """Computes the logistic function 1 / (1 + exp(-x)).
 
     ONNX has this op, but its precision is the runtime's choice: ONNX Runtime returns 0 below -18.
     """
@@ -49,20 +49,20 @@ def sigmoid(x: Value) -> Value:
 
 
 def mul_no_nan(x: Value, y: Value) -> Value:
-    """The product x y, and 0 where y is 0 even if x is infinite or NaN."""
+    """Computes x y, and 0 where y is 0 even if x is infinite or NaN."""
     return where(y.equals(0.0), 0.0, x * y)
 
 
 def xlogy(x: Value, y: Value) -> Value:
-    """The product x log y, and 0 where x is 0."""
+    """Computes x log y, and 0 where x is 0."""
     return where(x.equals(0.0), 0.0, x * log(y))
 
 
 def xlog1py(x: Value, y: Value) -> Value:
-    """The product x log(1 + y), and 0 where x is 0."""
+    """Computes x log(1 + y), and 0 where x is 0."""
     return where(x.equals(0.0), 0.0, x * log1p(y))
 
 
 def xdivy(x: Value, y: Value) -> Value:
-    """The quotient x / y, and 0 where x is 0."""
+    """Computes x / y, and 0 where x is 0."""
     return where(x.equals(0.0), 0.0, x / y)

@@ -6,12 +6,12 @@ from export.handlers.values import Value, where
 
 
 def left_shift(x: Value, y: Value) -> Value:
-    """The shift x << y, modulo the width of the dtype."""
+    """Computes x << y, modulo the width of the dtype."""
     return _shift(x, y, "LEFT").cast(x.dtype)
 
 
 def right_shift(x: Value, y: Value) -> Value:
-    """The shift x >> y, which keeps the sign: that of the complement where x is negative."""
+    """Computes x >> y and keeps the sign: for negative x, it shifts the complement."""
     if x.dtype == np.uint64:
         return _shift(x, y, "RIGHT")
     wide = x.cast(np.int64)
@@ -26,10 +26,10 @@ def _shift(x: Value, y: Value, direction: str) -> Value:
 
 
 def broadcast_args(s0: Value, s1: Value) -> Value:
-    """The shape to which two shapes broadcast; that they do is not checked.
+    """Computes the shape to which two shapes broadcast; does not check that they do.
 
-    The shorter one is padded with ones on the left, then a one gives way to the other size. Both
-    ranks must be static.
+    The shorter shape is padded with ones on the left; then each one is replaced by the other size.
+    Both ranks must be static.
     """
     rank = max(s0.size, s1.size)
     left, right = (_pad(shape, rank - shape.size) for shape in (s0, s1))

@@ -14,9 +14,9 @@ Step = Callable[[Value, Value], tuple[Value, Value]]
 
 
 def _scan(count: Value, state: Value, rank: int, step: Step) -> Value:
-    """The outputs of `step(index, state) -> state, output`, stacked along a new first axis.
+    """Stacks the outputs of `step(index, state) -> state, output` along a new first axis.
 
-    State and stacked outputs are of the given rank.
+    State and stacked outputs have the given rank.
     """
     graph, dtype, shape = state.graph, state.graph.get_dtype(state.name), [-1] * rank
     body = graph.create_new_graph_with_same_config()
@@ -52,11 +52,11 @@ def _range(count: Value) -> Value:
 
 
 def cholesky(matrix: Value) -> Value:
-    """The lower Cholesky factors of matrices `[..., n, n]`, of which the lower triangle is read.
+    """Computes the lower Cholesky factors of matrices `[..., n, n]` from their lower triangles.
 
-    One step per column: with c the column j of what is left and l = c / sqrt(c[j]) from row j on,
-    l is the column j of the factor, and l l^T is subtracted. A matrix that is not positive definite
-    gives NaN.
+    One step per column j: with c the column j of the remaining matrix and l = c / sqrt(c[j]) from
+    row j on, l is the column j of the factor, and l l^T is subtracted. A matrix that is not
+    positive definite gives NaN.
     """
     rank = matrix.rank
     count = matrix.apply("Shape").at(-1, axis=0)
@@ -73,11 +73,11 @@ def cholesky(matrix: Value) -> Value:
 
 
 def triangular_solve(matrix: Value, rhs: Value, *, lower: bool, adjoint: bool) -> Value:
-    """The solutions x of matrix x = rhs, or of matrix^T x = rhs if `adjoint`.
+    """Solves matrix x = rhs, or matrix^T x = rhs if `adjoint`.
 
-    One step per row of x, downwards for a lower triangle and upwards for an upper one: the row i is
-    that of what is left of the right-hand side, divided by the pivot, and its product with the
-    column i of the matrix is subtracted. The other triangle is not used.
+    One step per row of x, downwards for a lower triangle and upwards for an upper one: row i is
+    that of the remaining right-hand side divided by the pivot, and its product with column i of the
+    matrix is subtracted. The other triangle is not used.
 
     Args:
         matrix: Triangular matrices `[..., m, m]`.

@@ -1,7 +1,7 @@
 """Special functions: complementary error function, its inverses, log-gamma and digamma.
 
 Chebyshev series are truncated at the precision of the argument's dtype, float32 or float64. Their
-coefficients are those of the interpolants in 50 or more Chebyshev nodes, computed with 60 digits.
+coefficients come from interpolation in 50 or more Chebyshev nodes, computed with 60 digits.
 """
 
 import math
@@ -150,11 +150,11 @@ def _chebyshev(t: Value, series: Sequence[float]) -> Value:
 
 
 def erfc(x: Value) -> Value:
-    """The complementary error function, with small relative error in the upper tail.
+    """Computes the complementary error function, with small relative error in the upper tail.
 
     erfc(x) = exp(-x^2) f(t) / (1 + x) for x >= 0, t = (x - 3) / (x + 3), and 2 - erfc(-x) below.
     The square is split, x^2 = h^2 + (x - h) (x + h) with h a multiple of 1/16, whose square is
-    exact: otherwise its rounding would be magnified by the exponential.
+    exact; otherwise the exponential would magnify its rounding.
     """
     size = where(abs(x) > 30.0, 30.0, abs(x))
     head = floor(size * 16.0) * 0.0625
@@ -164,7 +164,7 @@ def erfc(x: Value) -> Value:
 
 
 def _probit(centered: Value, tail: Value) -> Value:
-    """The normal quantile of p, from p - 1/2 and min(p, 1 - p)."""
+    """Computes the normal quantile of p from p - 1/2 and min(p, 1 - p)."""
 
     def ratio(x: Value, coefficients: tuple[Sequence[float], Sequence[float]]) -> Value:
         return x.polynomial(coefficients[0]) / x.polynomial(coefficients[1])
@@ -179,7 +179,7 @@ def _probit(centered: Value, tail: Value) -> Value:
 
 
 def ndtri(p: Value) -> Value:
-    """The quantile of the standard normal, minus and plus infinity at 0 and 1, NaN outside.
+    """Computes the standard normal quantile: minus and plus infinity at 0 and 1, NaN outside.
 
     Source: Wichura (1988), Algorithm AS 241: the percentage points of the normal distribution.
     """
@@ -187,17 +187,17 @@ def ndtri(p: Value) -> Value:
 
 
 def erfinv(x: Value) -> Value:
-    """The inverse error function, from the quantile of the normal at (1 + x) / 2."""
+    """Computes the inverse error function from the normal quantile at (1 + x) / 2."""
     return _probit(x * 0.5, (1.0 - abs(x)) * 0.5) * math.sqrt(0.5)
 
 
 def lgamma(x: Value) -> Value:
-    """The logarithm of |gamma(x)|, infinite at 0, -1, -2, ...
+    """Computes the logarithm of |gamma(x)|, infinite at 0, -1, -2, ...
 
-    Below 3, log gamma(y) = (y - 1) (y - 2) f(t) with y = x, x + 1 or x + 2 in [5/4, 3), so that the
+    Below 3, log gamma(y) = (y - 1) (y - 2) f(t) with y = x, x + 1 or x + 2 in [5/4, 3), so the
     zeros at 1 and 2 are exact. Above, Stirling's series, which float64 enters at 9 by a shift.
-    For negative x, log gamma(x) = log(pi / |x sin(pi x)|) - log gamma(-x), which has small absolute
-    error, but not near the zeros between the poles small relative error.
+    For negative x, log gamma(x) = log(pi / |x sin(pi x)|) - log gamma(-x): its absolute error is
+    small, but near the zeros between the poles its relative error is not.
     """
     size = abs(x)
     is_low, is_middle = size < 0.25, size < 1.25
@@ -215,7 +215,7 @@ def lgamma(x: Value) -> Value:
 
 
 def _stirling(x: Value) -> Value:
-    """The logarithm of gamma(x) for x >= 3."""
+    """Computes the logarithm of gamma(x) for x >= 3."""
     if _is_single(x):
         return _stirling_series(x, 6)
     is_small = x < 9.0
@@ -233,11 +233,11 @@ def _stirling_series(x: Value, terms: int) -> Value:
 
 
 def digamma(x: Value) -> Value:
-    """The derivative of log gamma, NaN at 0, -1, -2, ...
+    """Computes the derivative of log gamma, NaN at 0, -1, -2, ...
 
     psi(x) = log y - 1/(2 y) - sum_k B_2k / (2k y^2k) - sum_{k<n} 1/(x + k), y = x + n, with n = 4
     in float32 and 9 in float64, and psi(-x) = psi(x) + 1/x + pi / tan(pi x). The absolute error is
-    small, and the relative one away from the zero at 1.4616 and from those below 0.
+    small, and so is the relative error away from the zeros at 1.4616 and below 0.
     """
     size = abs(x)
     shift, terms = (4, 6) if _is_single(x) else (9, 10)

@@ -21,7 +21,7 @@ class Value:
 
     Args:
         graph: The tf2onnx graph that holds it.
-        name: Its name there.
+        name: Its name in the graph.
     """
 
     graph: Any
@@ -51,34 +51,34 @@ class Value:
         return shape[0]
 
     def constant(self, number: Any, dtype: Any = None) -> "Value":
-        """A number or array, of this value's dtype unless another is given."""
+        """Makes a constant of this value's dtype, unless another is given."""
         array = np.array(number, dtype or self.dtype)
         return self._named(self.graph.make_const(utils.make_name("const"), array).output[0])
 
     def apply(self, op: str, *inputs: Number, **attributes: Any) -> "Value":
-        """A new node whose first input is this value; numbers take its dtype."""
+        """Adds a node whose first input is this value; numbers take its dtype."""
         names = [self.name, *(self._lift(value).name for value in inputs)]
         return self._named(self.graph.make_node(op, names, attr=attributes).output[0])
 
     def cast(self, dtype: Any) -> "Value":
-        """The value in another dtype."""
+        """Casts the value to another dtype."""
         return self.apply("Cast", to=utils.map_numpy_to_onnx_dtype(np.dtype(dtype)))
 
     def at(self, index: Number, axis: int) -> "Value":
-        """The slice at an index; the axis is gone if the index is a scalar."""
+        """Takes the slice at an index; a scalar index removes the axis."""
         index = index if isinstance(index, Value) else self.constant(index, np.int64)
         return self.apply("Gather", index, axis=axis)
 
     def expand_dims(self, axis: int) -> "Value":
-        """The value with one more axis, of length one."""
+        """Adds an axis of length one."""
         return self.apply("Unsqueeze", self.constant([axis], np.int64))
 
     def transpose(self, axes: Sequence[int]) -> "Value":
-        """The value with its axes in another order."""
+        """Reorders the axes."""
         return self.apply("Transpose", perm=list(axes))
 
     def polynomial(self, coefficients: Sequence[float]) -> "Value":
-        """The polynomial in this value with these coefficients, the constant first."""
+        """Evaluates the polynomial with these coefficients, the constant first."""
         *rest, last = coefficients
         total = self * last + rest.pop() if rest else self * 0.0 + last
         for coefficient in reversed(rest):
@@ -134,7 +134,7 @@ class Value:
         return self.apply("GreaterOrEqual", other)
 
     def equals(self, other: Number) -> "Value":
-        """Where both are equal."""
+        """Compares for equality."""
         return self.apply("Equal", other)
 
     def __or__(self, other: "Value") -> "Value":
@@ -145,7 +145,7 @@ class Value:
 
 
 def where(condition: Value, yes: Number, no: Number) -> Value:
-    """The first where the condition holds, the second elsewhere; one of them is a `Value`."""
+    """Selects `yes` where the condition holds and `no` elsewhere; one of them is a `Value`."""
     kind = yes if isinstance(yes, Value) else no
     if not isinstance(kind, Value):
         raise TypeError(f"Expected a value and a number; got {yes!r} and {no!r}.")
@@ -159,32 +159,32 @@ def exp(x: Value) -> Value:
 
 
 def log(x: Value) -> Value:
-    """The natural logarithm."""
+    """Computes the natural logarithm."""
     return x.apply("Log")
 
 
 def sqrt(x: Value) -> Value:
-    """The square root."""
+    """Computes the square root."""
     return x.apply("Sqrt")
 
 
 def floor(x: Value) -> Value:
-    """The largest whole number that is not larger."""
+    """Rounds down to a whole number."""
     return x.apply("Floor")
 
 
 def handler(function: Callable[..., Value], *attributes: str) -> Handler:
-    """An entry of tf2onnx's `custom_op_handlers` from a function of values.
+    """Makes an entry of tf2onnx's `custom_op_handlers` from a function of values.
 
-    Half precision is computed in float32. Only floats and integers are converted.
+    Half precision is computed in float32. Other dtypes than floats and integers are refused.
 
     Args:
         function: Takes the inputs of the op, then its attributes by name, and returns its output.
-        *attributes: Names of the attributes of the op that the function wants.
+        *attributes: Names of the op's attributes that the function takes.
 
     Returns:
-        The pair that tf2onnx expects: a function of graph, node, name and arguments, and its
-        arguments, of which there are none.
+        The pair that tf2onnx expects: a function of graph, node, name and arguments, and an empty
+            list of arguments.
     """
 
     def convert(graph: Any, node: Any, name: str, _: list[Any]) -> None:

@@ -1,9 +1,9 @@
 """Runtimes: other programs that run an artifact, each in a process and a language of its own.
 
 A runner is called as `RUNNER ARTIFACT_DIR CASES_DIR ANSWERS_DIR`. It loads the model of each
-signature once, answers the cases in the form that `export.cases` describes, reports a case that its
-runtime refuses as an error of that case, and ends with one sentence and a non-zero status where a
-model cannot be loaded at all.
+signature once and answers the cases in the form that `export.cases` describes. If its runtime
+refuses a case, it writes an error for that case. If a model cannot be loaded, it prints a message
+and exits with a non-zero status.
 
 | name        | format      | what runs it                                                       |
 |-------------|-------------|--------------------------------------------------------------------|
@@ -15,7 +15,7 @@ model cannot be loaded at all.
 | saved_model | saved_model | TensorFlow in Python, with Keras and TensorFlow Probability barred |
 | c           | saved_model | a C program on TensorFlow's C API, the loader of TensorFlow Serving |
 
-Nothing here imports TensorFlow. Example:
+No module here imports TensorFlow. Example:
 
     runtime = RUNTIMES["node"]
     if lack := runtime.missing():
@@ -38,11 +38,11 @@ from export.runtimes import needs
 
 __all__ = ["RUNTIMES", "Runtime", "RuntimeFailure"]
 
-_PATIENCE = 5.0  # seconds that a runner has to end what it started
+_PATIENCE = 5.0  # seconds that a runner has to stop its own processes
 
 
 class RuntimeFailure(RuntimeError):  # noqa: N818
-    """A runtime that is missing, could not load a model, died or took too long; says which."""
+    """A runtime that is missing, could not load a model, died or took too long."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Runtime:
     Attributes:
         name: key in `RUNTIMES`.
         format: which part of the artifact it reads.
-        description: what it is, for a report.
-        requirements: what has to be on the machine.
-        command: the runner, without its three arguments; compiles it where it has to be.
-        packages: packages whose versions say what it is.
+        description: description for reports.
+        requirements: what must be installed on the machine.
+        command: returns the runner without its three arguments, compiled if necessary.
+        packages: packages whose versions identify the runtime.
     """
 
     name: str
@@ -66,25 +66,25 @@ class Runtime:
     packages: tuple[str, ...] = field(repr=False)
 
     def missing(self) -> str | None:
-        """One sentence that says what is missing here and how to bring it; None if nothing is."""
+        """Returns a message that says what is missing and how to install it, or None."""
         lack = next(filter(None, (need() for need in self.requirements)), None)
         return f"{self.name}: {lack}" if lack else None
 
     def version(self) -> str:
-        """Packages and versions that run the artifact, as in `onnxruntime-node 1.30.0`."""
+        """Returns packages and versions that run the artifact, as in `onnxruntime-node 1.30.0`."""
         return ", ".join(map(needs.version_of, self.packages))
 
     def run(self, artifact: Path, cases: Path, answers: Path, timeout: float = 120.0) -> None:
-        """Runs cases in a process of its own.
+        """Runs cases in a separate process.
 
         Args:
             artifact: version directory with `saved_model.pb` and `onnx/`.
             cases: directory that `export.cases.write_cases` wrote.
-            answers: directory for `export.cases.read_answers`; made if need be.
-            timeout: seconds that it may take.
+            answers: directory for `export.cases.read_answers`; created if it does not exist.
+            timeout: maximum time in seconds.
 
         Raises:
-            RuntimeFailure: with one sentence, if it is missing, fails or takes longer.
+            RuntimeFailure: if the runtime is missing, fails or takes longer.
         """
         if lack := self.missing():
             raise RuntimeFailure(lack)
@@ -120,7 +120,7 @@ class Runtime:
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """Ends a runner that still runs: with a word first, so that it can end what it started."""
+    """Ends a running runner: asks it first, so that it can stop its own processes."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -134,7 +134,7 @@ def _last_line(complaint: str, status: int) -> str:
     lines = [line for line in complaint.splitlines() if line.strip()]
     if status < 0:
         return f"ended by {signal.Signals(-status).name}"
-    return lines[-1].strip() if lines else f"ended with status {status} and no word"
+    return lines[-1].strip() if lines else f"ended with status {status} and no message"
 
 
 def _count(file: Path) -> int:
@@ -205,4 +205,4 @@ def _runtimes() -> list[Runtime]:
 
 
 RUNTIMES: Final[dict[str, Runtime]] = {runtime.name: runtime for runtime in _runtimes()}
-"""Every runtime by its name."""
+"""Every runtime by name."""

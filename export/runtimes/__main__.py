@@ -1,4 +1,4 @@
-"""`python -m export.runtimes`: what is here and what is missing; `install` brings JavaScript."""
+"""`python -m export.runtimes` lists the runtimes; `install` installs the JavaScript packages."""
 
 import sys
 
@@ -9,7 +9,7 @@ def main() -> None:
     """Lists the runtimes, or installs the JavaScript packages.
 
     Raises:
-        SystemExit: with one sentence, if the argument is unknown or the installation fails.
+        SystemExit: if the argument is unknown or the installation fails.
     """
     match sys.argv[1:]:
         case []:
@@ -23,7 +23,7 @@ def main() -> None:
             except RuntimeError as error:
                 raise SystemExit(f"The JavaScript packages were not installed: {error}") from None
         case other:
-            raise SystemExit(f"Expected nothing or `install`; got {' '.join(other)}.")
+            raise SystemExit(f"Expected no argument or `install`; got {' '.join(other)}.")
 
 
 if __name__ == "__main__":

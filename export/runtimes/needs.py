@@ -1,4 +1,4 @@
-"""What runtimes need on this machine, where it is found, and how it gets there."""
+"""Requirements of runtimes on this machine: how to find them and how to install them."""
 
 import hashlib
 import importlib.util
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 Need: TypeAlias = Callable[[], str | None]
-"""One sentence that says what is missing and how to bring it; None if nothing is."""
+"""Function that returns a message about what is missing and how to install it, or None."""
 
 JAVASCRIPT: Final = Path(__file__).parent / "javascript"
-"""The runners in JavaScript, `package.json` and its lock."""
+"""Directory of the JavaScript runners, `package.json` and its lock file."""
 
 _C_SOURCE: Final = Path(__file__).parent / "c" / "runner.c"
 _C_LIBRARY: Final = "libtensorflow_cc.so.2"
@@ -43,7 +43,7 @@ _INSTALL: Final = "python -m export.runtimes install"
 
 
 def python(package: str) -> Need:
-    """Need for a Python package."""
+    """Makes the need for a Python package."""
 
     def missing() -> str | None:
         if importlib.util.find_spec(package):
@@ -54,7 +54,7 @@ def python(package: str) -> Need:
 
 
 def program(name: str, *debian: str) -> Need:
-    """Need for a program on the path, which the Debian packages bring."""
+    """Makes the need for a program on the path, which the Debian packages install."""
 
     def missing() -> str | None:
         if shutil.which(name):
@@ -65,7 +65,7 @@ def program(name: str, *debian: str) -> Need:
 
 
 def javascript(package: str) -> Need:
-    """Need for an installed package of `package.json`."""
+    """Makes the need for an installed package of `package.json`."""
 
     def missing() -> str | None:
         if (node_modules() / package / "package.json").is_file():
@@ -76,17 +76,17 @@ def javascript(package: str) -> Need:
 
 
 def chromium() -> str | None:
-    """Path of Chromium or of a browser made from it."""
+    """Returns the path of Chromium or of a browser based on it."""
     return next(filter(None, map(shutil.which, _CHROMIUM)), None)
 
 
 def chromium_missing() -> str | None:
-    """Need for a Chromium."""
+    """Returns a message if there is no Chromium."""
     return None if chromium() else "there is no Chromium; run `apt-get install chromium`"
 
 
 def version_of(package: str) -> str:
-    """Name and version of an installed package, of Python or else of JavaScript."""
+    """Returns name and version of an installed package, of Python or else of JavaScript."""
     manifest = node_modules() / package / "package.json"
     if manifest.is_file():
         return f"{package} {json.loads(manifest.read_text())['version']}"
@@ -94,7 +94,7 @@ def version_of(package: str) -> str:
 
 
 def cache() -> Path:
-    """Where runners keep what they install and compile: KERAS_VAE_CACHE, or the user's cache."""
+    """Returns the directory of installed and compiled files: KERAS_VAE_CACHE or the user's."""
     if chosen := os.environ.get("KERAS_VAE_CACHE"):
         return Path(chosen).absolute()
     user = os.environ.get("XDG_CACHE_HOME")
@@ -102,21 +102,21 @@ def cache() -> Path:
 
 
 def node_modules() -> Path:
-    """Where the JavaScript packages belong that `package-lock.json` names; it may not exist.
+    """Returns the directory of the JavaScript packages in `package-lock.json`; it may not exist.
 
-    They are kept out of the source tree, since they are 440 MB and a wheel takes what lies there.
-    The name of the directory holds a digest of the lock, so that another lock asks for another
-    installation.
+    The packages are kept out of the source tree, because they take 440 MB and a wheel includes
+    every file there. The name of the directory holds a digest of the lock file, so another lock
+    file gets another installation.
     """
     lock = (JAVASCRIPT / "package-lock.json").read_bytes()
     return cache() / f"javascript-{hashlib.sha256(lock).hexdigest()[:16]}" / "node_modules"
 
 
 def install() -> None:
-    """Installs the JavaScript packages if they are missing; whole or not at all.
+    """Installs the JavaScript packages if they are missing, completely or not at all.
 
     Raises:
-        RuntimeError: if there is no npm, or it fails.
+        RuntimeError: if npm is missing or fails.
     """
     target = node_modules().parent
     if target.exists():
@@ -129,7 +129,7 @@ def install() -> None:
         made.mkdir()
         for name in ("package.json", "package-lock.json"):
             shutil.copy(JAVASCRIPT / name, made)
-        # The scripts would fetch what only runs on a GPU.
+        # The scripts would download files that only a GPU uses.
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         done = subprocess.run(
             command, cwd=made, capture_output=True, text=True, stdin=subprocess.DEVNULL
@@ -140,10 +140,10 @@ def install() -> None:
 
 
 def c_runner() -> Path:
-    """The runner in C, compiled against the TensorFlow that is installed here if it is not yet.
+    """Returns the runner in C, compiled against the installed TensorFlow if necessary.
 
     Raises:
-        RuntimeError: if TensorFlow is missing, or the compiler is or fails.
+        RuntimeError: if TensorFlow or the compiler is missing, or the compiler fails.
     """
     source, tensorflow = _C_SOURCE.read_bytes(), _tensorflow()
     what = b"\0".join([source, str(tensorflow).encode(), metadata.version("tensorflow").encode()])
@@ -153,8 +153,8 @@ def c_runner() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="compile-") as temporary:
         library, made = Path(temporary) / _C_LIBRARY, Path(temporary) / "made"
-        # To read the symbols of the real library, of 1.1 GB, takes 14 seconds. Only its name and
-        # those of the functions used go into a program, so an empty one with these will do.
+        # Reading the symbols of the real library of 1.1 GB takes 14 seconds. A program only needs
+        # its name and those of the functions used, so an empty library with these will do.
         functions = sorted(set(re.findall(r"\bTF_\w+(?=\()", source.decode())))
         _gcc(
             ["-shared", f"-Wl,-soname,{_C_LIBRARY}", "-x", "c", "-", "-o", str(library)],
@@ -174,7 +174,7 @@ def _gcc(arguments: list[str], source: str = "") -> None:
 
 
 def _tensorflow() -> Path:
-    """Where TensorFlow is installed, found without importing it."""
+    """Finds the installed TensorFlow without importing it."""
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or spec.origin is None:
         raise RuntimeError("the Python package tensorflow is not installed")
@@ -182,7 +182,7 @@ def _tensorflow() -> Path:
 
 
 def _publish(made: Path, target: Path) -> None:
-    """Gives what was made its name, in one step; someone else may have been faster."""
+    """Renames a finished file into place; another process may have been faster."""
     try:
         made.rename(target)
     except OSError:
@@ -191,7 +191,7 @@ def _publish(made: Path, target: Path) -> None:
 
 
 def runner_environment() -> dict[str, str]:
-    """Variables that runners are started with: one thread, no GPU, no chatter, our modules."""
+    """Returns the environment of runners: one thread, no GPU, few messages, our modules."""
     here = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
@@ -206,5 +206,5 @@ def runner_environment() -> dict[str, str]:
 
 
 def python_runner(name: str) -> Callable[[], list[str]]:
-    """Command of a runner in Python; `-P` keeps the working directory off its module path."""
+    """Makes the command of a Python runner; `-P` keeps the working directory off its path."""
     return lambda: [sys.executable, "-P", "-m", f"export.runtimes.python.{name}"]

@@ -1,4 +1,4 @@
-"""Client of models that TensorFlow Serving or `keras-vae serve local` serves."""
+"""Client for models served by TensorFlow Serving or `keras-vae serve local`."""
 
 from serving.client.clients import AsyncClient, Client
 from serving.client.wire import Metadata, VersionStatus

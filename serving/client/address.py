@@ -1,4 +1,4 @@
-"""Addresses: where a model is served, and over what."""
+"""Addresses: the server, the model and the interface that a client talks to."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _KINDS: dict[str, tuple[Literal["rest", "grpc"], bool, int]] = {
 
 @dataclass(frozen=True)
 class Address:
-    """A server and a model there.
+    """A server and a model that it serves.
 
     Attributes:
-        url: what the user wrote, for errors.
+        url: what the user wrote, for error messages.
         interface: "rest" or "grpc".
         is_secure: whether it speaks TLS.
-        host: name or number, an IPv6 number in brackets.
+        host: name or number; an IPv6 number is in brackets.
         port: 8501 for REST and 8500 for gRPC by default, as in TensorFlow Serving.
         prefix: path before `/v1`, where a proxy adds one.
         model: name of the model.
-        version: number of the version; None for the newest or the label's.
-        label: such as "stable"; None for none.
+        version: number of the version; None for the newest or for the version of the label.
+        label: a label such as "stable", or None.
     """
 
     url: str
@@ -46,16 +46,16 @@ class Address:
 
     @classmethod
     def parse(cls, url: str, model: str, version: int | None, label: str | None) -> Address:
-        """The address in a URL such as `http://localhost:8501` or `grpcs://models.example:8500`.
+        """Parses a URL such as `http://localhost:8501` or `grpcs://models.example:8500`.
 
         Raises:
-            ServingError: if the URL is none of a server, or version and label are both given.
+            ServingError: if the URL is not that of a server, or version and label are both given.
         """
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise ServingError(f"{url!r} is no address of a server ({error}).") from error
+            raise ServingError(f"{url!r} is not the address of a server ({error}).") from error
         if parts.scheme not in _KINDS or not parts.hostname:
             raise ServingError(
                 f"Expected an address such as http://localhost:8501 or grpc://localhost:8500 "
@@ -75,7 +75,7 @@ class Address:
         return cls(url, interface, is_secure, host, port or default, prefix, model, version, label)
 
     def pinned(self, version: int) -> Address:
-        """The address of one version of the model."""
+        """Returns the address of one version of the model."""
         return replace(self, version=version, label=None)
 
     @property

@@ -1,4 +1,4 @@
-"""Clients: blocking and awaiting, over the same core."""
+"""Clients: a blocking and an asynchronous one, over the same core."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class _Base:
-    """What both clients are made of."""
+    """Common base of both clients."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class _Base:
         raise NotImplementedError
 
     def _retries_until(self, end: float, is_retried: bool) -> dict[str, Any]:
-        """When an unanswered call is sent again, in the words of tenacity."""
+        """Returns the retry policy for unanswered calls, as arguments of tenacity."""
         return {
             "retry": tenacity.retry_if_exception_type(UnavailableError),
             "stop": tenacity.stop_after_attempt(1 + self._retries * is_retried)
@@ -85,7 +85,7 @@ class _Base:
         }
 
     def _seconds(self, end: float) -> float:
-        """Seconds that an attempt has.
+        """Returns the seconds left for an attempt.
 
         Raises:
             DeadlineError: if there are none left.
@@ -93,22 +93,22 @@ class _Base:
         left = end - time.monotonic()
         if left <= 0:
             raise DeadlineError(
-                f"{self._address.url} did not answer all before the deadline; send less at once, "
-                "or give the client a longer one."
+                f"{self._address.url} did not answer everything before the deadline; send fewer "
+                "rows at once, or set a longer deadline."
             )
         return min(left, self._timeout)
 
 
 class Client(_Base):
-    """A client of a model that a server serves, TensorFlow Serving or `keras-vae serve local`.
+    """A client for a model served by TensorFlow Serving or by `keras-vae serve local`.
 
     NumPy in, NumPy out: every method returns the signature's outputs by name, with the rows of the
     input as axis 0. Signatures are read once, from the server's metadata, and every request is
-    checked against them before it is sent. It may be used from several threads.
+    checked against them before it is sent. A client may be used from several threads.
 
     Every signature is a pure function, so a request that got no answer (no connection, a broken
-    one, a server that is overloaded or late) is sent again, after waits that double; what a server
-    refused is not. Large inputs are sent as several requests and their answers joined in order.
+    connection, an overloaded or slow server) is sent again after delays that double. A request that
+    the server refused is not. Large inputs are sent as several requests; answers keep their order.
 
     Args:
         url: `http://HOST:8501` or `https://` for REST, `grpc://HOST:8500` or `grpcs://` for gRPC.
@@ -117,16 +117,16 @@ class Client(_Base):
         label: a label, such as "stable", instead of a version.
         layout: form of REST requests: "columns" names each input once and is shorter, "rows" names
             it in every row.
-        deadline: seconds that a method may take, all requests and attempts included.
+        deadline: seconds that one method may take, including all requests and attempts.
         timeout: seconds that one attempt at a request may take.
         retries: further attempts at a request that got no answer.
-        max_rows: rows of one request at most; 32 is the largest batch that the warm-up requests
-            of an artifact cover.
-        concurrency: requests of one method that are under way at once.
-        root_certificates: PEM file with the authorities to trust instead of the usual ones.
+        max_rows: maximum number of rows per request; 32 is the largest batch that the warm-up
+            requests of an artifact cover.
+        concurrency: requests of one method that are in flight at once.
+        root_certificates: PEM file with the authorities to trust instead of the default ones.
 
     Raises:
-        ServingError: if an argument cannot be used.
+        ServingError: if an argument is invalid.
 
     Example:
         >>> from serving import Client
@@ -136,72 +136,73 @@ class Client(_Base):
     """
 
     def encode(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
-        """Parameters of q(z | x), such as `loc` and `scale` [n, L], of data x [n, *D].
+        """Returns the parameters of q(z | x), such as `loc` and `scale` [n, L], for x [n, *D].
 
         Args:
             x: data in the units of the training data's file.
-            condition: conditions [n, *C], or one [*C] for all rows, of a conditional model.
+            condition: for a conditional model, conditions [n, *C], or one [*C] for all rows.
 
         Raises:
-            InputError, UnavailableError, ServingError: see `serving.errors`; so do all methods.
+            InputError, UnavailableError, ServingError: see `serving.errors`; all methods raise
+                these.
         """
         return self._run(self._core.predict("encode", {"x": x, "condition": condition}))
 
     def decode(self, z: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
-        """`mean` [n, *D] and parameters of p(x | z) of latents z [n, L]."""
+        """Returns `mean` [n, *D] and the parameters of p(x | z) for latents z [n, L]."""
         return self._run(self._core.predict("decode", {"z": z, "condition": condition}))
 
     def sample(
         self, seed: int | ArrayLike, n: int | None = None, *, condition: ArrayLike | None = None
     ) -> Arrays:
-        """Draws from p(x): `sample` and `mean` [n, *D], and `z` [n, L].
+        """Draws from p(x): returns `sample` and `mean` [n, *D], and `z` [n, L].
 
         Args:
-            seed: an integer of 32 bits gives row i the pair [seed, i], as `vae.sample(n, seed)`
-                does; an int32 array [n, 2] is taken as it is.
-            n: number of draws from an integer; 1 by default.
+            seed: a 32-bit integer gives row i the pair [seed, i], as `vae.sample(n, seed)` does; an
+                int32 array [n, 2] is used as it is.
+            n: number of draws if the seed is an integer; 1 by default.
             condition: as in `encode`.
         """
         return self._run(self._core.sample(seed, n, condition))
 
     def reconstruct(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
-        """`mean` [n, *D] of p(x | z) at the mean of q(z | x), of data x [n, *D]."""
+        """Returns the `mean` [n, *D] of p(x | z) at the mean of q(z | x), for data x [n, *D]."""
         return self._run(self._core.predict("reconstruct", {"x": x, "condition": condition}))
 
     def score(
         self, x: ArrayLike, seed: int | ArrayLike, *, condition: ArrayLike | None = None
     ) -> Arrays:
-        """`elbo`, `distortion` and `rate` [n] in nats, of data x [n, *D], from one draw of z each.
+        """Returns `elbo`, `distortion` and `rate` [n] in nats for x [n, *D], from one draw of z.
 
         Args:
             x: data in the units of the training data's file.
-            seed: of the draws, as in `sample`.
+            seed: seed of the draws, as in `sample`.
             condition: as in `encode`.
         """
         return self._run(self._core.score(x, seed, condition))
 
     def predict(self, signature: str, inputs: Mapping[str, ArrayLike]) -> Arrays:
-        """Outputs of a signature by name, for inputs by name."""
+        """Runs a signature: takes inputs by name and returns outputs by name."""
         return self._run(self._core.predict(signature, inputs))
 
     def metadata(self) -> Metadata:
-        """Version and signatures, read from the server now; later checks use them."""
+        """Reads version and signatures from the server; later checks use them."""
         return self._run(self._core.metadata())
 
     def status(self) -> list[VersionStatus]:
-        """What each version does, newest first."""
+        """Returns the status of each version, newest first."""
         return self._run(self._core.status())
 
     def wait_ready(self, timeout: float = 60.0) -> Metadata:
-        """Returns the metadata as soon as the model answers.
+        """Waits until the model answers and returns its metadata.
 
         Raises:
-            DeadlineError: if it does not within `timeout` seconds; says what was last heard.
+            DeadlineError: if it does not answer within `timeout` seconds; quotes the last reply.
         """
         return self._run(self._core.wait_ready(timeout), timeout + 1.0)
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -249,7 +250,7 @@ class Client(_Base):
 
 
 class AsyncClient(_Base):
-    """`Client` for asyncio: the same arguments and methods, to be awaited.
+    """The asyncio version of `Client`: the same arguments, and the same methods as coroutines.
 
     It belongs to the event loop that first uses it.
 
@@ -261,11 +262,11 @@ class AsyncClient(_Base):
     """
 
     async def encode(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
-        """Parameters of q(z | x); see `Client.encode`."""
+        """Returns the parameters of q(z | x); see `Client.encode`."""
         return await self._run(self._core.predict("encode", {"x": x, "condition": condition}))
 
     async def decode(self, z: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
-        """Mean and parameters of p(x | z); see `Client.decode`."""
+        """Returns mean and parameters of p(x | z); see `Client.decode`."""
         return await self._run(self._core.predict("decode", {"z": z, "condition": condition}))
 
     async def sample(
@@ -275,33 +276,33 @@ class AsyncClient(_Base):
         return await self._run(self._core.sample(seed, n, condition))
 
     async def reconstruct(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
-        """Mean of p(x | z) at the mean of q(z | x); see `Client.reconstruct`."""
+        """Returns the mean of p(x | z) at the mean of q(z | x); see `Client.reconstruct`."""
         return await self._run(self._core.predict("reconstruct", {"x": x, "condition": condition}))
 
     async def score(
         self, x: ArrayLike, seed: int | ArrayLike, *, condition: ArrayLike | None = None
     ) -> Arrays:
-        """ELBO, distortion and rate in nats; see `Client.score`."""
+        """Returns ELBO, distortion and rate in nats; see `Client.score`."""
         return await self._run(self._core.score(x, seed, condition))
 
     async def predict(self, signature: str, inputs: Mapping[str, ArrayLike]) -> Arrays:
-        """Outputs of a signature by name, for inputs by name."""
+        """Runs a signature: takes inputs by name and returns outputs by name."""
         return await self._run(self._core.predict(signature, inputs))
 
     async def metadata(self) -> Metadata:
-        """Version and signatures; see `Client.metadata`."""
+        """Reads version and signatures from the server; see `Client.metadata`."""
         return await self._run(self._core.metadata())
 
     async def status(self) -> list[VersionStatus]:
-        """What each version does, newest first."""
+        """Returns the status of each version, newest first."""
         return await self._run(self._core.status())
 
     async def wait_ready(self, timeout: float = 60.0) -> Metadata:
-        """Returns the metadata as soon as the model answers; see `Client.wait_ready`."""
+        """Waits until the model answers and returns its metadata; see `Client.wait_ready`."""
         return await self._run(self._core.wait_ready(timeout), timeout + 1.0)
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         await self._transport.close()
 
     async def __aenter__(self) -> Self:

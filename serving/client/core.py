@@ -1,8 +1,8 @@
-"""Core: what a client asks and in what order, without any connection; both clients drive it.
+"""Core: what a client sends and in what order, independent of any connection.
 
-Every operation is a generator. It yields calls to be answered or a pause to be made, is sent the
-answers, in order, or thrown the error, and returns its result. So the logic is written once, and a
-driver is a loop: `serving.client.clients` has one that blocks and one that awaits.
+Every operation is a generator. It yields `Calls` or a `Pause`, receives the answers in order (or
+has the error thrown into it), and returns its result. The logic is therefore written once, and a
+driver is a loop: `serving.client.clients` has a blocking one and an asynchronous one.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ __all__ = ["Calls", "Core", "Pause", "Steps"]
 
 T = TypeVar("T")
 
-_MOST_NUMBERS = 2**19  # of one request and its answer: about 10 MB of JSON
-_MANY_NUMBERS = 2**20  # of all requests of a method: JSON takes seconds, gRPC a tenth of one
+_MOST_NUMBERS = 2**19  # per request and answer: about 10 MB of JSON
+_MANY_NUMBERS = 2**20  # per method call: seconds as JSON, a tenth of a second by gRPC
 _log = logging.getLogger("serving.client")
 
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls that are independent of one another, so that they may run at the same time.
+    """Independent calls, which may run at the same time.
 
     Attributes:
         calls: what to send.
-        is_retried: whether a call that found no server is sent again.
+        is_retried: whether a call is sent again if no server answered.
     """
 
     calls: list[Call]
@@ -56,10 +56,10 @@ class Calls:
 
 @dataclass(frozen=True)
 class Pause:
-    """A while in which nothing is sent.
+    """A time in which nothing is sent.
 
     Attributes:
-        seconds: how long.
+        seconds: how long to wait.
     """
 
     seconds: float
@@ -74,7 +74,7 @@ class Core:
     Args:
         address: server and model.
         wire: interface of the server.
-        max_rows: rows of one request at most.
+        max_rows: maximum number of rows per request.
     """
 
     def __init__(self, address: Address, wire: Wire, max_rows: int) -> None:
@@ -87,7 +87,7 @@ class Core:
         self._has_advised = False
 
     def metadata(self) -> Steps[Metadata]:
-        """Metadata of the model, read anew; its signatures are those checked from now on."""
+        """Reads the metadata of the model; later checks use its signatures."""
         try:
             [metadata] = yield Calls([self._wire.metadata()])
         except RefusedError as error:
@@ -96,11 +96,11 @@ class Core:
         return metadata
 
     def status(self) -> Steps[list[VersionStatus]]:
-        """Status of the versions, newest first."""
+        """Reads the status of the versions, newest first."""
         return (yield from self._status(is_retried=True))
 
     def wait_ready(self, timeout: float) -> Steps[Metadata]:
-        """Metadata of the model, as soon as a version answers."""
+        """Waits until a version answers and returns the metadata of the model."""
         end, pause = time.monotonic() + timeout, 0.05
         while True:
             try:
@@ -115,13 +115,13 @@ class Core:
                 last = str(error)
             if time.monotonic() + pause > end:
                 raise DeadlineError(
-                    f"{self._address} was not ready within {timeout:g} s; at last: {last}"
+                    f"{self._address} was not ready within {timeout:g} s; last reply: {last}"
                 )
             yield Pause(pause)
             pause = min(2 * pause, 1.0)
 
     def predict(self, name: str, inputs: Mapping[str, ArrayLike | None]) -> Steps[Arrays]:
-        """Outputs of a signature; inputs that are None are left out."""
+        """Runs a signature and returns its outputs; inputs that are None are left out."""
         if self._signatures is None:
             yield from self.metadata()
         signature = find_signature(self._signatures or {}, name)
@@ -147,22 +147,22 @@ class Core:
         }
 
     def _advise(self, numbers: int) -> None:
-        """Says once that gRPC is the interface for so many numbers."""
+        """Logs once that gRPC is the better interface for so many numbers."""
         if self._address.interface == "rest" and numbers > _MANY_NUMBERS and not self._has_advised:
             self._has_advised = True
             _log.warning(
-                "%d numbers go through %s as JSON; by gRPC (grpc://%s:8500) they would take a "
-                "small part of the time.",
+                "%d numbers are sent through %s as JSON; gRPC (grpc://%s:8500) would take a small "
+                "fraction of the time.",
                 numbers,
                 self._address.url,
                 self._address.host,
             )
 
     def _parts(self, signature: Signature, parts: list[Arrays]) -> Steps[list[Arrays]]:
-        """Answers to parts of one input, all from the version that the server names first.
+        """Answers the requests that one input was split into, all from the same version.
 
         Raises:
-            UnknownModelError: if another takes its place meanwhile.
+            UnknownModelError: if that version is replaced meanwhile.
         """
         metadata = yield from self.metadata()
         wire = self._wire.pinned(metadata.version)
@@ -171,12 +171,14 @@ class Core:
     def sample(self, seed: Any, n: int | None, condition: ArrayLike | None) -> Steps[Arrays]:
         """Draws from p(x)."""
         if n is not None and not _is_integer(seed):
-            raise InputError("Give n with one integer as seed; an array of pairs says how many.")
+            raise InputError(
+                "Give n only with one integer as seed; an array of pairs sets the number."
+            )
         seeds = _pairs(seed, 1 if n is None else n)
         return (yield from self.predict("sample", {"seed": seeds, "condition": condition}))
 
     def score(self, x: ArrayLike, seed: Any, condition: ArrayLike | None) -> Steps[Arrays]:
-        """ELBO, distortion and rate."""
+        """Computes ELBO, distortion and rate."""
         seeds = _pairs(seed, max(1, next(iter(_shape(x)), 1)))
         inputs = {"x": x, "seed": seeds, "condition": condition}
         return (yield from self.predict("score", inputs))
@@ -189,12 +191,12 @@ class Core:
         return sorted(states, key=lambda status: -status.version)
 
     def _unknown(self, error: RefusedError) -> ServingError:
-        """TensorFlow Serving refuses an unknown label as a bad request."""
+        """Returns the error of a refusal, which for an unknown label is a bad request."""
         return error if self._address.label is None else UnknownModelError(str(error))
 
 
 def _predict(wire: Wire, signature: Signature, inputs: Arrays) -> Call:
-    """A call for outputs, which are checked when they come."""
+    """Makes a call for outputs, which are checked when they arrive."""
     call = wire.predict(signature, inputs)
     rows = len(next(iter(inputs.values())))
     return Call(call.path, call.body, lambda body: check_outputs(signature, call.read(body), rows))
@@ -203,7 +205,7 @@ def _predict(wire: Wire, signature: Signature, inputs: Arrays) -> Call:
 def _with_condition(
     signature: Signature, inputs: Mapping[str, ArrayLike | None]
 ) -> dict[str, ArrayLike]:
-    """The inputs that there are, one condition repeated for every row."""
+    """Leaves out absent inputs and repeats a single condition for every row."""
     given = {name: value for name, value in inputs.items() if value is not None}
     row = signature.inputs.get("condition")
     if row is not None and "condition" in given and _shape(given["condition"]) == row.shape:
@@ -214,11 +216,11 @@ def _with_condition(
 
 
 def _pairs(seed: Any, n: int) -> ArrayLike:
-    """Seed pairs [seed, i] of n rows for an integer; anything else as it is, to be checked.
+    """Turns an integer into the seed pairs [seed, i] of n rows; returns anything else unchanged.
 
     Raises:
         ValueRangeError: if the integer does not fit into 32 bits.
-        ShapeError: if there is no row.
+        ShapeError: if n is less than 1.
     """
     if not _is_integer(seed):
         return seed
@@ -234,7 +236,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def _shape(value: ArrayLike) -> tuple[int, ...]:
-    """Shape of an array; () where its rows differ, which `check_inputs` refuses."""
+    """Returns the shape of an array, or () if its rows differ, which `check_inputs` refuses."""
     try:
         return np.shape(value)
     except ValueError:

@@ -33,14 +33,14 @@ class Blocking:
         self._methods = _methods(self._channel)
 
     def send(self, call: Call, seconds: float) -> bytes:
-        """The answer to a call."""
+        """Sends a call and returns the answer."""
         try:
             return self._methods[call.path](_body(call), timeout=seconds)
         except grpc.RpcError as error:
             raise _refusal(self._wire, error) from error
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._channel.close()
 
 
@@ -53,7 +53,7 @@ class Awaiting:
         self._methods: dict[str, Any] = {}
 
     async def send(self, call: Call, seconds: float) -> bytes:
-        """The answer to a call."""
+        """Sends a call and returns the answer."""
         if self._channel is None:
             self._channel = _channel(grpc.aio, self._address, self._certificates)
             self._methods = _methods(self._channel)
@@ -63,7 +63,7 @@ class Awaiting:
             raise _refusal(self._wire, error) from error
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         if self._channel is not None:
             await self._channel.close()
 
@@ -76,7 +76,7 @@ def _channel(module: Any, address: Address, certificates: Path | None) -> Any:
 
 
 def _methods(channel: Any) -> dict[str, Any]:
-    """Functions from bytes to bytes by path."""
+    """Returns functions from bytes to bytes, by path."""
     return {method.path: channel.unary_unary(method.path) for method in METHODS.values()}
 
 

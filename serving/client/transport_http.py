@@ -25,7 +25,7 @@ class Blocking:
         self._client = httpx.Client(**_options(address, certificates))
 
     def send(self, call: Call, seconds: float) -> bytes:
-        """The answer to a call."""
+        """Sends a call and returns the answer."""
         end = time.monotonic() + seconds
         body = bytearray()
         try:
@@ -39,7 +39,7 @@ class Blocking:
         return _content(response, body, self._wire)
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         self._client.close()
 
 
@@ -51,7 +51,7 @@ class Awaiting:
         self._client = httpx.AsyncClient(**_options(address, certificates))
 
     async def send(self, call: Call, seconds: float) -> bytes:
-        """The answer to a call."""
+        """Sends a call and returns the answer."""
         body = bytearray()
         try:
             async with (
@@ -67,7 +67,7 @@ class Awaiting:
         return _content(response, body, self._wire)
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         await self._client.aclose()
 
 
@@ -93,7 +93,9 @@ def _request(call: Call) -> dict[str, Any]:
 def _add(body: bytearray, chunk: bytes, address: Address) -> None:
     body += chunk
     if len(body) > MOST_BYTES:
-        raise ReplyError(f"{address.url} answers with more than {MOST_BYTES} bytes.")
+        raise ReplyError(
+            f"{address.url} sent more than {MOST_BYTES} bytes; ask for fewer rows at once."
+        )
 
 
 def _content(response: httpx.Response, body: bytearray, wire: Wire) -> bytes:
@@ -117,4 +119,6 @@ def _error(error: httpx.HTTPError, address: Address, seconds: float) -> ServingE
             "wait_ready()."
         )
     reason = str(error) or type(error).__name__
-    return UnavailableError(f"{address.url} broke off without a whole answer ({reason}).")
+    return UnavailableError(
+        f"{address.url} closed the connection before the answer was complete ({reason})."
+    )

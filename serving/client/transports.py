@@ -1,9 +1,9 @@
-"""Transports: connections that carry calls, blocking and awaiting.
+"""Transports: connections that carry calls, blocking and asynchronous.
 
-Each sends bytes and gives bytes back within the seconds it is given. No connection, a broken one
-and an answer that is cut off are an `UnavailableError`, lateness a `DeadlineError`, and every other
-answer than success what the wire says it stands for. The library of an interface is imported when
-it is used.
+Each sends bytes and returns bytes within a given number of seconds. It raises `UnavailableError`
+if there is no connection, the connection breaks or the answer is cut off, and `DeadlineError` if
+the answer is late. The wire translates every other failure. The library of an interface is
+imported when it is first used.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ __all__ = ["AsyncTransport", "Transport", "async_transport", "transport"]
 
 
 class Transport(Protocol):
-    """A connection that blocks."""
+    """A blocking connection."""
 
     def send(self, call: Call, seconds: float) -> bytes:
-        """The answer to a call."""
+        """Sends a call and returns the answer."""
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
 
 
 class AsyncTransport(Protocol):
-    """A connection that is awaited."""
+    """An asynchronous connection."""
 
     async def send(self, call: Call, seconds: float) -> bytes:
-        """The answer to a call."""
+        """Sends a call and returns the answer."""
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
 
 
 def transport(address: Address, wire: Wire, certificates: Path | None) -> Transport:
-    """A connection that blocks; with certificates, these authorities are trusted and no others."""
+    """Makes a blocking connection; with certificates, only these authorities are trusted."""
     return _interface(address).Blocking(address, wire, certificates)
 
 
 def async_transport(address: Address, wire: Wire, certificates: Path | None) -> AsyncTransport:
-    """A connection that is awaited."""
+    """Makes an asynchronous connection."""
     return _interface(address).Awaiting(address, wire, certificates)
 
 

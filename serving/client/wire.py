@@ -1,7 +1,7 @@
-"""Wires: what is sent and how the answer is read, over REST and over gRPC, without any connection.
+"""Wires: how requests are written and answers read, over REST and over gRPC.
 
-A `Call` is one request that a transport sends. How the two interfaces say the same is here and
-nowhere else; what is asked, in what order, is in `core`.
+A `Call` is one request for a transport to send. Only this module knows how the two interfaces
+differ; `core` decides what is sent and in what order.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from serving.protocol.checks import Arrays
 __all__ = ["MOST_BYTES", "Call", "Metadata", "VersionStatus", "Wire", "wire"]
 
 MOST_BYTES = 2**28
-"""Bytes of an answer at most."""
+"""Maximum size of an answer in bytes."""
 
 _STATES = {number: name for name, number in pb.ModelVersionStatus.State.items()}
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a server says of a model.
+    """Description of a model by its server.
 
     Attributes:
         name: the model's name.
@@ -50,7 +50,7 @@ class Metadata:
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """What a version of a model does.
+    """Status of one version of a model.
 
     Attributes:
         version: its number.
@@ -68,9 +68,9 @@ class Call:
     """One request.
 
     Attributes:
-        path: of the REST interface, or of the gRPC method.
-        body: what is sent, made when it is sent; None for a GET.
-        read: what the bytes of an answer say.
+        path: path of the REST interface, or of the gRPC method.
+        body: function that returns the bytes to send; None for a GET.
+        read: function that parses the bytes of an answer.
     """
 
     path: str
@@ -82,23 +82,23 @@ class Wire(Protocol):
     """One of the two interfaces."""
 
     def metadata(self) -> Call:
-        """Asks for the model's `Metadata`."""
+        """Makes a call that returns the model's `Metadata`."""
 
     def status(self) -> Call:
-        """Asks for a `VersionStatus` of each version."""
+        """Makes a call that returns a `VersionStatus` for each version."""
 
     def predict(self, signature: Signature, inputs: Arrays) -> Call:
-        """Asks for the outputs of a signature."""
+        """Makes a call that returns the outputs of a signature."""
 
     def pinned(self, version: int) -> Wire:
-        """The same for one version of the model."""
+        """Returns the same wire for one version of the model."""
 
     def refusal(self, code: Any, body: bytes) -> ServingError:
-        """The error that an answer other than success stands for."""
+        """Translates an answer other than success into an error."""
 
 
 def wire(address: Address, layout: rest.Layout) -> Wire:
-    """The wire of an address."""
+    """Makes the wire of an address."""
     return _GrpcWire(address) if address.interface == "grpc" else _RestWire(address, layout)
 
 

@@ -1,1 +1,1 @@
-"""Deployment: everything that TensorFlow Serving is run with, written from the artifacts."""
+"""Deployment: all files that TensorFlow Serving runs with, written from the artifacts."""

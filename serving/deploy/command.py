@@ -1,4 +1,4 @@
-"""Commands that write what TensorFlow Serving is run with."""
+"""Commands that write a deployment for TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.command("config")
 @click.argument("artifacts", type=_PATH)
-@click.option("--to", "target", type=_PATH, required=True, help="Directory that is written.")
+@click.option("--to", "target", type=_PATH, required=True, help="Directory to write.")
 @click.option("--model", "names", multiple=True, help="Serve this model only; may be repeated.")
 @click.option(
     "--label",
@@ -51,30 +51,37 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     callback=_labels,
     metavar="MODEL:LABEL=VERSION",
-    help="Serve this version under a label; by default the newest as stable.",
+    help="Serve this version under a label; by default, the newest as stable.",
 )
 @click.option(
     "--follow-latest",
     is_flag=True,
     help="Serve the newest version as soon as it is published, without labels.",
 )
-@click.option("--image", default=deployments.IMAGE, show_default=True, help="TensorFlow Serving.")
+@click.option(
+    "--image", default=deployments.IMAGE, show_default=True, help="Image of TensorFlow Serving."
+)
 @click.option(
     "--cpus",
     type=click.IntRange(1),
     default=2,
     show_default=True,
-    help="Processors of one server.",
+    help="CPUs per server.",
 )
 @click.option(
-    "--memory", "memory_mib", type=click.IntRange(256), default=2048, show_default=True, help="MiB."
+    "--memory",
+    "memory_mib",
+    type=click.IntRange(256),
+    default=2048,
+    show_default=True,
+    help="MiB per server.",
 )
 @click.option(
     "--replicas",
     default="2..6",
     show_default=True,
     callback=_replicas,
-    help="Fewest and most servers in Kubernetes.",
+    help="Minimum and maximum number of servers in Kubernetes.",
 )
 @click.option(
     "--poll",
@@ -82,10 +89,10 @@ _PATH = click.Path(path_type=Path)
     type=click.IntRange(1),
     default=10,
     show_default=True,
-    help="Seconds between two looks at models.config.",
+    help="Seconds between checks of models.config.",
 )
 @click.option("--tls", type=_PATH, help="gRPC under TLS with this file of `keras-vae serve tls`.")
-@click.option("--replace", is_flag=True, help="Write an earlier deployment anew; labels stay.")
+@click.option("--replace", is_flag=True, help="Rewrite an existing deployment; labels stay.")
 def config_command(
     artifacts: Path,
     target: Path,
@@ -120,14 +127,16 @@ def config_command(
     click.echo(f"docker compose --project-directory {target} up --wait")
     click.echo(f"kubectl apply -k {target}")
     if replace:
-        click.echo("What runs holds the old directory: add --force-recreate to the first line.")
+        click.echo(
+            "Running containers hold the old directory: add --force-recreate to the first command."
+        )
 
 
 @click.command("tls")
 @click.option("--key", type=_PATH, required=True, help="Private key of the server, PEM.")
 @click.option("--cert", type=_PATH, required=True, help="Its certificate and chain, PEM.")
 @click.option("--client-ca", type=_PATH, help="Ask callers for a certificate signed by this, PEM.")
-@click.option("--to", "target", type=_PATH, required=True, help="File that is written, mode 0400.")
+@click.option("--to", "target", type=_PATH, required=True, help="File to write, mode 0400.")
 def tls_command(key: Path, cert: Path, client_ca: Path | None, target: Path) -> None:
     """Write the server's key pair for TensorFlow Serving.
 
@@ -141,7 +150,9 @@ def tls_command(key: Path, cert: Path, client_ca: Path | None, target: Path) -> 
     try:
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     except FileExistsError as error:
-        raise ServingError(f"{target} exists; a key is never overwritten.") from error
+        raise ServingError(
+            f"{target} exists, and a key is never overwritten; name another file."
+        ) from error
     with open(handle, "w", encoding="utf-8") as file:
         file.write(text)
     click.secho(f"Wrote {target}", bold=True)
@@ -151,5 +162,5 @@ def tls_command(key: Path, cert: Path, client_ca: Path | None, target: Path) -> 
 def _pem(path: Path, kind: str) -> str:
     text = path.read_text(encoding="ascii", errors="replace")
     if not re.search(rf"-----BEGIN [A-Z ]*{kind}-----", text):
-        raise ServingError(f"Expected a PEM file with a {kind} in {path}; it holds none.")
+        raise ServingError(f"Expected a PEM file with a {kind}; {path} holds none.")
     return text

@@ -12,18 +12,18 @@ from serving.deploy.deployment import Deployment
 __all__ = ["USER", "compose"]
 
 USER = "10001:10001"
-"""User and group that the server runs as; no account of the image."""
+"""User and group that the server runs as; the image has no such account."""
 
 _PROMETHEUS = "prom/prometheus:v3.16.0"
 _GRAFANA = "grafana/grafana:13.2.2"
 
 
 def compose(deployment: Deployment, directory: Path) -> dict[str, Any]:
-    """The compose file.
+    """Renders the compose file.
 
     Args:
         deployment: what is served.
-        directory: where the file will be; paths in it are relative to that.
+        directory: where the file will be; its paths are relative to that directory.
     """
     settings = deployment.settings
     serving: dict[str, Any] = {
@@ -138,7 +138,7 @@ def _relative(path: Path, directory: Path) -> str:
 
 
 def _escaped(value: Any) -> Any:
-    """The document with every dollar doubled: compose would take it for a variable."""
+    """Doubles every dollar sign, which compose would read as the start of a variable."""
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""A deployment: which versions of which models are served, with what, and what it was told."""
+"""A deployment: which versions of which models are served, and with which settings."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 IMAGE = "tensorflow/serving:2.21.0"
-"""The image that a deployment runs unless it is told another."""
+"""Default image of a deployment."""
 
 MARKER = "deployment.json"
-"""File that tells a deployment's directory from any other."""
+"""File that marks a directory as a deployment."""
 
 STABLE = "stable"
 """Label of the version that callers are meant to use."""
@@ -46,17 +46,17 @@ _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha25
 
 @dataclass(frozen=True)
 class Settings:
-    """What a deployment is told.
+    """Options of a deployment.
 
     Attributes:
         image: TensorFlow Serving, pinned by a tag or a digest.
-        follow_latest: serve the newest version of each model as soon as it is there, without
+        follow_latest: serve the newest version of each model as soon as it is published, without
             labels; otherwise only versions that have a label are served.
-        cpus: processors of one server.
-        memory_mib: memory of one server, MiB.
-        replicas: fewest and most servers in Kubernetes.
-        poll_seconds: how often a server looks for a changed `models.config` and new versions.
-        tls: file with the `ssl_config_file` of the server, or None for gRPC in the clear.
+        cpus: CPUs per server.
+        memory_mib: memory per server, MiB.
+        replicas: minimum and maximum number of servers in Kubernetes.
+        poll_seconds: seconds between checks for a changed `models.config` and new versions.
+        tls: file with the `ssl_config_file` of the server, or None for gRPC without TLS.
     """
 
     image: str = IMAGE
@@ -68,11 +68,11 @@ class Settings:
     tls: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what could not run."""
+        """Refuses settings that cannot run."""
         if not _IMAGE.fullmatch(self.image) or self.image.endswith(":latest"):
             raise ServingError(
                 f"Expected an image with a version, such as {IMAGE} or NAME@sha256:DIGEST; got "
-                f"{self.image!r}, which may be another one tomorrow."
+                f"{self.image!r}, which may mean another image tomorrow."
             )
         low, high = self.replicas
         if not 1 <= low <= high:
@@ -85,9 +85,9 @@ class Model:
 
     Attributes:
         name: as in its URL.
-        versions: those that are loaded; empty for whichever is newest.
+        versions: versions that are loaded; empty for the newest one.
         labels: version by label.
-        batch_sizes: those that all of its versions are warmed up with.
+        batch_sizes: batch sizes that all of its versions are warmed up with.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Deployment:
-    """Models, settings, and where the artifacts are."""
+    """Models, settings, and the location of the artifacts."""
 
     artifacts: Path
     models: tuple[Model, ...]
@@ -122,17 +122,18 @@ def plan(
     names: Sequence[str] = (),
     labels: dict[str, dict[str, int]] | None = None,
 ) -> Deployment:
-    """The deployment of artifacts, each version of which is checked against its manifest.
+    """Plans a deployment of artifacts and checks each version against its manifest.
 
     Args:
         artifacts: directory of NAME/VERSION.
-        settings: what it is told.
+        settings: options of the deployment.
         names: the models that are served; empty for all.
-        labels: version by label by model; a model without gets its newest version as `stable`.
+        labels: version by label by model; a model without labels gets its newest version as
+            `stable`.
 
     Raises:
-        ServingError: if a model, a version or its files are not as they should be, or cannot be
-            served together.
+        ServingError: if a model, a version or its files are missing or damaged, or the models
+            cannot be served together.
     """
     artifacts = artifacts.resolve()
     present, wanted = find(artifacts), labels or {}
@@ -165,14 +166,14 @@ def plan(
 
 
 def check_name(name: str) -> None:
-    """Refuses a name that would not survive a URL.
+    """Refuses a model's name that would not survive a URL.
 
     Raises:
-        ServingError: if it is one.
+        ServingError: if it would not.
     """
     if not is_name(name):
         raise ServingError(
-            f"Expected a model's name of letters, digits, '.', '_' and '-', at most 63; got "
+            f"Expected a model name of at most 63 letters, digits, '.', '_' and '-'; got"
             f"{name!r}. Rename its directory."
         )
 
@@ -181,7 +182,7 @@ def check_label(label: str) -> None:
     """Refuses a label that would not survive a URL.
 
     Raises:
-        ServingError: if it is one.
+        ServingError: if it would not.
     """
     if not _LABEL.fullmatch(label):
         raise ServingError(
@@ -191,10 +192,10 @@ def check_label(label: str) -> None:
 
 
 def published(directory: Path, version: int) -> Artifact:
-    """The version of a model, verified against the hashes of its manifest.
+    """Reads a version of a model and verifies it against the hashes of its manifest.
 
     Raises:
-        ServingError: if it does not exist or is not what was published.
+        ServingError: if it does not exist or differs from what was published.
     """
     if not (directory / str(version)).is_dir():
         raise ServingError(
@@ -207,10 +208,10 @@ def published(directory: Path, version: int) -> Artifact:
 
 
 def read_marker(directory: Path) -> dict[str, Any]:
-    """What a deployment's directory says of itself.
+    """Reads the marker file of a deployment's directory.
 
     Raises:
-        ServingError: if it is none.
+        ServingError: if the directory is not a deployment.
     """
     path = directory / MARKER
     try:
@@ -220,7 +221,7 @@ def read_marker(directory: Path) -> dict[str, Any]:
         return {"files": dict(marker["files"]), "artifacts": str(marker["artifacts"])}
     except OSError as error:
         raise ServingError(
-            f"{directory} is no deployment (no readable {MARKER}); write one with "
+            f"{directory} is not a deployment (it has no readable {MARKER}); write one with "
             f"`keras-vae serve config ARTIFACTS --to {directory}`."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
@@ -231,7 +232,7 @@ def read_marker(directory: Path) -> dict[str, Any]:
 
 
 def artifacts_of(directory: Path) -> Path:
-    """Directory of the artifacts that a deployment serves."""
+    """Returns the directory of the artifacts that a deployment serves."""
     return Path(os.path.normpath(directory.resolve() / read_marker(directory)["artifacts"]))
 
 
@@ -241,7 +242,8 @@ def _check(directory: Path, version: int, settings: Settings) -> list[int]:
     match = re.match(r"([0-9]{1,6})\.([0-9]{1,6})", written)
     if match is None:
         raise ServingError(
-            f"{artifact.path} should say which version of TensorFlow wrote it; it says {written!a}."
+            f"Expected {artifact.path} to name the version of TensorFlow that wrote it; got "
+            f"{written!a}."
         )
     numbers = int(match[1]), int(match[2])
     if settings.image == IMAGE and numbers > _TENSORFLOW:

@@ -1,4 +1,4 @@
-"""Directory of a deployment: rendered whole, published by a rename, edited under a lock."""
+"""Directory of a deployment: rendered as a whole, published by a rename, edited under a lock."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from serving.errors import ServingError
 __all__ = ["MODELS_CONFIG", "labels_in", "lock", "publish", "render", "write_atomically"]
 
 MODELS_CONFIG = f"server/{server.MODELS_CONFIG}"
-"""The file that holds what is rolled out; the only one that changes after it was written."""
+"""The file that holds labels and versions; the only one that changes after it was written."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML without anchors: repeated values are written out."""
+    """YAML writer without anchors: repeated values are written out."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Never refers to another place."""
+        """Returns True, so that no value refers to another place."""
         return True
 
 
 def render(deployment: Deployment, directory: Path) -> dict[str, str]:
-    """Content of every file, by path in the deployment's directory.
+    """Renders the content of every file, by path in the deployment's directory.
 
     Args:
         deployment: what is served.
@@ -63,16 +63,16 @@ def render(deployment: Deployment, directory: Path) -> dict[str, str]:
 
 
 def publish(files: dict[str, str], directory: Path, *, replace: bool = False) -> None:
-    """Writes a deployment beside its place and moves it there.
+    """Writes a deployment to a temporary directory and moves it into place.
 
     Args:
         files: from `render`.
-        directory: its place; absent or empty, or with `replace` an earlier deployment of which
-            nothing but `models.config` was edited.
-        replace: put it in the place of the earlier one.
+        directory: its place. It must be absent or empty; with `replace` it may be an earlier
+            deployment in which nothing but `models.config` was edited.
+        replace: whether to replace the earlier deployment.
 
     Raises:
-        ServingError: if something else is there; it is then as it was.
+        ServingError: if something else is there, which is then left unchanged.
     """
     _refuse_other(directory, replace)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def publish(files: dict[str, str], directory: Path, *, replace: bool = False) ->
 
 
 def labels_in(directory: Path) -> dict[str, dict[str, int]]:
-    """Version by label by model, as an existing deployment has them; empty if there is none."""
+    """Reads the labels of an existing deployment: version by label by model, or empty."""
     path = directory / MODELS_CONFIG
     if not path.is_file():
         return {}
@@ -109,7 +109,7 @@ def labels_in(directory: Path) -> dict[str, dict[str, int]]:
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Keeps other processes from changing the deployment meanwhile."""
+    """Keeps other processes from changing the deployment inside the block."""
     handle = os.open(directory / MARKER, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -119,7 +119,7 @@ def lock(directory: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that readers see as it was or as it will be, never in between."""
+    """Replaces a file atomically: readers see the old text or the new one."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     os.close(handle)
     try:
@@ -135,7 +135,7 @@ def _refuse_other(directory: Path, replace: bool) -> None:
         return
     if not replace:
         raise ServingError(
-            f"{directory} exists; give --replace to write a deployment anew (its labels stay), or "
+            f"{directory} exists; give --replace to rewrite a deployment (its labels stay), or"
             "name another directory."
         )
     known = read_marker(directory)["files"]

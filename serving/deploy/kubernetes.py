@@ -1,4 +1,4 @@
-"""Kubernetes manifests: a Deployment behind a Service, and KServe for those who have it."""
+"""Kubernetes manifests: a Deployment behind a Service, and InferenceServices for KServe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LABELS = {"app.kubernetes.io/name": _NAME, "app.kubernetes.io/component": "tens
 
 
 def manifests(deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """Deployment, Service, autoscaler, disruption budget and volume, by file name."""
+    """Renders Deployment, Service, autoscaler, disruption budget and volume, by file name."""
     settings = deployment.settings
     low, high = settings.replicas
     return {
@@ -79,10 +79,11 @@ def manifests(deployment: Deployment) -> dict[str, dict[str, Any]]:
 
 
 def kustomization() -> dict[str, Any]:
-    """What `kubectl apply -k` reads: the manifests, and the server's files as ConfigMaps.
+    """Renders the kustomization: the manifests, and the server's files as ConfigMaps.
 
-    `models.config` keeps its name when it changes, so that running servers reload it; the other
-    files are read once, so their name changes and the servers are replaced.
+    `models.config` keeps its name when it changes, so running servers reload it. The other files
+    are
+    read once: their names change with their content, and the servers are replaced.
     """
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -116,10 +117,10 @@ def kustomization() -> dict[str, Any]:
 
 
 def inference_services(deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """One KServe InferenceService per model, by file name.
+    """Renders one KServe InferenceService per model, by file name.
 
     Raises:
-        ServingError: if two models would have the same name there.
+        ServingError: if two models would have the same name in KServe.
     """
     settings, found = deployment.settings, {}
     for model in deployment.models:
@@ -128,8 +129,8 @@ def inference_services(deployment: Deployment) -> dict[str, dict[str, Any]]:
             name = f"m-{name}"
         if f"{name}.yaml" in found:
             raise ServingError(
-                f"Two models would both be the InferenceService {name!r}, which knows only small "
-                "letters, digits and '-'; rename one."
+                f"Two models would both be the InferenceService {name!r}, whose name may hold only "
+                "lower-case letters, digits and '-'; rename one."
             )
         predictor = {
             "minReplicas": settings.replicas[0],
@@ -169,7 +170,7 @@ def _deployment(deployment: Deployment) -> dict[str, Any]:
             {"name": "models", "mountPath": server.MODELS, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
         ],
-        # A server opens its ports when all models are loaded and warmed up, and not before.
+        # A server opens its ports only when all models are loaded and warmed up.
         "startupProbe": {
             "tcpSocket": {"port": "rest"},
             "periodSeconds": 2,
@@ -216,8 +217,8 @@ def _deployment(deployment: Deployment) -> dict[str, Any]:
             "spec": {
                 "automountServiceAccountToken": False,
                 "enableServiceLinks": False,
-                # The server does not act on SIGTERM: it answers until it is killed after this time,
-                # while callers are led to the others.
+                # The server ignores SIGTERM: it answers until it is killed after this time, while
+                # callers are routed to the others.
                 "terminationGracePeriodSeconds": 20,
                 "securityContext": _pod_security(),
                 "topologySpreadConstraints": [

@@ -1,7 +1,7 @@
-"""Prometheus and Grafana: what is scraped, what is alarming, and what is drawn.
+"""Prometheus and Grafana: scrape configuration, alerts and dashboard.
 
 TensorFlow Serving names its metrics after its C++ variables, with a colon for every slash. Its
-latencies are in microseconds, and no metric says which version answered.
+latencies are in microseconds, and no metric names the version that answered.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ERRORS = (
 
 
 def scrape() -> dict[str, Any]:
-    """`prometheus.yml`."""
+    """Renders `prometheus.yml`."""
     return {
         "global": {"scrape_interval": "15s", "evaluation_interval": "15s"},
         "rule_files": ["alerts.yml"],
@@ -42,7 +42,7 @@ def scrape() -> dict[str, Any]:
 
 
 def alerts() -> dict[str, Any]:
-    """Rules of alerts."""
+    """Renders the alerting rules."""
     return {
         "groups": [
             {
@@ -65,7 +65,8 @@ def alerts() -> dict[str, Any]:
                         "ServingLoadFailed",
                         f'increase({_LOADS}{{status="fail"}}[15m]) > 0',
                         "0m",
-                        "{{ $labels.model_path }} does not load; what was served still is",
+                        "{{ $labels.model_path }} does not load; the earlier version is still "
+                        "served",
                     ),
                 ],
             }
@@ -74,7 +75,7 @@ def alerts() -> dict[str, Any]:
 
 
 def datasource() -> dict[str, Any]:
-    """Grafana's data source."""
+    """Renders Grafana's data source."""
     return {
         "apiVersion": 1,
         "datasources": [
@@ -92,7 +93,7 @@ def datasource() -> dict[str, Any]:
 
 
 def dashboard_provider() -> dict[str, Any]:
-    """Where Grafana finds dashboards."""
+    """Renders the file that tells Grafana where its dashboards are."""
     return {
         "apiVersion": 1,
         "providers": [
@@ -143,7 +144,7 @@ def dashboard() -> dict[str, Any]:
             ),
         ),
         _panel(
-            "Time in TensorFlow, 95 % below",
+            "Time in TensorFlow, 95 % quantile",
             "µs",
             (
                 "histogram_quantile(0.95, sum by (le, model_name) "
@@ -152,7 +153,7 @@ def dashboard() -> dict[str, Any]:
             ),
         ),
         _panel(
-            "Wait for a batch, 95 % below",
+            "Wait for a batch, 95 % quantile",
             "µs",
             (
                 "histogram_quantile(0.95, sum by (le, thread_pool_name) "

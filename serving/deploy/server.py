@@ -47,7 +47,7 @@ _QUEUE = 100
 
 
 def files(deployment: Deployment) -> dict[str, str]:
-    """Content of each configuration file, by name."""
+    """Renders each configuration file, by name."""
     return {
         MODELS_CONFIG: render_models(models_config(deployment)),
         "batching.config": text_format.MessageToString(_batching(deployment)),
@@ -57,7 +57,7 @@ def files(deployment: Deployment) -> dict[str, str]:
 
 
 def models_config(deployment: Deployment) -> ModelServerConfig:
-    """Names, paths, version policies and labels of the models."""
+    """Makes the message with names, paths, version policies and labels of the models."""
     config = ModelServerConfig()
     for model in deployment.models:
         entry = config.model_config_list.config.add()
@@ -69,32 +69,32 @@ def models_config(deployment: Deployment) -> ModelServerConfig:
 
 
 def parse_models(text: str) -> ModelServerConfig:
-    """The message in a `models.config`.
+    """Parses the text of a `models.config`.
 
     Raises:
-        ServingError: if it is none.
+        ServingError: if it is not a ModelServerConfig.
     """
     try:
         return text_format.Parse(text, ModelServerConfig())
     except text_format.ParseError as error:
         raise ServingError(
-            f"{MODELS_CONFIG} is no ModelServerConfig ({error}); a server keeps what it has. "
+            f"{MODELS_CONFIG} is not a ModelServerConfig ({error}); servers keep the one they read."
             "Restore the file."
         ) from error
 
 
 def render_models(config: ModelServerConfig) -> str:
-    """The text of a `models.config`."""
+    """Renders the text of a `models.config`."""
     return text_format.MessageToString(config)
 
 
 def arguments(deployment: Deployment, *, connection_age: bool = False) -> list[str]:
-    """Command line of the server, program included.
+    """Returns the command line of the server, program included.
 
     Args:
-        deployment: what it serves.
-        connection_age: close gRPC connections after five minutes, so that clients find the servers
-            that were added meanwhile.
+        deployment: what the server serves.
+        connection_age: close gRPC connections after five minutes, so that clients find servers that
+            were added meanwhile.
     """
     settings = deployment.settings
     flags: dict[str, Any] = {
@@ -122,17 +122,17 @@ def arguments(deployment: Deployment, *, connection_age: bool = False) -> list[s
 
 
 def ready(deployment: Deployment) -> list[str]:
-    """Command, in the image, that succeeds once every model has a version that answers."""
+    """Returns a command in the image that succeeds once a version of every model answers."""
     return ["/bin/bash", f"{CONFIG}/ready.sh", str(REST), *deployment.names]
 
 
 def ssl_config(key: str, certificate: str, authority: str | None) -> str:
-    """Text of an `ssl_config_file`: it holds the key itself, not its path.
+    """Renders an `ssl_config_file`, which holds the key itself, not its path.
 
     Args:
         key: private key of the server, PEM.
         certificate: its certificate chain, PEM.
-        authority: certificate that callers' certificates must be signed by, PEM; None to take any
+        authority: certificate that callers' certificates must be signed by, PEM; None to accept any
             caller.
     """
     message = SSLConfig(server_key=key, server_cert=certificate)

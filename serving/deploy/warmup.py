@@ -1,4 +1,4 @@
-"""Warm-up requests of an artifact, read without TensorFlow: which batch sizes they cover."""
+"""Warm-up requests of an artifact, read without TensorFlow, and the batch sizes they cover."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 
 
 def records(artifact: Artifact) -> Iterator[bytes]:
-    """The records of the warm-up file: serialised `PredictionLog` messages.
+    """Reads the records of the warm-up file: serialised `PredictionLog` messages.
 
-    A record is its length in 8 bytes, a checksum of that in 4, the content, and a checksum of that
-    in 4. The checksums are not looked at: the manifest has the SHA-256 of the whole file.
+    A record is its length in 8 bytes, a 4-byte checksum of that, the content, and a 4-byte checksum
+    of the content. The checksums are not read: the manifest has the SHA-256 of the whole file.
 
     Raises:
         ServingError: if the file is missing or ends within a record.
@@ -32,8 +32,8 @@ def records(artifact: Artifact) -> Iterator[bytes]:
         content = path.read_bytes()
     except OSError as error:
         raise ServingError(
-            f"{path} cannot be read ({error.strerror}): a server would answer its first callers "
-            "slowly; publish the version again with `keras-vae export`."
+            f"{path} cannot be read ({error.strerror}): without it a server answers its first "
+            "callersslowly; publish the version again with `keras-vae export`."
         ) from error
     start = 0
     while start < len(content):
@@ -49,7 +49,7 @@ def records(artifact: Artifact) -> Iterator[bytes]:
 
 
 def requests(artifact: Artifact) -> Iterator[Any]:
-    """The requests in the warm-up file: `PredictRequest` messages.
+    """Reads the requests in the warm-up file: `PredictRequest` messages.
 
     Raises:
         ServingError: if the file is missing or damaged.
@@ -62,7 +62,7 @@ def requests(artifact: Artifact) -> Iterator[Any]:
 
 
 def batch_sizes(artifact: Artifact) -> list[int]:
-    """Batch sizes that the warm-up requests of every signature have, ascending.
+    """Returns the batch sizes that every signature has warm-up requests of, ascending.
 
     Raises:
         ServingError: if the file is damaged, or a signature has no request.
@@ -85,6 +85,6 @@ def batch_sizes(artifact: Artifact) -> list[int]:
 
 def _foreign(artifact: Artifact) -> ServingError:
     return ServingError(
-        f"{artifact.path / FILE} holds a request that is none of this artifact's; publish the "
+        f"{artifact.path / FILE} holds a request that does not fit this artifact; publish the "
         "version again with `keras-vae export`."
     )

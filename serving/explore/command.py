@@ -19,14 +19,14 @@ __all__ = ["explore"]
     type=click.IntRange(0, 65535),
     default=8600,
     show_default=True,
-    help="Port on the loopback interface; 0 takes any that is free.",
+    help="Port on the loopback interface; 0 picks a free port.",
 )
 @click.option("--no-open", is_flag=True, help="Do not open the page in the browser.")
 @click.option(
     "--bundle",
     "target",
     type=click.Path(path_type=Path),
-    help="Write the page into this folder, for any static host, and serve nothing.",
+    help="Write the page into this folder for a static host instead of serving it.",
 )
 @click.option(
     "--ort",
@@ -38,8 +38,8 @@ def explore(
 ) -> None:
     """Explore the latents of ARTIFACT in the browser.
 
-    The page runs its ONNX files by itself. ARTIFACT is a version such as artifacts/quickstart/1, or
-    artifacts/quickstart for the newest.
+    The page itself runs the ONNX files. ARTIFACT is a version such as artifacts/quickstart/1, or
+    artifacts/quickstart for the newest version.
     """
     from serving.artifact import Artifact, latest
     from serving.explore import runtime, server, site
@@ -59,6 +59,6 @@ def explore(
             click.secho(f"Exploring {chosen.name}, version {chosen.version}: {address}", bold=True)
             click.echo("Everything is computed in the page. Stop with Ctrl-C.")
             if not no_open:
-                # The socket listens already: the browser waits until the first request is taken.
+                # The socket already listens: the browser waits until the first request is accepted.
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
             server.serve(Path(directory), listener)

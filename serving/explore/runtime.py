@@ -1,4 +1,4 @@
-"""ONNX Runtime Web: the two files of it that the page runs on, brought by npm once per machine."""
+"""ONNX Runtime Web: the two files that the page runs on, downloaded by npm once per machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILES: Final = {
     "ort.wasm.bundle.min.mjs": "ort.js",
     "ort-wasm-simd-threaded.wasm": "ort.wasm",
 }
-"""Files of its `dist` and what the page calls them: every host knows the type of `.js`."""
+"""Files of its `dist`, and their names on the page; every host knows the type of `.js`."""
 
 _ELSEWHERE: Final = (
     f"or get the package onnxruntime-web {VERSION} on another machine and name its folder with "
@@ -38,28 +38,28 @@ _ELSEWHERE: Final = (
 )
 
 
-def find(directory: Path | None = None, report: Callable[[str], None] = print) -> Path:
-    """The directory that holds `FILES`.
+def find(directory: Path | None = None, echo: Callable[[str], None] = print) -> Path:
+    """Finds the directory that holds `FILES`, and downloads it if necessary.
 
     Args:
-        directory: where onnxruntime-web lies, the package or its `dist`; None takes it from the
-            cache of this user, where npm puts it the first time.
-        report: called with a sentence before a download.
+        directory: the package onnxruntime-web or its `dist`; None uses the user's cache, which npm
+            fills the first time.
+        echo: called with a message before a download.
 
     Raises:
-        ServingError: if they are not there and cannot be brought.
+        ServingError: if the files are not there and cannot be downloaded.
     """
     if directory is not None:
         for candidate in (directory, directory / "dist"):
             if _is_whole(candidate):
                 return candidate
         raise ServingError(
-            f"{directory} holds no {next(iter(FILES))}; name the folder `dist` of the npm package "
+            f"{directory} has no {next(iter(FILES))}; name the folder `dist` of the npm package "
             f"onnxruntime-web {VERSION}."
         )
     target = _cache() / f"onnxruntime-web-{VERSION}"
     if not _is_whole(target):
-        report(f"Bringing ONNX Runtime Web {VERSION} by npm: 33 MB, this once.")
+        echo(f"Downloading ONNX Runtime Web {VERSION} with npm (33 MB, once).")
         _bring(target)
     return target
 
@@ -79,8 +79,8 @@ def _bring(target: Path) -> None:
     """Downloads the package and keeps `FILES`, whole or not at all."""
     if shutil.which("npm") is None:
         raise ServingError(
-            "The page runs on ONNX Runtime Web, which comes by npm, and there is no npm on the "
-            f"path: install Node.js, {_ELSEWHERE}"
+            "The page runs on ONNX Runtime Web, which npm downloads, and npm is not on the path: "
+            f"install Node.js, {_ELSEWHERE}"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="download-") as name:
@@ -94,7 +94,7 @@ def _bring(target: Path) -> None:
         )
         packages = list(temporary.glob("*.tgz"))
         if done.returncode or len(packages) != 1:
-            words = " ".join((done.stderr or done.stdout).split())[-300:] or "no word of why"
+            words = " ".join((done.stderr or done.stdout).split())[-300:] or "no reason given"
             raise ServingError(
                 f"npm could not download onnxruntime-web {VERSION} ({words}): try again with a "
                 f"network, {_ELSEWHERE}"
@@ -103,7 +103,7 @@ def _bring(target: Path) -> None:
         found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
         if found != INTEGRITY:
             raise ServingError(
-                f"npm brought another onnxruntime-web {VERSION} than the one this version was "
+                f"npm downloaded another onnxruntime-web {VERSION} than the one this version was "
                 f"tested with: expected {INTEGRITY}; got {found}. It was not kept."
             )
         made = temporary / "made"

@@ -1,4 +1,4 @@
-"""Server of the explorer: a folder on the loopback interface, and nothing else."""
+"""Server of the explorer: serves one folder on the loopback interface."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _HEADERS: Final = {
 
 
 def application(directory: Path) -> FastAPI:
-    """The files of a site, read-only, for requests that name this machine."""
+    """Makes the read-only application of a site; it answers requests that name this machine."""
     app = FastAPI(openapi_url=None)
-    # A page of another origin whose name resolves to the loopback interface is not answered.
+    # A page of another origin whose name resolves to the loopback interface gets no answer.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
     @app.middleware("http")
@@ -47,7 +47,7 @@ def application(directory: Path) -> FastAPI:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on the loopback interface; port 0 takes any that is free.
+    """Opens a socket on the loopback interface; port 0 picks a free port.
 
     Raises:
         ServingError: if the port is taken.
@@ -57,8 +57,8 @@ def listen(port: int) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise ServingError(
-            f"Port {port} cannot be had ({reason}); choose another with --port, or 0 for any that "
-            "is free."
+            f"Port {port} cannot be opened ({reason}); choose another with --port, or 0 for a free "
+            "port."
         ) from error
 
 

@@ -23,16 +23,16 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
     """Writes the site of an artifact.
 
     Args:
-        artifact: what is explored; its SavedModel is left out.
+        artifact: the model to explore; its SavedModel is left out.
         ort: directory with `runtime.FILES`.
         directory: empty or new.
 
     Raises:
-        ServingError: if the artifact is not what was published.
+        ServingError: if the artifact differs from what was published.
     """
     if artifact.has_weights_outside:
         raise ServingError(
-            f"{artifact.path} cannot be explored: expected ONNX files below 2 GB, which is what a "
+            f"{artifact.path} cannot be explored: expected ONNX files below 2 GB, the most a "
             "browser loads; its weights are larger. Draw from it with ONNX Runtime instead."
         )
     artifact.verify()
@@ -56,10 +56,11 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
 
 
 def bundle(artifact: Artifact, ort: Path, target: Path) -> None:
-    """Writes the site into a directory that does not exist yet or is empty, whole or not at all.
+    """Writes the site into a new or empty directory, completely or not at all.
 
     Raises:
-        ServingError: if the directory holds something, or the artifact is not what was published.
+        ServingError: if the directory is not empty, or the artifact differs from what was
+            published.
     """
     target = target.absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):

@@ -27,26 +27,26 @@ _log = structlog.get_logger("serving.local")
 
 
 class _Word(Convertor[str]):
-    """A name of a model or label: one part of the path, up to the colon before the verb."""
+    """A name of a model or label: one segment of the path, up to the colon before the verb."""
 
     regex = "[^/:]+"
 
     def convert(self, value: str) -> str:
-        """The same."""
+        """Returns the value unchanged."""
         return value
 
     def to_string(self, value: str) -> str:
-        """The same."""
+        """Returns the value unchanged."""
         return value
 
 
 class _Version(Convertor[int]):
-    """A number of at most as many digits as an int64 has."""
+    """A number with no more digits than an int64 has."""
 
     regex = "[0-9]{1,19}"
 
     def convert(self, value: str) -> int:
-        """The number."""
+        """Returns the number."""
         return int(value)
 
     def to_string(self, value: int) -> str:
@@ -59,7 +59,7 @@ register_url_convertor("version", _Version())
 
 
 def build(service: Service) -> FastAPI:
-    """The ASGI application of a service that is running."""
+    """Builds the ASGI application of a running service."""
     app = FastAPI(
         title="keras_vae local server", docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -123,10 +123,10 @@ def build(service: Service) -> FastAPI:
 
 
 async def _body(request: Request, settings: Settings) -> bytes:
-    """The body, refused as soon as it is known to be too large.
+    """Reads the body and refuses it as soon as it is known to be too large.
 
     Raises:
-        HTTPException: 413 if it is too large, 408 if it does not come in time.
+        HTTPException: 413 if it is too large, 408 if it does not arrive in time.
     """
     too_large = HTTPException(
         413,
@@ -168,21 +168,21 @@ async def _unroutable(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code in (408, 413):
-        # What is left of the body is not read, so nothing can follow it on this connection.
+        # The rest of the body is not read, so nothing can follow it on this connection.
         headers = {"connection": "close"}
         return Response(rest.write_error(error.detail), error.status_code, headers, _JSON)
-    # TensorFlow Serving answers 400 to what is no request of its interface, 404 to the rest.
+    # TensorFlow Serving answers 400 to a malformed request of its interface, 404 to the rest.
     path = request.scope["path"]
     status = 400 if path.startswith("/v1/") else error.status_code
     sentence = (
-        f"Malformed request: {request.method} {path[:200]}; the requests there are "
+        f"Malformed request: {request.method} {path[:200]}; the accepted requests are "
         "listed under /docs."
     )
     return Response(rest.write_error(sentence), status, media_type=_JSON)
 
 
 class _Observed:
-    """Counts, times and logs every request."""
+    """Middleware that counts, times and logs every request."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Micro-batching: requests that wait for the same signature are run as one batch."""
+"""Micro-batching: requests that wait for the same signature run as one batch."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class _Waiting:
 class Batcher:
     """The queue before one signature of one version.
 
-    One batch runs at a time; what arrives meanwhile makes the next one. Rows of a request stay
-    together and in their order, and each request gets the rows that it brought.
+    One batch runs at a time; requests that arrive meanwhile form the next one. Rows of a request
+    stay together and in order, and each request gets its own rows back.
 
     Args:
-        run: outputs [B, ...] of inputs [B, ...]; raises ServingError.
+        run: function from inputs [B, ...] to outputs [B, ...]; raises ServingError.
         settings: limits.
         executor: where `run` is called, off the event loop.
-        observe: told the rows of each batch.
+        observe: called with the number of rows of each batch.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class Batcher:
         self._worker: asyncio.Task[None] | None = None
 
     async def __call__(self, inputs: Arrays) -> Arrays:
-        """Outputs [B, ...] of inputs [B, ...], which all have the same B.
+        """Runs inputs [B, ...], which all have the same B, and returns outputs [B, ...].
 
         Raises:
             InputError: if there are too many rows.
-            UnavailableError: if too many rows wait already.
-            ServingError: if the graph refuses them.
+            UnavailableError: if too many rows are waiting.
+            ServingError: if the graph refuses the inputs.
         """
         rows = len(next(iter(inputs.values())))
         if rows > self._settings.max_batch:
@@ -70,7 +70,7 @@ class Batcher:
             )
         if self._queued + rows > self._settings.max_queue:
             raise UnavailableError(
-                f"{self._queued} rows wait already; try again, a little later each time."
+                f"{self._queued} rows are waiting already; try again with growing delays."
             )
         loop = asyncio.get_running_loop()
         waiting = _Waiting(inputs, rows, loop.create_future())
@@ -103,7 +103,7 @@ class Batcher:
                 return
 
     def _take(self) -> list[_Waiting]:
-        """The next requests whose callers still wait, as many as fit into a batch."""
+        """Takes from the queue as many requests as fit into a batch; skips those cancelled."""
         batch: list[_Waiting] = []
         rows = 0
         while self._queue and rows + self._queue[0].rows <= self._settings.max_batch:
@@ -119,7 +119,7 @@ class Batcher:
         try:
             outputs = await loop.run_in_executor(self._executor, self._together, batch)
         except ServingError as error:
-            if len(batch) > 1:  # one bad request does not spoil its neighbours
+            if len(batch) > 1:  # one bad request must not fail the others
                 for waiting in batch:
                     await self._answer([waiting])
             elif not batch[0].answer.done():

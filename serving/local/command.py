@@ -28,24 +28,31 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="Answer to this name in the Host header too; * for any. May be repeated.",
+    help="Also accept this name in the Host header; * for any. May be repeated.",
 )
-@click.option("--port", default=8501, show_default=True, help="Port of REST; 0 for a free one.")
+@click.option("--port", default=8501, show_default=True, help="Port of REST; 0 for a free port.")
 @click.option("--grpc-port", default=8500, show_default=True, help="Port of gRPC; 0 as above.")
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A models.config, as `keras-vae serve config` writes it: models, versions, labels.",
 )
-@click.option("--max-body", default=16.0, show_default=True, help="MiB of one request.")
+@click.option("--max-body", default=16.0, show_default=True, help="MiB of a request body.")
 @click.option("--max-batch", default=512, show_default=True, help="Rows of a request and a batch.")
 @click.option("--max-queue", default=4096, show_default=True, help="Rows that may wait.")
-@click.option("--max-requests", default=256, show_default=True, help="Requests in hand at once.")
 @click.option(
-    "--batch-delay", default=0.0, show_default=True, help="Milliseconds to wait for company."
+    "--max-requests", default=256, show_default=True, help="Requests in progress at once."
 )
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds of one request.")
-@click.option("--poll", default=1.0, show_default=True, help="Seconds between looks for versions.")
+@click.option(
+    "--batch-delay",
+    default=0.0,
+    show_default=True,
+    help="Milliseconds to wait for more requests per batch.",
+)
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds that a request may take.")
+@click.option(
+    "--poll", default=1.0, show_default=True, help="Seconds between checks for new versions."
+)
 @click.option(
     "--threads", default=os.cpu_count() or 1, show_default=True, help="Threads of ONNX Runtime."
 )
@@ -59,7 +66,7 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
     type=click.Choice(list(_LEVELS)),
     default="info",
     show_default=True,
-    help="Least level that is logged; single requests are info.",
+    help="Lowest level to log; single requests are info.",
 )
 def local(
     artifacts: Path,
@@ -73,9 +80,9 @@ def local(
 ) -> None:
     """Serve ARTIFACTS on this machine, for development.
 
-    ARTIFACTS holds NAME/VERSION directories. REST and gRPC are those of TensorFlow Serving, on
-    ONNX Runtime; new versions are taken up as they are published. In production,
-    TensorFlow Serving itself serves the same directory.
+    ARTIFACTS holds NAME/VERSION directories. The server has the REST and gRPC interfaces of
+    TensorFlow Serving and runs on ONNX Runtime; it loads new versions as they are published. In
+    production, TensorFlow Serving itself serves the same directory.
     """
     from serving.local.server import serve
     from serving.local.service import Service
@@ -114,11 +121,11 @@ def _announce(service: Service, host: str, port: int, grpc_port: int) -> None:
     console.print(f"Read  http://{where}:{port}/docs  (also /metrics, /readyz)", highlight=False)
     if not _is_loopback(host):
         console.print(
-            f"Whoever reaches {host} can use these models: there is neither password nor "
+            f"Anyone who can reach {host} can use these models: there is neither password nor "
             "encryption.",
             style="bold",
         )
-    console.print("A development server. Ctrl-C to stop.", style="dim")
+    console.print("A development server. Press Ctrl-C to stop.", style="dim")
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""models.config of TensorFlow Serving: which models are served, versions and labels."""
+"""`models.config` of TensorFlow Serving: the models to serve, their versions and labels."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Policy:
     """Which versions of a model are served.
 
     Attributes:
-        latest: how many of the newest, or None for all.
-        specific: these alone, if any.
+        latest: number of newest versions, or None for all.
+        specific: only these versions, if any are given.
         labels: version by label.
     """
 
@@ -28,20 +28,20 @@ class Policy:
     labels: dict[str, int] = field(default_factory=dict)
 
     def choose(self, numbers: list[int]) -> list[int]:
-        """Those of the versions on disk (ascending) that are served."""
+        """Selects the versions to serve from those on disk (ascending)."""
         if self.specific:
             return [number for number in numbers if number in self.specific]
         return numbers if self.latest is None else numbers[-self.latest :]
 
 
 def read_config(path: Path, root: Path) -> dict[str, tuple[Path, Policy]]:
-    """Directory and policy by name of model.
+    """Reads directory and policy of each model, by name.
 
-    A base path is one inside the container of TensorFlow Serving: its last part is looked up below
-    `root`.
+    A base path is a path inside the container of TensorFlow Serving: its last component is looked
+    up below `root`.
 
     Raises:
-        ServingError: if the file cannot be read, or says what cannot be.
+        ServingError: if the file cannot be read or names a missing directory.
     """
     try:
         config = text_format.Parse(path.read_text(), ModelServerConfig())
@@ -55,7 +55,7 @@ def read_config(path: Path, root: Path) -> dict[str, tuple[Path, Policy]]:
         if not entry.name or not directory.is_dir() or directory.parent != root:
             raise ServingError(
                 f"{path}: the model {entry.name!r} has the base path {entry.base_path!r}, expected "
-                f"one whose last part is a directory of {root}."
+                f"one whose last component is a directory of {root}."
             )
         policy = entry.model_version_policy
         kind = policy.WhichOneof("policy_choice")

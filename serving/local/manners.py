@@ -1,4 +1,4 @@
-"""Manners of TensorFlow Serving's REST interface, and of a server that browsers can reach."""
+"""Path rules of TensorFlow Serving's REST interface, and protection from foreign web pages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PATH = re.compile(
 
 
 class Manners:
-    """Reads paths as TensorFlow Serving does, and answers only requests that name this machine.
+    """Middleware that reads paths as TensorFlow Serving does and checks the Host header.
 
-    The fixed words of a path are in upper or lower case, and a query is malformed. A web page of
-    another origin whose name was made to resolve to this machine names itself in the Host header.
+    The fixed words of a path may be in upper or lower case, and a query is malformed. A web page of
+    another origin whose name resolves to this machine is recognised by its Host header.
 
     Args:
-        app: what answers.
-        hosts: names of this machine beside addresses and localhost; "*" for any.
+        app: the application that answers.
+        hosts: names of this machine besides addresses and localhost; "*" for any.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
@@ -35,15 +35,15 @@ class Manners:
         self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, or hands it on."""
+        """Answers a request or passes it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         host = next((value for name, value in scope["headers"] if name == b"host"), b"")
         if not is_known_host(host.decode("latin-1"), self._hosts):
             await _refuse(
-                f"This server does not answer to the name {host.decode('latin-1')[:100]!a}; call "
-                "it by its address, or start it with --allow-host NAME."
+                f"This server does not accept the Host {host.decode('latin-1')[:100]!a}; call it "
+                "by its address, or start it with --allow-host NAME."
             )(scope, receive, send)
             return
         match = _PATH.fullmatch(scope["path"])
@@ -60,9 +60,10 @@ class Manners:
 
 
 def is_known_host(header: str, names: frozenset[str] = frozenset()) -> bool:
-    """Whether a Host header names this machine: by an address, as localhost or by another name.
+    """Tells whether a Host header names this machine: by address, as localhost or by another name.
 
-    No name resolves to another machine in an address. Who sends no header is no browser.
+    An address always is what it says; a name may have been made to resolve to this machine. A
+    client that sends no Host header is not a browser.
     """
     host = re.sub(r":[0-9]*$", "", header.strip()).lower().rstrip(".")
     if not host or host == "localhost" or "*" in names or host in names:

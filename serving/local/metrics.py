@@ -12,26 +12,26 @@ _PREFIX = "keras_vae_serving"
 
 
 class Metrics:
-    """What one server counts. A label holds only names that are served, never a caller's text."""
+    """Counters of one server. Labels hold only names that are served, never a caller's text."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             f"{_PREFIX}_requests",
-            "Requests by their end.",
+            "Requests by status.",
             ["model", "transport", "status"],
             registry=self.registry,
         )
         self._latency = Histogram(
             f"{_PREFIX}_request_seconds",
-            "Time of a request from its first byte to its last.",
+            "Time from the first byte of a request to the last byte of its answer.",
             ["model", "transport"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._rows = Histogram(
             f"{_PREFIX}_batch_rows",
-            "Rows of each batch that was run.",
+            "Rows per batch.",
             ["model", "version", "signature"],
             buckets=_ROWS,
             registry=self.registry,
@@ -41,7 +41,7 @@ class Metrics:
         )
 
     def request(self, model: str, transport: str, status: str, seconds: float) -> None:
-        """Counts a request: model served or "", "rest" or "grpc", its status, its time."""
+        """Counts a request: its model (or ""), transport ("rest" or "grpc"), status and time."""
         self._requests.labels(model, transport, status).inc()
         self._latency.labels(model, transport).observe(seconds)
 
@@ -50,5 +50,5 @@ class Metrics:
         self._rows.labels(model, str(version), signature).observe(rows)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """Renders all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""OpenAPI document and page: the requests that the models in service take, with their shapes."""
+"""OpenAPI document and page: the requests that the served models accept, with their shapes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PAGE = Template((Path(__file__).parent / "page.html").read_text())
 _ERROR = {
     "type": "object",
     "required": ["error"],
-    "properties": {"error": {"type": "string", "description": "What was wrong, in one sentence."}},
+    "properties": {"error": {"type": "string", "description": "Message that says what was wrong."}},
 }
 _REFUSALS = {
     "400": "The request is wrong: body, signature, names, types, shapes, rows or label.",
@@ -30,7 +30,7 @@ _REFUSALS = {
 
 
 def document(repository: Repository) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of the models in service."""
+    """Builds the OpenAPI 3.1 document of the served models."""
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"Error": _ERROR}
     for loaded in repository.latest():
@@ -58,7 +58,7 @@ def document(repository: Repository) -> dict[str, Any]:
 
 
 def page(repository: Repository) -> str:
-    """The same as HTML that needs nothing from elsewhere."""
+    """Renders the same as a self-contained HTML page."""
     parts = []
     for loaded in repository.latest():
         artifact = loaded.artifact
@@ -180,7 +180,7 @@ def _values(tensors: dict[str, Tensor], layout: str) -> dict[str, Any]:
 
 
 def _forms(values: dict[str, Any]) -> list[dict[str, Any]]:
-    """An object of the values, and the value alone where there is but one."""
+    """Returns an object of the values, and a lone value also without its name."""
     described = {
         "type": "object",
         "required": list(values),
@@ -241,14 +241,14 @@ def _row(name: str, tensor: Tensor) -> str:
 
 
 def _abbreviated(signature: Signature, layout: str) -> str:
-    """The example, with long lists cut after three numbers."""
+    """Renders the example, with long lists cut after three numbers."""
 
     def cut(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: cut(entry) for key, entry in value.items()}
         if isinstance(value, list):
             short = [cut(entry) for entry in value[:3]]
-            return short if len(value) <= 4 else [*short, f"... {len(value)} in all"]
+            return short if len(value) <= 4 else [*short, f"... {len(value)} in total"]
         return value
 
     return json.dumps(cut(_example(signature, layout)))

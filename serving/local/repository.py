@@ -1,4 +1,4 @@
-"""Models that are served: versions found on disk, loaded, replaced and named by labels."""
+"""Repository of served models: finds versions on disk, loads and replaces them, reads labels."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _log = structlog.get_logger("serving.local")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A version that answers.
+    """A version that answers requests.
 
     Attributes:
-        name: of the model that is served.
-        artifact: what was read from disk.
+        name: name of the served model.
+        artifact: the artifact on disk.
         batchers: the queue of each signature that can be run.
     """
 
@@ -42,14 +42,16 @@ class Loaded:
     batchers: dict[str, Batcher]
 
     def batcher(self, signature: Signature) -> Batcher:
-        """The queue of a signature.
+        """Returns the queue of a signature.
 
         Raises:
             UnknownSignatureError: if it has no ONNX file.
         """
         if signature.name in self.batchers:
             return self.batchers[signature.name]
-        reason = self.artifact.manifest.get("omitted", {}).get(signature.name, "no ONNX file.")
+        reason = self.artifact.manifest.get("omitted", {}).get(
+            signature.name, "it has no ONNX file."
+        )
         raise UnknownSignatureError(
             f"The local server cannot run {signature.name!r}: {reason} TensorFlow Serving can; "
             f"this server has {', '.join(self.batchers)}."
@@ -63,8 +65,8 @@ class Status:
     Attributes:
         state: LOADING, AVAILABLE or END.
         error: why it does not answer, or "".
-        loaded: what answers.
-        identity: what would be different if the directory were another one.
+        loaded: the loaded version, if there is one.
+        identity: fingerprint of the directory, which changes with its files.
     """
 
     state: str
@@ -84,22 +86,22 @@ class _Model:
 
 
 class Repository:
-    """All models below `artifacts/`, kept as the directory is.
+    """All models below `artifacts/`, kept in step with the directory.
 
-    A version is loaded before the one that it replaces is let go, and requests in hand keep the
-    version that they started with. A version that cannot be loaded shows why in its status, and
-    leaves the one before it in service.
+    A version is loaded before the one that it replaces is unloaded, and running requests keep the
+    version that they started with. A version that cannot be loaded shows the reason in its status
+    and leaves the earlier version in service.
 
     Args:
         root: directory that holds NAME/VERSION.
         settings: limits.
         executor: where graphs are loaded and run.
-        config: a models.config of TensorFlow Serving: which models, versions and labels. Without
-            it the latest version of every model is served.
-        observe: told model, version, signature and rows of each batch.
+        config: a models.config of TensorFlow Serving: models, versions and labels. Without it, the
+            latest version of every model is served.
+        observe: called with model, version, signature and number of rows of each batch.
 
     Attributes:
-        passed_over: names of directories that no URL could name.
+        passed_over: directories that are skipped because no URL could name them.
     """
 
     def __init__(
@@ -125,22 +127,22 @@ class Repository:
         return bool(self._models) and all(m.available() for m in self._models.values())
 
     def serves(self, name: str) -> bool:
-        """Whether there is a model of that name."""
+        """Tells whether there is a model of that name."""
         return name in self._models
 
     def models(self) -> Iterable[tuple[str, dict[int, Status], dict[str, int]]]:
-        """Name, versions with their status, and labels of each model."""
+        """Yields name, versions with their status, and labels of each model."""
         for name, model in sorted(self._models.items()):
             yield name, dict(sorted(model.versions.items())), dict(model.policy.labels)
 
     def latest(self) -> Iterable[Loaded]:
-        """The newest version of each model that answers."""
+        """Yields the newest version of each model that answers."""
         for name in sorted(self._models):
             if self._models[name].available():
                 yield self.get(name)
 
     def get(self, name: str, version: int | None = None, label: str | None = None) -> Loaded:
-        """The version that answers a request.
+        """Returns the version that answers a request.
 
         Raises:
             UnknownModelError: if there is no such model or version in service.
@@ -170,7 +172,7 @@ class Repository:
         return loaded
 
     def status(self, name: str, version: int | None = None) -> dict[int, Status]:
-        """Status by version, newest first as TensorFlow Serving lists them.
+        """Returns the status by version, newest first as TensorFlow Serving lists them.
 
         Raises:
             UnknownModelError: if there is no such model or version.
@@ -185,11 +187,11 @@ class Repository:
         return {number: model.versions[number] for number in numbers}
 
     async def refresh(self) -> None:
-        """Makes what is served what is on disk.
+        """Loads and unloads versions to match the directory.
 
         Raises:
-            ServingError: if there is no model, or the configuration cannot be read. What is served
-                stays as it was.
+            ServingError: if there is no model, or the configuration cannot be read. The served
+                versions then stay as they were.
         """
         async with self._turn:
             wanted = self._wanted()
@@ -202,7 +204,7 @@ class Repository:
                 await self._refresh(name, model)
 
     async def watch(self) -> None:
-        """Refreshes for ever, at the poll interval; a failure is logged once and tried again."""
+        """Refreshes forever, at the poll interval; logs a failure once and tries again."""
         said = ""
         while True:
             await asyncio.sleep(self._settings.poll)
@@ -226,14 +228,14 @@ class Repository:
     async def _refresh(self, name: str, model: _Model) -> None:
         numbers = artifacts.versions(model.directory)
         if not numbers and model.versions:
-            return  # as TensorFlow Serving: an empty directory takes nothing out of service
+            return  # as in TensorFlow Serving, an empty directory unloads nothing
         wanted = model.policy.choose(numbers)
         for number in wanted:
             identity = _identity(model.directory / str(number))
             known = model.versions.get(number)
             if known is None or known.identity != identity:
                 model.versions[number] = await self._load(name, model, number, identity)
-        # What is no longer wanted goes when something newer answers, or when it is gone from disk.
+        # An unwanted version is unloaded once a newer one answers, or if it is gone from disk.
         answering = [number for number in wanted if model.versions[number].loaded]
         for number in set(model.versions) - set(wanted):
             if answering or model.versions[number].loaded is None:
@@ -279,7 +281,7 @@ class Repository:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Which files a version consists of, so that one that was still being copied is tried again."""
+    """Returns a fingerprint of a version's files, so that a half-copied one is tried again."""
     stats = [file.stat() for file in sorted(path.glob("onnx/*.onnx"))]
     with contextlib.suppress(FileNotFoundError):
         stats.append((path / "manifest.json").stat())

@@ -33,7 +33,7 @@ _CODES: tuple[tuple[type[ServingError], grpc.StatusCode], ...] = (
 
 
 def build(service: Service, options: list[tuple[str, Any]] | None = None) -> grpc.aio.Server:
-    """The gRPC server of a service that is running; it has no port yet."""
+    """Builds the gRPC server of a running service; it has no port yet."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", service.settings.max_body),
@@ -81,12 +81,12 @@ def build(service: Service, options: list[tuple[str, Any]] | None = None) -> grp
 
 
 def spec_of(loaded: Loaded) -> Any:
-    """ModelSpec of a version."""
+    """Makes the ModelSpec of a version."""
     return messages.model_spec(loaded.name, loaded.artifact.version)
 
 
 def status_response(versions: Mapping[int, Status]) -> Any:
-    """GetModelStatusResponse of versions."""
+    """Makes a GetModelStatusResponse from the status of versions."""
     return pb.GetModelStatusResponse(
         model_version_status=[
             pb.ModelVersionStatus(
@@ -113,7 +113,7 @@ def _named(spec: Any) -> tuple[str, int | None, str | None]:
 def _handler(
     service: Service, method: messages.Method, answer: Callable[[Any], Awaitable[Any]]
 ) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    """From bytes to bytes: reads, answers or refuses, counts, times and logs."""
+    """Makes a handler from bytes to bytes that also counts, times and logs the request."""
 
     async def handle(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
         started = time.perf_counter()

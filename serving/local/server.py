@@ -1,4 +1,4 @@
-"""Process of the local server: sockets, signals, and an end that leaves no request unanswered."""
+"""Process of the local server: sockets, signals, and a shutdown that answers every request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end the server, and are not raised again once it has ended well."""
+        """Ends the server on SIGTERM and SIGINT, and does not raise them again afterwards."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -47,7 +47,7 @@ class _Server(uvicorn.Server):
 
 
 class _Patience(H11Protocol):
-    """HTTP/1.1 on a connection that is closed where no whole head of a request comes in time.
+    """HTTP/1.1 that closes a connection if no complete request head arrives in time.
 
     The timer is uvicorn's own, which otherwise starts after a response and ends with the first
     byte of the next request.
@@ -72,13 +72,13 @@ class _Patience(H11Protocol):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one.
+    """Opens and binds a socket; port 0 picks a free port.
 
     Raises:
-        ServingError: if the port cannot be had.
+        ServingError: if the port cannot be opened.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio sets TCP_NODELAY; without, every answer waits 40 ms.
+    # With the protocol named, asyncio sets TCP_NODELAY; otherwise every answer waits 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -87,7 +87,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         reason = getattr(error, "strerror", None) or error
         raise ServingError(
-            f"{host}:{port} cannot be listened on ({reason}); choose another --port or --host."
+            f"{host}:{port} cannot be opened ({reason}); choose another --port or --host."
         ) from error
     return listener
 
@@ -99,17 +99,17 @@ async def serve(
     grpc_port: int,
     announce: Callable[[int, int], None] = lambda port, grpc_port: None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then answers what is in hand and refuses what is new.
+    """Serves until SIGTERM or SIGINT, then answers running requests and refuses new ones.
 
     Args:
         service: models and limits.
         host: address to listen on.
-        port: of REST; 0 for a free one.
-        grpc_port: of gRPC; 0 for a free one.
-        announce: told both ports when every model is loaded and requests are welcome.
+        port: port of REST; 0 for a free one.
+        grpc_port: port of gRPC; 0 for a free one.
+        announce: called with both ports once every model is loaded and the server accepts requests.
 
     Raises:
-        ServingError: if a port cannot be had, or no model can be served.
+        ServingError: if a port cannot be opened, or no model can be served.
     """
     with contextlib.closing(listen(host, port)) as listener:
         async with service.running():
@@ -121,7 +121,7 @@ async def serve(
                 bound = grpc_server.add_insecure_port(address)
             except RuntimeError as error:
                 raise ServingError(
-                    f"{address} cannot be listened on; choose another --grpc-port."
+                    f"{address} cannot be opened; choose another --grpc-port."
                 ) from error
             patience = {"seconds": service.settings.timeout}
             config = uvicorn.Config(
@@ -148,7 +148,7 @@ def _reasons(service: Service) -> str:
         if status.error
     ]
     sentences += [
-        f"{name!a} is no name for a URL: rename its directory to one of letters, digits, '.', '_' "
+        f"{name!a} cannot stand in a URL: rename its directory to letters, digits, '.', '_' "
         "and '-'."
         for name in service.repository.passed_over
     ]

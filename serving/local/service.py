@@ -1,4 +1,4 @@
-"""Service: what a request does, whichever transport brought it."""
+"""Service: carries out a request, whichever transport it came by."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Service", "apart"]
 
 T = TypeVar("T")
 
-_LARGE = 2**20  # bytes whose reading or writing would keep the event loop from others
+_LARGE = 2**20  # bytes; reading or writing more would block the event loop
 
 
 async def apart(size: int, work: Callable[..., T], *arguments: Any) -> T:
-    """What `work` returns, called off the event loop where that many bytes are much work."""
+    """Calls `work`, in a thread if `size` bytes would block the event loop."""
     if size < _LARGE:
         return work(*arguments)
     return await asyncio.to_thread(work, *arguments)
@@ -52,12 +52,12 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are welcome."""
+        """Whether the service accepts requests."""
         return self.repository.is_ready and not self.is_closing
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Models are loaded, then kept as the directory is, until the block ends."""
+        """Loads the models and keeps them in step with the directory until the block ends."""
         watch = None
         try:
             await self.repository.refresh()
@@ -71,14 +71,14 @@ class Service:
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
-        """Room for one request.
+        """Counts a request as running, within the limit.
 
         Raises:
-            UnavailableError: if too many are in hand.
+            UnavailableError: if too many requests are running.
         """
         if self._in_hand >= self.settings.max_requests:
             raise UnavailableError(
-                f"{self._in_hand} requests are in hand; try again, a little later each time."
+                f"{self._in_hand} requests are running; try again with growing delays."
             )
         self._in_hand += 1
         self.metrics.in_hand.set(self._in_hand)
@@ -90,7 +90,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
-        """The time that a request may take.
+        """Limits the time of a request.
 
         Raises:
             DeadlineError: if it takes longer.

@@ -17,7 +17,7 @@ _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
 
 class Session:
-    """A signature, ready to run. Safe to call from several threads.
+    """A signature, ready to run. It may be called from several threads.
 
     Args:
         artifact: the version that it belongs to.
@@ -25,7 +25,7 @@ class Session:
         threads: threads of ONNX Runtime.
 
     Raises:
-        ServingError: if the file is not the one in the manifest, or is not what the manifest says.
+        ServingError: if the file differs from the one in the manifest, or contradicts the manifest.
     """
 
     def __init__(self, artifact: Artifact, signature: Signature, threads: int) -> None:
@@ -37,7 +37,7 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Idle threads that spin would take the processor from the event loop and other sessions.
+        # Idle threads that spin would take the CPU from the event loop and other sessions.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4
         try:
@@ -57,10 +57,10 @@ class Session:
             _agree(signature, name, tensor, outputs[name].dtype.name, outputs[name].shape[1:])
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs [B, ...] by name of inputs [B, ...] by name.
+        """Computes outputs [B, ...] by name from inputs [B, ...] by name.
 
         Raises:
-            ServingError: if the graph cannot compute them, or gives another number of rows.
+            ServingError: if the graph cannot compute them or returns another number of rows.
         """
         rows = len(next(iter(inputs.values())))
         try:
@@ -99,7 +99,7 @@ class Session:
 
 
 def load(artifact: Artifact, threads: int) -> dict[str, Session]:
-    """Sessions by name of the signatures that have an ONNX file, each run once.
+    """Loads every signature that has an ONNX file, by name, and runs each once.
 
     Raises:
         ServingError: if one cannot be served.

@@ -10,21 +10,20 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits of the server; every one is there to keep memory and waiting bounded.
+    """Limits of the server; each of them bounds memory or waiting time.
 
     Attributes:
-        max_body: bytes of a request's body; more is 413.
-        max_batch: rows of one request and of one batch; more in one request is 400.
-        max_queue: rows that may wait for one signature; more is 503.
-        max_requests: requests in hand at once; more is 503.
-        batch_delay: seconds that a request waits for company. At 0 it waits only while the batch
-            before it runs.
-        timeout: seconds that a request may take; then 504, or 408 if its body has not come. A
-            connection on which no whole request head comes for as long is closed.
-        poll: seconds between two looks at the directory of the artifacts.
+        max_body: bytes of a request's body; larger ones get status 413.
+        max_batch: rows of one request and of one batch; larger requests get status 400.
+        max_queue: rows that may wait for one signature; further ones get status 503.
+        max_requests: requests in progress at once; further ones get status 503.
+        batch_delay: seconds that a request waits for others. At 0 it waits only while the previous
+            batch runs.
+        timeout: seconds that a request may take; then it gets status 504, or 408 if its body has
+            not arrived. A connection with no complete request head for as long is closed.
+        poll: seconds between checks of the artifacts' directory.
         threads: threads of ONNX Runtime per signature.
-        hosts: names in the Host header that are answered beside addresses and localhost; "*" for
-            any.
+        hosts: names accepted in the Host header besides addresses and localhost; "*" for any.
     """
 
     max_body: int = 16 * 2**20

@@ -1,4 +1,4 @@
-"""Checks: whether arrays are what a signature takes and gives.
+"""Checks: whether arrays fit the inputs and outputs of a signature.
 
 TensorFlow Serving ignores unknown names in columns, lets uint8 wrap, turns 1e39 into infinity,
 hangs on an empty batch, and leaves shapes to the graph. Here each of these is an error.
@@ -27,17 +27,17 @@ __all__ = ["DEFAULT", "Arrays", "check_inputs", "check_names", "check_outputs", 
 Arrays = dict[str, np.ndarray]
 
 DEFAULT = "serving_default"
-"""Name of the signature that a request without one means; an artifact's is `decode`."""
+"""Name of the signature that a request without a name means; an artifact calls it `decode`."""
 
-_EXACT_IN_FLOAT32 = 2**24  # every integer up to here is a float32
+_EXACT_IN_FLOAT32 = 2**24  # every integer up to here is exact in float32
 _INT32 = np.iinfo(np.int32)
 
 
 def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
-    """The signature of that name; no name and `serving_default` mean `decode`.
+    """Finds the signature of that name; no name and `serving_default` mean `decode`.
 
     Raises:
-        UnknownSignatureError: naming those there are.
+        UnknownSignatureError: naming the existing ones.
     """
     name = name or DEFAULT
     if name == DEFAULT and name not in signatures:
@@ -50,7 +50,7 @@ def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
 
 
 def check_names(signature: Signature, inputs: Mapping[str, Any]) -> None:
-    """Refuses inputs with other names than the signature's.
+    """Refuses inputs whose names are not the signature's.
 
     Raises:
         InputError: naming what is missing and what is unknown.
@@ -69,21 +69,21 @@ def check_names(signature: Signature, inputs: Mapping[str, Any]) -> None:
 def check_inputs(
     signature: Signature, inputs: Mapping[str, ArrayLike], *, exact: bool = False
 ) -> Arrays:
-    """Inputs of a signature as contiguous float32 and int32 arrays, in the signature's order.
+    """Converts the inputs of a signature to contiguous float32 and int32 arrays, in its order.
 
-    A float32 input takes what becomes float32 without a surprise: floats whose rounding stays
-    finite, integers up to 2^24 in size, and booleans. An int32 input takes integers in its range.
+    A float32 input accepts floats whose rounding stays finite, integers up to 2^24 in size, and
+    booleans. An int32 input accepts integers in its range.
 
     Args:
-        signature: what is called.
-        inputs: array of shape [b, *row] by name, the same b >= 1 for all.
+        signature: the signature to call.
+        inputs: arrays of shape [b, *row] by name, with the same b >= 1 for all.
         exact: whether arrays must have the signature's type already, as on the wire.
 
     Raises:
         InputError: on unknown or missing names, and on an empty batch.
-        ShapeError: on another shape, or different numbers of rows.
-        DtypeError: on a type that does not become the signature's.
-        ValueRangeError: on NaN, infinity, and what is out of the range of the type.
+        ShapeError: on a wrong shape, or different numbers of rows.
+        DtypeError: on a type that cannot be converted to the signature's.
+        ValueRangeError: on NaN, infinity, and numbers out of the range of the type.
     """
     check_names(signature, inputs)
     arrays = {
@@ -98,10 +98,10 @@ def check_inputs(
 
 
 def check_outputs(signature: Signature, outputs: Mapping[str, np.ndarray], rows: int) -> Arrays:
-    """Outputs of a signature, in its order, if they can be an answer to that many rows.
+    """Checks the outputs of a signature for that many rows, and returns them in its order.
 
     Raises:
-        ReplyError: on missing or unknown names, another type or shape, or numbers that are not
+        ReplyError: on missing or unknown names, a wrong type or shape, or numbers that are not
             finite.
     """
     if set(outputs) != set(signature.outputs):

@@ -1,7 +1,7 @@
 """Messages: the gRPC interface of TensorFlow Serving, and arrays in its messages.
 
-The messages are those of `tensorflow_serving.proto`, byte for byte what `tensorflow_serving.apis`
-writes and reads. A server registers `METHODS` under their paths.
+The messages are those of `tensorflow_serving.proto`, byte for byte as `tensorflow_serving.apis`
+writes and reads them. A server registers `METHODS` under their paths.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ METHODS: dict[str, Method] = {
         pb.GetModelStatusResponse,
     ),
 }
-"""The methods of an artifact's server by name."""
+"""Methods of an artifact's server, by name."""
 
 METADATA_FIELD = "signature_def"
-"""The one field of metadata that there is."""
+"""The only metadata field."""
 
 SIGNATURES_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 """Type of that field, as TensorFlow Serving names it."""
@@ -76,7 +76,7 @@ _MOST_FILLED = 2**24  # numbers that one repeated value may stand for
 
 
 def to_proto(array: np.ndarray) -> Any:
-    """A float32 or int32 array as TensorProto.
+    """Converts a float32 or int32 array to a TensorProto.
 
     Raises:
         DtypeError: if it is neither.
@@ -91,14 +91,14 @@ def to_proto(array: np.ndarray) -> Any:
 
 
 def from_proto(proto: Any, name: str = "tensor") -> np.ndarray:
-    """The array in a TensorProto, be its numbers in `tensor_content` or in the typed field.
+    """Reads the array in a TensorProto, from `tensor_content` or from the typed field.
 
     As in TensorFlow, a typed field that is shorter than the shape repeats its last number, and an
-    empty one is zeros.
+    empty one means zeros.
 
     Args:
         proto: the message.
-        name: what an error calls it.
+        name: how an error names it.
 
     Raises:
         DtypeError: if it holds neither float32 nor int32.
@@ -132,7 +132,7 @@ def from_proto(proto: Any, name: str = "tensor") -> np.ndarray:
 
 
 def _reshaped(flat: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """The numbers in a shape of as many, which NumPy may still find too large or too deep."""
+    """Reshapes the numbers, and refuses a shape that NumPy finds too large or too deep."""
     try:
         return flat.reshape(shape)
     except ValueError as error:
@@ -140,10 +140,10 @@ def _reshaped(flat: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray
 
 
 def parse(message: Any, body: bytes) -> Any:
-    """The message of a class in bytes.
+    """Parses bytes as a message of a class.
 
     Raises:
-        MalformedError: if they are none.
+        MalformedError: if they are not such a message.
     """
     try:
         return message.FromString(body)
@@ -164,16 +164,16 @@ def model_spec(
 
 
 def predict_request(spec: Any, inputs: Arrays) -> Any:
-    """A PredictRequest, for a client."""
+    """Makes a PredictRequest, for a client."""
     return pb.PredictRequest(
         model_spec=spec, inputs={name: to_proto(array) for name, array in inputs.items()}
     )
 
 
 def read_predict(request: Any, signatures: Mapping[str, Signature]) -> tuple[Signature, Arrays]:
-    """What a PredictRequest calls: the signature, and its inputs, checked.
+    """Reads a PredictRequest: returns the signature and its checked inputs.
 
-    `output_filter` is checked too; `write_outputs` obeys it.
+    `output_filter` is checked too; `write_outputs` applies it.
 
     Raises:
         UnknownSignatureError, MalformedError, InputError: if the request is at fault.
@@ -190,7 +190,7 @@ def read_predict(request: Any, signatures: Mapping[str, Signature]) -> tuple[Sig
 
 
 def write_outputs(spec: Any, outputs: Arrays, only: Iterable[str] = ()) -> Any:
-    """A PredictResponse, for a server.
+    """Makes a PredictResponse, for a server.
 
     Args:
         spec: model, version and signature that answered.
@@ -204,7 +204,7 @@ def write_outputs(spec: Any, outputs: Arrays, only: Iterable[str] = ()) -> Any:
 
 
 def read_outputs(response: Any) -> Arrays:
-    """The outputs in a PredictResponse, for a client; not yet checked.
+    """Reads the outputs in a PredictResponse, for a client; does not check them.
 
     Raises:
         ReplyError: if one cannot be read.
@@ -216,7 +216,7 @@ def read_outputs(response: Any) -> Arrays:
 
 
 def signature_map(signatures: Mapping[str, Signature]) -> Any:
-    """A SignatureDefMap, for a server; `serving_default` is `decode` again."""
+    """Makes a SignatureDefMap, for a server; `serving_default` is a second name of `decode`."""
     table = dict(signatures)
     if "decode" in table:
         table.setdefault(DEFAULT, table["decode"])
@@ -233,7 +233,7 @@ def signature_map(signatures: Mapping[str, Signature]) -> Any:
 
 
 def signatures_of(definitions: Any) -> dict[str, Signature]:
-    """The signatures in a SignatureDefMap that take and give batches of float32 and int32.
+    """Reads the signatures in a SignatureDefMap that take and return batches of float32 and int32.
 
     Others, such as the initialiser that a SavedModel shows, are left out.
     """
@@ -246,7 +246,7 @@ def signatures_of(definitions: Any) -> dict[str, Signature]:
 
 
 def metadata(spec: Any, signatures: Mapping[str, Signature]) -> Any:
-    """A GetModelMetadataResponse, for a server."""
+    """Makes a GetModelMetadataResponse, for a server."""
     response = pb.GetModelMetadataResponse(model_spec=spec)
     field = response.metadata[METADATA_FIELD]
     field.type_url, field.value = SIGNATURES_URL, signature_map(signatures).SerializeToString()
@@ -254,10 +254,10 @@ def metadata(spec: Any, signatures: Mapping[str, Signature]) -> Any:
 
 
 def read_metadata(response: Any) -> dict[str, Signature]:
-    """The signatures in a GetModelMetadataResponse, for a client.
+    """Reads the signatures in a GetModelMetadataResponse, for a client.
 
     Raises:
-        ReplyError: if there are none in it.
+        ReplyError: if it holds none.
     """
     field = response.metadata.get(METADATA_FIELD)
     if field is None or field.type_url != SIGNATURES_URL:

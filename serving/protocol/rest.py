@@ -5,9 +5,9 @@
     columns  request  {"signature_name": "score", "inputs": {"x": [[...], ...], "seed": [[7, 0]]}}
              answer   {"outputs": {"elbo": [-9.1, ...], ...}}
 
-With one input, and with one output, both forms leave its name out: the value stands alone. NaN and
-Infinity are bare tokens in answers; in requests they are refused, as are `1.0` for int32, numbers
-out of range, repeated keys and keys that nobody reads.
+With one input, and with one output, both forms omit its name: the value stands alone. NaN and
+Infinity are bare tokens in answers. Requests with them are refused, as are `1.0` for int32,
+numbers out of range, repeated keys and unknown keys.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ _OUTPUTS: dict[Layout, str] = {"rows": "predictions", "columns": "outputs"}
 
 
 def write_predict(signature: Signature, inputs: Arrays, layout: Layout) -> bytes:
-    """The body of a request, for a client; inputs are those of `check_inputs`."""
+    """Writes the body of a request, for a client; `inputs` come from `check_inputs`."""
     return _dump({"signature_name": signature.name, _INPUTS[layout]: _lay_out(inputs, layout)})
 
 
 def read_predict(
     body: bytes, signatures: Mapping[str, Signature]
 ) -> tuple[Signature, Layout, Arrays]:
-    """What the body of a request calls: the signature, the form, and the inputs, checked.
+    """Reads the body of a request: returns the signature, the form and the checked inputs.
 
     Raises:
         UnknownSignatureError, MalformedError, InputError: if the request is at fault.
@@ -76,7 +76,7 @@ def read_predict(
     unread = [key for key in request if key not in ("signature_name", *_INPUTS.values())]
     if unread:
         raise MalformedError(
-            f"Nobody reads the key {_show(unread[0])}; a request holds signature_name, and "
+            f"The key {_show(unread[0])} is unknown; a request holds signature_name, and "
             "instances (rows) or inputs (columns)."
         )
     layouts = [layout for layout, key in _INPUTS.items() if key in request]
@@ -101,16 +101,16 @@ def read_predict(
 
 
 def write_outputs(signature: Signature, outputs: Arrays, layout: Layout) -> bytes:
-    """The body of an answer, for a server."""
+    """Writes the body of an answer, for a server."""
     ordered = {name: outputs[name] for name in signature.outputs}
     return _dump({_OUTPUTS[layout]: _lay_out(ordered, layout)}, ordered)
 
 
 def read_outputs(body: bytes, signature: Signature, layout: Layout) -> Arrays:
-    """The outputs in the body of an answer, for a client; rows and names are not yet checked.
+    """Reads the outputs in the body of an answer, for a client; does not check rows or names.
 
     Raises:
-        ReplyError: if the body is not such an answer, as when it was cut off.
+        ReplyError: if the body is not such an answer, for example because it was cut off.
     """
     try:
         reply = _load(body)
@@ -127,12 +127,12 @@ def read_outputs(body: bytes, signature: Signature, layout: Layout) -> Arrays:
 
 
 def write_error(message: str) -> bytes:
-    """The body of a refusal."""
+    """Writes the body of a refusal."""
     return _dump({"error": message})
 
 
 def read_error(body: bytes) -> str:
-    """The sentence in the body of a refusal; the start of the body if it is another's."""
+    """Reads the message in the body of a refusal, or the start of a body in another form."""
     try:
         return str(_load(body)["error"])
     except (MalformedError, KeyError):
@@ -140,11 +140,11 @@ def read_error(body: bytes) -> str:
 
 
 def write_metadata(spec: Any, signatures: Mapping[str, Signature]) -> bytes:
-    """The body that describes a model.
+    """Writes the body that describes a model.
 
     Args:
         spec: ModelSpec of the model and its version.
-        signatures: what it serves.
+        signatures: signatures of the model.
     """
     return _dump(
         {
@@ -159,10 +159,10 @@ def write_metadata(spec: Any, signatures: Mapping[str, Signature]) -> bytes:
 
 
 def read_metadata(body: bytes) -> tuple[Any, dict[str, Signature]]:
-    """ModelSpec and signatures in the body that describes a model.
+    """Reads ModelSpec and signatures from the body that describes a model.
 
     Raises:
-        ReplyError: if it does not.
+        ReplyError: if the body does not describe a model.
     """
     try:
         reply = _load(body)
@@ -174,7 +174,7 @@ def read_metadata(body: bytes) -> tuple[Any, dict[str, Signature]]:
 
 
 def write_status(response: Any) -> bytes:
-    """The body that says what versions do.
+    """Writes the body with the status of each version.
 
     Args:
         response: GetModelStatusResponse.
@@ -183,10 +183,10 @@ def write_status(response: Any) -> bytes:
 
 
 def read_status(body: bytes) -> Any:
-    """GetModelStatusResponse in the body that says what versions do.
+    """Reads a GetModelStatusResponse from the body with the status of each version.
 
     Raises:
-        ReplyError: if it does not.
+        ReplyError: if the body does not hold one.
     """
     try:
         return _parse(_load(body), pb.GetModelStatusResponse())
@@ -195,7 +195,7 @@ def read_status(body: bytes) -> Any:
 
 
 def _lay_out(arrays: Arrays, layout: Layout) -> Any:
-    """Arrays as the value that stands for them in JSON."""
+    """Lays arrays out as a JSON value."""
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     if layout == "columns":
@@ -205,7 +205,7 @@ def _lay_out(arrays: Arrays, layout: Layout) -> Any:
 
 
 def _columns(value: Any, layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Values by name in either form; one that stands alone belongs to the only tensor."""
+    """Reads values by name from either form; a lone value belongs to the only tensor."""
     if layout == "columns" and isinstance(value, dict):
         return value
     if not isinstance(value, list):
@@ -221,10 +221,10 @@ def _columns(value: Any, layout: Layout, tensors: Mapping[str, Tensor]) -> dict[
 
 
 def _array(value: Any, tensor: Tensor, where: str) -> np.ndarray:
-    """Nested lists of numbers as an array: float64 for float32, int64 for int32.
+    """Converts nested lists of numbers to an array: float64 for float32, int64 for int32.
 
-    The lists are opened level by level, so that each level has one length, and no string, boolean
-    or null becomes a number unseen.
+    The lists are opened level by level. Each level must have one length, and no string, boolean or
+    null silently becomes a number.
     """
     shape: list[int] = []
     items, depth = [value], len(tensor.shape) + 1
@@ -255,7 +255,7 @@ _NUMBERS: dict[str, set[type]] = {"float32": {float, int}, "int32": {int}}
 
 
 def _narrow(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The array in the type of an output; what is too large becomes infinite."""
+    """Converts an array to the type of an output; numbers that are too large become infinite."""
     if dtype == "int32" and (np.abs(array) >= 2**31).any():
         raise ValueRangeError("an integer is out of the range of int32.")
     with np.errstate(over="ignore"):
@@ -273,7 +273,7 @@ def _load(body: bytes) -> dict[str, Any]:
 
 
 def _parse_json(body: bytes) -> Any:
-    """The value of JSON in UTF-8, in which NaN and Infinity may be bare tokens."""
+    """Parses JSON in UTF-8 in which NaN and Infinity may be bare tokens."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -281,7 +281,7 @@ def _parse_json(body: bytes) -> Any:
 
 
 def _refuse_repeated_keys(body: bytes, request: dict[str, Any], layout: Layout) -> None:
-    """Refuses a request with a key twice, of which a server might read the other one.
+    """Refuses a request with a repeated key, of which a server might read the other value.
 
     Every string in a request whose values are numbers is a key or the name of the signature.
     """
@@ -293,7 +293,7 @@ def _refuse_repeated_keys(body: bytes, request: dict[str, Any], layout: Layout) 
 
 
 def _dump(value: Any, arrays: Arrays | None = None) -> bytes:
-    """JSON of a value that holds these arrays; NaN and Infinity are bare tokens."""
+    """Writes a value that holds these arrays as JSON; NaN and Infinity are bare tokens."""
     if all(np.isfinite(array).all() for array in (arrays or {}).values()):
         return orjson.dumps(value, _listed, orjson.OPT_SERIALIZE_NUMPY)
     return json.dumps(value, separators=(",", ":"), default=_listed).encode()
@@ -316,6 +316,6 @@ def _parse(value: Any, message: Any) -> Any:
 
 
 def _show(value: Any) -> str:
-    """A value in an error, cut where it is long."""
+    """Formats a value for an error message and cuts it if it is long."""
     text = json.dumps(value) if not isinstance(value, list | dict) else f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:80]}..."

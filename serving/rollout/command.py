@@ -15,7 +15,7 @@ from serving.rollout import labels
 __all__ = ["compare_command", "label_command", "promote_command", "rollback_command"]
 
 DIFFERS = 3
-"""Exit status of a comparison that was made and does not pass."""
+"""Exit status of a comparison that ran and did not pass."""
 
 _PATH = click.Path(path_type=Path)
 _SERVERS = (
@@ -41,7 +41,7 @@ def label_command(
 ) -> None:
     """Serve a version under a label.
 
-    LABEL= takes the label away; without a change, it says what is served.
+    LABEL= removes the label; without a change, the command prints what is served.
     """
     if model is None or change is None:
         for name, found in labels.served(deployment).items():
@@ -50,7 +50,7 @@ def label_command(
         return
     match = re.fullmatch(r"([^=]+)=(\d*)", change)
     if match is None:
-        raise ServingError(f"Expected LABEL=VERSION, or LABEL= to take it away; got {change!r}.")
+        raise ServingError(f"Expected LABEL=VERSION, or LABEL= to remove it; got {change!r}.")
     if not match[2]:
         _say(model, labels.unlabel(deployment, model, match[1]))
         return
@@ -68,12 +68,16 @@ def label_command(
     "--requests",
     "recorded",
     type=_PATH,
-    help="Recorded requests: the JSON body of one per line. By default the warm-up requests of the "
-    "first version, whose rows its own model drew and which favour it.",
+    help="Recorded requests: one JSON body per line. By default the warm-up requests of the first "
+    "version, whose rows were drawn by its own model and which favour it.",
 )
-@click.option("--elbo", default=0.5, show_default=True, help="Nats that the mean may be lower.")
-@click.option("--latency", default=2.0, show_default=True, help="Times as long as an answer.")
-@click.option("--outputs", type=float, help="Largest difference of an output; by default any.")
+@click.option(
+    "--elbo", default=0.5, show_default=True, help="Nats by which the mean ELBO may be lower."
+)
+@click.option(
+    "--latency", default=2.0, show_default=True, help="Maximum ratio of the median response times."
+)
+@click.option("--outputs", type=float, help="Largest difference of an output; no limit by default.")
 def compare_command(
     deployment: Path,
     model: str,
@@ -98,8 +102,8 @@ def compare_command(
             found = client.metadata()
             if found.version != versions[label]:
                 raise ServingError(
-                    f"{url} has version {found.version} of {model} as {label}, and the deployment "
-                    f"version {versions[label]}: wait until the server has read its file."
+                    f"{url} has version {found.version} of {model} as {label}, but the deployment "
+                    f"has version {versions[label]}: wait until the server has read its file."
                 )
         if recorded is None:
             path = deployments.artifacts_of(deployment) / model
@@ -124,7 +128,7 @@ def compare_command(
     if not all(check.passed for check in checks):
         click.secho(f"{second} is worse than {first}.", bold=True)
         raise click.exceptions.Exit(DIFFERS)
-    click.secho(f"{second} is as good as {first}, within what is allowed.", bold=True)
+    click.secho(f"{second} is as good as {first}, within the tolerances.", bold=True)
 
 
 @click.command("promote")
@@ -135,7 +139,7 @@ def compare_command(
 def promote_command(deployment: Path, model: str, urls: tuple[str, ...], wait: float) -> None:
     """Make the canary stable.
 
-    What was stable stays loaded as previous.
+    The version that was stable stays loaded as previous.
     """
     _say(model, labels.promote(deployment, model, _loader(urls, model, wait)))
 

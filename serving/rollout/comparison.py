@@ -1,4 +1,4 @@
-"""Comparison: what two versions of a model that are served answer to the same requests."""
+"""Comparison: how two served versions of a model answer the same requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SEED = 20131220
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request that was made once: a signature and its inputs, arrays with the batch first."""
+    """A recorded request: a signature and its inputs, arrays with the batch first."""
 
     signature: str
     inputs: Arrays
@@ -40,13 +40,13 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What the second version may do worse.
+    """How much worse the second version may be.
 
     Attributes:
-        elbo: nats per example that its mean ELBO may be lower.
-        latency: how many times as long its median answer may take.
-        outputs: largest absolute difference of any output, or None for any: another model answers
-            with other numbers.
+        elbo: nats per example by which its mean ELBO may be lower.
+        latency: maximum ratio of its median response time to that of the first.
+        outputs: largest absolute difference of any output, or None for no limit: another model
+            returns other numbers.
     """
 
     elbo: float = 0.5
@@ -54,7 +54,7 @@ class Tolerance:
     outputs: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what compares to nothing."""
+        """Refuses limits that cannot be compared with."""
         for name, value in (
             ("elbo", self.elbo),
             ("latency", self.latency),
@@ -76,16 +76,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two versions answered.
+    """Answers of two versions to the same requests.
 
     Attributes:
-        requests: how many requests each was sent.
-        rows: examples whose ELBO both were asked for.
+        requests: number of requests sent to each.
+        rows: number of examples whose ELBO was computed by both.
         elbos: mean ELBO of the first and of the second, nats per example.
         elbo_error: standard error of the mean difference over the examples; None for one example.
         differences: largest absolute difference by signature and output.
-        seconds: median and 95 % quantile of an answer's time, of the first and of the second.
-        failures: what the second failed at and the first did not.
+        seconds: median and 95 % quantile of the response time, of the first and of the second.
+        failures: requests at which the second version failed and the first did not.
     """
 
     requests: int
@@ -97,13 +97,13 @@ class Comparison:
     failures: list[str]
 
     def checks(self, tolerance: Tolerance) -> list[Check]:
-        """The verdict, line by line."""
+        """Compares the numbers with the tolerance, one line each."""
         gain = self.elbos[1] - self.elbos[0]
         error = "" if self.elbo_error is None else f" +- {self.elbo_error:.3f}"
         ratio = self.seconds[1][0] / self.seconds[0][0]
         worst = max(self.differences.values(), default=0.0)
         checks = [
-            Check("requests that fail", str(len(self.failures)), "0", not self.failures),
+            Check("failed requests", str(len(self.failures)), "0", not self.failures),
             Check(
                 f"ELBO, nats per example, {self.rows} examples",
                 f"{gain:+.3f}{error} ({self.elbos[0]:.3f} -> {self.elbos[1]:.3f})",
@@ -111,7 +111,7 @@ class Comparison:
                 gain >= -tolerance.elbo,
             ),
             Check(
-                "median time of an answer",
+                "median response time",
                 f"x {ratio:.2f} ({1e3 * self.seconds[0][0]:.2f} -> {1e3 * self.seconds[1][0]:.2f} "
                 f"ms; 95 %: {1e3 * self.seconds[0][1]:.2f} -> {1e3 * self.seconds[1][1]:.2f} ms)",
                 f"<= x {tolerance.latency:g}",
@@ -124,10 +124,10 @@ class Comparison:
 
 
 def read_recorded(path: Path, signatures: dict[str, Signature]) -> list[Recorded]:
-    """Requests of a file: on each line the JSON body of a predict request, rows or columns.
+    """Reads the requests of a file: each line is the JSON body of a predict request.
 
     Raises:
-        ServingError: naming the line that is none, or that the signatures do not take.
+        ServingError: naming the first line that is not a request for one of the signatures.
     """
     found = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
@@ -139,12 +139,12 @@ def read_recorded(path: Path, signatures: dict[str, Signature]) -> list[Recorded
             raise ServingError(f"{path}, line {number}: {error}") from error
         found.append(Recorded(signature.name, inputs))
     if not found:
-        raise ServingError(f"{path} holds no request; write the body of one per line.")
+        raise ServingError(f"{path} holds no requests; write one request body per line.")
     return found
 
 
 def warm_up_requests(artifact: Artifact) -> list[Recorded]:
-    """The warm-up requests of an artifact, whose rows its model drew itself."""
+    """Reads the warm-up requests of an artifact, whose rows were drawn by its own model."""
     found = []
     for request in warmup.requests(artifact):
         signature, inputs = messages.read_predict(request, artifact.signatures)
@@ -153,14 +153,14 @@ def warm_up_requests(artifact: Artifact) -> list[Recorded]:
 
 
 def compare(first: Client, second: Client, requests: Sequence[Recorded]) -> Comparison:
-    """Sends every request to both versions, in turns, and the data in them to `score`.
+    """Sends every request to both versions in turn, and the data in them to `score`.
 
-    The ELBO is that of each distinct example among the inputs `x`, with one seed pair each that
-    both versions get, so that their noise is the same.
+    The ELBO is computed for each distinct example among the inputs `x`. Both versions get the same
+    seed pair for it, so their noise is the same.
 
     Args:
         first, second: clients of the two versions.
-        requests: what was recorded.
+        requests: the recorded requests.
 
     Raises:
         ServingError: if the first version refuses a request, or no request holds data.
@@ -168,14 +168,14 @@ def compare(first: Client, second: Client, requests: Sequence[Recorded]) -> Comp
     data = _distinct(requests)
     if not data:
         raise ServingError(
-            "No recorded request holds x, so no ELBO can be compared; record some of encode, "
-            "reconstruct or score."
+            "None of the recorded requests holds x, so no ELBO can be compared; record requests of "
+            "encode, reconstruct or score."
         )
     times: tuple[list[float], list[float]] = ([], [])
     differences: dict[tuple[str, str], float] = {}
     failures: list[str] = []
     for number, request in enumerate([requests[0], *requests]):
-        is_timed = number > 0  # the first is sent once before, to connect
+        is_timed = number > 0  # the first request is also sent once to connect
         answers: list[Arrays | None] = [None, None]
         for which in (0, 1) if number % 2 else (1, 0):
             start = time.perf_counter()
@@ -230,7 +230,7 @@ def _elbo(client: Client, data: Arrays) -> np.ndarray:
 
 
 def _distinct(requests: Sequence[Recorded]) -> Arrays:
-    """The distinct examples among the inputs x, with their conditions; empty if there are none."""
+    """Collects the distinct examples among the inputs x, with their conditions."""
     found: dict[bytes, Arrays] = {}
     for row in _rows(requests):
         found.setdefault(b"".join(array.tobytes() for array in row.values()), row)

@@ -1,8 +1,8 @@
-"""Rollout: which version of a model callers get, by the labels in `models.config`.
+"""Rollout: moves labels in `models.config`, and so decides which version callers get.
 
-A version is first `canary`, then `stable`; the one that was stable before stays loaded as
-`previous`, so that going back takes one poll of the file. A server loads the versions that have a
-label and no others.
+A version is first `canary`, then `stable`. The version that was stable before stays loaded as
+`previous`, so a rollback takes one poll of the file. A server loads only versions that have a
+label.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ __all__ = [
 ]
 
 CANARY, PREVIOUS = "canary", "previous"
-"""Labels of the version that is tried, and of the one that was stable before."""
+"""Labels of the version on trial, and of the one that was stable before."""
 
 Load = Callable[[int], None]
-"""Returns when the server answers with that version, and raises if it does not."""
+"""Function that returns once the server answers with that version, and raises otherwise."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is served of a model.
+    """Served versions and labels of a model.
 
     Attributes:
-        versions: those that are loaded; empty for whichever is newest.
+        versions: versions that are loaded; empty for the newest one.
         labels: version by label.
     """
 
@@ -51,7 +51,7 @@ class Served:
     labels: dict[str, int]
 
     def version(self, label: str) -> int:
-        """The version under a label.
+        """Returns the version under a label.
 
         Raises:
             ServingError: if there is no such label.
@@ -63,32 +63,32 @@ class Served:
 
 
 def served(directory: Path) -> dict[str, Served]:
-    """What a deployment serves, by model."""
+    """Reads what a deployment serves, by model."""
     config = _parse(directory)
     return {entry.name: _read(entry) for entry in config.model_config_list.config}
 
 
 def of(directory: Path, model: str) -> Served:
-    """What a deployment serves of a model.
+    """Reads what a deployment serves of a model.
 
     Raises:
-        ServingError: if it does not serve it.
+        ServingError: if it does not serve the model.
     """
     return _read(_find(_parse(directory), model))
 
 
 def label(directory: Path, model: str, name: str, version: int, load: Load | None) -> Served:
-    """Gives a version of a model a label, and takes it from the one that had it.
+    """Gives a label to a version of a model, and takes it from the version that had it.
 
-    A server that reads a label on another version than before, one that it has not loaded, refuses
-    the whole file and loads nothing. So the version is loaded first, then the label moves.
+    A server that reads a label on a version that it has not loaded refuses the whole file. So the
+    version is loaded first, and then the label moves.
 
     Args:
         directory: the deployment.
         model: the model.
         name: the label.
         version: the version.
-        load: waits for the server; needed only where the label is on another version now.
+        load: waits for the server; needed only if the label moves from another version.
 
     Raises:
         ServingError: if the version is not published as its manifest says, or not loaded.
@@ -115,7 +115,7 @@ def label(directory: Path, model: str, name: str, version: int, load: Load | Non
 
 
 def unlabel(directory: Path, model: str, name: str) -> Served:
-    """Takes a label away; a version without any is unloaded.
+    """Removes a label; a version without labels is unloaded.
 
     Raises:
         ServingError: if no version has it, or it is the last one.
@@ -139,7 +139,7 @@ def promote(directory: Path, model: str, load: Load) -> Served:
         load: waits for the server.
 
     Raises:
-        ServingError: if there is no canary, it is stable already, its files are not those of its
+        ServingError: if there is no canary, it is stable already, its files differ from its
             manifest, or the server has not loaded it.
     """
     before = of(directory, model)
@@ -157,7 +157,7 @@ def rollback(directory: Path, model: str) -> Served:
     """Makes the previous version stable again; the one that was stable is unloaded.
 
     Raises:
-        ServingError: if there is no previous version, or its files are not those of its manifest.
+        ServingError: if there is no previous version, or its files differ from its manifest.
     """
     before = of(directory, model)
     previous = before.version(PREVIOUS)
@@ -170,7 +170,9 @@ def rollback(directory: Path, model: str) -> Served:
 def _relabel(directory: Path, model: str, before: Served, labels: dict[str, int]) -> Served:
     with _edited(directory, model) as entry:
         if _read(entry) != before:
-            raise ServingError(f"{MODELS_CONFIG} was changed meanwhile; look at it and run again.")
+            raise ServingError(
+                f"{MODELS_CONFIG} was changed meanwhile; check it and run the command again."
+            )
         entry.version_labels.clear()
         for name, version in labels.items():
             entry.version_labels[name] = version
@@ -191,7 +193,7 @@ def _parse(directory: Path) -> Any:
 
 @contextlib.contextmanager
 def _edited(directory: Path, model: str) -> Iterator[Any]:
-    """The entry of a model, written back when the block ends if it was changed."""
+    """Yields the entry of a model, and writes it back after the block if it was changed."""
     artifacts_of(directory)
     with lock(directory):
         config = _parse(directory)
@@ -205,7 +207,9 @@ def _edited(directory: Path, model: str) -> Iterator[Any]:
 def _find(config: Any, model: str) -> Any:
     entries = {entry.name: entry for entry in config.model_config_list.config}
     if model not in entries:
-        raise ServingError(f"The deployment serves no {model!r}; it serves {', '.join(entries)}.")
+        raise ServingError(
+            f"The deployment does not serve {model!r}; it serves {', '.join(entries)}."
+        )
     return entries[model]
 
 

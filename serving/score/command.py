@@ -29,14 +29,15 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Directory of the results; an interrupted run goes on where it was.",
+    help="Directory of the results; an interrupted run is resumed.",
 )
 @click.option(
     "--columns",
     default="",
     callback=_names,
-    help="Columns of x, separated by commas: one for each number, or one of lists. By default "
-    "those of the model's names, in any order; without names the column of lists, or all others.",
+    help="Columns of x, separated by commas: one for each number, or one of lists. By default the "
+    "columns with the model's names, in any order; without names the column of lists, or all "
+    "others.",
 )
 @click.option("--condition", default="", callback=_names, help="The same for the condition.")
 @click.option("--key", default="", callback=_names, help="Columns to copy beside the results.")
@@ -62,14 +63,14 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="Draws that score averages; draw k has the seed pair [seed + k, i].",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), help="Rows at once; by default by the size of x."
+    "--batch-size", type=click.IntRange(1), help="Rows at once; by default chosen by the size of x."
 )
 @click.option(
     "--part-rows",
     type=click.IntRange(1),
     default=2**17,
     show_default=True,
-    help="Rows of a part, which a killed worker loses at most.",
+    help="Rows of a part, the most that a killed worker loses.",
 )
 @click.option(
     "--workers",
@@ -78,7 +79,9 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     show_default=True,
     help="Processes, each on one core.",
 )
-@click.option("--address", help="Head of a Ray cluster, as in head:6379; else Ray is started here.")
+@click.option(
+    "--address", help="Head of a Ray cluster, as in head:6379; by default, Ray is started here."
+)
 def score_command(
     artifact: Path,
     data: Path,
@@ -96,7 +99,7 @@ def score_command(
 ) -> None:
     """Compute score, encode or reconstruct for each row.
 
-    The rows are those of Parquet files; Ray Data runs it, on one core or on a cluster.
+    Reads Parquet files and runs on Ray Data, on one core or on a cluster.
     """
     from serving.artifact import Artifact
     from serving.score.plan import plan
@@ -120,7 +123,7 @@ def score_command(
         summary = score(model, job, data, out, workers=workers, address=address, progress=bar)
     kept = summary.rows - summary.scored
     if kept:
-        click.echo(f"{kept} rows were there already")
+        click.echo(f"{kept} rows were scored before")
     if summary.scored:
         speed = summary.scored / summary.scoring_seconds
         click.echo(
@@ -131,7 +134,7 @@ def score_command(
 
 
 class _Bar:
-    """A progress bar; a line now and then where the output is a file."""
+    """A progress bar; prints a line now and then if the output is not a terminal."""
 
     def __init__(self, total: int) -> None:
         from rich.console import Console

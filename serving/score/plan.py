@@ -1,4 +1,4 @@
-"""Plan of a job: what is scored with what, and into which parts."""
+"""Plan of a job: the model, the data, and the parts they are divided into."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SIGNATURES = ("score", "encode", "reconstruct")
 """Signatures that take x."""
 
 _MOST_ROWS = 2**32  # a seed is one 32-bit word
-_BATCH_NUMBERS = 2**18  # numbers of x in a batch, about; 1 MiB of float32
+_BATCH_NUMBERS = 2**18  # approximate numbers of x per batch; 1 MiB of float32
 
 
 @dataclass(frozen=True)
 class Source:
-    """A Parquet file as it was when the job was planned.
+    """A Parquet file, as it was when the job was planned.
 
     Attributes:
         path: relative to the root of the data.
-        size, modified: bytes, and time of the last change in nanoseconds.
+        size, modified: size in bytes, and time of the last change in nanoseconds.
         rows: number of rows.
-        first: number of its first row over all files.
+        first: number of its first row, counted over all files.
     """
 
     path: str
@@ -46,12 +46,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one file that are scored together.
+    """Consecutive rows of one file that are scored together.
 
     Attributes:
         source: its file.
         start, stop: its rows within the file.
-        name: of the file it is published as.
+        name: name of the file with its results.
     """
 
     source: Source
@@ -62,17 +62,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides what is written, and so what a resumed run must agree with.
+    """Everything that determines the results; a resumed run must agree with all of it.
 
     Attributes:
-        model: name and version, for the reader.
-        artifact: sha256 of the manifest, which names those of all files.
-        signature: what is computed.
+        model: name and version, for readers.
+        artifact: SHA-256 of the manifest, which holds the hashes of all files.
+        signature: name of the signature.
         seed: first word of the seed pair of a row; the second is the row's number.
         samples: draws averaged; draw k has the seed pair [seed + k, row].
         columns, condition: columns that hold x and the condition.
         key: columns that are copied.
-        batch_size, part_rows: rows of a batch, and at most of a part.
+        batch_size, part_rows: rows of a batch, and maximum rows of a part.
         sources: files in the order of their names.
     """
 
@@ -95,11 +95,11 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it; every part carries it."""
+        """SHA-256 of the whole job; every part carries it."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def parts(self) -> Iterator[Part]:
-        """Parts in the order of the rows; they end where a file ends or a part is full."""
+        """Yields the parts in row order; a part ends with its file or when it is full."""
         for number, source in enumerate(self.sources):
             start = 0
             while start < source.rows:
@@ -109,12 +109,12 @@ class Job:
                 start = stop
 
     def to_json(self) -> str:
-        """The job as JSON."""
+        """Writes the job as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """The job that `to_json` wrote."""
+        """Reads a job that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
         sources = tuple(Source(**entry) for entry in fields.pop("sources"))
         fields |= {key: tuple(fields[key]) for key in ("columns", "condition", "key")}
@@ -134,29 +134,29 @@ def plan(
     batch_size: int | None = None,
     part_rows: int = 2**17,
 ) -> Job:
-    """The job of a signature over a Parquet file, or over all those below a directory.
+    """Plans a signature over one Parquet file, or over all files below a directory.
 
     Args:
         artifact: the model.
         data: the file or directory.
         signature: score, encode or reconstruct.
-        seed: of the draws, a 32-bit integer.
+        seed: seed of the draws, a 32-bit integer.
         samples: draws of `score` to average.
-        columns: one column for each number of x, or one of lists; by default those of the model's
-            names, or where it has none those left over.
+        columns: one column for each number of x, or one of lists; by default the columns with the
+            model's names, or all remaining columns if it has no names.
         condition: the same for the condition of a conditional model.
         key: columns to copy beside the results.
-        batch_size: rows that ONNX Runtime is given at once; by default by the size of x.
+        batch_size: rows per call of ONNX Runtime; by default chosen by the size of x.
         part_rows: rows of a part, rounded up to whole batches.
 
     Raises:
-        ServingError: if model, data and options do not fit.
+        ServingError: if model, data and options do not fit together.
     """
     if signature not in SIGNATURES or signature not in artifact.signatures:
         raise ServingError(f"Expected the signature {', '.join(SIGNATURES)}; got {signature}.")
     inputs = artifact.signatures[signature].inputs
     if samples != 1 and "seed" not in inputs:
-        raise ServingError(f"{signature} draws nothing, so that samples is 1; got {samples}.")
+        raise ServingError(f"{signature} draws nothing, so samples must be 1; got {samples}.")
     if seed < -(2**31) or seed + samples > 2**31:
         raise ServingError(f"Expected 32-bit seeds; got {seed} to {seed + samples - 1}.")
     numbers = max(1, Layout.size(inputs["x"].shape))
@@ -169,7 +169,7 @@ def plan(
         try:
             footer = pq.read_metadata(path)
         except (OSError, ValueError) as error:
-            raise ServingError(f"{path} is no Parquet file that can be read: {error}") from error
+            raise ServingError(f"{path} cannot be read as a Parquet file: {error}") from error
         schema = footer.schema.to_arrow_schema()
         if not sources:
             layout = column_layout(
@@ -203,16 +203,16 @@ def plan(
 
 
 def identity_of(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds."""
+    """Returns the size in bytes and the time of the last change in nanoseconds."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
 def onnx_model(artifact: Artifact, signature: str) -> OnnxModel:
-    """The ONNX file of a signature.
+    """Reads the ONNX file of a signature.
 
     Raises:
-        ServingError: if it has none, or it is not the file that was published.
+        ServingError: if it has none, or the file differs from what was published.
     """
     path = artifact.signatures[signature].onnx
     if path is None:
@@ -223,7 +223,7 @@ def onnx_model(artifact: Artifact, signature: str) -> OnnxModel:
 
 
 def _files(data: Path) -> tuple[Path, list[Path]]:
-    """Root and files, sorted; hidden names and those that begin with _ are passed over."""
+    """Finds the root and the sorted files; skips hidden names and names that begin with _."""
     data = data.resolve()
     if data.is_file():
         return data.parent, [data]

@@ -1,4 +1,4 @@
-"""Rows of Parquet files as the tensors that a signature takes, checked."""
+"""Rows of Parquet files as checked input tensors of a signature."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Range:
     """Values that an entry of x can take.
 
     Attributes:
-        low, high: bounds, infinite where there is none.
+        low, high: bounds; infinite if there are none.
         whole: whether only whole numbers have a probability.
     """
 
@@ -35,7 +35,7 @@ class Range:
 
     @classmethod
     def of(cls, manifest: dict[str, Any]) -> Range:
-        """What a manifest says of x."""
+        """Reads the range of x from a manifest."""
         low, high = manifest["data"]["range"]
         return cls(
             -math.inf if low is None else low,
@@ -44,7 +44,7 @@ class Range:
         )
 
     def problem(self, value: float) -> str:
-        """What was expected in place of a value that cannot be, and what came."""
+        """Says what was expected instead of an impossible value, and what came."""
         if not math.isfinite(value):
             return f"a finite number; got {value}"
         if abs(value) > np.finfo(np.float32).max:
@@ -54,14 +54,14 @@ class Range:
         return f"a whole number; got {value:g}"
 
     def bad(self, values: np.ndarray) -> np.ndarray:
-        """Which values cannot be."""
+        """Tells which values are impossible."""
         bad = ~np.isfinite(values) | (values < self.low) | (values > self.high)
         return bad | (values != np.rint(values)) if self.whole else bad
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns that hold x and the condition, and those to copy."""
+    """Columns that hold x and the condition, and columns to copy."""
 
     columns: tuple[str, ...]
     condition: tuple[str, ...]
@@ -74,11 +74,11 @@ class Layout:
 
     @staticmethod
     def size(shape: Sequence[int]) -> int:
-        """How many numbers a row of that shape has."""
+        """Returns how many numbers a row of that shape has."""
         return math.prod(shape)
 
     def check(self, path: Path, schema: pa.Schema, inputs: dict[str, Tensor]) -> None:
-        """Refuses a file that lacks a column, or whose columns are not those of the inputs."""
+        """Refuses a file that lacks a column, or whose columns do not fit the inputs."""
         for name in self.all:
             if schema.get_field_index(name) < 0:
                 raise ServingError(
@@ -111,17 +111,17 @@ def column_layout(
     key: Sequence[str],
     features: Sequence[str] = (),
 ) -> Layout:
-    """Which columns of a file are which; without `columns`, x is in all those left over.
+    """Decides which columns hold what; without `columns`, x is in all remaining ones.
 
     Args:
-        schema: of the file.
-        inputs: of the signature.
-        columns, condition, key: names that were given, or none.
-        features: names of the columns that the model was trained on, or none. With them the order
-            of the columns makes no difference.
+        schema: schema of the file.
+        inputs: inputs of the signature.
+        columns, condition, key: names given by the user, possibly none.
+        features: names of the columns that the model was trained on, possibly none. With them, the
+            order of the columns makes no difference.
 
     Raises:
-        ServingError: if there is a condition too many or too few, or the columns left over are not
+        ServingError: if a condition is missing or superfluous, or the remaining columns are not
             those of the model.
     """
     if condition and "condition" not in inputs:
@@ -155,22 +155,22 @@ def _check_features(present: Sequence[str], left: Sequence[str], features: Seque
 def read(
     path: Path, columns: Sequence[str], start: int, stop: int, number: int, batch_size: int
 ) -> Iterator[pa.Table]:
-    """Rows of a file in tables that end where a batch ends over all files.
+    """Reads rows of a file as tables that end at a multiple of the batch size, over all files.
 
     Args:
         path: the file.
-        columns: what to read.
-        start, stop: its rows.
-        number: of its row `start` over all files.
+        columns: columns to read.
+        start, stop: range of rows.
+        number: number of row `start`, counted over all files.
         batch_size: rows of a batch.
     """
     held: list[pa.Table] = []
     room = batch_size - number % batch_size
-    for piece in _pieces(path, columns, start, stop, batch_size):
-        while len(piece):
-            held.append(piece.slice(0, room))
+    for chunk in _chunks(path, columns, start, stop, batch_size):
+        while len(chunk):
+            held.append(chunk.slice(0, room))
             room -= len(held[-1])
-            piece = piece.slice(len(held[-1]))
+            chunk = chunk.slice(len(held[-1]))
             if not room:
                 yield pa.concat_tables(held)
                 held, room = [], batch_size
@@ -178,10 +178,10 @@ def read(
         yield pa.concat_tables(held)
 
 
-def _pieces(
+def _chunks(
     path: Path, columns: Sequence[str], start: int, stop: int, size: int
 ) -> Iterator[pa.Table]:
-    """Rows of a file in tables of at most `size` rows; row groups outside are not read."""
+    """Reads rows of a file as tables of at most `size` rows; skips row groups outside the range."""
     with pq.ParquetFile(path, buffer_size=2**20) as file:
         at = 0
         for group in range(file.num_row_groups):
@@ -189,7 +189,7 @@ def _pieces(
             if at + rows <= start:
                 at += rows
                 continue
-            # Asked for several groups at once, the reader keeps what it has read of each.
+            # Asked for several groups at once, the reader keeps everything it has read of each.
             for batch in file.iter_batches(size, row_groups=[group], columns=list(columns)):
                 begin, end = max(start, at), min(stop, at + len(batch))
                 if begin < end:
@@ -207,13 +207,13 @@ def tensor(
     path: Path,
     at: int,
 ) -> np.ndarray:
-    """Columns of a table as float32 [rows, *shape].
+    """Converts columns of a table to float32 [rows, *shape].
 
     Args:
         table: rows of a file.
         names: one column for each number, or one of lists.
-        shape: of one row.
-        allowed: values that can be.
+        shape: shape of one row.
+        allowed: possible values.
         path, at: the file and the number of the first row, for errors.
 
     Raises:
@@ -244,7 +244,7 @@ def tensor(
 
 
 def _flat(values: pa.Array, size: int, path: Path, at: int, name: str) -> pa.Array:
-    """Numbers of a column of lists, nested ones in row-major order, `size` for each row."""
+    """Flattens a column of lists, nested ones in row-major order, to `size` numbers per row."""
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks)
     if isinstance(values, pa.ExtensionArray):

@@ -1,4 +1,4 @@
-"""Run of a job: hands its parts to Ray Data until all of them are there."""
+"""Run of a job: hands its parts to Ray Data until all of them are done."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from serving.score.worker import METADATA, Task, Worker, output_schema, session
 __all__ = ["Progress", "Summary", "score"]
 
 Progress = Callable[[int, int], None]
-"""Called with the number of rows that are done, and of all."""
+"""Function of the number of finished rows and the number of all rows."""
 
 _JOB, _SUCCESS = "_job.json", "_SUCCESS"
 _MOST_BLOCKS = 1000  # more make Ray's plan slow, and a block need not be one part
@@ -35,14 +35,14 @@ _STORE_BYTES = 2**27  # Ray's smallest is 75 MiB; rows do not pass through it
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did.
+    """Counts and times of a run.
 
     Attributes:
-        rows: of the job.
-        scored: of them in this run; the others were there.
+        rows: rows of the job.
+        scored: rows scored in this run; the others were scored before.
         parts: files with results.
-        seconds: that this run took, the start of Ray included.
-        scoring_seconds: that its workers spent on parts, added up over the workers.
+        seconds: duration of this run, including the start of Ray.
+        scoring_seconds: time that its workers spent on parts, summed over the workers.
     """
 
     rows: int
@@ -68,11 +68,11 @@ def score(
         artifact: the model.
         job: from `plan`.
         data: the file or directory that was planned.
-        out: directory of the results; what an interrupted run of the same job left there is kept.
+        out: directory of the results; results of an interrupted run of the same job are kept.
         workers: processes, each on one core.
-        address: of the head of a Ray cluster that this machine is a node of, such as head:6379; by
-            default Ray is started here, for this run alone.
-        progress: is told how far it is.
+        address: head of a Ray cluster that this machine is a node of, such as head:6379; by default
+            Ray is started here, for this run alone.
+        progress: called with the progress.
 
     Raises:
         ServingError: if `out` belongs to another job, a row cannot be scored, or Ray is missing or
@@ -109,7 +109,7 @@ def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
     signature = artifact.signatures[job.signature]
     source = pq.read_schema(root / job.sources[0].path)
     model = onnx_model(artifact, job.signature)
-    session(model)  # what cannot be loaded is told before workers start
+    session(model)  # a model that cannot be loaded is refused before workers start
     return Task(
         job=dataclasses.replace(job, sources=()),
         digest=job.digest,
@@ -124,14 +124,16 @@ def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
 
 @contextlib.contextmanager
 def _claimed(out: Path, job: Job) -> Iterator[None]:
-    """The directory of the results, for this run alone and for this job alone."""
+    """Locks the directory of the results for this run, and checks that it belongs to this job."""
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ServingError(f"Another run writes to {out} at this moment.") from None
+            raise ServingError(
+                f"Another run is writing to {out}; wait for it, or name another directory."
+            ) from None
         if (out / _JOB).exists():
             _check_same(out, job)
         elif any(out.iterdir()):
@@ -170,33 +172,33 @@ def _check_same(out: Path, job: Job) -> None:
 
 
 def _check_names(out: Path, job: Job) -> None:
-    """Refuses Parquet files that a reader of the directory would take for results."""
+    """Refuses Parquet files that a reader of the directory would mistake for results."""
     foreign = {path.name for path in out.glob("*.parquet")} - {part.name for part in job.parts()}
     if foreign:
-        raise ServingError(f"{out / min(foreign)} is none of this job's parts: remove it.")
+        raise ServingError(f"{out / min(foreign)} is not a part of this job: remove it.")
 
 
 def _is_done(out: Path, part: Part, job: Job) -> bool:
-    """Whether a part is there, whole; one that cannot be read is scored anew."""
+    """Tells whether a part is complete; one that cannot be read is scored again."""
     try:
         footer = pq.read_metadata(out / part.name)
         about = json.loads((footer.metadata or {})[METADATA])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return False
     if about["job"] != job.digest:
-        raise ServingError(f"{out / part.name} is of another job: score into a new directory.")
+        raise ServingError(f"{out / part.name} belongs to another job: score into a new directory.")
     return footer.num_rows == part.stop - part.start
 
 
 @contextlib.contextmanager
 def _ray(address: str | None, workers: int) -> Iterator[None]:
-    """A connection to Ray, or a Ray of this run's own that only this machine can reach."""
+    """Connects to Ray, or starts a Ray for this run that only this machine can reach."""
     quiet = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_BACKEND_LOG_LEVEL": "fatal",
     }
     if address is None:
-        # What Ray does on Windows and macOS: the loopback address instead of that of the machine.
+        # As Ray does on Windows and macOS: the loopback address instead of that of the machine.
         quiet["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
@@ -245,7 +247,7 @@ def _ray(address: str | None, workers: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keeps from the terminal what Ray's libraries write there past Python as they start."""
+    """Hides from the terminal what Ray's libraries write to stderr outside Python."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nothing:
@@ -257,7 +259,7 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def _scored(task: Task, parts: list[Part], workers: int) -> Iterator[tuple[int, float]]:
-    """Rows and seconds of parts as they are done; Ray repeats what a dead worker left undone."""
+    """Yields rows and seconds of parts as they finish; Ray repeats the work of a dead worker."""
     import ray.data
 
     items = ray.data.from_items(parts, override_num_blocks=min(len(parts), _MOST_BLOCKS))
@@ -275,7 +277,7 @@ def _scored(task: Task, parts: list[Part], workers: int) -> Iterator[tuple[int, 
 
 
 def _write(path: Path, text: str) -> None:
-    """Text in a file, all of it or none."""
+    """Writes text to a file, all of it or nothing."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w") as file:
         file.write(text)

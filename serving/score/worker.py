@@ -28,21 +28,21 @@ __all__ = ["METADATA", "Task", "Worker", "output_schema", "session"]
 METADATA = b"keras_vae.part"
 """Key of a part's description in the metadata of its Parquet schema."""
 
-_GROUP_BYTES = 2**25  # results that are held before they are written
+_GROUP_BYTES = 2**25  # bytes of results that are held before they are written
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker has to know of a job, whichever part it does.
+    """Everything that a worker needs to know of a job, for any part.
 
     Attributes:
         job: the job without its sources.
-        digest: of the job with its sources.
-        signature: what is computed.
-        allowed: values of x.
+        digest: digest of the job with its sources.
+        signature: the signature to run.
+        allowed: possible values of x.
         model: the ONNX file.
         data, out: root of the sources, and where parts go.
-        schema: of a part.
+        schema: schema of a part.
     """
 
     job: Job
@@ -56,7 +56,7 @@ class Task:
 
 
 def output_schema(job: Job, signature: Signature, source: pa.Schema) -> pa.Schema:
-    """Schema of a part: file, row, the key columns, and the outputs.
+    """Makes the schema of a part: file, row, the key columns, and the outputs.
 
     An output of one number is a float32 column, any other a column of lists of fixed size in
     row-major order, with its shape in the field's metadata.
@@ -79,7 +79,7 @@ def output_schema(job: Job, signature: Signature, source: pa.Schema) -> pa.Schem
 
 
 def session(model: OnnxModel) -> onnxruntime.InferenceSession:
-    """The model ready to run on one core.
+    """Loads the model to run on one core.
 
     Raises:
         ServingError: if ONNX Runtime cannot load it.
@@ -90,22 +90,23 @@ def session(model: OnnxModel) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4
     try:
         return model.session(options)
-    except Exception as error:  # of many kinds, by what is wrong with the bytes
+    except Exception as error:  # its type depends on what is wrong with the bytes
         raise ServingError(f"ONNX Runtime cannot load the model: {one_line(error)}") from error
 
 
 class Worker:
-    """Scores parts in a process of its own, on one core."""
+    """Scorer of parts in a process of its own, on one core."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        # Rows of the file of the last part from its end on: most often those of the next part.
+        # Rows of the last file, from the end of the last part on: usually the next part begins
+        # there.
         self._tables: Iterator[pa.Table] | None = None
         self._next: tuple[Source, int] | None = None
         self._session = session(task.model)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Rows and seconds of each part, and what kept it from being scored, if anything did."""
+        """Returns rows and seconds of each part, and the problem if one could not be scored."""
         result: dict[str, list[Any]] = {"rows": [], "seconds": [], "problem": []}
         for part in batch["item"]:
             began, scored, problem = time.perf_counter(), 0, ""
@@ -119,7 +120,7 @@ class Worker:
         return result
 
     def publish(self, part: Part) -> int:
-        """Scores a part and gives it its name, by one rename; returns its number of rows."""
+        """Scores a part, publishes it by one rename, and returns its number of rows."""
         task, source = self._task, part.source
         path = task.data / source.path
         self._check_unchanged(path, part)
@@ -157,7 +158,9 @@ class Worker:
 
     def _check_unchanged(self, path: Path, part: Part) -> None:
         if identity_of(path) != (part.source.size, part.source.modified):
-            raise ServingError(f"{path} was changed while it was scored: score into a new folder.")
+            raise ServingError(
+                f"{path} was changed while it was scored: score into a new directory."
+            )
 
     def _results(self, path: Path, part: Part, schema: pa.Schema) -> Iterator[pa.Table]:
         job, size = self._task.job, self._task.job.batch_size
@@ -198,10 +201,10 @@ class Worker:
         return pa.Table.from_arrays(arrays, schema=schema)
 
     def _run(self, given: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
-        """Outputs of rows that begin with the given number over all files."""
+        """Computes the outputs of rows; `number` is that of the first row over all files."""
         job, size = self._task.job, self._task.job.batch_size
         count, offset = len(given["x"]), number % size
-        # Another place in the batch or another size of it changes how products are summed.
+        # Its place in the batch and the batch size change the order in which products are summed.
         whole = {
             name: np.concatenate(
                 [value[:1].repeat(offset, 0), value, value[:1].repeat(size - offset - count, 0)]
@@ -229,7 +232,7 @@ class Worker:
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in fewer, larger tables."""
+    """Joins the tables into fewer, larger ones."""
     held: list[pa.Table] = []
     for table in tables:
         held.append(table)
