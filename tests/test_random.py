@@ -329,7 +329,7 @@ def draws(law: Inversion, u: np.ndarray) -> np.ndarray:
     parameters = [np.broadcast_to(np.float32(p), np.shape(p) or u.shape) for p in law.parameters]
     if law.draw is random.categorical:
         parameters = [np.broadcast_to(parameters[0], (*u.shape, parameters[0].size))]
-    values = law.draw(u, *parameters).numpy()
+    values = tf.function(law.draw, autograph=False)(u, *parameters).numpy()
     assert values.dtype == np.float32
     if law.draw is not random.categorical:
         return values

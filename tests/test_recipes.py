@@ -22,6 +22,14 @@ RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 DOCUMENT = RECIPES[0].parent.parent / "docs" / "recipes.md"
 
 
+STARTING = {
+    key
+    for key, family in LIKELIHOODS.items()
+    if family.raw_mean is not keras_vae.Likelihood.raw_mean
+}
+"""Likelihoods of which a parameter decides the mean; that of levels is not quite their centre."""
+
+
 def raw(config: RunConfig) -> np.ndarray:
     """Twelve examples of the kind that a recipe is for."""
     random = np.random.default_rng(0)
@@ -85,7 +93,7 @@ def test_the_learning_rate_falls_in_training_and_after_a_resume(tmp_path: Path) 
     assert run.config.learning_rate_milestones == (1, 2)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "poisson", "normal", "laplace"])
+@pytest.mark.parametrize("likelihood", sorted(STARTING - {"discretized_logistic"}))
 def test_a_decoder_starts_at_the_mean_of_the_data(likelihood: str) -> None:
     vae = tiny_vae(likelihood)
     mean = np.linspace(0.1, 0.9, 6)

@@ -64,20 +64,23 @@ def _together(x: tf.Tensor, parameter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 
 def remainder(k: tf.Tensor) -> tf.Tensor:
-    """Remainder log k! - (k + 1/2) log k + k - log(2 pi) / 2 of Stirling's formula, for k >= 8."""
+    """Remainder log k! - (k + 1/2) log k + k - log(2 pi) / 2 of Stirling's formula.
+
+    It is exact to float64 from 8 on, and to float32 from 3 on.
+    """
     return horner(1.0 / (k * k), STIRLING[:_STIRLING_TERMS]) / k
 
 
-def saturated(k: tf.Tensor) -> tf.Tensor:
+def saturated(k: tf.Tensor, asymptotic: float = _ASYMPTOTIC) -> tf.Tensor:
     """Largest log-probability of a count, log Poisson(k; k) = k log k - k - log k!, for real k.
 
-    From 8 on it is -1/2 log(2 pi k) less the remainder of Stirling's series.
+    From `asymptotic` on it is -1/2 log(2 pi k) less the remainder of Stirling's series.
     """
-    large = tf.maximum(k, _ASYMPTOTIC)
-    small = tf.minimum(k, _ASYMPTOTIC)
+    large = tf.maximum(k, asymptotic)
+    small = tf.minimum(k, asymptotic)
     exact = small * tf.math.log(tf.maximum(small, _TINY)) - small - tf.math.lgamma(small + 1.0)
-    asymptotic = -0.5 * tf.math.log(2.0 * math.pi * large) - remainder(large)
-    return tf.where(k < _ASYMPTOTIC, exact, asymptotic)
+    series = -0.5 * tf.math.log(2.0 * math.pi * large) - remainder(large)
+    return tf.where(k < asymptotic, exact, series)
 
 
 def deviance(

@@ -38,13 +38,14 @@ class Family(NamedTuple):
 
 
 _SCALE: Final = Option("a number, learned, per_feature, decoder or optimal")
+_SPREAD: Final = Option("a number, learned, per_feature or decoder")
 _LEVELS: Final = Option("number of levels", is_top=True)
 _TRIALS: Final = Option("number of trials", is_top=True)
 _COMPONENTS: Final = Option("number of components")
 
 LIKELIHOODS: Final[Mapping[str, Family]] = {
     "bernoulli": Family("Bernoulli"),
-    "discretized_logistic": Family("DiscretizedLogistic", {"levels": _LEVELS, "scale": _SCALE}),
+    "discretized_logistic": Family("DiscretizedLogistic", {"levels": _LEVELS, "scale": _SPREAD}),
     "continuous_bernoulli": Family("ContinuousBernoulli"),
     "poisson": Family("Poisson", takes_top=False),
     "binomial": Family("Binomial", {"total_count": _TRIALS}),

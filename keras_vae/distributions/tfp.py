@@ -8,11 +8,10 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from keras_vae.distributions.counts import binomial_log_prob, poisson_log_prob
@@ -24,6 +23,7 @@ __all__ = [
     "Independent",
     "IndependentBernoulli",
     "Normal",
+    "Numbers",
     "Poisson",
     "fill_scale_tril",
     "fused_log_prob",
@@ -184,7 +184,51 @@ def _sum_remainder(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Te
     return total, lambda upstream: upstream[..., tf.newaxis, tf.newaxis] * tf.math.sigmoid(x)
 
 
-class DiscretizedLogistic(tfd.Distribution):
+class Numbers(tfd.Distribution):
+    """A distribution of single numbers; a subclass defines `_log_prob`, `_mean` and `_sample_n`.
+
+    Args:
+        name: of the distribution.
+        tensors: parameters by name; their shapes broadcast to the batch shape.
+        constants: other arguments of the constructor.
+    """
+
+    def __init__(self, name: str, tensors: dict[str, tf.Tensor], **constants: Any) -> None:
+        with tf.name_scope(name) as scope:
+            dtype = tf.convert_to_tensor(next(iter(tensors.values()))).dtype
+            self._tensors = tuple(tensors)
+            for key, value in tensors.items():
+                setattr(self, key, tf.convert_to_tensor(value, dtype=dtype))
+            super().__init__(
+                dtype=dtype,
+                reparameterization_type=tfd.NOT_REPARAMETERIZED,
+                validate_args=False,
+                allow_nan_stats=True,
+                parameters={**tensors, **constants, "name": name},
+                name=scope,
+            )
+
+    def _batch_shape(self) -> tf.TensorShape:
+        return functools.reduce(
+            tf.broadcast_static_shape, [getattr(self, key).shape for key in self._tensors]
+        )
+
+    def _batch_shape_tensor(self, **_: tf.Tensor) -> tf.Tensor:
+        return functools.reduce(
+            tf.broadcast_dynamic_shape, [tf.shape(getattr(self, key)) for key in self._tensors]
+        )
+
+    def _event_shape(self) -> tf.TensorShape:
+        return tf.TensorShape([])
+
+    def _event_shape_tensor(self, *_: tf.Tensor, **__: tf.Tensor) -> tf.Tensor:
+        return tf.constant([], dtype=tf.int32)
+
+    def _default_event_space_bijector(self) -> None:
+        return None
+
+
+class DiscretizedLogistic(Numbers):
     r"""A logistic law rounded to the integers 0 .. levels-1, the outer bins open.
 
     P(x = k) = F(k + 1/2) - F(k - 1/2), F(t) = sigmoid((t - loc) / scale), F(-1/2) := 0 and
@@ -199,46 +243,14 @@ class DiscretizedLogistic(tfd.Distribution):
     Source: Salimans, Karpathy, Chen and Kingma (2017), PixelCNN++, arXiv:1701.05517.
     """
 
+    loc: tf.Tensor
+    scale: tf.Tensor
+
     def __init__(
-        self,
-        loc: tf.Tensor,
-        scale: tf.Tensor,
-        levels: int,
-        validate_args: bool = False,
-        allow_nan_stats: bool = True,
-        name: str = "DiscretizedLogistic",
+        self, loc: tf.Tensor, scale: tf.Tensor, levels: int, name: str = "DiscretizedLogistic"
     ) -> None:
-        parameters = dict(locals())
-        with tf.name_scope(name) as name:
-            self.loc = tf.convert_to_tensor(loc)
-            self.scale = tf.convert_to_tensor(scale, dtype=self.loc.dtype)
-            self.levels = levels
-            super().__init__(
-                dtype=self.loc.dtype,
-                reparameterization_type=tfd.NOT_REPARAMETERIZED,
-                validate_args=validate_args,
-                allow_nan_stats=allow_nan_stats,
-                parameters=parameters,
-                name=name,
-            )
-
-    @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):  # type: ignore[no-untyped-def]
-        return {
-            "loc": tfp.util.ParameterProperties(),
-            "scale": tfp.util.ParameterProperties(
-                default_constraining_bijector_fn=lambda: tfp.bijectors.Softplus()
-            ),
-        }
-
-    def _event_shape(self) -> tf.TensorShape:
-        return tf.TensorShape([])
-
-    def _event_shape_tensor(self, *_: tf.Tensor, **__: tf.Tensor) -> tf.Tensor:
-        return tf.constant([], dtype=tf.int32)
-
-    def _default_event_space_bijector(self) -> None:
-        return None
+        self.levels = levels
+        super().__init__(name, {"loc": loc, "scale": scale}, levels=levels)
 
     def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
         upper = (event + 0.5 - self.loc) / self.scale
