@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Case", "read_answers", "read_cases", "write_answers", "write_cases"]
+__all__ = ["Case", "Tensors", "read_answers", "read_cases", "write_answers", "write_cases"]
 
 Tensors = dict[str, np.ndarray]
 
@@ -38,7 +38,7 @@ class Case:
         outputs: names of the requested outputs.
         kind: "random", "adversarial", ... for reports; not written.
         sensitivity: by output, how much rounding of the weights changes it; see
-            `export.tolerances`; not written.
+            `export.parity.tolerances`; not written.
     """
 
     signature: str

@@ -113,9 +113,9 @@ def verify_command(directory: Path, sha256: str | None) -> None:
     Its cases are computed again, in the SavedModel and in ONNX Runtime.
     """
     load_tensorflow()
-    from export import pipeline
+    from export.verify import verify
 
-    pipeline.verify(directory, sha256=sha256, report=click.echo)
+    verify(directory, sha256=sha256, report=click.echo)
     click.secho(f"{directory} is unchanged since it was published.", bold=True)
 
 
@@ -134,8 +134,8 @@ def parity_command(directory: Path, runtimes: tuple[str, ...]) -> None:
     Their results are compared with those of its SavedModel.
     """
     load_tensorflow()
-    from export import pipeline
     from export.runtimes import RUNTIMES
+    from export.verify import verify
 
     chosen = tuple(RUNTIMES) if runtimes == ("all",) else runtimes
-    pipeline.verify(directory, runtimes=chosen, report=click.echo)
+    verify(directory, runtimes=chosen, report=click.echo)

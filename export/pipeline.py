@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import tensorflow as tf
 
 from export import (
     gates,
-    live,
     loading,
     onnx_files,
     onnx_graphs,
     parity,
     publish,
     saved_model,
-    terminal,
-    tolerances,
     variants,
     warmup,
 )
 from export import manifest as manifests
 from export.cases import Case
+from export.clock import Clock, Report, silent
 from export.errors import ExportError
-from export.runtimes import RUNTIMES
+from export.parity import live, table, tolerances
+from export.verify import VERIFIED_IN, identified, refusals
 from keras_vae import integrity
 from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
 from keras_vae.signatures import Signature, signatures
 
-__all__ = ["VERIFIED_IN", "Options", "export", "export_model", "read_manifest", "verify"]
-
-VERIFIED_IN = ("onnxruntime", "saved_model")
-"""Runtimes that every artifact is verified in before it is published."""
-
-Report = Callable[[str], None]
-
-
-def _silent(sentence: str) -> None:
-    """Says nothing."""
+__all__ = ["Options", "export", "export_model"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,7 @@ class Options:
 
 
 def export(
-    model: Path, target: Path, options: Options | None = None, report: Report = _silent
+    model: Path, target: Path, options: Options | None = None, report: Report = silent
 ) -> Path:
     """Exports the model of a file; arguments as for `export_model`."""
     options = options or Options()
@@ -108,7 +94,7 @@ def export_model(
     *,
     preparation: Preparation | None = None,
     training: dict[str, Any] | None = None,
-    report: Report = _silent,
+    report: Report = silent,
 ) -> Path:
     """Writes, verifies and publishes an artifact, `target/<version>`.
 
@@ -132,7 +118,7 @@ def export_model(
     trained_in = loading.policies(vae)
     vae = loading.computing_in_float32(vae)
     gates.check_contract(vae)
-    clock = _Clock(report)
+    clock = Clock(report)
     if trained_in:
         report(f"Exported in float32; the training used {' and '.join(trained_in)}.")
     work = _Work(vae, preparation or Preparation(), trained_in, options, clock, report)
@@ -148,7 +134,7 @@ def export_model(
         comparisons = work.compare(directory, omitted)
         extra, more = work.write_variants(directory, omitted)
         comparisons += more
-        _print(comparisons, report)
+        table.log(comparisons, report)
         parity.refuse_failed(comparisons)
         _write_json(directory / "parity.json", parity.as_json(comparisons))
         manifest = manifests.build(
@@ -163,117 +149,12 @@ def export_model(
             training=training or {},
         )
         (directory / "MODEL_CARD.md").write_text(manifests.model_card(manifest))
-        with _refusals():
+        with refusals():
             sealed = integrity.seal(directory, manifest)
         published = publish.publish(directory, target, options.version)
-    report(_identified(sealed))
+    report(identified(sealed))
     clock.total()
     return published
-
-
-def verify(
-    directory: Path,
-    *,
-    runtimes: Sequence[str] = VERIFIED_IN[:1],
-    sha256: str | None = None,
-    report: Report = _silent,
-) -> list[parity.Comparison]:
-    """Checks a published artifact: every hash, the gates, and runtimes against its SavedModel.
-
-    Args:
-        directory: one version of an artifact.
-        runtimes: what is compared with the SavedModel, which is loaded without Keras and TFP.
-        sha256: of the manifest, as the publisher stated it elsewhere; None does not compare it.
-        report: called with sentences.
-
-    Raises:
-        ExportError: if a file was changed, is missing or was added, or a runtime disagrees.
-    """
-    parity.check_runtimes(["saved_model", *runtimes])
-    directory = Path(directory).absolute()
-    with _refusals():
-        sealed = integrity.check(directory)
-    if sha256 is not None and sealed.sha256 != sha256.lower():
-        raise ExportError(
-            f"{directory} is not the artifact that was meant: expected manifest.json with the "
-            f"sha256 {sha256}; got {sealed.sha256}."
-        )
-    manifest = sealed.entries
-    report(f"All {len(manifest['files'])} files are as they were published.")
-    report(_identified(sealed))
-    try:
-        return _verify(directory, manifest, runtimes, report)
-    except ExportError:
-        raise
-    except Exception as error:  # whatever a library says of bytes that it cannot use
-        raise ExportError(
-            f"{directory} has the files of its manifest and cannot be run "
-            f"({type(error).__name__}: {integrity.one_line(error)}). Do not use it; export the "
-            "model again."
-        ) from error
-
-
-def _verify(
-    directory: Path, manifest: dict[str, Any], runtimes: Sequence[str], report: Report
-) -> list[parity.Comparison]:
-    """What `verify` does with an artifact whose files are those of its manifest."""
-    _check_onnx(directory, manifest)
-    saved_model.check_ops(directory)
-    count = warmup.replay(directory)
-    report(f"Ops, names and metadata are right; {count} warm-up requests are answered.")
-    clock = _Clock(report)
-    loaded = tf.saved_model.load(str(directory))  # it alone keeps the weights
-    cases = live.make_cases(
-        _declared(manifest["signatures"]),
-        manifest["data"],
-        _draws(loaded.signatures["sample"], manifest),
-    )
-    tensors = saved_model.tensor_names(directory)
-    with clock("all cases in the SavedModel"):
-        answers = parity.run_runtime("saved_model", directory, cases, tensors)
-        cases, expected = _measured(loaded.signatures, cases, answers, manifest)
-    comparisons = []
-    for runtime in runtimes:
-        with clock(f"all cases in {runtime}"):
-            comparisons += _compare(
-                runtime, directory, cases, expected, manifest, manifest["omitted"], tensors
-            )
-    if manifest["variants"]:
-        with clock("variants"):
-            comparisons += _compare_variants(directory, cases, expected, manifest)
-    _print(comparisons, report)
-    parity.refuse_failed(comparisons)
-    return comparisons
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The validated manifest of an artifact.
-
-    Raises:
-        ExportError: if there is none, or it is damaged.
-    """
-    with _refusals():
-        return integrity.read(directory).entries
-
-
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """Makes refusals of `keras_vae.integrity` those of the pipeline."""
-    try:
-        yield
-    except integrity.ArtifactError as error:
-        raise ExportError(str(error)) from error
-
-
-def _identified(sealed: integrity.Manifest) -> str:
-    """What tells an artifact from a forgery of it, for those who published or received it."""
-    sentence = f"sha256 of manifest.json: {sealed.sha256}"
-    if sealed.is_covered:
-        return sentence
-    return (
-        f"{sentence}\nThis artifact follows schema 1: no digest covers its name, signatures, "
-        "omitted, variants, training and versions. Export the model again to cover them."
-    )
 
 
 class _Work:
@@ -285,7 +166,7 @@ class _Work:
         preparation: Preparation,
         trained_in: list[str],
         options: Options,
-        clock: _Clock,
+        clock: Clock,
         report: Report,
     ) -> None:
         self._vae, self._options = vae, options
@@ -303,9 +184,9 @@ class _Work:
             with loading.traceable(self._vae):
                 for name, signature in self.signatures.items():
                     self.functions[name] = onnx_graphs.traced(signature)
-            draw = _draws(self.signatures["sample"].function, self.about)
+            draw = live.draws(self.signatures["sample"].function, self.about)
             with tolerances.without_tensor_float_32():
-                cases = live.make_cases(_shapes(self.signatures), self.about["data"], draw)
+                cases = live.make_cases(live.shapes_of(self.signatures), self.about["data"], draw)
                 self.expected = live.reference(self.functions, cases)
                 self.cases = live.measured(
                     cases,
@@ -347,7 +228,7 @@ class _Work:
         comparisons = []
         for runtime in self._options.verified_in:
             with self._clock(f"all cases in {runtime}"):
-                comparisons += _compare(
+                comparisons += parity.compare_runtime(
                     runtime, directory, self.cases, self.expected, self.about, omitted, tensors
                 )
         return comparisons
@@ -415,171 +296,5 @@ def _check_target(target: Path, version: int | None) -> None:
         publish.refuse_existing(target / str(version))
 
 
-def _shapes(table: Mapping[str, Signature]) -> live.Shapes:
-    """The signatures of a model."""
-    return {
-        name: (
-            {k: (s.dtype.name, s.shape.as_list()[1:]) for k, s in entry.inputs.items()},
-            entry.outputs,
-        )
-        for name, entry in table.items()
-    }
-
-
-def _declared(table: dict[str, Any]) -> live.Shapes:
-    """The signatures of a manifest."""
-    return {
-        name: (
-            {key: (spec["dtype"], spec["shape"][1:]) for key, spec in entry["inputs"].items()},
-            tuple(entry["outputs"]),
-        )
-        for name, entry in table.items()
-    }
-
-
-def _draws(
-    sample: Callable[..., dict[str, tf.Tensor]], about: dict[str, Any]
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Map from seeds to x, as the file would hold it: grey levels where they are binarised."""
-    is_binarised = about["data"]["preparation"]["step"] == "binarize"
-    condition = about["condition_shape"]
-
-    def draw(seeds: np.ndarray) -> np.ndarray:
-        inputs = {"seed": tf.constant(seeds)}
-        if condition is not None:
-            inputs["condition"] = tf.zeros([len(seeds), *condition])
-        return sample(**inputs)["mean" if is_binarised else "sample"].numpy()
-
-    return draw
-
-
-def _measured(
-    served: Mapping[str, Any],
-    cases: Sequence[Case],
-    answers: Sequence[dict[str, np.ndarray] | str],
-    manifest: dict[str, Any],
-) -> tuple[list[Case], list[dict[str, np.ndarray]]]:
-    """Cases with their tolerances, and what the SavedModel answers, from that of its process.
-
-    Raises:
-        ExportError: if it refuses a case.
-    """
-
-    def ask(case: Case) -> dict[str, np.ndarray]:
-        inputs = {name: tf.constant(value) for name, value in case.inputs.items()}
-        return {name: value.numpy() for name, value in served[case.signature](**inputs).items()}
-
-    expected = []
-    for case, answer in zip(cases, answers, strict=True):
-        if not case.size:
-            outputs = manifest["signatures"][case.signature]["outputs"]
-            shapes = {name: outputs[name]["shape"][1:] for name in case.outputs}
-            answer = live.nothing(case, shapes)
-        if isinstance(answer, str):
-            raise ExportError(f"The SavedModel refuses a case of {case.signature}: {answer}")
-        expected.append(answer)
-    with tolerances.without_tensor_float_32():
-        variables = saved_model.weights(served[case.signature] for case in cases)
-        return live.measured(cases, expected, ask, variables, manifest), expected
-
-
-def _compare(
-    runtime: str,
-    directory: Path,
-    cases: Sequence[Case],
-    expected: Sequence[dict[str, np.ndarray]],
-    about: dict[str, Any],
-    omitted: dict[str, str],
-    tensors: dict[tuple[str, str], str],
-) -> list[parity.Comparison]:
-    """All cases in a runtime, but for those of signatures that it has no file of."""
-    missing = omitted if RUNTIMES[runtime].format == "onnx" else {}
-    kept = [index for index, case in enumerate(cases) if case.signature not in missing]
-    chosen = [cases[index] for index in kept]
-    answers = parity.run_runtime(runtime, directory, chosen, tensors)
-    return parity.compare(runtime, chosen, [expected[i] for i in kept], answers, about)
-
-
-def _compare_variants(
-    directory: Path,
-    cases: Sequence[Case],
-    expected: Sequence[dict[str, np.ndarray]],
-    manifest: dict[str, Any],
-) -> list[parity.Comparison]:
-    """The other precisions and formats of a published artifact."""
-    comparisons = []
-    files = {path.split(".")[-2]: entry for path, entry in manifest["variants"].items()}
-    for suffix, entry in files.items():
-        if entry["format"] == "onnx":
-            comparisons += variants.compare_onnx(
-                directory,
-                suffix,
-                cases,
-                expected,
-                manifest,
-                precision=entry["precision"],
-                max_nats=entry["max_nats"],
-            )
-    if "decode.tflite" in manifest["variants"]:
-        path = directory / "decode.tflite"
-        comparisons += variants.compare_lite(path, cases, expected, manifest)
-    return comparisons
-
-
-def _print(comparisons: Sequence[parity.Comparison], report: Report) -> None:
-    report(f"\n{terminal.table(comparisons)}\n")
-    for runtime in dict.fromkeys(entry.runtime for entry in comparisons):
-        refused = [
-            entry.signature
-            for entry in comparisons
-            if entry.runtime == runtime and not entry.takes_empty_batch
-        ]
-        if refused:
-            names = ", ".join(dict.fromkeys(refused))
-            report(f"{runtime} takes no empty batch in {names}.")
-
-
-def _check_onnx(directory: Path, manifest: dict[str, Any]) -> None:
-    """The gates again, and whether the files say of the model what the manifest says."""
-    paths = {entry["onnx"]: name for name, entry in manifest["signatures"].items() if entry["onnx"]}
-    paths |= {
-        path: entry["signature"]
-        for path, entry in manifest["variants"].items()
-        if entry["format"] == "onnx"
-    }
-    for path, name in paths.items():
-        model, weights = onnx_files.read(directory / path)
-        entry = manifest["signatures"][name]
-        names = list(entry["inputs"]), list(entry["outputs"])
-        onnx_graphs.check(model, path, *names, weights, entry.get("opset"))
-        found = {item.key: item.value for item in model.metadata_props}
-        declared = manifests.properties(manifests.stated(manifest), name)
-        keys = declared.keys() | {key for key in found if key.startswith("keras_vae.")}
-        wrong = sorted(key for key in keys if declared.get(key) != found.get(key))
-        if wrong:
-            raise ExportError(
-                f"{directory}: manifest.json and {path} disagree about "
-                f"{wrong[0].removeprefix('keras_vae.')}; one of them was changed after publishing."
-            )
-
-
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-class _Clock:
-    """Reports how long each part took."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._start = time.perf_counter()
-
-    @contextlib.contextmanager
-    def __call__(self, what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._report(f"{time.perf_counter() - start:6.1f} s  {what}")
-
-    def total(self) -> None:
-        """Reports the whole."""
-        self._report(f"{time.perf_counter() - self._start:6.1f} s  in all")

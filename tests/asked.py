@@ -6,8 +6,9 @@ from pathlib import Path
 
 import onnxruntime
 
-from export import gates, live, loading, manifest, onnx_graphs, pipeline, saved_model
+from export import gates, loading, manifest, onnx_graphs, saved_model
 from export.cases import Case
+from export.parity import live
 from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
 from keras_vae.signatures import signatures
@@ -64,11 +65,11 @@ def ask(vae, preparation=None, only=None):
     gates.check_contract(vae)
     about = manifest.metadata(vae, preparation)
     table = signatures(vae, preparation)
-    draw = pipeline._draws(table["sample"].function, about)
+    draw = live.draws(table["sample"].function, about)
     table = {name: entry for name, entry in table.items() if only is None or name in only}
     with loading.traceable(vae), loading.float32_by_default():
         functions = {name: onnx_graphs.traced(entry) for name, entry in table.items()}
-    cases = live.make_cases(pipeline._shapes(table), about["data"], draw)
+    cases = live.make_cases(live.shapes_of(table), about["data"], draw)
     expected = live.reference(functions, cases)
     cases = live.measured(
         cases,

@@ -26,7 +26,6 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 import keras_vae
 from export import (
     gates,
-    live,
     manifest,
     onnx_graphs,
     parity,
@@ -40,6 +39,8 @@ from export.cases import Case
 from export.cli import main
 from export.errors import ExportError
 from export.onnx_files import Graph
+from export.parity import live
+from export.verify import read_manifest
 from keras_vae import integrity, random
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions.tfp import tfd
@@ -151,7 +152,7 @@ def test_terminal_says_where_the_time_goes_and_what_agrees(published):
 
 def test_manifest_obeys_its_schema(published):
     jsonschema.Draft202012Validator.check_schema(integrity.schema())
-    found = pipeline.read_manifest(published[1])
+    found = read_manifest(published[1])
     jsonschema.validate(found, integrity.schema())
     assert set(found["signatures"]) == FIVE
     assert found["data"]["range"] == [0.0, 16.0]
@@ -166,7 +167,7 @@ def test_manifest_obeys_its_schema(published):
 
 
 def test_onnx_files_say_what_the_manifest_says(published):
-    found = pipeline.read_manifest(published[1])
+    found = read_manifest(published[1])
     for path in sorted((published[1] / "onnx").iterdir()):
         model = onnx.load(path)
         about = {entry.key: entry.value for entry in model.metadata_props}
@@ -178,7 +179,7 @@ def test_onnx_files_say_what_the_manifest_says(published):
 
 
 def test_onnx_files_are_plain_and_the_batch_is_called_batch(published):
-    found = pipeline.read_manifest(published[1])
+    found = read_manifest(published[1])
     for path in sorted((published[1] / "onnx").iterdir()):
         model = onnx.load(path)
         name = path.name.split(".")[0]
@@ -236,7 +237,7 @@ def test_every_runtime_and_precision_was_compared(published):
 
 
 def test_variants_are_smaller_and_priced(published):
-    found = pipeline.read_manifest(published[1])["variants"]
+    found = read_manifest(published[1])["variants"]
     for path, entry in found.items():
         assert entry["bytes"] == (published[1] / path).stat().st_size
         assert (entry["mean_nats"] is None) == (entry["precision"] == "float32")
@@ -343,7 +344,7 @@ def test_exporters_at_once_and_a_killed_one(published, run, tmp_path):
         assert process.returncode == 0, text
     assert publish.versions(target) == [1, 2, 3]
     assert integrity.hashes(target / "1") == before
-    second, third = (pipeline.read_manifest(target / number) for number in ("2", "3"))
+    second, third = (read_manifest(target / number) for number in ("2", "3"))
     assert second["weights_digest"] == third["weights_digest"]
     for name in FIVE:
         file = f"onnx/{name}.onnx"
@@ -361,7 +362,7 @@ def test_killed_at_the_end_leaves_nothing_or_all(run, tmp_path):
     target = tmp_path / "digits"
     kill_after(start(run, target), "all cases in saved_model")
     for number in publish.versions(target):
-        found = pipeline.read_manifest(target / str(number))
+        found = read_manifest(target / str(number))
         assert integrity.hashes(target / str(number)) == found["files"]
     with publish.staging(target):
         assert len(list(target.glob(".export-*"))) == 1
@@ -746,7 +747,7 @@ def test_partial_export_says_what_it_left_out(tmp_path):
     assert "encode: the op BesselI0e" in refused(vae, tmp_path)
     options = pipeline.Options(allow_partial=True)
     directory = pipeline.export_model(vae, tmp_path / "artifacts", options)
-    found = pipeline.read_manifest(directory)
+    found = read_manifest(directory)
     assert set(found["omitted"]) == {"encode", "reconstruct", "score"}
     assert "BesselI0e" in found["omitted"]["encode"]
     assert "Bernoulli with DiagonalNormal and StandardNormal" in found["omitted"]["encode"]

@@ -16,6 +16,7 @@ import keras_vae
 from export import loading, manifest, onnx_graphs, pipeline, publish, saved_model
 from export.cli import main
 from export.errors import ExportError, sentence
+from export.verify import read_manifest
 from keras_vae.data.preparation import Preparation
 from keras_vae.signatures import signatures
 
@@ -274,7 +275,7 @@ def test_classes_of_a_users_own_without_onednn(tmp_path):
     command = ["-m", "export", "own.keras", "--to", "a", "--import", "my.module"]
     done = run(command, tmp_path, TF_ENABLE_ONEDNN_OPTS="0")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = pipeline.read_manifest(tmp_path / "a" / "1")
+    found = read_manifest(tmp_path / "a" / "1")
     assert found["likelihood"]["family"] == "Exponential"
 
 
@@ -284,7 +285,7 @@ def test_mixed_precision_with_onednn(tmp_path):
     done = run(["-m", "export", "half.keras", "--to", "a"], tmp_path, TF_ENABLE_ONEDNN_OPTS="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Exported in float32; the training used mixed_float16." in done.stdout
-    found = pipeline.read_manifest(tmp_path / "a" / "1")
+    found = read_manifest(tmp_path / "a" / "1")
     assert found["precision"]["trained_in"] == ["mixed_float16"]
     assert "Trained under mixed_float16" in (tmp_path / "a" / "1" / "MODEL_CARD.md").read_text()
 

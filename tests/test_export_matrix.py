@@ -13,7 +13,9 @@ from models import tiny_vae
 from registry import EXPORTED
 
 import keras_vae
-from export import live, manifest, parity, pipeline
+from export import manifest, parity, pipeline
+from export.parity import live
+from export.verify import read_manifest
 from keras_vae.data.preparation import Preparation
 from keras_vae.factories import LIKELIHOODS, POSTERIORS, PRIORS
 from keras_vae.signatures import signatures
@@ -58,7 +60,7 @@ def test_whole_pipeline(names, make, tmp_path):
     likelihood, posterior, prior = names
     vae = make(likelihood=likelihood, posterior=posterior, prior=prior)
     directory = pipeline.export_model(vae, tmp_path / "model")
-    found = pipeline.read_manifest(directory)
+    found = read_manifest(directory)
     assert found["omitted"] == {}
     assert len(list((directory / "onnx").iterdir())) == len(found["signatures"]) == 5
     entries = json.loads((directory / "parity.json").read_text())
@@ -206,7 +208,7 @@ def test_adversarial_rows_stay_in_the_support():
     for likelihood, shape in (("poisson", 5), ("categorical", (2, 3)), ("bernoulli", 5)):
         vae = tiny_vae(likelihood, shape)
         about = manifest.metadata(vae, Preparation())
-        draw = pipeline._draws(signatures(vae)["sample"].function, about)
+        draw = live.draws(signatures(vae)["sample"].function, about)
         shapes = {"encode": ({"x": ("float32", list(vae.event_shape))}, ("loc",))}
         cases = live.make_cases(shapes, about["data"], draw)
         for case in cases:

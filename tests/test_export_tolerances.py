@@ -11,9 +11,11 @@ from asked import ask
 from models import tiny_vae
 
 import keras_vae
-from export import live, manifest, parity, pipeline, tolerances
+from export import manifest, parity, pipeline
 from export.cases import Case
 from export.errors import ExportError
+from export.parity import live, tolerances
+from export.parity.pairs import Pair
 from keras_vae import integrity, random
 from keras_vae.data.preparation import Preparation
 
@@ -97,7 +99,7 @@ def test_onnx_runtime_and_rows_alone_pass_with_room(asked):
     for case, want, got in zip(asked.cases, asked.expected, answers, strict=True):
         for name in case.outputs:
             if case.size and name != "sample":
-                pair = parity._Pair(case, name, want, got[name], asked.about)
+                pair = Pair(case, name, want, got[name], asked.about)
                 assert pair.excess.max() < 0.2
 
 

@@ -16,6 +16,7 @@ import keras_vae
 from export import onnx_files, onnx_graphs, pipeline
 from export.cli import main
 from export.errors import ExportError
+from export.verify import verify
 from keras_vae.integrity import WEIGHTS
 from keras_vae.signatures import Signature, signatures
 from serving.artifact import Artifact
@@ -138,7 +139,7 @@ def artifact(tmp_path_factory):
 def test_artifact_with_weights_outside_is_verified_and_served(artifact):
     manifest = json.loads((artifact / "manifest.json").read_text())
     assert WEIGHTS in manifest["files"]
-    pipeline.verify(artifact, runtimes=["onnxruntime", "node", "openvino"])
+    verify(artifact, runtimes=["onnxruntime", "node", "openvino"])
     served = sessions.load(Artifact.read(artifact), 1)
     z = np.zeros([2, manifest["latent_size"]], np.float32)
     got = served["decode"]({"z": z})["mean"]

@@ -1,36 +1,25 @@
-"""Parity: what each runtime answers, and whether it agrees with the live model."""
+"""Comparison: whether the answers of a runtime agree with the live model's."""
 
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from export import tolerances
-from export.cases import Case, read_answers, write_cases
+from export.cases import Case, Tensors
 from export.errors import ExportError
-from export.runtimes import RUNTIMES, RuntimeFailure
-from keras_vae import integrity, random
+from export.parity import tolerances
+from export.parity.answers import run_runtime
+from export.parity.pairs import Pair
+from export.runtimes import RUNTIMES
 
-__all__ = [
-    "Comparison",
-    "as_json",
-    "check_runtimes",
-    "compare",
-    "refuse_failed",
-    "run_runtime",
-]
+__all__ = ["Comparison", "as_json", "compare", "compare_runtime", "refuse_failed"]
 
 _ULP_FLOOR = 1e-3
-_TIMEOUT = 600.0
-
-Tensors = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -74,62 +63,6 @@ class Comparison:
     worst: str
 
 
-def check_runtimes(runtimes: Sequence[str]) -> None:
-    """Refuses runtimes that are unknown or not on this machine.
-
-    Raises:
-        ExportError: saying which there are, or how to bring one.
-    """
-    for runtime in runtimes:
-        if runtime not in RUNTIMES:
-            raise ExportError(
-                f"Unknown runtime {runtime!r}; expected one of {', '.join(RUNTIMES)}."
-            )
-        if lack := RUNTIMES[runtime].missing():
-            raise ExportError(lack)
-
-
-def run_runtime(
-    runtime: str,
-    artifact: Path,
-    cases: Sequence[Case],
-    tensors: dict[tuple[str, str], str] | None = None,
-) -> list[Tensors | str]:
-    """Returns what a runtime answers in a process of its own, an error in words where it refuses.
-
-    Args:
-        runtime: its name.
-        artifact: the directory that it reads.
-        cases: what it is asked.
-        tensors: names of the SavedModel's tensors, as for `write_cases`.
-
-    Raises:
-        ExportError: if it cannot load the artifact.
-    """
-    try:
-        return _run(runtime, artifact, cases, tensors)
-    except RuntimeFailure as error:
-        # A batch of no rows ends some processes: ONNX Runtime 1.31 aborts in an LSTM.
-        some = [case for case in cases if case.size]
-        if len(some) == len(cases):
-            raise ExportError(f"The artifact does not run: {error}") from error
-        answers = iter(run_runtime(runtime, artifact, some, tensors))
-        return [next(answers) if case.size else str(error) for case in cases]
-
-
-def _run(
-    runtime: str,
-    artifact: Path,
-    cases: Sequence[Case],
-    tensors: dict[tuple[str, str], str] | None,
-) -> list[Tensors | str]:
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        write_cases(directory / "cases", list(cases), tensors)
-        RUNTIMES[runtime].run(artifact, directory / "cases", directory / "answers", _TIMEOUT)
-        return read_answers(directory / "answers")
-
-
 def compare(
     runtime: str,
     cases: Sequence[Case],
@@ -143,8 +76,8 @@ def compare(
     """Compares the answers of one runtime with the live model's, output by output.
 
     In float32 every number, and every row alone with the row in the largest batch, obeys
-    `export.tolerances`. Draws by a threshold of the uniform differ only where it lies within the
-    tolerance of the probability; of other draws of whole numbers only so many differ.
+    `export.parity.tolerances`. Draws by a threshold of the uniform differ only where it lies within
+    the tolerance of the probability; of other draws of whole numbers only so many differ.
 
     Other precisions pass if they cost at most `max_nats` nats per example, the mean difference of
     the ELBO on data drawn from the model; where no `score` is compared they pass.
@@ -164,7 +97,7 @@ def compare(
     Raises:
         ExportError: if the runtime refused a case, or a row depends on its neighbours.
     """
-    gathered: dict[tuple[str, str], list[_Pair]] = {}
+    gathered: dict[tuple[str, str], list[Pair]] = {}
     refuse_nothing: set[str] = set()
     for case, want, got in zip(cases, expected, answers, strict=True):
         if case.size == 0 and _is_refused(case, want, got):
@@ -181,7 +114,7 @@ def compare(
                     f"{runtime}, {case.signature}: {name} has shape {shape} instead of "
                     f"{want[name].shape} on a batch of {case.size}."
                 )
-            pair = _Pair(case, name, want, got[name], about)
+            pair = Pair(case, name, want, got[name], about)
             gathered.setdefault((case.signature, name), []).append(pair)
     if precision == "float32":
         _check_rows(runtime, cases, answers, about)
@@ -190,6 +123,36 @@ def compare(
         for (signature, _), pairs in gathered.items()
     ]
     return entries if precision == "float32" else _priced(entries, gathered, max_nats)
+
+
+def compare_runtime(
+    runtime: str,
+    directory: Path,
+    cases: Sequence[Case],
+    expected: Sequence[Tensors],
+    about: dict[str, Any],
+    omitted: dict[str, str],
+    tensors: dict[tuple[str, str], str],
+) -> list[Comparison]:
+    """Asks a runtime all cases but those of signatures it has no file of, and compares its answers.
+
+    Args:
+        runtime: its name.
+        directory: the artifact.
+        cases: what is asked.
+        expected: what the live model or the SavedModel answered.
+        about: what the manifest says of the model.
+        omitted: signatures without an ONNX file, with the reason.
+        tensors: names of the SavedModel's tensors, as for `export.cases.write_cases`.
+
+    Raises:
+        ExportError: as for `run_runtime` and `compare`.
+    """
+    missing = omitted if RUNTIMES[runtime].format == "onnx" else {}
+    kept = [index for index, case in enumerate(cases) if case.signature not in missing]
+    chosen = [cases[index] for index in kept]
+    answers = run_runtime(runtime, directory, chosen, tensors)
+    return compare(runtime, chosen, [expected[i] for i in kept], answers, about)
 
 
 def refuse_failed(comparisons: Sequence[Comparison]) -> None:
@@ -218,79 +181,10 @@ def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     return [asdict(comparison) for comparison in comparisons]
 
 
-class _Pair:
-    """An output of one case: what was expected and what came, and how far it may lie apart."""
-
-    def __init__(
-        self, case: Case, output: str, want: Tensors, got: np.ndarray, about: dict[str, Any]
-    ) -> None:
-        self.case, self.output = case, output
-        self.want, self.got = want[output].astype(np.float64), got.astype(np.float64)
-        self.size = tolerances.size_of(case.signature, output, about)
-        self.difference = np.abs(self.got - self.want)
-        rounded = output == "sample" and about["data"]["preparation"].get("whole")
-        self.is_rounded = np.broadcast_to(np.asarray(rounded or False, bool), self.want.shape)
-        self.is_draw = (
-            output == "sample" and not self.is_rounded.any() and tolerances.is_whole(self.want)
-        )
-        self.is_threshold = self.is_draw and integrity.is_threshold(about)
-        if self.is_threshold:
-            near = _near_threshold(case, want["mean"] / about["data"]["range"][1])
-            self.allowed = np.where(near, np.inf, 0.0)
-        elif self.is_draw:
-            self.allowed = np.full(self.want.shape, np.inf)
-            self.sigma = (
-                float(np.sqrt(np.mean((self.want - want["mean"]) ** 2))) if case.size else 0
-            )
-        else:
-            self.allowed = tolerances.allowed(
-                self.want,
-                self.size,
-                tolerances.terms_of(case.signature, output, about),
-                case.sensitivity.get("mean" if self.is_rounded.any() else output, 0.0),
-            )
-        self.expected = float(np.minimum(self.allowed, 1.0)[self.is_rounded].sum())
-        self.allowed = self.allowed + self.is_rounded
-
-    @property
-    def is_from_model(self) -> bool:
-        """Whether x was drawn from the model."""
-        return self.case.kind != "adversarial"
-
-    @property
-    def excess(self) -> np.ndarray:
-        """Difference by what is allowed; NaN counts as infinite."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            excess = np.where(self.difference == 0.0, 0.0, self.difference / self.allowed)
-        return np.where(np.isnan(excess), np.inf, excess)
-
-    def worst(self) -> str:
-        """The number that is furthest off and where it is, in words."""
-        row = int(np.unravel_index(np.argmax(self.excess), self.excess.shape)[0])
-        kind, size = self.case.kind, self.case.size
-        place = (
-            f"{kind} alone"
-            if kind.startswith("row")
-            else f"row {row} of the {kind} batch of {size}"
-        )
-        return f"{place}: {self.number()}"
-
-    def number(self) -> str:
-        """The number that is furthest off, in words."""
-        index = np.unravel_index(np.argmax(self.excess), self.excess.shape)
-        rest = list(map(int, index[1:]))
-        allowed = self.allowed[index]
-        return (
-            f"{self.output}{rest if rest else ''} is {self.got[index]:.9g} instead of "
-            f"{self.want[index]:.9g}, allowed is "
-            f"{'any' if np.isinf(allowed) else f'{allowed:.2g}'}"
-        )
-
-
 def _comparison(
     runtime: str,
     precision: str,
-    pairs: list[_Pair],
+    pairs: list[Pair],
     about: dict[str, Any],
     takes_empty_batch: bool,
 ) -> Comparison:
@@ -350,7 +244,7 @@ def _comparison(
 
 def _priced(
     entries: list[Comparison],
-    gathered: dict[tuple[str, str], list[_Pair]],
+    gathered: dict[tuple[str, str], list[Pair]],
     max_nats: float | None,
 ) -> list[Comparison]:
     """Comparisons of another precision, all of which pass or fail by what it costs in nats."""
@@ -391,7 +285,7 @@ def _check_rows(
             row = int(case.kind.split()[1])
             among = {name: value[row : row + 1] for name, value in whole[case.signature].items()}
             for name in case.outputs:
-                pair = _Pair(case, name, among, answer[name], about)
+                pair = Pair(case, name, among, answer[name], about)
                 entry = _comparison(runtime, "float32", [pair], about, True)
                 if not entry.passed:
                     raise ExportError(
@@ -406,11 +300,3 @@ def _is_refused(case: Case, want: Tensors, got: Tensors | str) -> bool:
     return isinstance(got, str) or any(
         name not in got or got[name].shape != want[name].shape for name in case.outputs
     )
-
-
-def _near_threshold(case: Case, probability: np.ndarray) -> np.ndarray:
-    """Where the uniform of such a draw is so near its threshold that either value is right."""
-    seeds = tf.constant(case.inputs["seed"])
-    u = random.uniform(seeds, probability.shape[1:], stream=random.OBSERVATION).numpy()
-    sensitivity = case.sensitivity.get("mean", 0.0)
-    return np.abs(u - probability) <= tolerances.allowed(probability, 1.0, 1, sensitivity)

@@ -10,20 +10,52 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export import tolerances
-from export.cases import Case
+from export.cases import Case, Tensors
 from export.errors import ExportError, sentence
+from export.parity import tolerances
+from keras_vae.signatures import Signature
 
-__all__ = ["Shapes", "asked", "make_cases", "measured", "nothing", "reference"]
+__all__ = [
+    "Shapes",
+    "asked",
+    "draws",
+    "make_cases",
+    "measured",
+    "nothing",
+    "reference",
+    "shapes_of",
+    "shapes_stated",
+]
 
 _LARGEST = (257, 65, 17)
 _NUMBERS = 2**18
 _MOST_SENSITIVE = 1e-2
 
-Tensors = dict[str, np.ndarray]
 Ask = Callable[[Case], Tensors]
 Shapes = dict[str, tuple[dict[str, tuple[str, list[int]]], tuple[str, ...]]]
 """By signature: dtype and shape without the batch of each input, and the outputs."""
+
+
+def shapes_of(table: Mapping[str, Signature]) -> Shapes:
+    """Returns the shapes of the signatures of a model."""
+    return {
+        name: (
+            {k: (s.dtype.name, s.shape.as_list()[1:]) for k, s in entry.inputs.items()},
+            entry.outputs,
+        )
+        for name, entry in table.items()
+    }
+
+
+def shapes_stated(table: dict[str, Any]) -> Shapes:
+    """Returns the shapes of the signatures of a manifest."""
+    return {
+        name: (
+            {key: (spec["dtype"], spec["shape"][1:]) for key, spec in entry["inputs"].items()},
+            tuple(entry["outputs"]),
+        )
+        for name, entry in table.items()
+    }
 
 
 def make_cases(
@@ -72,6 +104,27 @@ def make_cases(
         hostile = {name: _adversarial(name, value[:7], data) for name, value in largest.items()}
         cases.append(Case(signature, hostile, outputs, "adversarial"))
     return cases
+
+
+def draws(
+    sample: Callable[..., dict[str, tf.Tensor]], about: dict[str, Any]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a map from seeds to x as a file holds it: grey levels where they are binarised.
+
+    Args:
+        sample: the signature of this name.
+        about: what the manifest says of the model.
+    """
+    is_binarised = about["data"]["preparation"]["step"] == "binarize"
+    condition = about["condition_shape"]
+
+    def draw(seeds: np.ndarray) -> np.ndarray:
+        inputs = {"seed": tf.constant(seeds)}
+        if condition is not None:
+            inputs["condition"] = tf.zeros([len(seeds), *condition])
+        return sample(**inputs)["mean" if is_binarised else "sample"].numpy()
+
+    return draw
 
 
 def reference(functions: dict[str, Any], cases: Sequence[Case]) -> list[Tensors]:

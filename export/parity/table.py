@@ -1,16 +1,16 @@
-"""Terminal: formats comparisons as a table."""
+"""Table: formats comparisons as lines of a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from export.parity import Comparison
+from export.parity.comparison import Comparison
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["table"]
+__all__ = ["log", "table"]
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
@@ -35,6 +35,25 @@ def table(comparisons: Sequence[Comparison]) -> str:
     with console.capture() as capture:
         console.print(result)
     return capture.get().rstrip()
+
+
+def log(comparisons: Sequence[Comparison], report: Callable[[str], None]) -> None:
+    """Reports the table, and which runtimes take no empty batch.
+
+    Args:
+        comparisons: what was compared.
+        report: called with lines.
+    """
+    report(f"\n{table(comparisons)}\n")
+    for runtime in dict.fromkeys(entry.runtime for entry in comparisons):
+        refused = [
+            entry.signature
+            for entry in comparisons
+            if entry.runtime == runtime and not entry.takes_empty_batch
+        ]
+        if refused:
+            names = ", ".join(dict.fromkeys(refused))
+            report(f"{runtime} takes no empty batch in {names}.")
 
 
 def _fill(result: Table, comparisons: Sequence[Comparison]) -> None:
