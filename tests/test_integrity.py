@@ -19,7 +19,7 @@ from manifests import reseal
 from export.cli import main as export_main
 from keras_vae import integrity
 from keras_vae.integrity import ArtifactError
-from keras_vae.report import page
+from keras_vae.report import tables
 from keras_vae.runs.config import RunError
 from serving.artifact import Artifact
 from serving.deploy import deployment
@@ -372,7 +372,7 @@ def test_explore_writes_nothing_of_a_forged_artifact(artifact, tmp_path):
 def test_a_report_refuses_a_forged_parity(rows, tmp_path):
     (tmp_path / "parity.json").write_text(json.dumps(rows))
     with pytest.raises(RunError, match="is no list of comparisons"):
-        page._parity(tmp_path)
+        tables.parity(tmp_path)
 
 
 FORGED = {

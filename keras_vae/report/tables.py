@@ -1,0 +1,84 @@
+"""Tables of a report: what was measured, and how far the runtimes are from Keras."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+from keras_vae.runs import measurements
+from keras_vae.runs.config import RunError
+from keras_vae.runs.run import read_json
+
+__all__ = ["measured", "parity"]
+
+
+def measured(values: dict[str, Any]) -> list[str]:
+    """Returns the lines of the table of measurements.
+
+    Args:
+        values: what `evaluation.json` holds.
+    """
+    title, rows, notes = measurements.table(values)
+    return [
+        "<h2>Measurements</h2>",
+        f"<p>{html.escape(title)}, natural logarithm.</p>",
+        '<div class="scroll"><table><tr><th>model</th><th class="number">log p(x)</th>'
+        '<th class="number">standard error</th></tr>',
+        *(
+            f'<tr><td>{html.escape(name)}</td><td class="number">{mean}</td>'
+            f'<td class="number">{error}</td></tr>'
+            for name, mean, error in rows
+        ),
+        "</table></div>",
+        *(f"<p>{html.escape(note)}</p>" for note in notes),
+    ]
+
+
+def parity(artifact: Path) -> list[str]:
+    """Returns the lines of a table: the largest difference of each signature in each runtime.
+
+    Args:
+        artifact: directory of an exported version.
+
+    Raises:
+        RunError: if its `parity.json` cannot be read.
+    """
+    path = artifact / "parity.json"
+    try:
+        return _parity_table(read_json(path), artifact)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} is no list of comparisons as an export writes it; check the artifact with "
+            f"`keras-vae verify {artifact}`."
+        ) from error
+
+
+def _parity_table(rows: Any, artifact: Path) -> list[str]:
+    signatures = list(dict.fromkeys(row["signature"] for row in rows))
+    worst: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        runtime = worst.setdefault((row["runtime"], row["precision"]), {})
+        largest = max(runtime.get(row["signature"], 0.0), row["max_abs"])
+        runtime[row["signature"]] = largest
+    passed = sum(row["passed"] for row in rows)
+    labels = [name if kind == "float32" else f"{name}, {kind}" for name, kind in worst]
+    lines = [
+        '<h2>Export parity</h2><div class="scroll"><table><tr><th>signature</th>',
+        *(f'<th class="number">{html.escape(label)}</th>' for label in labels),
+        "</tr>",
+    ]
+    for signature in signatures:
+        lines.append(f"<tr><td>{html.escape(signature)}</td>")
+        for found in worst.values():
+            value = found.get(signature)
+            text = "" if value is None else "equal" if value == 0.0 else f"{value:.1e}"
+            lines.append(f'<td class="number">{text}</td>')
+        lines.append("</tr>")
+    where = html.escape("/".join(artifact.resolve().parts[-2:]))
+    lines.append(
+        f"</table></div><p>Largest absolute difference from Keras over the outputs of each "
+        f"signature, in their units (nats for score), of the artifact {where}; {passed} of "
+        f"{len(rows)} comparisons lie within their tolerance.</p>"
+    )
+    return lines
