@@ -46,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, or a module of the package, imported now."""
+    """Imports a public name, or a module of the package, when it is first used."""
     if not name.startswith("_"):
         module = f"{__name__}.{name}"
         try:
@@ -62,12 +62,12 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, whether they have been imported or not."""
+    """Lists the public names, whether they have been imported or not."""
     return [*__all__, "__version__"]
 
 
 class _Registered:
-    """A class of ours in the registry of Keras, imported when Keras builds the first one."""
+    """A class of this package in the registry of Keras, imported when it is first built."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -86,12 +86,12 @@ def _register(keras: Any) -> None:
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):
-    """Finds Keras where Python finds it, and calls `_register` once it is imported."""
+    """Finder that lets Python find Keras and calls `_register` once it is imported."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The specification of Keras; None for any other module."""
+        """Returns the specification of Keras; None for any other module."""
         spec = importlib.machinery.PathFinder.find_spec(name, path) if name == "keras" else None
         if spec is None or spec.loader is None:
             return None

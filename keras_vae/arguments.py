@@ -1,4 +1,4 @@
-"""Arguments: checking what constructors are given, and writing it into configurations."""
+"""Arguments: checks what constructors are given, and writes it into configurations."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ register = keras.saving.register_keras_serializable(package="keras_vae")
 
 
 def as_shape(event_shape: int | Sequence[int], owner: str) -> tuple[int, ...]:
-    """The shape as a tuple of positive integers; a `ValueError` that names `owner` otherwise."""
+    """Returns the shape as a tuple of positive integers; otherwise raises a `ValueError`."""
     shape = tuple(event_shape) if isinstance(event_shape, Iterable) else (event_shape,)
     if not shape or not all(is_integer(size) and size > 0 for size in shape):
         raise ValueError(
@@ -33,7 +33,7 @@ def as_shape(event_shape: int | Sequence[int], owner: str) -> tuple[int, ...]:
 
 
 def as_count(name: str, value: int, *, least: int) -> int:
-    """The value as an integer of at least `least`; a `ValueError` that names it otherwise."""
+    """Returns the value as an integer of at least `least`; otherwise raises a `ValueError`."""
     if not is_integer(value) or value < least:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected an integer of at least {least}. "
@@ -43,17 +43,17 @@ def as_count(name: str, value: int, *, least: int) -> int:
 
 
 def serialize(layer: keras.layers.Layer | None) -> dict[str, Any] | None:
-    """The configuration of a layer, or None."""
+    """Returns the configuration of a layer, or None."""
     return None if layer is None else keras.saving.serialize_keras_object(layer)
 
 
 def deserialize(config: Any) -> keras.layers.Layer | None:
-    """The layer of a configuration; a layer or None as it is."""
+    """Makes the layer of a configuration; returns a layer or None unchanged."""
     return keras.saving.deserialize_keras_object(config) if isinstance(config, dict) else config
 
 
 def as_weight(name: str, value: float) -> float:
-    """The value as a finite number of at least 0; a `ValueError` that names it otherwise."""
+    """Returns the value as a finite number of at least 0; otherwise raises a `ValueError`."""
     if not is_real(value) or not 0.0 <= value < math.inf:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a finite number of at least 0. "
@@ -63,10 +63,10 @@ def as_weight(name: str, value: float) -> float:
 
 
 def is_integer(value: Any) -> bool:
-    """Whether the value is an integer and no boolean."""
+    """Tells whether the value is an integer and not a boolean."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def is_real(value: Any) -> bool:
-    """Whether the value is a real number and no boolean."""
+    """Tells whether the value is a real number and not a boolean."""
     return isinstance(value, (float, np.floating)) or is_integer(value)

@@ -15,9 +15,9 @@ Schedulable = Literal["beta", "capacity"]
 
 
 class _Schedule(keras.callbacks.Callback, abc.ABC):
-    """Sets a variable of `model.objective` before each step, from the epochs passed so far.
+    """Schedule that sets a variable of `model.objective` before each step, from the epochs passed.
 
-    The value is a function of the epoch alone, so a resumed training goes on where it was; the
+    The value is a function of the epoch alone, so a resumed training continues the schedule; the
     variable itself is saved with the model.
     """
 
@@ -29,7 +29,7 @@ class _Schedule(keras.callbacks.Callback, abc.ABC):
 
     @abc.abstractmethod
     def value_at(self, epochs_passed: float) -> float:
-        """The variable's value after that many epochs."""
+        """Returns the variable's value after that many epochs."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuses an objective without the variable, and a schedule that cannot finish."""
@@ -44,7 +44,7 @@ class _Schedule(keras.callbacks.Callback, abc.ABC):
         needed = self.epochs_needed
         if needed > self.params["epochs"]:
             raise ValueError(
-                f"The schedule of {self.variable} needs {needed:g} epochs and fit was asked for "
+                f"The schedule of {self.variable} needs {needed:g} epochs, but fit was asked for "
                 f"{self.params['epochs']}: it would end at "
                 f"{self.value_at(self.params['epochs']):g} instead of {self.stop:g}. Train longer "
                 "or shorten the schedule."
@@ -61,7 +61,7 @@ class _Schedule(keras.callbacks.Callback, abc.ABC):
         self._assign(float(epoch))
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Sets the value of the next step, where the number of steps is known."""
+        """Sets the value of the next step, if the number of steps is known."""
         if self.params.get("steps"):
             self._assign(self._epoch + batch / self.params["steps"])
 
@@ -74,19 +74,26 @@ class _Schedule(keras.callbacks.Callback, abc.ABC):
 
 
 class LinearSchedule(_Schedule):
-    """Straight line from `start` to `stop` over the first epochs, then constant.
+    """Schedule that moves from `start` to `stop` in a straight line, then stays there.
 
-    As KL warm-up: Bowman et al. (2016), arXiv:1511.06349; as capacity: Burgess et al. (2018),
+    For KL warm-up: Bowman et al. (2016), arXiv:1511.06349. For capacity: Burgess et al. (2018),
     arXiv:1804.03599.
 
     Args:
         variable: "beta" or "capacity".
         start: first value.
         stop: last value.
-        epochs: epochs until the last value, positive; `fit` must be asked for at least as many.
+        epochs: epochs until the last value, positive; `fit` must run for at least as many.
 
     Raises:
-        ValueError: if a number is out of range; when training begins, if it cannot finish.
+        ValueError: if a number is out of range, or when training begins and would end too early.
+
+    Example:
+        >>> warm_up = LinearSchedule("beta", start=0.0, stop=1.0, epochs=10)
+        >>> [warm_up.value_at(epochs) for epochs in (0, 5, 10, 20)]
+        [0.0, 0.5, 1.0, 1.0]
+
+        `vae.fit(x, epochs=20, callbacks=[warm_up])` trains with it.
     """
 
     def __init__(
@@ -103,25 +110,30 @@ class LinearSchedule(_Schedule):
         return self.epochs
 
     def value_at(self, epochs_passed: float) -> float:
-        """The variable's value after that many epochs."""
+        """Returns the variable's value after that many epochs."""
         return self.start + (self.stop - self.start) * min(1.0, epochs_passed / self.epochs)
 
 
 class CyclicalSchedule(_Schedule):
-    """Repeated lines from `start` to `stop`, each held for a while, then begun anew.
+    """Schedule of repeated lines from `start` to `stop`, each followed by a constant stretch.
 
     Source: Fu et al. (2019), Cyclical annealing schedule, arXiv:1903.10145.
 
     Args:
         variable: "beta" or "capacity".
         start: value at the beginning of each cycle.
-        stop: value at the end of each rise; after the last cycle it stays.
+        stop: value at the end of each rise, and after the last cycle.
         cycle_epochs: epochs of one cycle, positive.
         cycles: number of cycles.
         rise: fraction of a cycle spent rising, in (0, 1].
 
     Raises:
-        ValueError: if a number is out of range; when training begins, if the cycles cannot finish.
+        ValueError: if a number is out of range, or when training begins and would end too early.
+
+    Example:
+        >>> cycles = CyclicalSchedule("beta", cycle_epochs=10, cycles=2)
+        >>> [cycles.value_at(epochs) for epochs in (0, 2.5, 5, 9, 10, 12.5, 20)]
+        [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0]
     """
 
     def __init__(
@@ -150,7 +162,7 @@ class CyclicalSchedule(_Schedule):
         return self.cycle_epochs * (self.cycles - 1 + self.rise)
 
     def value_at(self, epochs_passed: float) -> float:
-        """The variable's value after that many epochs."""
+        """Returns the variable's value after that many epochs."""
         cycle, passed = divmod(epochs_passed, self.cycle_epochs)
         if cycle >= self.cycles:
             return self.stop

@@ -1,4 +1,4 @@
-"""Which model a hand-written VAE loss trains: its likelihood, its scale and its beta."""
+"""Explanation of a hand-written VAE loss: which likelihood, scale and beta it trains."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ KL_REDUCTIONS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class LossExplanation:
-    """What a loss R + w K is in terms of a model.
+    """Model that a loss R + w K trains.
 
     factor * (R + w K) + constant = distortion + beta * rate in nats per example.
 
@@ -35,9 +35,9 @@ class LossExplanation:
             Bernoulli, which has no scale.
         factor: nats per unit of the loss.
         constant: nats that the loss leaves out, D/2 log 2 pi of the unit-variance Normal, else 0.
-        constant_at_scale: the same of the Normal of that scale, D/2 log(2 pi scale^2).
+        constant_at_scale: the same for the Normal of that scale, D/2 log(2 pi scale^2).
         code: the same model in keras_vae.
-        sentence: all of it in words.
+        sentence: the whole explanation in words.
     """
 
     likelihood: Literal["Normal", "Bernoulli"]
@@ -59,7 +59,7 @@ def explain_loss(
     latent_size: int,
     kl_reduction: KLReduction = "sum",
 ) -> LossExplanation:
-    """The model that the loss R + w K trains; both averaged, or both summed, over the batch.
+    """Finds the model that the loss R + w K trains; R and K are both averaged or both summed.
 
     R = c sum_d e_d and K = a KL, with c = 1 ("sum"), 1/D ("mean") or 1/channels ("mean_channels")
     and a = 1 ("sum") or 1/L ("mean"). With e = (x - m)^2 the distortion of a Normal of scale 1 is

@@ -1,4 +1,4 @@
-"""Extras: what parts of the package need beyond what it takes to train and evaluate."""
+"""Extras: packages that parts of keras_vae need beyond training and evaluation."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "batch": ("jsonschema", "onnxruntime", "pyarrow", "ray"),
 }
-"""Modules that each extra brings."""
+"""Modules that each extra installs."""
 
 
 def missing(extra: str) -> str | None:
-    """How to install an extra of which a module is not here; None if all of them are."""
+    """Returns how to install an extra if one of its modules is missing; None otherwise."""
     for module in MODULES[extra]:
         if importlib.util.find_spec(module) is None:
             return _sentence(module, extra)
@@ -39,11 +39,11 @@ def missing(extra: str) -> str | None:
 
 
 def advice(error: BaseException, preferred: str) -> str | None:
-    """How to install the module that an import did not find; None for any other error.
+    """Returns how to install the module that an import did not find; None for any other error.
 
     Args:
-        error: what was raised.
-        preferred: the extra to name if several bring the module.
+        error: the exception.
+        preferred: the extra to name if several install the module.
     """
     if not isinstance(error, ModuleNotFoundError):
         return None
@@ -56,6 +56,5 @@ def advice(error: BaseException, preferred: str) -> str | None:
 
 def _sentence(module: str, extra: str) -> str:
     return (
-        f"The package {module} is not installed, which this needs: pip install "
-        f'"keras-vae[{extra}]".'
+        f'The package {module} is needed here and not installed: pip install "keras-vae[{extra}]".'
     )

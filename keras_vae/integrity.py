@@ -1,11 +1,11 @@
-"""Integrity: whether a directory is, entry by entry and byte by byte, what was published.
+"""Integrity: checks that a directory is what was published, entry by entry and byte by byte.
 
-`manifest.json` names every other file of an artifact with its SHA-256. Since schema 2 it covers
-itself too: its first member is `digest`, the SHA-256 of the file with 64 zeros in the digest's
-place. Nothing but those files is in the directory: no links, no hidden or empty directories.
+`manifest.json` names every other file of an artifact with its SHA-256. Since schema 2 it also
+covers itself: its first member is `digest`, the SHA-256 of the file with 64 zeros in place of the
+digest. The directory holds only those files: no links, no hidden or empty directories.
 
-Whoever can write the directory can seal it anew. Only the SHA-256 of `manifest.json`, compared with
-what its publisher said elsewhere, tells a consistent forgery from the original.
+Anyone who can write the directory can seal it again. Only the SHA-256 of `manifest.json`, compared
+with the one that its publisher stated elsewhere, tells a consistent forgery from the original.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ MANIFEST = "manifest.json"
 """The file that describes an artifact."""
 
 WEIGHTS = "onnx/weights.bin"
-"""The file that ONNX files of 2 GB and more read their weights from; others hold theirs."""
+"""The file from which ONNX files of 2 GB and more read their weights; others hold their own."""
 
 SCHEMA_VERSION = 2
-"""Version of the manifests that `seal` writes; `read` takes version 1 as well."""
+"""Schema version of the manifests that `seal` writes; `read` accepts version 1 too."""
 
 _KNOWN = (1, SCHEMA_VERSION)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a path
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # one component of a path
 _HEAD = re.compile(rb'\{\n  "digest": "([0-9a-f]{64})",\n')
 _ZEROS = b"0" * 64
 _WHOLE_BEFORE = ("Bernoulli", "Binomial", "Categorical", "DiscretizedLogistic", "Poisson")
-"""Families of whole numbers, for manifests that were written before they said so."""
+"""Families of whole numbers, for manifests written before they stated this."""
 
-_MOST_BYTES = 2**24  # of a manifest
-_MOST_PATH = 1024  # characters
-_MOST_NUMBERS = 2**28  # of one row of a tensor
-_MOST_CHARACTERS = 300  # of another library's words in an error
+_MOST_BYTES = 2**24  # maximum size of a manifest
+_MOST_PATH = 1024  # maximum number of characters of a path
+_MOST_NUMBERS = 2**28  # maximum number of numbers in one row of a tensor
+_MOST_CHARACTERS = 300  # maximum length of another library's message
 
 
 class ArtifactError(ValueError):
@@ -73,11 +73,11 @@ class ArtifactError(ValueError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest that was read.
+    """The content of a manifest.
 
     Attributes:
-        entries: what it says.
-        sha256: of `manifest.json`, which tells this artifact from any other.
+        entries: the parsed content.
+        sha256: digest of `manifest.json`, which identifies the artifact.
     """
 
     entries: dict[str, Any]
@@ -90,7 +90,7 @@ class Manifest:
 
 
 def read(directory: Path) -> Manifest:
-    """Reads the manifest of an artifact; no other file is looked at.
+    """Reads the manifest of an artifact, and no other file.
 
     Raises:
         ArtifactError: if it is missing, damaged, or was changed after publishing.
@@ -116,7 +116,7 @@ def check(directory: Path) -> Manifest:
     """Reads the manifest and compares every entry of the directory with it.
 
     Raises:
-        ArtifactError: naming the first entry that is missing, changed, or not the manifest's.
+        ArtifactError: naming the first entry that is missing, changed, or not in the manifest.
     """
     manifest = read(directory)
     known = manifest.entries["files"]
@@ -131,21 +131,21 @@ def check(directory: Path) -> Manifest:
 
 
 def hashes(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file below a directory but the manifest, by relative path."""
+    """Returns the SHA-256 of every file below a directory except the manifest, by relative path."""
     names = sorted(set(_files(directory)) - {MANIFEST})
     return {name: _hash(directory, name) for name in names}
 
 
 def content(directory: Path, files: dict[str, str], name: str) -> bytes:
-    """The bytes of one file of an artifact.
+    """Reads the bytes of one file of an artifact.
 
     Args:
-        directory: of the artifact.
-        files: what its manifest says under that name.
-        name: of the file.
+        directory: directory of the artifact.
+        files: hashes of its files, from the manifest.
+        name: name of the file.
 
     Raises:
-        ArtifactError: if they are not those that were published.
+        ArtifactError: if they differ from what was published.
     """
     with _opened(directory, name) as file:
         found = file.read()
@@ -154,15 +154,15 @@ def content(directory: Path, files: dict[str, str], name: str) -> bytes:
 
 
 def check_file(directory: Path, files: dict[str, str], name: str) -> None:
-    """Checks one file of an artifact, of any size, without holding it.
+    """Checks one file of an artifact, of any size, without loading it.
 
     Args:
-        directory: of the artifact.
-        files: what its manifest says under that name.
-        name: of the file.
+        directory: directory of the artifact.
+        files: hashes of its files, from the manifest.
+        name: name of the file.
 
     Raises:
-        ArtifactError: if it is not the one that was published.
+        ArtifactError: if it differs from what was published.
     """
     _compare(directory, files, name, _hash(directory, name))
 
@@ -171,11 +171,11 @@ def seal(directory: Path, entries: dict[str, Any]) -> Manifest:
     """Writes the manifest of a finished directory; its empty directories are removed.
 
     Args:
-        directory: with all other files.
-        entries: of the manifest, without `digest`, `schema_version` and `files`.
+        directory: directory with all other files.
+        entries: entries of the manifest, without `digest`, `schema_version` and `files`.
 
     Raises:
-        ArtifactError: if `read` or `check` would refuse what is written.
+        ArtifactError: if `read` or `check` would refuse the result.
     """
     for root, _, _ in os.walk(directory, topdown=False):
         with contextlib.suppress(OSError):
@@ -190,12 +190,12 @@ def seal(directory: Path, entries: dict[str, Any]) -> Manifest:
 
 @functools.cache
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a manifest."""
+    """Returns the JSON Schema of a manifest."""
     return json.loads((Path(__file__).parent / "manifest.schema.json").read_text())
 
 
 def is_whole(entries: dict[str, Any]) -> bool:
-    """Whether an artifact takes whole numbers only, by the entries of its manifest."""
+    """Tells whether an artifact takes only whole numbers, by its manifest."""
     data = entries["data"]
     if "whole" in data:
         return bool(data["whole"])
@@ -205,24 +205,24 @@ def is_whole(entries: dict[str, Any]) -> bool:
 
 
 def is_threshold(entries: dict[str, Any]) -> bool:
-    """Whether an artifact draws by comparing the row's uniform with the mean, by its manifest."""
+    """Tells whether an artifact draws by comparing the row's uniform with the mean."""
     likelihood = entries["likelihood"]
     return bool(likelihood.get("threshold", likelihood["family"] == "Bernoulli"))
 
 
 def is_standard(entries: dict[str, Any]) -> bool:
-    """Whether the prior of an artifact is the standard normal, by the entries of its manifest."""
+    """Tells whether the prior of an artifact is the standard normal, by its manifest."""
     prior = entries["prior"]
     return bool(prior.get("standard", prior["family"] == "StandardNormal"))
 
 
 def is_name(name: str) -> bool:
-    """Whether an artifact may have that name: it survives URLs, files and configurations."""
+    """Tells whether an artifact may have that name: it survives URLs, files and configurations."""
     return _NAME.fullmatch(name) is not None
 
 
 def one_line(error: BaseException) -> str:
-    """What another library says of an error, on one line that can be printed, cut if it is long."""
+    """Returns another library's message on one printable line, cut if it is long."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
@@ -247,14 +247,14 @@ def _compare(directory: Path, files: dict[str, str], name: str, found: str) -> N
 
 @contextlib.contextmanager
 def _opened(directory: Path, name: str) -> Iterator[BufferedReader]:
-    """A regular file below a directory, reached through no link."""
+    """Opens a regular file below a directory, reached through no link."""
     path = directory
     try:
         for part in name.split("/"):
             path = path / part
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode):
-                raise ArtifactError(f"{path} is a link, and an artifact holds none. {_REMEDY}")
+                raise ArtifactError(f"{path} is a link, but an artifact holds none. {_REMEDY}")
         if not stat.S_ISREG(mode):
             raise ArtifactError(f"{path} is not a regular file. {_REMEDY}")
         with path.open("rb") as file:
@@ -269,7 +269,7 @@ def _opened(directory: Path, name: str) -> Iterator[BufferedReader]:
 
 
 def _files(directory: Path, may_be_empty: bool = False) -> Iterator[str]:
-    """Paths of all files below a directory; what is neither file nor directory is refused."""
+    """Yields the paths of all files below a directory; refuses entries of any other kind."""
     waiting = [directory]
     while waiting:
         place = waiting.pop()
@@ -281,7 +281,7 @@ def _files(directory: Path, may_be_empty: bool = False) -> Iterator[str]:
             )
         for entry in entries:
             if entry.is_symlink():
-                raise ArtifactError(f"{entry.path!a} is a link, and an artifact holds none.")
+                raise ArtifactError(f"{entry.path!a} is a link, but an artifact holds none.")
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(Path(entry.path))
             elif entry.is_file(follow_symlinks=False):
@@ -359,7 +359,7 @@ def _validator() -> Any:
 
 
 def _check_paths(entries: dict[str, Any]) -> None:
-    """Refuses paths that leave the directory, and a file that is named and not hashed."""
+    """Refuses paths that leave the directory, and files that are named without a hash."""
     files, omitted = entries["files"], entries["omitted"]
     for name in files:
         if len(name) > _MOST_PATH or not all(_PART.fullmatch(part) for part in name.split("/")):

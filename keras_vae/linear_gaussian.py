@@ -1,4 +1,4 @@
-"""Linear-Gaussian model: the one latent variable model in which everything is known."""
+"""Linear-Gaussian model: a latent variable model whose distributions are known exactly."""
 
 import math
 from typing import Any
@@ -59,15 +59,15 @@ class LinearGaussian:
 
     @classmethod
     def fit(cls, x: Any, latent_size: int, dtype: str = "float64") -> "LinearGaussian":
-        """Maximum likelihood model of the data [N, D], by an eigendecomposition.
+        """Fits the maximum likelihood model of the data [N, D], by an eigendecomposition.
 
         Args:
             x: data [N, ...], flattened to [N, D].
             latent_size: L, less than D.
-            dtype: of the model.
+            dtype: dtype of the model.
 
         Raises:
-            DataError: if the data are no plain numbers.
+            DataError: if the data is not an array of numbers.
             ValueError: if L is not in 1 .. D-1, or the remaining variance is zero.
         """
         x = numbers(x, "x").astype(np.float64).reshape(len(x), -1)
@@ -88,7 +88,7 @@ class LinearGaussian:
 
     @classmethod
     def from_vae(cls, vae: VAE) -> "LinearGaussian":
-        """The same model read from a VAE whose decoder is one affine layer.
+        """Reads the model from a VAE whose decoder is one affine layer.
 
         Raises:
             ValueError: if the VAE is not linear-Gaussian: prior StandardNormal, likelihood Normal
@@ -106,7 +106,7 @@ class LinearGaussian:
         )
         if not linear:
             raise ValueError(
-                "Exact values exist for the linear-Gaussian model alone: prior StandardNormal, "
+                "Exact values exist only for the linear-Gaussian model: prior StandardNormal, "
                 "likelihood Normal with one scale and network=None. For this model choose "
                 "method='importance'."
             )
@@ -120,33 +120,33 @@ class LinearGaussian:
         return self.weights.shape[1]
 
     def marginal(self) -> tfd.Distribution:
-        """Evidence p(x), event shape [D]."""
+        """Returns the evidence p(x), event shape [D]."""
         size = len(self.bias)
         covariance = self.weights @ self.weights.T + self.scale**2 * np.eye(size, dtype=self.dtype)
         return tfd.MultivariateNormalTriL(self.bias, np.linalg.cholesky(covariance))
 
     def log_prob(self, x: Any) -> tf.Tensor:
-        """Log-evidence log p(x) in nats, [N], at x [N, D]."""
+        """Computes the log-evidence log p(x) in nats, [N], at x [N, D]."""
         return self.marginal().log_prob(self._flat(x))
 
     def posterior(self, x: Any) -> tfd.Distribution:
-        """Posterior p(z | x), batch shape [N], event shape [L]."""
+        """Returns the posterior p(z | x), batch shape [N], event shape [L]."""
         factor = self.scale * np.linalg.cholesky(np.linalg.inv(self._precision()))
         return tfd.MultivariateNormalTriL(self._centre(x), factor)
 
     def best_diagonal_posterior(self, x: Any) -> tfd.Distribution:
-        """Diagonal q(z | x) closest to the posterior in KL(q || p), batch shape [N]."""
+        """Returns the diagonal q(z | x) closest to the posterior in KL(q || p), batch shape [N]."""
         return tfd.MultivariateNormalDiag(self._centre(x), self._diagonal_scale())
 
     def gap(self) -> float:
-        """Distance log p(x) - ELBO(x) of the best diagonal posterior, in nats, for any x."""
+        """Computes log p(x) - ELBO(x) of the best diagonal posterior, in nats, for any x."""
         precision = self._precision()
         return 0.5 * float(
             np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision).logabsdet
         )
 
     def elbo(self, x: Any, loc: Any, covariance: Any) -> tf.Tensor:
-        """Closed-form ELBO in nats, [N], of the posteriors q = N(loc, covariance).
+        """Computes the ELBO in nats, [N], of posteriors q = N(loc, covariance) in closed form.
 
         Args:
             x: data [N, D].
@@ -166,11 +166,11 @@ class LinearGaussian:
         return tf.convert_to_tensor(-(distortion + rate))
 
     def vae(self, *, full_covariance: bool = False) -> VAE:
-        """This model as a VAE whose encoder is the exact posterior, or the best diagonal one.
+        """Makes a VAE of this model whose encoder is the exact or the best diagonal posterior.
 
         Args:
-            full_covariance: a FullCovarianceNormal posterior, which is exact, instead of a
-                DiagonalNormal one.
+            full_covariance: whether to use a FullCovarianceNormal posterior, which is exact,
+                instead of a DiagonalNormal one.
         """
         size, latents = self.weights.shape
         policy: dict[str, Any] = {"dtype": self.dtype}

@@ -16,24 +16,24 @@ __all__ = ["NegativeLogLikelihood"]
 class NegativeLogLikelihood(keras.losses.Loss):
     """Loss -log p(y | x) in nats per example, of a model that ends in a distribution layer.
 
-    Every constant is in it: for `Normal` it is 1/2 |(y - loc) / scale|^2 + sum log scale
+    The loss contains every constant: for `Normal` it is 1/2 |(y - loc) / scale|^2 + sum log scale
     + D/2 log 2 pi. Sample weights multiply it. A metric such as mean squared error compares y with
-    the layer's output, a draw while training and the mean otherwise.
+    the layer's output, which is a draw in training and the mean otherwise.
 
     Args:
-        name: of the loss.
-        reduction: of the values of a batch, as in Keras.
+        name: name of the loss.
+        reduction: reduction of the values of a batch, as in Keras.
 
     Call arguments:
-        y_true: targets [B, *event_shape]; [B] where an event is one number.
+        y_true: targets [B, *event_shape], or [B] if an event is one number.
         y_pred: output of the distribution layer itself, with nothing after it.
         sample_weight: numbers [B].
 
     Raises:
         ValueError: if `y_pred` is not the output of a distribution layer, the shape of `y_true` is
             not that of its events, or its scale is "optimal".
-        tf.errors.InvalidArgumentError: if a target is not finite or outside the support, where the
-            step is not compiled by XLA.
+        tf.errors.InvalidArgumentError: if a target is not finite or outside the support, unless the
+            step is compiled by XLA.
 
     Example:
         >>> import keras_vae, numpy as np
@@ -59,11 +59,11 @@ class NegativeLogLikelihood(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, **kwargs)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
-        """Reduced loss of a batch."""
+        """Computes the reduced loss of a batch."""
         return super().__call__(y_true, self._nats(y_true, y_pred), sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """The values [B] that `__call__` has computed."""
+        """Returns the values [B] that `__call__` has computed."""
         return y_pred
 
     def _nats(self, y: Any, output: Any) -> tf.Tensor:
@@ -86,7 +86,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
 
 
 def _targets(y: tf.Tensor, layer: Any) -> tf.Tensor:
-    """The targets as [B, *event_shape]."""
+    """Reshapes the targets to [B, *event_shape]."""
     event = layer.event_shape
     if event == (1,) and y.shape.rank == 1:
         return y[:, tf.newaxis]
@@ -95,8 +95,8 @@ def _targets(y: tf.Tensor, layer: Any) -> tf.Tensor:
         if y.dtype.is_integer and y.shape[1:] == event[:-1]:
             hint = f" Code categories with keras.utils.to_categorical(y, {event[-1]})."
         raise ValueError(
-            f"{layer.name} models events of shape {list(event)}; got targets of shape "
-            f"{y.shape.as_list()}.{hint}"
+            f"{layer.name} expected targets with events of shape {list(event)}; got targets of "
+            f"shape {y.shape.as_list()}.{hint}"
         )
     return y
 

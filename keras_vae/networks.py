@@ -22,16 +22,17 @@ def mlp(
     logarithm: bool = False,
     name: str | None = None,
 ) -> keras.Model:
-    """Dense layers on the flattened input, features [B, hidden[-1]].
+    """Builds Dense layers on the flattened input; the features are [B, hidden[-1]].
 
     Args:
         input_shape: shape of one x or z.
         hidden: width of each layer.
-        activation: of each layer; "glu" is the gated layer a * sigmoid(b) of two affine maps a, b.
-        condition_shape: shape of one condition, joined to the input.
+        activation: activation of each layer; "glu" is the gated layer a * sigmoid(b) of two affine
+            maps.
+        condition_shape: shape of one condition, which is joined to the input.
         offset, scale: the input is first mapped to (x - offset) * scale.
-        logarithm: whether it is then mapped to log(1 + x), as suits counts.
-        name: of the model.
+        logarithm: whether it is then mapped to log(1 + x), which suits counts.
+        name: name of the model.
 
     Raises:
         ValueError: if there is no layer.
@@ -59,17 +60,17 @@ def conv_encoder(
     logarithm: bool = False,
     name: str | None = None,
 ) -> keras.Model:
-    """Strided 3x3 convolutions, each halving the image, then one Dense layer: features [B, width].
+    """Builds strided 3x3 convolutions that halve the image, and a Dense layer: [B, width].
 
     Args:
         input_shape: shape of one image, (height, width, channels).
         filters: filters of each convolution.
-        width: of the Dense layer.
-        activation: of each layer.
-        condition_shape: shape of one condition, joined before the Dense layer.
+        width: width of the Dense layer.
+        activation: activation of each layer.
+        condition_shape: shape of one condition, which is joined before the Dense layer.
         offset, scale: the input is first mapped to (x - offset) * scale.
-        logarithm: whether it is then mapped to log(1 + x), as suits counts.
-        name: of the model.
+        logarithm: whether it is then mapped to log(1 + x), which suits counts.
+        name: name of the model.
 
     Raises:
         ValueError: if the input is not an image, there is no convolution, or the activation is
@@ -96,7 +97,7 @@ def conv_decoder(
     condition_shape: Sequence[int] | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """Dense layers, then 3x3 transposed convolutions, each doubling the image.
+    """Builds Dense layers, then 3x3 transposed convolutions that double the image.
 
     Features are images [B, height, width, filters[-1]]; use a Conv2D as the likelihood's `head`.
 
@@ -104,10 +105,10 @@ def conv_decoder(
         latent_size: number of latents.
         output_shape: shape of one image, (height, width, channels).
         filters: filters of each transposed convolution.
-        width: of the first Dense layer.
-        activation: of each layer.
-        condition_shape: shape of one condition, joined to z.
-        name: of the model.
+        width: width of the first Dense layer.
+        activation: activation of each layer.
+        condition_shape: shape of one condition, which is joined to z.
+        name: name of the model.
 
     Raises:
         ValueError: if the output is not an image, there is no convolution, or the activation is
@@ -166,7 +167,9 @@ def _check_image(shape: Sequence[int], filters: Sequence[int], activation: str) 
     if not filters:
         raise ValueError("Expected at least one convolution; got no filters.")
     if activation == "glu":
-        raise ValueError("Gated layers, activation 'glu', are for mlp; choose 'relu' or the like.")
+        raise ValueError(
+            "Gated layers, activation 'glu', are for mlp; choose another such as 'relu'."
+        )
     if len(shape) != 3:
         raise ValueError(
             f"Expected images of shape (height, width, channels); got {tuple(shape)}. "

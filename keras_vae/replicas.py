@@ -1,7 +1,7 @@
-"""Replicas: how a batch is shared among devices and machines, with the numbers of one device.
+"""Replicas: split a batch among devices and machines, with the numbers of one device.
 
 Keras trains as on one device: it iterates over whole batches and calls the steps of the model. A
-step then runs on every replica with its share of the rows; what the replicas found is added up.
+step then runs on every replica with its shard of the rows, and the results are summed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = [
 
 
 class Share(NamedTuple):
-    """Rows of a batch that a replica works on.
+    """Rows of a batch that one replica processes.
 
-    Where the replicas do not divide the batch, as it may be with the last one of an epoch, each
-    works on all of it and counts as a part of one.
+    If the batch size is not divisible by the number of replicas, every replica processes the whole
+    batch with weight 1/replicas.
 
     Attributes:
         start: first row.
         size: number of rows.
         total: rows of the whole batch.
-        weight: what a row counts.
+        weight: weight of each row.
     """
 
     start: Any
@@ -47,11 +47,11 @@ class Share(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is known to be the whole batch."""
+        """Whether the shard is known to be the whole batch."""
         return self.size is self.total
 
     def of(self, part: tf.Tensor, axis: int = 0) -> tf.Tensor:
-        """The share of a tensor that has the batch along axis 0 or 1."""
+        """Returns the shard of a tensor that has the batch along axis 0 or 1."""
         if self.is_whole:
             return part
         rows = slice(self.start, self.start + self.size)
@@ -59,12 +59,12 @@ class Share(NamedTuple):
 
     @classmethod
     def whole(cls, total: Any) -> Share:
-        """The share of the only replica."""
+        """Returns the shard of the only replica: the whole batch."""
         return cls(0, total, total, 1.0)
 
     @classmethod
     def of_this_replica(cls, total: Any) -> Share:
-        """The share of the replica that calls."""
+        """Returns the shard of the calling replica."""
         context = tf.distribute.get_replica_context()
         index, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
         if isinstance(total, int):
@@ -82,26 +82,26 @@ class WorkerError(RuntimeError):
 
 
 class OneDevice:
-    """What Keras is given as its strategy: batches and functions pass through as they are."""
+    """Strategy that Keras is given for one device: batches and functions pass through."""
 
     def experimental_distribute_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """The dataset."""
         return dataset
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
-        """What the function returns."""
+        """Calls the function and returns its result."""
         return function(*args)
 
 
 def on_each(
     strategy: tf.distribute.Strategy | None, total: Any, function: Callable[[Share], None]
 ) -> None:
-    """Calls a function on each replica with its share of a batch.
+    """Calls a function on each replica with its shard of a batch.
 
     Args:
-        strategy: whose replicas they are; None for one device.
-        total: rows of the batch.
-        function: of the share.
+        strategy: strategy with the replicas; None for one device.
+        total: number of rows of the batch.
+        function: function of the shard.
     """
     if strategy is None:
         function(Share.whole(total))
@@ -110,7 +110,7 @@ def on_each(
 
 
 def summed(tensors: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Sums over replicas, each of whom calls this; None stays None."""
+    """Sums tensors over replicas, each of which calls this function; None stays None."""
     found = [part for part in tensors if part is not None]
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync > 1 and found:
@@ -120,9 +120,9 @@ def summed(tensors: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
 
 
 def steps_in_turn(model: Any, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Function of an iterator to the logs after the next steps, as Keras calls it.
+    """Makes a function of an iterator that runs the next steps in turn, as Keras calls it.
 
-    Its own puts several of them into branches of one graph, where replicas cannot run.
+    Keras' own function puts several steps into branches of one graph, in which replicas cannot run.
     """
     graph = tf.function(step, autograph=False, reduce_retracing=True)
 
@@ -145,13 +145,13 @@ def steps_in_turn(model: Any, step: Callable[[Any], Any]) -> Callable[[Any], Any
 
 
 def leave_summing(optimizer: Any) -> None:
-    """Makes an optimizer take gradients as sums over replicas, whose norms it may then clip."""
+    """Makes an optimizer treat gradients as sums over replicas, so that it can clip their norms."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     inner._all_reduce_sum_gradients = list
 
 
 def workers(strategy: tf.distribute.Strategy | None) -> Any:
-    """Cluster resolver of a strategy over several machines; None for one machine."""
+    """Returns the cluster resolver of a strategy over several machines; None for one machine."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return None
     resolver = strategy.cluster_resolver
@@ -159,7 +159,7 @@ def workers(strategy: tf.distribute.Strategy | None) -> Any:
 
 
 def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
-    """Whether this process is the one that writes files: the chief, or worker 0 without one."""
+    """Tells whether this process writes files: the chief, or worker 0 if there is no chief."""
     resolver = workers(strategy)
     if resolver is None or resolver.task_type == "chief":
         return True
@@ -168,10 +168,10 @@ def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
 
 @contextlib.contextmanager
 def worker_errors(strategy: tf.distribute.Strategy | None) -> Iterator[None]:
-    """Says what to do when another worker has stopped.
+    """Raises a `WorkerError` that says what to do if another worker has stopped.
 
     Raises:
-        WorkerError: in place of what the collective operations of TensorFlow raise then.
+        WorkerError: instead of the exception that TensorFlow's collective operations raise.
     """
     try:
         yield
@@ -184,14 +184,14 @@ def worker_errors(strategy: tf.distribute.Strategy | None) -> Iterator[None]:
         if workers(strategy) is None:
             raise
         raise WorkerError(
-            "Another worker has stopped, or cannot be reached, and training stopped with it. Start "
-            "every worker again: with callbacks.Backup they go on after the last epoch that was "
-            f"finished. TensorFlow says: {error.message.splitlines()[0]}"
+            "Another worker stopped or cannot be reached, so training stopped too. Start every "
+            "worker again: with callbacks.Backup they continue after the last finished epoch. "
+            f"TensorFlow says: {error.message.splitlines()[0]}"
         ) from error
 
 
 def agree(strategy: tf.distribute.Strategy | None, number: int) -> bool:
-    """Whether all workers, each of whom calls this, have the same number."""
+    """Tells whether all workers, each of which calls this function, have the same number."""
     if strategy is None or workers(strategy) is None:
         return True
     numbers = strategy.gather(tf.constant([number]), axis=0)

@@ -133,7 +133,7 @@ def test_without_extras_it_trains_and_evaluates_and_names_the_extra_of_the_rest(
         if lack is None:
             assert got.startswith("0 "), (line, got)
         else:
-            expected = f"The package {lack[0]} is not installed, which this needs: pip install "
+            expected = f"The package {lack[0]} is needed here and not installed: pip install "
             assert got == f'1 Error: {expected}"keras-vae[{lack[1]}]".', line
 
 

@@ -222,7 +222,7 @@ def test_line_of_what_has_no_columns(tmp_path, mnist_folder):
     assert load(bad_npy(tmp_path, np.ones((4, 3, 2, 2, 2)))).columns == (
         "arrays of shape (3, 2, 2, 2)"
     )
-    with pytest.raises(DataError, match="no columns with names, and id cannot be dropped"):
+    with pytest.raises(DataError, match="no columns with names, so id cannot be dropped"):
         load(tmp_path / "f.npz", drop="id")
 
 
@@ -428,7 +428,7 @@ def test_sizes_and_modes_that_are_none(tmp_path, options, words):
     with pytest.raises(DataError, match=words):
         load(tmp_path, **options)
     np.save(tmp_path / "x.npy", TABLE)
-    with pytest.raises(DataError, match="is no directory of images"):
+    with pytest.raises(DataError, match="is not a directory of images"):
         load(tmp_path / "x.npy", image_size=(4, 4))
 
 
@@ -520,15 +520,15 @@ REFUSED = {
     "truncated_npy": (lambda d: truncated(bad_npy(d, TABLE)), ["bad.npy", "incomplete"]),
     "csv_windows_1252": (
         lambda d: bad_bytes(d, "f.csv", "größe,b\n1.5,2\n".encode("cp1252")),
-        ["f.csv is not text in UTF-8", "byte 0xf6", "Save it again", "WINDOWS-1252"],
+        ["f.csv holds the byte 0xf6", "Save it again", "WINDOWS-1252"],
     ),
     "csv_windows_1252_late": (
         lambda d: bad_bytes(d, "f.csv", b"a,b\n" + b"1.5,2\n" * 99 + b"\xe9,3\n"),
-        ["f.csv is not text in UTF-8", "byte 0xe9"],
+        ["f.csv holds the byte 0xe9"],
     ),
     "csv_utf_16": (
         lambda d: bad_bytes(d, "f.csv.gz", gzip.compress("a,b\n1.5,2\n".encode("utf-16"))),
-        ["f.csv.gz is not text in UTF-8", "byte 0xff", "iconv -f UTF-16"],
+        ["f.csv.gz holds the byte 0xff", "iconv -f UTF-16"],
     ),
     "not_npy": (lambda d: bad_bytes(d, "f.npy", b"hello world"), ["cannot be read as a .npy"]),
     "objects_npy": (
@@ -594,7 +594,10 @@ REFUSED = {
         ["row of values (1.5, 2)", "Add a first line"],
     ),
     "csv_index": (lambda d: write_csv(d / "t.csv", ",a\n0,1\n1,2\n"), ["index=False"]),
-    "csv_binary": (lambda d: bad_bytes(d, "t.csv", b"\xff\xfe\x00\x81" * 9), ["not text in UTF-8"]),
+    "csv_binary": (
+        lambda d: bad_bytes(d, "t.csv", b"\xff\xfe\x00\x81" * 9),
+        ["text in UTF-8 was expected"],
+    ),
     "csv_blank": (lambda d: write_csv(d / "t.csv", "\n"), ["CSV table", "No columns"]),
     "csv_header_only": (lambda d: write_csv(d / "t.csv", "a,b\n"), ["0 rows"]),
     "csv_truth_value_in_header": (
@@ -631,7 +634,7 @@ REFUSED = {
         ["damaged IDX", "shape (5, 4, 3), 60 bytes, but 29 follow"],
     ),
     "idx_long": (lambda d: bad_bytes(d, "i", idx_bytes(IMAGES) + b"z"), ["but 61 follow"]),
-    "idx_header": (lambda d: bad_bytes(d, "i", idx_bytes(IMAGES)[:9]), ["ends in its header"]),
+    "idx_header": (lambda d: bad_bytes(d, "i", idx_bytes(IMAGES)[:9]), ["ends within its header"]),
     "idx_float": (
         lambda d: bad_bytes(d, "i", b"\0\0\x0d\x01" + bytes(8)),
         ["type 0x0d", "unsigned bytes"],

@@ -138,5 +138,5 @@ def test_refusals():
         bound_gap(vae, x, method="prior")
     with pytest.raises(ValueError, match=r"steps.*at least 1"):
         bound_gap(vae, x, steps=0)
-    with pytest.raises(ValueError, match="linear-Gaussian model alone"):
+    with pytest.raises(ValueError, match="only for the linear-Gaussian model"):
         bound_gap(vae, x, method="exact", steps=1)

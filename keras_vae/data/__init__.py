@@ -1,9 +1,8 @@
-"""Data: files to arrays, arrays to a reproducible stream of batches.
+"""Data: reads files into arrays, and turns arrays into a reproducible stream of batches.
 
-`load` reads a file or a directory, `split` sets a test part aside, `batches` turns an array
-into the `tf.data.Dataset` that `fit`, `evaluate` and `predict` take, and `binarize` and
-`dequantize` are the random steps it can apply to each batch.
-
+`load` reads a file or a directory, and `split` sets a test part aside. `batches` turns an array
+into the `tf.data.Dataset` that `fit`, `evaluate` and `predict` take. `binarize` and `dequantize`
+are random steps that it can apply to each batch.
     train, test = split(load("digits").x)
     vae.fit(
         batches(train, 100, epochs=20, seed=1, rescale=1 / 16, transform=binarize),
@@ -13,15 +12,15 @@ into the `tf.data.Dataset` that `fit`, `evaluate` and `predict` take, and `binar
         validation_data=batches(test, 100, shuffle=False, rescale=1 / 16, transform=binarize),
     )
 
-What does not fit into memory stays in its file. A .npy array is mapped; a Parquet table or a
-directory of images becomes such a file once, in a directory of your choice:
+Data that does not fit into memory stays in its file. A .npy array is mapped. A Parquet table or a
+directory of images is written to such a file once, in a directory of your choice:
 
     vae.fit(load("big.parquet", cache="cache").x, batch_size=100)
 
-Rows are read at their places while the batches before are trained on, so that order, batches and
-losses are those of the same array in memory, and so is the speed, as long as the disk keeps up.
+Rows are read from the file while earlier batches are trained on. Order, batches and losses are
+those of the same array in memory, and so is the speed if the disk keeps up.
 
-The stream is shuffled already; `shuffle=False` keeps Keras from warning that it will not do so.
+The stream is already shuffled; `shuffle=False` keeps Keras from warning that it cannot shuffle it.
 """
 
 from keras_vae.data.content import DataError as DataError

@@ -26,16 +26,16 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def npy(path: Path) -> Content:
-    """The array of a .npy file, mapped into memory read-only."""
+    """Maps the array of a .npy file into memory, read-only."""
     with reading(path, "a .npy array"):
         return Content(np.lib.format.open_memmap(path, mode="r"))
 
 
 def npz(path: Path, key: str | None, labels: Labels) -> Content:
-    """The array `key` of a .npz archive, or the one its name makes out as the data."""
+    """Reads the array `key` of a .npz archive, or the one whose name marks it as the data."""
     if not zipfile.is_zipfile(path):
         raise DataError(
-            f"{path} cannot be read as a .npz archive: it is truncated or something else. "
+            f"{path} cannot be read as a .npz archive: it is truncated or of another kind. "
             "Write or download it again."
         )
     with reading(path, "a .npz archive"), np.load(path, allow_pickle=False) as archive:
@@ -58,13 +58,13 @@ def _npz_key(path: Path, keys: Sequence[str], chosen: str | None) -> str:
         if len(candidates) == 1:
             return candidates[0]
     raise DataError(
-        f"{path} does not tell which array is the data; it holds: {held}. "
+        f"{path} does not tell which of its arrays is the data; it holds: {held}. "
         f'Choose one by writing "{path}:key".'
     )
 
 
 def _npz_label_key(path: Path, keys: Sequence[str], key: str) -> str | None:
-    """The labels' key: `y_train` for `x_train`, otherwise the one with a label's name."""
+    """Finds the key of the labels: `y_train` for `x_train`, otherwise one with a label's name."""
     twin = "y" + key[1:]
     if key[0] in "xX" and twin in keys:
         return twin
@@ -72,7 +72,7 @@ def _npz_label_key(path: Path, keys: Sequence[str], key: str) -> str | None:
 
 
 def idx(path: Path, labels: Labels) -> Content:
-    """The bytes of an IDX file, with the label file beside an MNIST-style image file."""
+    """Reads the bytes of an IDX file, and the label file beside an MNIST-style image file."""
     x = _idx_array(path)
     if not labels:
         return Content(x)
@@ -97,10 +97,12 @@ def _idx_array(path: Path) -> np.ndarray:
     )
     size = len(body) - header_size
     if size < 0:
-        raise DataError(f"{path} is a damaged IDX file: it ends in its header. Download it again.")
+        raise DataError(
+            f"{path} is a damaged IDX file: it ends within its header. Download it again."
+        )
     if size != math.prod(shape):
         raise DataError(
-            f"{path} is a damaged IDX file: its header announces shape {shape}, "
+            f"{path} is a damaged IDX file: its header states shape {shape}, "
             f"{math.prod(shape)} bytes, but {size} follow. Download it again."
         )
     return np.frombuffer(body, np.uint8)[header_size:].reshape(shape)
@@ -125,13 +127,13 @@ def _starts_with(path: Path, magic: bytes) -> bool:
 
 
 def mnist_images(root: Path) -> list[str]:
-    """Names of the MNIST-style image files in a directory."""
+    """Lists the names of the MNIST-style image files in a directory."""
     with reading(root, "a directory"):
         return sorted(name for name in os.listdir(root) if _MNIST_IMAGES.fullmatch(name))
 
 
 def mnist_part(root: Path, names: Sequence[str], split: str) -> Path:
-    """The one image file of the "train" or "test" part."""
+    """Finds the only image file of the "train" or "test" part."""
     part = {"train": "train", "test": "t10k"}[split]
     found = [name for name in names if name.lower().startswith(part)]
     if len(found) != 1:

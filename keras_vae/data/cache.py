@@ -1,4 +1,4 @@
-"""Cache: a table or a directory of images written once as rows of a file, in bounded memory."""
+"""Cache: writes a table or a directory of images once as rows of a file, in bounded memory."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _DAY = 86_400
 
 
 class Rows(NamedTuple):
-    """Rows of a source, part by part.
+    """Rows of a source, read in chunks.
 
     Attributes:
-        shape: of all of them, [N, ...].
-        dtype: of all of them.
-        parts: arrays [n, ...] with their labels [n], or None where there are none.
-        feature_names: of a table.
-        left_out: why other columns are not in it, by name.
+        shape: shape of all rows, [N, ...].
+        dtype: dtype of all rows.
+        chunks: arrays [n, ...] with their labels [n], or None if there are none.
+        feature_names: names of the columns of a table.
+        left_out: reasons why other columns are left out, by name.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    parts: Iterator[tuple[np.ndarray, np.ndarray | None]]
+    chunks: Iterator[tuple[np.ndarray, np.ndarray | None]]
     feature_names: tuple[str, ...] | None = None
     left_out: Mapping[str, str] = MappingProxyType({})
 
@@ -49,17 +49,17 @@ def cached(
     rows: Callable[[], Rows],
     options: str = "",
 ) -> Content:
-    """The rows of a source, mapped from a file in the cache, which is written if it is not there.
+    """Maps the rows of a source from a file in the cache, which is written if it does not exist.
 
-    An entry is a directory that a rename puts in its place when it is whole. It belongs to one
-    state of the source (paths, sizes and times of its files) and to the options it is read with.
+    An entry is a directory that is renamed into place when it is complete. It belongs to one state
+    of the source (paths, sizes and times of its files) and to the options that it was read with.
 
     Args:
-        folder: where entries are kept; it is made if it is missing.
-        source: what is read, for messages and the name of the entry.
-        files: of which it consists.
-        rows: reads it.
-        options: how it is read, as text.
+        folder: directory of the entries; created if it does not exist.
+        source: path of the source, for messages and the name of the entry.
+        files: files of the source.
+        rows: function that reads it.
+        options: options of the reader, as text.
 
     Raises:
         DataError: if the source cannot be used, or the entry is damaged.
@@ -75,7 +75,7 @@ def cached(
             try:
                 temporary.rename(entry)
             except OSError:
-                if not entry.is_dir():  # or another process was faster
+                if not entry.is_dir():  # unless another process was faster
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -83,14 +83,14 @@ def cached(
         about = json.loads((entry / "about.json").read_text())
         x = npy(entry / "x.npy").x
         if list(x.shape) != about["shape"]:
-            raise DataError(f"{entry} is damaged. Remove it, and it is written again.")
+            raise DataError(f"{entry} is damaged. Remove it, and it will be written again.")
         labels = np.load(entry / "labels.npy") if about["labels"] else None
         names = about["feature_names"]
     return Content(x, labels, tuple(names) if names else None, about["left_out"])
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what processes that were killed more than a day ago did not finish."""
+    """Removes unfinished entries of processes that were killed more than a day ago."""
     for part in folder.glob(".part-*"):
         if part.stat().st_mtime < time.time() - _DAY:
             shutil.rmtree(part, ignore_errors=True)
@@ -109,8 +109,8 @@ def _write(folder: Path, rows: Rows) -> None:
     with (folder / "x.npy").open("wb") as file:
         header = {"descr": rows.dtype.str, "fortran_order": False, "shape": rows.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for part, given in rows.parts:
-            file.write(np.ascontiguousarray(part, rows.dtype).data)
+        for chunk, given in rows.chunks:
+            file.write(np.ascontiguousarray(chunk, rows.dtype).data)
             labels += [] if given is None else [given]
         file.flush()
         os.fsync(file.fileno())

@@ -16,7 +16,7 @@ from keras_vae.data.mapped import slices
 __all__ = ["Columns", "Labels", "columns_line", "identifiers", "positions", "select"]
 
 Labels = bool | Literal["if_any"]
-"""Whether labels are read: True, False (their column is data) or where there are any."""
+"""Whether to read labels: True, False (their column is data), or only if there are any."""
 
 _IDENTIFIER = re.compile(r"(.*[_ .-])?(id|uid|uuid|guid|idx|index|key|row|rownum)", re.IGNORECASE)
 _CAMEL_IDENTIFIER = re.compile(r".*[a-z]I[Dd]")
@@ -29,9 +29,9 @@ class Columns(NamedTuple):
     """Columns of a table.
 
     Attributes:
-        data: names of those that are data.
-        label: name of the one of the labels, None if it is not asked for or there is none.
-        left_out: why others are not data, by name.
+        data: names of the columns that are data.
+        label: name of the column of labels; None if labels are not wanted or do not exist.
+        left_out: reasons why other columns are left out, by name.
     """
 
     data: tuple[str, ...]
@@ -43,9 +43,9 @@ def select(path: Path, names: Sequence[str], labels: Labels, drop: Sequence[str]
     """Divides the columns of a table.
 
     Args:
-        path: of the table, for messages.
-        names: of all columns.
-        labels: whether the column that is named like labels is that of the labels.
+        path: path of the table, for messages.
+        names: names of all columns.
+        labels: whether a column with a label's name holds the labels.
         drop: names of columns to leave out.
 
     Raises:
@@ -67,12 +67,12 @@ def select(path: Path, names: Sequence[str], labels: Labels, drop: Sequence[str]
 
 
 def positions(found: Sequence[str], expected: Sequence[str], owner: str) -> list[int]:
-    """Places of the expected columns among those that were found, in the expected order.
+    """Returns the positions of the expected columns among those found, in the expected order.
 
     Args:
         found: names of the columns of a table, in any order.
-        expected: names that the model was trained with.
-        owner: what holds the columns found, for the message.
+        expected: names of the columns that the model was trained on.
+        owner: name of the table, for messages.
 
     Raises:
         DataError: if columns are missing, unknown or repeated.
@@ -97,13 +97,13 @@ def positions(found: Sequence[str], expected: Sequence[str], owner: str) -> list
 
 
 def identifiers(x: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
-    """Names of the columns that look like identifiers or row numbers.
+    """Finds the columns that look like identifiers or row numbers.
 
-    Such a column holds different integers, and is named like an identifier or counts up by one.
+    Such a column holds different integers, and has an identifier's name or counts up by one.
 
     Args:
         x: table [N, columns], which may be mapped.
-        names: of its columns.
+        names: names of its columns.
     """
     if len(x) < 3:
         return ()
@@ -134,7 +134,7 @@ def columns_line(
     left_out: Mapping[str, str],
     suspects: Sequence[str],
 ) -> str:
-    """Says which columns of a table, or what arrays, are used as what."""
+    """Describes in one line how the columns of a table, or other arrays, are used."""
     if x.ndim == 2:
         line = f"{x.shape[1]} feature{'s' if x.shape[1] > 1 else ''}"
         line += f": {listed(names, _MOST_NAMES)}" if names else ""

@@ -1,4 +1,4 @@
-"""What the readers share: the content of a file, and errors that name the file."""
+"""Content of a file as the readers return it, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """Arrays as a reader found them, not checked yet.
+    """Arrays as a reader found them, before they are checked.
 
     Attributes:
         x: examples along axis 0.
-        labels: of the examples, None if there are none.
-        feature_names: of the columns of a table.
-        left_out: why columns of the source are not in x, by name.
+        labels: labels of the examples, or None.
+        feature_names: names of the columns of a table.
+        left_out: reasons why columns of the source are left out, by name.
     """
 
     x: np.ndarray
@@ -35,7 +35,7 @@ class Content:
 
 
 def only_label(path: Path, names: Sequence[str]) -> str | None:
-    """The one name among `names` that stands for labels, None if there is none."""
+    """Finds the only one of `names` that stands for labels; None if there is none."""
     found = [name for name in names if name.lower() in LABEL_NAMES]
     if len(found) > 1:
         raise DataError(
@@ -47,7 +47,7 @@ def only_label(path: Path, names: Sequence[str]) -> str | None:
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turns whatever a reader raises on a bad file into one `DataError`."""
+    """Turns every exception that a reader raises on a bad file into a `DataError`."""
     try:
         yield
     except DataError:
@@ -61,18 +61,18 @@ def reading(path: Path, kind: str) -> Iterator[None]:
                 "code. Save it again as an array of numbers."
             ) from error
         raise DataError(
-            f"{path} cannot be read as {kind}: {reason(error)}. It is incomplete or something "
-            "else; write or download it again."
+            f"{path} cannot be read as {kind}: {reason(error)}. It is incomplete or of another "
+            "kind; write or download it again."
         ) from error
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, on one line and without a full stop."""
+    """Returns the message of an exception, on one line and without a full stop."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split()).rstrip(".")
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first few of `names`, and how many more there are."""
+    """Lists the first few of `names`, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -31,14 +31,15 @@ class _Dialect(NamedTuple):
 
 
 def read_delimited(path: Path) -> Any:
-    """The table as pandas reads it, but never with a column taken silently for row names.
+    """Reads a table with pandas, but never takes a column silently for row names.
 
     The separator is the first of comma, semicolon and tab that divides the first lines into equal
-    numbers of fields. Decimals have a comma where it is not the separator and fields look like it.
+    numbers of fields. The decimal mark is a comma if it is not the separator and fields look like
+    it.
 
     Raises:
-        DataError: if the text is not UTF-8, the first line is data and not names, or names do not
-            fit the columns.
+        DataError: if the text is not UTF-8, the first line holds data instead of names, or the
+            names do not fit the columns.
     """
     with _in_utf_8(path):
         return _read(path)
@@ -47,7 +48,7 @@ def read_delimited(path: Path) -> Any:
 def _read(path: Path) -> Any:
     import pandas as pd
 
-    # Before version 3 pandas rounds decimals well only when it is asked to.
+    # Before version 3, pandas rounds decimals correctly only on request.
     exactly = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
     dialect = _dialect(path)
     _check_header(path, dialect.header)
@@ -72,16 +73,16 @@ def _read(path: Path) -> Any:
 
 @contextmanager
 def _in_utf_8(path: Path) -> Iterator[None]:
-    """Says what to do about a text of another encoding."""
+    """Turns a decoding error into a `DataError` that says how to convert the text."""
     try:
         yield
     except UnicodeDecodeError as error:
         found = error.object[error.start]
         guess = "UTF-16" if found in (0xFE, 0xFF) else "WINDOWS-1252"
         raise DataError(
-            f"{path} is not text in UTF-8, which was expected: it holds the byte 0x{found:02x}. "
+            f"{path} holds the byte 0x{found:02x}, but text in UTF-8 was expected. "
             f"Save it again as UTF-8 (in a spreadsheet: CSV UTF-8; in a terminal: iconv -f {guess} "
-            "-t UTF-8, if that is what it is)."
+            "-t UTF-8, if that is its encoding)."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Files read into arrays; what cannot be trained on is refused in one clear sentence."""
+"""Files read into arrays; data that cannot be trained on is refused with a clear message."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Data:
     """Examples read from a file.
 
     Attributes:
-        x: Array of shape [N, ...]: images [N, H, W, C], series [N, T, C], tables [N, columns]. The
-            dtype is the file's. Read-only where the file is mapped into memory.
+        x: Array of shape [N, ...]: images [N, H, W, C], series [N, T, C], tables [N, columns]. It
+            has the file's dtype, and is read-only if the file is mapped into memory.
         labels: Array of N labels, numbers or strings; None unless asked for.
         name: Short name of the source.
         feature_names: Column names of a table, None otherwise.
-        left_out: Why parts of the source are not in `x`, by name: "labels" or "dropped".
+        left_out: Reasons why parts of the source are not in `x`, by name: "labels" or "dropped".
         identifiers: Names of features that look like identifiers or row numbers.
     """
 
@@ -48,7 +48,7 @@ class Data:
 
     @property
     def columns(self) -> str:
-        """Which columns are used as what, in one line.
+        """One line about how the columns are used.
 
         Example:
             >>> Data(np.ones([3, 2]), None, "t", ("age", "income"), {"target": "labels"}).columns
@@ -67,7 +67,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     image_mode: str | None = None,
 ) -> Data:
-    """Examples, and labels if wanted, from a file, a directory or scikit-learn's digits.
+    """Reads examples, and labels if wanted, from a file, a directory or scikit-learn's digits.
 
     | source | examples | labels |
     |---|---|---|
@@ -80,34 +80,34 @@ def load(
     | directory of images | in order of their paths | sub-directories |
     | directory of MNIST-style files | `split` selects, "train" by default | the label file |
 
-    An .npz array is called x, X, data, images or arr_0, or is the only one. Labels are called
-    label, labels, y, target or class; unless labels are asked for, a column of that name is data as
-    the others are. Fields of text are separated by commas, semicolons or tabs, with decimal points
-    or commas. One axis [N] becomes [N, 1]. Three axes are images [N, H, W], which become
-    [N, H, W, 1], if they hold bytes, or rows of more than four whole numbers from 0 on or numbers
-    in [0, 1]; otherwise they are series [N, T, C]. Nothing is rescaled: that is for
-    `batches(..., rescale=)`. Nothing is ever unpickled.
+    The data in an .npz file is the array named x, X, data, images or arr_0, or the only one. Labels
+    are named label, labels, y, target or class; unless labels are asked for, a column of that name
+    is data like the others. Fields of text are separated by commas, semicolons or tabs, with
+    decimal points or commas. One axis [N] becomes [N, 1]. Three axes become images [N, H, W, 1] if
+    they hold bytes, or rows of more than four whole numbers from 0 on or of numbers in [0, 1];
+    otherwise they are series [N, T, C]. Nothing is rescaled: use `batches(..., rescale=)`. Nothing
+    is ever unpickled.
 
     Args:
         source: Path, or the word "digits" (`Path("digits")` is a path).
-        labels: Read the labels too; True makes it an error if there are none, "if_any" does not.
+        labels: Whether to read the labels; with True, missing labels are an error, with "if_any"
+            not.
         split: Part of a directory of MNIST-style files.
-        cache: Directory for what does not fit into memory: a Parquet table, read in groups of
-            rows, a sparse matrix or a directory of images is written there once as rows of one
-            file, which is mapped, and found again while the source is the same. Other sources
-            ignore it.
+        cache: Directory for data that does not fit into memory: a Parquet table, a sparse matrix or
+            a directory of images is written there once as rows of one file, which is then mapped,
+            and reused while the source is unchanged. Other sources ignore it.
         drop: Names of columns of a table to leave out, such as identifiers.
-        image_size: Height and width to which a directory of images is brought: each is scaled to
-            cover them and cropped in its centre.
-        image_mode: Mode to which they are converted: "1", "L" (grey), "RGB", "RGBA" or "I;16"
-            (grey levels of 16 bits).
+        image_size: Height and width for a directory of images: each image is scaled to cover them
+            and cropped at its centre.
+        image_mode: Mode to convert images to: "1", "L" (grey), "RGB", "RGBA" or "I;16" (grey levels
+            of 16 bits).
 
     Returns:
         The examples, with at least one row and finite values throughout.
 
     Raises:
-        DataError: The source is missing, of an unknown kind, damaged, empty, or holds what is
-            not a finite real number.
+        DataError: The source is missing, of an unknown kind, damaged, empty, or holds anything but
+            finite real numbers.
 
     Example:
         >>> load("digits").x.shape
@@ -130,8 +130,8 @@ def load(
     of_images = source != "digits" and path.is_dir() and not pairs
     if form != Form() and not of_images:
         raise DataError(
-            f"{source} is no directory of images, and image_size and image_mode are for these. "
-            "Leave them out."
+            f"{source} is not a directory of images, and image_size and image_mode apply only to "
+            "these. Leave them out."
         )
 
     name = Path(path.name.removesuffix(".gz")).stem
@@ -152,7 +152,7 @@ def load(
         content = _file(path, key, labels, drop, cache)
     if drop and content.feature_names is None:
         raise DataError(
-            f"{source} has no columns with names, and {listed(drop)} cannot be dropped. "
+            f"{source} has no columns with names, so {listed(drop)} cannot be dropped. "
             "Leave drop out, or give a table with a header."
         )
     return _checked(path, name, content, labels)
@@ -226,7 +226,7 @@ def _checked(path: Path, name: str, content: Content, labels: Labels) -> Data:
         )
     if x.ndim == 0 or x.size == 0:
         raise DataError(
-            f"{path} holds an array of shape {x.shape}, which has no examples. "
+            f"{path} holds an array of shape {x.shape}, which holds no examples. "
             "Expected at least one, along axis 0."
         )
     _check_finite(path, x, content.feature_names)
@@ -251,7 +251,7 @@ def _checked(path: Path, name: str, content: Content, labels: Labels) -> Data:
 
 
 def _are_images(x: np.ndarray) -> bool:
-    """Whether arrays [N, A, B] are grey images rather than series of A steps and B channels."""
+    """Tells whether arrays [N, A, B] are grey images rather than series of A steps, B channels."""
     if x.dtype.kind == "b" or x.dtype == np.uint8:
         return True
     if x.shape[2] <= _MOST_CHANNELS:

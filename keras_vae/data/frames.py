@@ -1,4 +1,4 @@
-"""Data frames, masked and sparse arrays as plain arrays of numbers, or refused in one sentence."""
+"""Conversion of data frames, masked and sparse arrays to plain arrays of numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["column_numbers", "frame_names", "is_numeric", "numbers", "whole_colu
 
 
 def frame_names(value: Any) -> tuple[str, ...] | None:
-    """Names of the columns of a data frame; None for anything else, or where not all are text."""
+    """Returns the column names of a data frame; None for anything else, or if any is not text."""
     columns = getattr(value, "columns", None)
     if columns is None or not hasattr(value, "to_numpy"):
         return None
@@ -22,18 +22,19 @@ def frame_names(value: Any) -> tuple[str, ...] | None:
 
 
 def numbers(value: Any, name: str, expected: str = "an array of numbers") -> np.ndarray:
-    """The value as an array of booleans, integers or floats of at most 64 bits.
+    """Converts a value to an array of booleans, integers or floats of at most 64 bits.
 
-    Data frames may hold nullable columns without missing values; masked arrays are taken as plain
-    ones where nothing is masked.
+    Data frames may have nullable columns without missing values, and masked arrays are accepted if
+    no entry is masked.
 
     Args:
-        value: anything that NumPy makes an array of, or a data frame.
-        name: what the value is called in messages, such as "x".
-        expected: what is expected, in words.
+        value: anything that NumPy converts to an array, or a data frame.
+        name: name of the value in messages, such as "x".
+        expected: what was expected, for messages.
 
     Raises:
-        DataError: if it is no array of numbers, or hides some: text, missing, masked, sparse.
+        DataError: if it is not an array of numbers, or holds text or missing, masked or sparse
+            values.
     """
     if isinstance(value, np.ma.MaskedArray):
         _check_unmasked(value, name)
@@ -71,26 +72,26 @@ def _check_unmasked(value: Any, name: str) -> None:
 
 
 def _refuse_containers(value: Any, name: str) -> None:
-    """Refuses what NumPy would wrap whole as one Python object."""
+    """Refuses containers that NumPy would wrap as one Python object."""
     kind, module = type(value).__name__, type(value).__module__
     if hasattr(value, "toarray") and module.startswith("scipy.sparse"):
         raise DataError(
-            f"{name} is a sparse {kind} of shape {list(value.shape)}, and a VAE reads dense "
+            f"{name} is a sparse {kind} of shape {list(value.shape)}, but a VAE reads dense "
             f"arrays. Give {name}.toarray(), or a generator of such batches if that is too large."
         )
     if kind in ("SparseTensor", "RaggedTensor") and module.startswith("tensorflow"):
         remedy = "tf.sparse.to_dense(x)" if kind == "SparseTensor" else "x.to_tensor()"
-        raise DataError(f"{name} is a {kind}, and a VAE reads dense arrays. Give {remedy}.")
+        raise DataError(f"{name} is a {kind}, but a VAE reads dense arrays. Give {remedy}.")
     if module.startswith("torch.utils.data"):
         raise DataError(
             f"{name} is a torch {kind}, which a VAE does not read. Give a generator of NumPy "
-            "arrays that starts anew when it ends (while True: yield from (batch[0].numpy() for "
+            "arrays that starts again when it ends (while True: yield from (batch[0].numpy() for "
             "batch in loader)) and steps_per_epoch=len(loader), or the whole data as one array."
         )
 
 
 def _pandas_columns(value: Any) -> list[tuple[Any, Any]] | None:
-    """Label and values of each column of a pandas frame or series; None for anything else."""
+    """Returns label and values of each column of a pandas frame or series; None otherwise."""
     if not type(value).__module__.startswith("pandas"):
         return None
     if hasattr(value, "columns"):
@@ -126,7 +127,7 @@ def whole_columns(value: Any) -> dict[str, str]:
 
 
 def is_numeric(dtype: Any) -> bool:
-    """Whether a pandas dtype holds booleans, integers or floats."""
+    """Tells whether a pandas dtype holds booleans, integers or floats."""
     from pandas import CategoricalDtype
     from pandas.api import types
 
@@ -136,7 +137,7 @@ def is_numeric(dtype: Any) -> bool:
 
 
 def column_numbers(column: Any) -> np.ndarray:
-    """Values of a numeric pandas column; a missing one is NaN."""
+    """Returns the values of a numeric pandas column; missing values become NaN."""
     if column.isna().any():
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.asarray(column.to_numpy(dtype=getattr(column.dtype, "numpy_dtype", None)))

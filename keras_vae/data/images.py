@@ -1,4 +1,4 @@
-"""Reader of a directory of image files, with conversion and resizing where asked for."""
+"""Reader of a directory of image files, with optional conversion and resizing."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ IMAGE_MODES = ("1", "L", "RGB", "RGBA", "I;16")
 """Modes of Pillow that images can be converted to: black and white, grey, colour, 16-bit grey."""
 
 _TO_BYTE = 257
-"""65535 / 255: a level of 16 bits for each of 8 bits."""
+"""Factor 65535 / 255 from levels of 8 bits to levels of 16 bits."""
 
 
 class Form(NamedTuple):
-    """What images are brought to.
+    """Size and mode that images are converted to.
 
     Attributes:
-        size: height and width in pixels, None to leave it.
-        mode: one of `IMAGE_MODES`, None to leave it.
+        size: height and width in pixels, or None to keep them.
+        mode: one of `IMAGE_MODES`, or None to keep it.
     """
 
     size: tuple[int, int] | None = None
@@ -39,7 +39,7 @@ class Form(NamedTuple):
         """Refuses sizes and modes that no image could have.
 
         Raises:
-            DataError: if the size is no pair of positive integers, or the mode is unknown.
+            DataError: if the size is not a pair of positive integers, or the mode is unknown.
         """
         if self.size is not None and (
             len(self.size) != 2 or not all(isinstance(n, int) and n > 0 for n in self.size)
@@ -55,18 +55,18 @@ class Form(NamedTuple):
 
 
 def images(root: Path, form: Form) -> Content:
-    """All images under a directory, with the names of their sub-directories as labels."""
+    """Reads all images under a directory, with the names of their sub-directories as labels."""
     rows = image_rows(root, image_paths(root), form)
     x = np.empty(rows.shape, rows.dtype)
     labels: list[np.ndarray] = []
-    for i, (image, label) in enumerate(rows.parts):
+    for i, (image, label) in enumerate(rows.chunks):
         x[i] = image
         labels += [] if label is None else [label]
     return Content(x, np.concatenate(labels) if labels else None, left_out=rows.left_out)
 
 
 def image_rows(root: Path, paths: Sequence[Path], form: Form) -> Rows:
-    """The same, one image after the other."""
+    """Reads the same images one after the other."""
     mode, first = _image(paths[0], form)
     folders = [path.relative_to(root).parent.as_posix() for path in paths]
     if "." in folders and len(set(folders)) > 1:
@@ -75,7 +75,7 @@ def image_rows(root: Path, paths: Sequence[Path], form: Form) -> Rows:
             f"{max(folders)}. Put all of them in sub-directories named by label, or none."
         )
 
-    def parts() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         for path, folder in zip(paths, folders, strict=True):
             other_mode, image = _image(path, form)
             if (other_mode, image.shape) != (mode, first.shape):
@@ -89,11 +89,11 @@ def image_rows(root: Path, paths: Sequence[Path], form: Form) -> Rows:
             yield image[np.newaxis], None if folder == "." else np.array([folder])
 
     left_out = {} if folders[0] == "." else {"sub-directories": "labels"}
-    return Rows((len(paths), *first.shape), first.dtype, parts(), left_out=left_out)
+    return Rows((len(paths), *first.shape), first.dtype, chunks(), left_out=left_out)
 
 
 def image_paths(root: Path) -> list[Path]:
-    """Paths of the images under a directory, in order, one at least."""
+    """Lists the paths of the images under a directory, in order; there must be at least one."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -114,7 +114,7 @@ def image_paths(root: Path) -> list[Path]:
 
 
 def _image(path: Path, form: Form) -> tuple[str, np.ndarray]:
-    """Mode and pixels of an image file, upright; a palette is replaced by its colours."""
+    """Reads mode and pixels of an image file, upright; replaces a palette by its colours."""
     from PIL import Image, ImageOps
 
     with reading(path, "an image"), Image.open(path) as image:
@@ -123,7 +123,7 @@ def _image(path: Path, form: Form) -> tuple[str, np.ndarray]:
             raise DataError(f"{path} is an animation of {frames} frames. Save one image per frame.")
         if form.mode is None and _loses_bits(image):
             raise DataError(
-                f"{path} has colours of 16 bits, of which 8 can be read. Accept that with "
+                f"{path} has colours of 16 bits, of which only 8 can be read. Accept the loss with "
                 'image_mode="RGB" (--image-mode RGB), or save the array as .npy.'
             )
         upright = ImageOps.exif_transpose(image)
@@ -138,13 +138,13 @@ def _image(path: Path, form: Form) -> tuple[str, np.ndarray]:
 
 
 def _loses_bits(image: Any) -> bool:
-    """Whether Pillow, which has no colours of 16 bits, is about to read 8 of them."""
+    """Tells whether Pillow, which has no colours of 16 bits, would read only 8 of them."""
     depths = [str(part[3]) for part in image.tile]
     return not image.mode.startswith("I;16") and any("16" in depth for depth in depths)
 
 
 def _converted(path: Path, image: Any, mode: str) -> Any:
-    """The image in another mode; between 8 and 16 bits white stays white, where Pillow clips."""
+    """Converts an image to another mode; between 8 and 16 bits white stays white."""
     from PIL import Image
 
     if image.mode == mode:
@@ -152,7 +152,7 @@ def _converted(path: Path, image: Any, mode: str) -> Any:
     if image.mode in ("I", "F"):
         raise DataError(
             f"{path} holds {'32-bit integers' if image.mode == 'I' else 'floating-point numbers'}, "
-            f"whose range no mode says, so they cannot become {mode}. Save the array as .npy."
+            f"whose range is unknown, so they cannot become {mode}. Save the array as .npy."
         )
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint32)

@@ -1,4 +1,4 @@
-"""Arrays in files: rows are read at their places, not through the map, whose pages are memory."""
+"""Arrays in files: reads rows from the file, not through the map, whose pages count as memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["is_mapped", "read", "slices"]
 
 
 _END = 64
-"""Bytes at each end of a file by which it is recognised."""
+"""Number of bytes at each end of a file by which it is recognised."""
 
 _identities: weakref.WeakKeyDictionary[mmap.mmap, tuple[int, int]] = weakref.WeakKeyDictionary()
-"""Device and inode of each file that is mapped, as they were when it was first read."""
+"""Device and inode of each mapped file, as they were when it was first read."""
 
 
 class _Place(NamedTuple):
-    """Where the rows of an array lie in a file, in bytes, and which file it is."""
+    """Location of the rows of an array in a file, in bytes, and the file's identity."""
 
     path: str
     offset: int
@@ -33,7 +33,7 @@ class _Place(NamedTuple):
 
 
 def is_mapped(array: Any) -> bool:
-    """Whether the memory of an array, or of what it is a view of, is a mapped file."""
+    """Tells whether the memory of an array, or of the array it views, is a mapped file."""
     base = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -41,7 +41,7 @@ def is_mapped(array: Any) -> bool:
 
 
 def read(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Rows of an array in the order asked for, in memory and in the machine's byte order.
+    """Reads rows of an array in the given order, into memory and the machine's byte order.
 
     Args:
         array: [N, ...], mapped or not.
@@ -66,7 +66,7 @@ def read(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
                 if not got:
                     raise DataError(
                         f"{place.path} ends before row {int(rows[wanted]) + count - 1}: it was "
-                        "changed while it was read. Write it again, and train from its beginning."
+                        "changed while it was read. Write it again, and restart the training."
                     )
                 target, at = target[got:], at + got
     finally:
@@ -76,7 +76,7 @@ def read(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _through_the_map(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Rows that do not lie in one piece each, or not in the file alone."""
+    """Copies rows that are not contiguous in the file, or not in the file alone."""
     values = np.array(array[rows], array.dtype.newbyteorder("="))
     root = _root(array)
     if root is not None and root.mode != "c":
@@ -85,7 +85,7 @@ def _through_the_map(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def slices(array: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Pairs of the first row and a part of an array, each of about `size` bytes in memory."""
+    """Yields pairs of the first row and a chunk of an array, about `size` bytes each."""
     rows = max(1, size // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         stop = min(start + rows, len(array))
@@ -94,7 +94,7 @@ def slices(array: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _runs(rows: np.ndarray, place: _Place) -> Iterator[tuple[int, int, int]]:
-    """Reads that make up the rows: place in the result, place in the file, number of rows."""
+    """Yields the reads that make up the rows: place in the result, place in the file, count."""
     if place.stride != place.size:
         breaks = np.arange(1, len(rows))
     else:
@@ -104,7 +104,7 @@ def _runs(rows: np.ndarray, place: _Place) -> Iterator[tuple[int, int, int]]:
 
 
 def _place(array: np.ndarray) -> _Place | None:
-    """Where the rows are, if each is one piece of a file and nowhere else."""
+    """Finds the location of the rows, if each is contiguous in a file and nowhere else."""
     root = _root(array)
     if root is None or root.mode == "c" or root.filename is None:
         return None
@@ -118,7 +118,7 @@ def _place(array: np.ndarray) -> _Place | None:
 
 
 def _root(array: np.ndarray) -> Any:
-    """The array that a file was mapped as, of which this one is a view; None if there is none."""
+    """Finds the mapped array that this one is a view of; None if there is none."""
     root: Any = array
     while isinstance(root.base, np.ndarray):
         root = root.base
@@ -127,7 +127,7 @@ def _root(array: np.ndarray) -> Any:
 
 
 def _identity(root: Any) -> tuple[int, int]:
-    """Device and inode of the file that was mapped, as far as its ends tell.
+    """Identifies a mapped file by device and inode, as far as its ends tell.
 
     Raises:
         DataError: if another file has taken its place.

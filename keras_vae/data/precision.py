@@ -1,4 +1,4 @@
-"""What float32, in which models and artifacts compute, can tell apart in a column of numbers."""
+"""Resolution of float32, in which models and artifacts compute, in a column of numbers."""
 
 from __future__ import annotations
 
@@ -57,6 +57,6 @@ def unresolved_message(what: str, mean: float, deviation: float, error: float) -
     """Returns the message that refuses a column that float32 cannot resolve."""
     return (
         f"{what} has a mean of {mean:g} and a standard deviation of {deviation:g}: float32, in "
-        f"which models and artifacts compute, holds its values to {2 * error:g} only. Subtract a "
-        "constant from it, such as its smallest value, or leave it out."
+        f"which models and artifacts compute, resolves its values only to {2 * error:g}. Subtract "
+        "a constant from it, such as its smallest value, or leave it out."
     )

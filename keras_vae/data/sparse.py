@@ -15,13 +15,13 @@ from keras_vae.data.content import Content, DataError, reading
 __all__ = ["dense", "dense_rows", "is_sparse", "read_sparse"]
 
 _LARGEST = 2**31
-"""Bytes of a matrix that is made dense in memory."""
+"""Maximum size in bytes of a matrix that is made dense in memory."""
 
 _ROWS_AT_ONCE = 2**12
 
 
 def is_sparse(path: Path) -> bool:
-    """Whether a file is a Matrix Market file or was written by `scipy.sparse.save_npz`."""
+    """Tells whether a file is a Matrix Market file or was written by `scipy.sparse.save_npz`."""
     if path.name.lower().endswith((".mtx", ".mtx.gz")):
         return True
     if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
@@ -31,7 +31,7 @@ def is_sparse(path: Path) -> bool:
 
 
 def read_sparse(path: Path) -> Any:
-    """The matrix of such a file, with rows as examples."""
+    """Reads the matrix of such a file, with rows as examples."""
     from scipy import io, sparse
 
     if path.suffix.lower() == ".npz":
@@ -42,10 +42,10 @@ def read_sparse(path: Path) -> Any:
 
 
 def dense(path: Path, matrix: Any) -> Content:
-    """The matrix as a dense array.
+    """Converts the matrix to a dense array.
 
     Raises:
-        DataError: if that takes more than 2 GiB.
+        DataError: if the array takes more than 2 GiB.
     """
     size = int(np.prod(matrix.shape, dtype=np.int64)) * matrix.dtype.itemsize
     if size > _LARGEST:
@@ -58,10 +58,10 @@ def dense(path: Path, matrix: Any) -> Content:
 
 
 def dense_rows(matrix: Any) -> Rows:
-    """The same, some rows after the others."""
+    """Converts the matrix to dense arrays, one chunk of rows after the other."""
 
-    def parts() -> Iterator[tuple[np.ndarray, None]]:
+    def chunks() -> Iterator[tuple[np.ndarray, None]]:
         for start in range(0, matrix.shape[0], _ROWS_AT_ONCE):
             yield matrix[start : start + _ROWS_AT_ONCE].toarray(), None
 
-    return Rows(tuple(matrix.shape), matrix.dtype, parts())
+    return Rows(tuple(matrix.shape), matrix.dtype, chunks())

@@ -36,11 +36,11 @@ _TRANSPARENT = (
 
 
 def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
-    """Disjoint random training and test parts of an array or data frame, in the order of `x`.
+    """Splits an array or data frame into random training and test parts, in the order of `x`.
 
-    Which rows go where depends on `len(x)`, `test_fraction` and `seed` alone, on every machine
-    and numpy version: labels split with the same arguments stay beside their examples. Both
-    parts are copies in memory, also of a memory-mapped `x`.
+    The split depends only on `len(x)`, `test_fraction` and `seed`, on every machine and numpy
+    version: labels split with the same arguments stay beside their examples. Both parts are copies
+    in memory, also of a memory-mapped `x`.
 
     Args:
         x: Array of shape [N, ...], or a pandas data frame of N rows.
@@ -52,7 +52,7 @@ def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, An
         The pair (train, test), of arrays or of data frames.
 
     Raises:
-        DataError: `x` is no array of numbers.
+        DataError: `x` is not an array of numbers.
         ValueError: An argument is out of range, or a part would be empty.
 
     Example:
@@ -66,7 +66,7 @@ def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, An
     if not 0.0 < test_fraction < 1.0:
         raise ValueError(
             f"Expected `test_fraction` between 0 and 1, both excluded; got {test_fraction}. "
-            "Use the array itself when no test part is wanted."
+            "To use all examples for training, skip the split."
         )
     test_size = round(len(x) * test_fraction)
     if not 0 < test_size < len(x):
@@ -81,12 +81,12 @@ def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, An
 
 
 def steps(n: int, batch_size: int, *, drop_remainder: bool = False) -> int:
-    """Number of batches in one epoch of `n` examples: the `steps_per_epoch` of `fit`.
+    """Returns the number of batches in an epoch of `n` examples: the `steps_per_epoch` of `fit`.
 
     Args:
         n: Number of examples.
         batch_size: Number of examples in a batch.
-        drop_remainder: Leave out a last batch that would be short.
+        drop_remainder: Whether to leave out a last batch that is short.
 
     Returns:
         A number >= 1.
@@ -123,13 +123,13 @@ def batches(
     condition: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> tf.data.Dataset:
-    """Stream of float32 batches, epochs `initial_epoch` to `epochs - 1` one after the other.
+    """Makes a stream of float32 batches, epochs `initial_epoch` to `epochs - 1` in order.
 
     Batch b of epoch e is a pure function of the arguments and of (seed, e, b): its rows come
     from a permutation drawn with (seed, e), its noise from a seed derived from (seed, e, b).
     So each epoch presents every example once, in a new order, with fresh noise, and a training
     resumed at `initial_epoch=k` sees bit for bit the batches of the uninterrupted one. Iterating
-    the dataset again replays it.
+    over the dataset again repeats it.
 
     For training, pass all epochs at once, with the same `epochs` and `initial_epoch` to `fit`,
     and `shuffle=False` so that Keras does not warn about an order it cannot change:
@@ -141,29 +141,29 @@ def batches(
             shuffle=False,
         )
 
-    For validation and evaluation, one pass in order; its noise is the same whenever it is run:
+    For validation and evaluation, make one pass in order; its noise is the same in every run:
 
         vae.evaluate(batches(x_test, 100, shuffle=False, transform=binarize))
 
-    The array stays in memory as it is (uint8 stays uint8) and only a batch becomes float32. Rows
+    The array stays in memory as it is (uint8 stays uint8), and only a batch becomes float32. Rows
     of a memory-mapped array, such as `load("x.npy").x`, are read as they are needed.
 
-    An element is, after Keras' convention,
+    By the convention of Keras, an element is one of
 
         x                                        float32 [B, ...]
         {"x": x, "condition": c}                 with `condition`
-        (x or that dictionary, None, weight)     with `sample_weight`; the None stands for y,
-                                                 which a generative model does not have
+        (x or that dictionary, None, weight)     with `sample_weight`; the None stands for y, which
+                                                 a generative model does not have
 
     Args:
         x: Array of shape [N, ...] of booleans, integers or floats, or a data frame of such columns.
-            Where nothing is rescaled or transformed, `fit` refuses what it refuses as an array.
+            Unless it is rescaled or transformed, `fit` makes the same checks as for an array.
         batch_size: B, the number of examples in a batch; the last of an epoch may be shorter.
         epochs: End of the stream, counted from epoch 0.
         seed: Non-negative integer below 2**31.
         initial_epoch: First epoch of the stream, below `epochs`.
-        shuffle: Draw a new order for each epoch; otherwise keep the order of `x`.
-        drop_remainder: Leave out the short last batch of each epoch.
+        shuffle: Whether to draw a new order for each epoch; otherwise the order of `x` is kept.
+        drop_remainder: Whether to leave out the short last batch of each epoch.
         rescale: Positive factor, applied to each batch after the conversion to float32 and
             before `transform`. 1/255 gives the bits of `x / 255`.
         transform: Function of (batch, int32 seed[2]) to batch, made of TensorFlow ops, such as
@@ -175,7 +175,7 @@ def batches(
         A dataset of known cardinality, `(epochs - initial_epoch) * steps(N, batch_size)`.
 
     Raises:
-        DataError: An array does not hold real numbers, or hides some: masked, missing, sparse.
+        DataError: An array does not hold real numbers, or has masked, missing or sparse values.
         ValueError: An argument is out of range or two lengths differ.
 
     Example:
@@ -316,14 +316,14 @@ class Feed(NamedTuple):
 
 
 def feed_of(dataset: Any) -> Feed | None:
-    """The feed of a dataset that `batches` returned; None for any other."""
+    """Returns the feed of a dataset that `batches` returned; None for any other."""
     return getattr(dataset, "_keras_vae_feed", None)
 
 
 def feed_behind(dataset: Any) -> Feed | None:
-    """The feed of a dataset whose elements are those of a dataset that `batches` returned.
+    """Returns the feed of a dataset whose elements are those of a dataset of `batches`.
 
-    What only reorders, repeats or buffers elements is looked through; a map is not.
+    Datasets that only reorder, repeat or buffer elements are looked through; a map is not.
     """
     while (feed := feed_of(dataset)) is None:
         sources = dataset._inputs()
@@ -334,7 +334,7 @@ def feed_behind(dataset: Any) -> Feed | None:
 
 
 def skipped(dataset: tf.data.Dataset, epochs: int, steps: int) -> tf.data.Dataset:
-    """The dataset without its first epochs of some steps, with its feed if it has one."""
+    """Skips the first epochs of a dataset; keeps its feed if it has one."""
     feed, rest = feed_of(dataset), dataset.skip(epochs * steps)
     if feed is not None and steps == feed.steps:
         left = range(feed.epochs.start + epochs, feed.epochs.stop)
@@ -390,7 +390,7 @@ class Take:
 
 
 def _transformed(transform: Callable[[Any, Any], Any], seed: Any) -> Callable[[Any], Any]:
-    """The transform as a function of a batch, its epoch and its number."""
+    """Makes the transform a function of a batch, its epoch and its number."""
     import tensorflow as tf
 
     def of_batch(parts: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -403,7 +403,7 @@ def _transformed(transform: Callable[[Any, Any], Any], seed: Any) -> Callable[[A
 
 
 def _rows(tables: dict[str, Any], name: str, rows: tf.Tensor) -> tf.Tensor:
-    """Rows of a table: read before, gathered in the graph, or read from a file now."""
+    """Returns rows of a table: read before, gathered in the graph, or read from a file now."""
     import tensorflow as tf
 
     if name in tables.get("read", {}):

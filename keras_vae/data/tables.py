@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 2**14
 
 
 def table(path: Path, labels: Labels, drop: Sequence[str]) -> Content:
-    """The numeric columns of a table, without those that are dropped or that of the labels."""
+    """Reads the numeric columns of a table, without dropped columns and labels."""
     import pandas as pd
 
     if path.suffix.lower() == ".parquet":
@@ -37,7 +37,7 @@ def table(path: Path, labels: Labels, drop: Sequence[str]) -> Content:
 
 
 def parquet_rows(path: Path, labels: Labels, drop: Sequence[str]) -> Rows:
-    """The same of a Parquet table, one group of rows after the other."""
+    """Reads the same columns of a Parquet table, one group of rows after the other."""
     import pyarrow.parquet as pq
 
     with reading(path, "a Parquet table"):
@@ -46,7 +46,7 @@ def parquet_rows(path: Path, labels: Labels, drop: Sequence[str]) -> Rows:
     columns = _columns(path, types, labels, drop, _categories(path), file.metadata.num_rows)
     dtype = np.result_type(*(_dtype(types[name]) for name in columns.data))
 
-    def parts() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         with reading(path, "a Parquet table"):
             for group in file.iter_batches(_ROWS_AT_ONCE):
                 frame = group.to_pandas()
@@ -60,7 +60,7 @@ def parquet_rows(path: Path, labels: Labels, drop: Sequence[str]) -> Rows:
                 yield x, given
 
     shape = (file.metadata.num_rows, len(columns.data))
-    return Rows(shape, dtype, parts(), columns.data, columns.left_out)
+    return Rows(shape, dtype, chunks(), columns.data, columns.left_out)
 
 
 def _categories(path: Path) -> set[str]:

@@ -1,8 +1,8 @@
 """Random steps applied to whole batches, each a stateless function of (batch, seed).
 
-Both have the form `batches(..., transform=)` asks for: a batch and an int32 seed of shape [2]
-go in, a float32 batch of the same shape comes out, and equal arguments give equal bits. They
-run eagerly and inside a graph.
+Both have the form that `batches(..., transform=)` expects: from a batch and an int32 seed of shape
+[2] they return a float32 batch of the same shape, and equal arguments give equal bits. They run
+eagerly and inside a graph.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _MAX_LEVELS = 2**16
 
 
 def binarize(x: Any, seed: Any) -> tf.Tensor:
-    """Bernoulli draw with the grey level as probability: dynamic binarisation.
+    """Draws Bernoulli variables with the grey levels as probabilities: dynamic binarisation.
 
         b ~ Bernoulli(x),    b in {0, 1},    E[b] = x
 
-    A new seed at each presentation gives the "dynamically binarised" data on which bounds are
+    A new seed for each presentation gives the "dynamically binarised" data for which bounds are
     usually quoted; one fixed seed gives a static binarisation. Levels 0 and 1 never change.
 
     Args:
@@ -54,14 +54,14 @@ def binarize(x: Any, seed: Any) -> tf.Tensor:
             low,
             "and",
             high,
-            "(bring grey levels into range with batches(..., rescale=1 / 255) or the like)",
+            "(rescale grey levels, for example with batches(..., rescale=1 / 255))",
         ],
     )
     return tf.cast(_uniform(x, seed) < x, tf.float32)
 
 
 def dequantize(x: Any, seed: Any, *, levels: int) -> tf.Tensor:
-    """Integer levels made continuous by uniform noise: a density on (0, 1) for discrete data.
+    """Adds uniform noise to integer levels: a density on (0, 1) for discrete data.
 
         y = (x + u) / levels,    u ~ U(0, 1),    x in {0, ..., levels - 1}
 
@@ -69,11 +69,11 @@ def dequantize(x: Any, seed: Any, *, levels: int) -> tf.Tensor:
 
         log P(x) >= E_u[log p(y)] - D log(levels)
 
-    hence the bound on the *discrete* log-likelihood is `elbo - D * log(levels)` nats, D being
-    the number of values in one example. Divided by -D log 2 it is in bits per dimension.
+    So the bound on the *discrete* log-likelihood is `elbo - D * log(levels)` nats, where D is the
+    number of values in one example. Divided by -D log 2, it is in bits per dimension.
 
     u lies on a grid of midpoints so fine that x + u is exact in float32: y is strictly inside
-    (0, 1) and no level spills into the next one.
+    (0, 1), and no level reaches the next one.
 
     Args:
         x: Integer levels, not rescaled, of any shape and real dtype.

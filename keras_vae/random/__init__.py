@@ -5,7 +5,7 @@ that IEEE 754 rounds exactly (addition, multiplication, division, square root). 
 op and no state, so the same graph gives the same bits in Keras, a SavedModel, ONNX Runtime and C.
 
 The generator is Philox-4x32-10: ten rounds of a keyed bijection that turn a counter into four
-32-bit words. Each row of a batch has a seed of its own, hence its own generator:
+32-bit words. Each row of a batch has its own seed, hence its own generator:
 
     key     = (seed[:, 0], seed[:, 1])           as uint32
     counter = (block, 0, stream, 0)              block = 0, 1, 2, ...
@@ -13,7 +13,7 @@ The generator is Philox-4x32-10: ten rounds of a keyed bijection that turn a cou
 
 Draws of different streams never share a counter, so they are independent for one seed:
 
-| stream | name          | what is drawn from it                                       |
+| stream | name          | drawn from it                                               |
 |--------|---------------|-------------------------------------------------------------|
 | 0      | `LATENT`      | z, from the prior                                           |
 | 1      | `COMPONENT`   | the component of a mixture                                  |
@@ -24,12 +24,12 @@ Draws of different streams never share a counter, so they are independent for on
 | 6-15   |               | reserved                                                    |
 | 16-    |               | free for other programs, up to 65535                        |
 
-The prior and the posterior have streams of their own because of what a shared one would do: the
-noise of z given x would be the very noise that made x, wherever x was drawn with the same seed, and
-`elbo(sample(n, seed=s), seed=s)` would lie above log p(x). Earlier versions drew z given x from
-stream 0; the manifest of an artifact names the stream of each draw.
+The prior and the posterior have separate streams. With a shared one, an x drawn with the same seed
+would meet the very noise in z given x that made it, and `elbo(sample(n, seed=s), seed=s)` would
+lie above log p(x). Earlier versions drew z given x from stream 0; the manifest of an artifact names
+the stream of each draw.
 
-The second half of the module turns uniforms into draws from a law by inversion.
+The second half of the package turns uniforms into draws from distributions by inversion.
 
 Sources: Salmon, Moraes, Dror, Shaw (2011), Parallel random numbers: as easy as 1, 2, 3, SC '11.
 Box, Muller (1958), A note on the generation of random normal deviates. Loader (2000), Fast and

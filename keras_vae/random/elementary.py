@@ -1,7 +1,7 @@
 """Elementary functions from operations that IEEE 754 rounds exactly.
 
-Libraries differ in the last bits of their logarithm, sine and cosine. What is made of additions,
-multiplications, divisions and comparisons is the same everywhere.
+Libraries differ in the last bits of their logarithm, sine and cosine. Functions made of additions,
+multiplications, divisions and comparisons are the same everywhere.
 """
 
 import math
@@ -27,7 +27,7 @@ STIRLING = (
 
 
 def horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """The polynomial with these coefficients, the constant first."""
+    """Evaluates the polynomial with these coefficients, the constant first."""
     *rest, total = coefficients
     for coefficient in reversed(rest):
         total = total * x + coefficient
@@ -35,7 +35,7 @@ def horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
 
 
 def log(x: Tensor, largest_shift: int) -> Tensor:
-    """The natural logarithm of x in [2^-(2 largest_shift), 1], within 2 units in the last place.
+    """Computes log x for x in [2^-(2 largest_shift), 1], within 2 units in the last place.
 
     x = m / 2^e with m in [sqrt(1/2), sqrt(2)), and log m = 2 artanh((m - 1) / (m + 1)).
     """

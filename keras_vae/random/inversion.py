@@ -1,4 +1,4 @@
-"""Draws from a law by inversion: pure functions of uniforms.
+"""Draws from distributions by inversion: pure functions of uniforms.
 
 A draw uses one uniform, which `keras_vae.random.uniform` supplies; every function is finite for
 every normal float32 in (0, 1).
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def bernoulli(u: Tensor, logits: Tensor) -> Tensor:
-    """Bernoulli draws: 1 where u < sigmoid(logits), else 0.
+    """Draws from Bernoulli distributions: 1 where u < sigmoid(logits), else 0.
 
     Args:
         u: Uniforms in (0, 1), float32.
@@ -37,7 +37,7 @@ def bernoulli(u: Tensor, logits: Tensor) -> Tensor:
 
 
 def logistic(u: Tensor) -> Tensor:
-    """Standard logistic draws: log u - log(1 - u).
+    """Draws from the standard logistic distribution: log u - log(1 - u).
 
     Args:
         u: Uniforms in (0, 1), float32.
@@ -50,7 +50,7 @@ def logistic(u: Tensor) -> Tensor:
 
 
 def laplace(u: Tensor) -> Tensor:
-    """Standard Laplace draws: -sign(u - 1/2) log(1 - 2 |u - 1/2|).
+    """Draws from the standard Laplace distribution: -sign(u - 1/2) log(1 - 2 |u - 1/2|).
 
     Args:
         u: Uniforms in (0, 1), float32.
@@ -62,17 +62,17 @@ def laplace(u: Tensor) -> Tensor:
 
 
 def continuous_bernoulli(u: Tensor, logits: Tensor) -> Tensor:
-    """Continuous Bernoulli draws: log(1 + u (exp(l) - 1)) / l, where l are the logits; u at l = 0.
+    """Draws from continuous Bernoulli distributions: log(1 + u (exp(l) - 1)) / l; u at l = 0.
 
-    With a = |l| and v = u or 1 - u, it is -log((1 - v) + v exp(-a)) / a, or one minus it for l > 0.
-    Below a = 1/4 the quotient is expanded: with b = (1 - exp(-a)) / a and s = a b v / (2 - a b v),
-    it is 2 b v / (2 - a b v) * (1 + s^2/3 + s^4/5 + ...).
+    l are the logits. With a = |l| and v = u or 1 - u, the draw is -log((1 - v) + v exp(-a)) / a, or
+    one minus that for l > 0. Below a = 1/4 the quotient is expanded: with b = (1 - exp(-a)) / a and
+    s = a b v / (2 - a b v), it is 2 b v / (2 - a b v) * (1 + s^2/3 + s^4/5 + ...).
 
     Source: Loaiza-Ganem, Cunningham (2019), The continuous Bernoulli, arXiv:1907.06845.
 
     Args:
         u: Uniforms in (0, 1), float32.
-        logits: Parameter of the law (not the logits of its mean), of the same shape.
+        logits: Parameter of the distribution (not the logits of its mean), of the same shape.
 
     Returns:
         float32 in [0, 1], within 1e-6 of the exact value.
@@ -94,11 +94,12 @@ def continuous_bernoulli(u: Tensor, logits: Tensor) -> Tensor:
 
 
 def categorical(u: Tensor, logits: Tensor) -> Tensor:
-    """Categorical draws: the first class whose cumulative probability exceeds u.
+    """Draws categories: the first class whose cumulative probability exceeds u.
 
     Args:
         u: Uniforms in (0, 1), float32 `[...]`: one per variable.
-        logits: Unnormalised log-probabilities `[..., K]`; minus infinity is a class never drawn.
+        logits: Unnormalised log-probabilities `[..., K]`; a class with minus infinity is never
+            drawn.
 
     Returns:
         float32 `[..., K]`, one-hot.
@@ -118,10 +119,10 @@ def _walk(
     up: Callable[[Tensor], Tensor],
     down: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Inversion of a unimodal law on the integers, visited outwards from `start`.
+    """Inverts a unimodal distribution on the integers, visited outwards from `start`.
 
     The masses of start, start + 1, start - 1, start + 2, ... are subtracted from u until it is
-    negative; the last one visited is the draw. Any order of the support gives the law.
+    negative; the last integer visited is the draw. Any order of the support gives the distribution.
 
     Args:
         u: Uniforms.
@@ -150,23 +151,23 @@ def _walk(
 
 
 def _stirling_remainder(n: Tensor) -> Tensor:
-    """The remainder log n! - (n + 1/2) log n + n - log(2 pi) / 2, for n >= 8."""
+    """Computes log n! - (n + 1/2) log n + n - log(2 pi) / 2, for n >= 8."""
     return horner(1.0 / (n * n), [1 / 12, -1 / 360, 1 / 1260]) / n
 
 
 def _deviance(k: Tensor, excess: Tensor) -> Tensor:
-    """The deviance k log(k / m) + m - k for m = k + excess, |excess| <= 1, k >= 8."""
+    """Computes the deviance k log(k / m) + m - k for m = k + excess, |excess| <= 1, k >= 8."""
     ratio = excess / k
     return excess * ratio * horner(ratio, [(-1) ** j / (j + 2) for j in range(8)])
 
 
 def poisson(u: Tensor, rate: Tensor) -> Tensor:
-    """Poisson draws by inversion, visiting the counts outwards from the mode.
+    """Draws from Poisson distributions by inversion, visiting counts outwards from the mode.
 
-    Below a rate of 8 the counts are visited from 0. The number of steps is the largest distance of
-    a draw from the mode, about 5 sqrt(rate). The law is exact but for rounding: of 2^20 equidistant
-    uniforms every count gets its share to within one, for rates up to 1e4, and to within two up to
-    1e5. Above 2^20 the steps, of which there are at most 16384, may not reach the tails.
+    Below a rate of 8, counts are visited from 0. The number of steps is the largest distance of a
+    draw from the mode, about 5 sqrt(rate). The distribution is exact except for rounding: of 2^20
+    equidistant uniforms, every count gets its share to within one for rates up to 1e4, and to
+    within two up to 1e5. For rates above 2^20, the steps, at most 16384, may not reach the tails.
 
     Args:
         u: Uniforms in (0, 1), float32.
@@ -187,10 +188,10 @@ def poisson(u: Tensor, rate: Tensor) -> Tensor:
 
 
 def binomial(u: Tensor, total_count: Tensor, probs: Tensor) -> Tensor:
-    """Binomial draws by inversion, visiting the counts outwards from the mode.
+    """Draws from binomial distributions by inversion, visiting counts outwards from the mode.
 
-    The rarer of success and failure is counted. Where its mean is below 8 the counts are visited
-    from 0. Steps and accuracy are those of `poisson`, the variance standing for the rate.
+    The rarer of success and failure is counted. If its mean is below 8, counts are visited from 0.
+    Steps and accuracy are those of `poisson`, with the variance in place of the rate.
 
     Args:
         u: Uniforms in (0, 1), float32.

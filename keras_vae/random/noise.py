@@ -47,9 +47,9 @@ _Noise: TypeAlias = Callable[..., Tensor]
 
 
 def _in_a_graph(noise: _Noise) -> _Noise:
-    """The noise by a graph from the second time on that a program wants it eagerly: the same bits.
+    """Runs a noise function in a graph from its second eager call on, with the same bits.
 
-    It is a hundred operations long, which take ten times as long to call as to compute.
+    It has a hundred operations, which take ten times as long to call as to compute.
     """
     graphs: dict[Any, _Noise | None] = {}
 
@@ -75,19 +75,19 @@ def _in_a_graph(noise: _Noise) -> _Noise:
 
 
 def _interleave(even: Tensor, odd: Tensor, shape: Sequence[int]) -> Tensor:
-    """Two tensors `[2, b, blocks]` as `[b, *shape]`, in the order of the words."""
+    """Interleaves two tensors `[2, b, blocks]` to `[b, *shape]`, in the order of the words."""
     values = tf.transpose(tf.stack([even, odd], axis=-1), [1, 2, 0, 3])
     values = tf.reshape(values, [-1, 4 * even.shape[2]])
     return tf.reshape(values[:, : math.prod(shape)], [-1, *shape])
 
 
 def bits(seed: Tensor, count: int, *, stream: int) -> Tensor:
-    """The raw words of the generator, 32 bits each.
+    """Returns the raw words of the generator, 32 bits each.
 
     Args:
         seed: int32 `[b, 2]`, one pair per row.
         count: Number of words per row.
-        stream: Which of a row's independent sequences; see the table of the module.
+        stream: One of a row's independent sequences; see the table of the module.
 
     Returns:
         int32 `[b, count]`, the bit patterns of the words (`.numpy().view("uint32")`).
@@ -111,13 +111,13 @@ def bits(seed: Tensor, count: int, *, stream: int) -> Tensor:
 
 
 def _to_float(word: Word) -> Tensor:
-    """The word as float32, rounded to nearest, whatever its limbs."""
+    """Converts a word to float32, rounded to nearest, whatever its limbs."""
     values = [tf.cast(limb, tf.float32) for limb in word]
     return values[0] if len(values) == 1 else values[0] + values[1] * 2.0**16
 
 
 def _to_uniform(word: Word) -> Tensor:
-    """(k + 1/2) / 2^23, where k is the upper 23 bits; exact in float32, inside (0, 1)."""
+    """Returns (k + 1/2) / 2^23, with k the upper 23 bits; exact in float32, inside (0, 1)."""
     mask = constant_words([0xFFFFFE00])
     high = tuple(limb & limb_mask for limb, limb_mask in zip(word, mask, strict=True))
     return _to_float(high) * 2.0**-32 + 2.0**-24
@@ -125,7 +125,7 @@ def _to_uniform(word: Word) -> Tensor:
 
 @_in_a_graph
 def uniform(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
-    """Uniform noise on the open interval (0, 1).
+    """Draws uniform noise on the open interval (0, 1).
 
     u = (k + 1/2) / 2^23 with k the upper 23 bits of a word. So u and 1 - u are exact in float32,
     lie on the same grid, and are at least 2^-24: no logarithm of either is infinite.
@@ -133,7 +133,7 @@ def uniform(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
     Args:
         seed: int32 `[b, 2]`, one pair per row. The number of rows may be dynamic, and may be 0.
         shape: Static shape of a row's noise.
-        stream: Which of a row's independent sequences; see the table of the module.
+        stream: One of a row's independent sequences; see the table of the module.
 
     Returns:
         float32 `[b, *shape]`.
@@ -155,12 +155,12 @@ def uniform(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
 
 @_in_a_graph
 def normal(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
-    """Standard normal noise, by the transform of Box and Muller.
+    """Draws standard normal noise, by the transform of Box and Muller.
 
     z = sqrt(-2 log u) (cos a, sin a), two normals from two words. The radius uses 32 bits of its
-    word, u = (w | 1) / 2^32, so |z| reaches 6.66 (what is cut off has probability 3e-11) and the
-    argument of the logarithm is never 0. The angle is drawn in a quarter of the circle around 0,
-    with 23 bits, and two more bits reflect and swap the coordinates.
+    word, u = (w | 1) / 2^32, so |z| reaches 6.66 (the missing tails have probability 3e-11), and
+    the argument of the logarithm is never 0. The angle is drawn in a quarter of the circle around
+    0, with 23 bits; two more bits reflect and swap the coordinates.
 
     Logarithm, sine and cosine are polynomials in operations that are rounded exactly: the values
     are equal to the last bit in every runtime that does not fuse multiplications with additions.
@@ -169,7 +169,7 @@ def normal(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
     Args:
         seed: int32 `[b, 2]`, one pair per row. The number of rows may be dynamic, and may be 0.
         shape: Static shape of a row's noise.
-        stream: Which of a row's independent sequences; see the table of the module.
+        stream: One of a row's independent sequences; see the table of the module.
 
     Returns:
         float32 `[b, *shape]`.

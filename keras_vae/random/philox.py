@@ -59,9 +59,9 @@ class _Int64:
 class _Int32:
     """Words as two int32 limbs in [0, 2^16), the low one first, on an axis before the rows.
 
-    Nothing overflows: of a factor's limb m that is 2^15 or more, m - 2^16 is multiplied and the
-    other factor added to the upper half. Quotients are exact, also in float32, which some runtimes
-    divide integers in.
+    Nothing overflows: if a factor's limb m is 2^15 or more, m - 2^16 is multiplied and the other
+    factor is added to the upper half. Quotients are exact, even in float32, in which some runtimes
+    divide integers.
     """
 
     dtype = tf.int32
@@ -115,17 +115,17 @@ _arithmetic: contextvars.ContextVar[Arithmetic] = contextvars.ContextVar(
 
 
 def arithmetic() -> Arithmetic:
-    """How words are held and multiplied in the current context."""
+    """Returns how words are held and multiplied in the current context."""
     return _arithmetic.get()
 
 
 @contextlib.contextmanager
 def int32_arithmetic() -> Iterator[None]:
-    """A context in which noise is traced with 32-bit integers only; the bits are the same.
+    """Traces noise with 32-bit integers only inside the block; the bits are the same.
 
-    For runtimes whose 64-bit integers are wrong (OpenVINO's CPU plugin computes them in 32 bits).
-    The graph is about twice as large. It takes effect when a function is traced, so trace
-    the function for the first time inside the context.
+    This is for runtimes whose 64-bit integers are wrong (OpenVINO's CPU plugin computes them in 32
+    bits). The graph is about twice as large. The choice is made when a function is traced, so trace
+    the function for the first time inside the block.
 
     Example:
         >>> from keras_vae import random
@@ -149,19 +149,19 @@ def int32_arithmetic() -> Iterator[None]:
 
 
 def constant_words(values: Sequence[int]) -> Word:
-    """Constant words, each limb an array `[len(values), 1, 1]`."""
+    """Makes constant words, each limb an array `[len(values), 1, 1]`."""
     dtype, width = arithmetic().dtype.as_numpy_dtype, arithmetic().width
     limbs = [[v >> shift & (2**width - 1) for v in values] for shift in range(0, 32, width)]
     return tuple(np.array(limb, dtype)[:, None, None] for limb in limbs)
 
 
 def philox(seed: Tensor, blocks: int | Tensor, stream: int) -> tuple[Word, Word]:
-    """Blocks of four words from the keys in `seed` and the counters (block, 0, stream, 0).
+    """Computes blocks of four words from the keys in `seed` and the counters (block, 0, stream, 0).
 
     One round maps (c0, c1, c2, c3) to (hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0), where hi and lo are
     the halves of the products c0 * factor0 and c2 * factor1. The pairs (c0, c2) and (c1, c3) are
-    one tensor each, for which this is a swap of the pair. Every other round works on the swapped
-    order, with factors, keys and steps swapped to match, so that only one tensor has to move.
+    one tensor each, so a round swaps the pair. Every other round works in the swapped order, with
+    factors, keys and steps swapped to match, so only one tensor has to move.
 
     Args:
         seed: int32 `[b, 2]`.
@@ -189,5 +189,5 @@ def philox(seed: Tensor, blocks: int | Tensor, stream: int) -> tuple[Word, Word]
 
 
 def wrap_to_int32(value: Tensor) -> Tensor:
-    """The low 32 bits of integers, as int32."""
+    """Returns the low 32 bits of integers, as int32."""
     return _Int64.join((_Int64.split(value),))

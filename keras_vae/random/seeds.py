@@ -1,4 +1,4 @@
-"""Where seeds come from."""
+"""Seeds: checks, fresh seeds, and one seed per row."""
 
 import operator
 import secrets
@@ -12,7 +12,7 @@ from keras_vae.random.philox import ROWS, Tensor, arithmetic, philox, wrap_to_in
 
 
 def integer(value: Any, name: str) -> int:
-    """The value as an int; a `TypeError` that names it if it is not one."""
+    """Returns the value as an int; raises a `TypeError` that names it otherwise."""
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
@@ -22,7 +22,7 @@ def integer(value: Any, name: str) -> int:
 
 
 def row_seeds(seed: int | Sequence[int] | Tensor, n: int | Tensor) -> Tensor:
-    """One seed per row from one seed for all.
+    """Makes one seed per row from a single seed.
 
     An int gives row i the seed (seed, i), which a client in any language can write down itself. A
     pair gives row i the first two words of philox((i, 0, ROWS, 0), key=pair), as int32.
@@ -36,7 +36,7 @@ def row_seeds(seed: int | Sequence[int] | Tensor, n: int | Tensor) -> Tensor:
 
     Raises:
         TypeError: If `seed` is not made of ints, or `n` is not an int.
-        ValueError: If `seed` is a sequence but no pair, or an int does not fit into 32 bits.
+        ValueError: If `seed` is a sequence but not a pair, or an int does not fit into 32 bits.
 
     Example:
         >>> row_seeds(7, 3).numpy().tolist()
@@ -66,7 +66,7 @@ def row_seeds(seed: int | Sequence[int] | Tensor, n: int | Tensor) -> Tensor:
 
 
 def as_seed(seed: Any) -> int:
-    """The value as an int of 32 bits, with a sign.
+    """Returns the value as a signed 32-bit int.
 
     Raises:
         TypeError: If `seed` is not an int.
@@ -83,7 +83,7 @@ def as_seed(seed: Any) -> int:
 
 
 def fresh_seed() -> int:
-    """A seed from the operating system's entropy, in [-2^31, 2^31): what `seed=None` means.
+    """Draws a seed in [-2^31, 2^31) from the operating system's entropy, for `seed=None`.
 
     Example:
         >>> -(2**31) <= fresh_seed() < 2**31
@@ -93,7 +93,7 @@ def fresh_seed() -> int:
 
 
 def stateless_seed(value: Tensor) -> Tensor:
-    """A seed for stateless sampling from the state of a `keras.random.SeedGenerator`.
+    """Makes a seed for stateless sampling from the state of a `keras.random.SeedGenerator`.
 
     `SeedGenerator.next()` is int64 or uint32; TFP wants int32. The low 32 bits are kept.
 

@@ -173,7 +173,7 @@ def check_name(name: str) -> None:
     """
     if not is_name(name):
         raise ServingError(
-            f"Expected a model name of at most 63 letters, digits, '.', '_' and '-'; got"
+            f"Expected a model name of at most 63 letters, digits, '.', '_' and '-'; got "
             f"{name!r}. Rename its directory."
         )
 

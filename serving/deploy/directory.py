@@ -135,7 +135,7 @@ def _refuse_other(directory: Path, replace: bool) -> None:
         return
     if not replace:
         raise ServingError(
-            f"{directory} exists; give --replace to rewrite a deployment (its labels stay), or"
+            f"{directory} exists; give --replace to rewrite a deployment (its labels stay), or "
             "name another directory."
         )
     known = read_marker(directory)["files"]

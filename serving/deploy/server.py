@@ -78,8 +78,8 @@ def parse_models(text: str) -> ModelServerConfig:
         return text_format.Parse(text, ModelServerConfig())
     except text_format.ParseError as error:
         raise ServingError(
-            f"{MODELS_CONFIG} is not a ModelServerConfig ({error}); servers keep the one they read."
-            "Restore the file."
+            f"{MODELS_CONFIG} is not a ModelServerConfig ({error}); servers keep the one they "
+            "read. Restore the file."
         ) from error
 
 

@@ -33,7 +33,7 @@ def records(artifact: Artifact) -> Iterator[bytes]:
     except OSError as error:
         raise ServingError(
             f"{path} cannot be read ({error.strerror}): without it a server answers its first "
-            "callersslowly; publish the version again with `keras-vae export`."
+            "callers slowly; publish the version again with `keras-vae export`."
         ) from error
     start = 0
     while start < len(content):
