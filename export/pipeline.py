@@ -1,4 +1,4 @@
-"""Pipeline: model file to published artifact, or an error and nothing."""
+"""Pipeline: turns a model file into a published artifact, or fails and leaves nothing."""
 
 from __future__ import annotations
 
@@ -37,15 +37,16 @@ __all__ = ["Options", "export", "export_model"]
 
 @dataclass(frozen=True)
 class Options:
-    """What is written beside the five signatures, and where it is verified.
+    """What to write besides the five signatures, and where to verify it.
 
     Attributes:
         version: integer version; None takes the next one.
-        runtimes: where it is verified beside `VERIFIED_IN`, names of `export.runtimes.RUNTIMES`.
-        allow_partial: leave out signatures that ONNX cannot express, and say so in the manifest.
-        precisions: also write the ONNX files in these, "float16" or "int8".
-        max_nats: what a precision may cost, nats per example.
-        tflite: also write `decode.tflite`.
+        runtimes: runtimes to verify in besides `VERIFIED_IN`, names of `export.runtimes.RUNTIMES`.
+        allow_partial: whether to leave out signatures that ONNX cannot express; the manifest says
+            so.
+        precisions: further precisions of the ONNX files, "float16" or "int8".
+        max_nats: maximum cost of a precision, nats per example.
+        tflite: whether to write `decode.tflite` too.
     """
 
     version: int | None = None
@@ -56,7 +57,7 @@ class Options:
     tflite: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses what could not be done, before anything is."""
+        """Refuses options that could not be carried out."""
         if self.version is not None and self.version < 1:
             raise ExportError(f"Expected a version of at least 1; got {self.version}.")
         unknown = [name for name in self.precisions if name not in variants.PRECISIONS]
@@ -71,14 +72,14 @@ class Options:
 
     @property
     def verified_in(self) -> list[str]:
-        """Every runtime that verifies the artifact."""
+        """All runtimes that verify the artifact."""
         return list(dict.fromkeys([*VERIFIED_IN, *self.runtimes]))
 
 
 def export(
     model: Path, target: Path, options: Options | None = None, report: Report = silent
 ) -> Path:
-    """Exports the model of a file; arguments as for `export_model`."""
+    """Exports the model in a file; takes the arguments of `export_model`."""
     options = options or Options()
     _check_target(target, options.version)
     vae, preparation, training = loading.load(model)
@@ -100,17 +101,17 @@ def export_model(
 
     Args:
         vae: the model.
-        target: directory of the artifact's versions; its name is the artifact's.
-        options: what is written and verified.
+        target: directory of the artifact's versions; its name is that of the artifact.
+        options: what to write and where to verify it.
         preparation: how raw numbers become data, as in `keras_vae.signatures`.
-        training: what the manifest says of the training.
-        report: called with sentences and timings.
+        training: what the manifest states about the training.
+        report: called with messages and timings.
 
     Returns:
         The published directory.
 
     Raises:
-        ExportError: if anything is not as it should be; the target is then as it was.
+        ExportError: if any check fails; the target is then unchanged.
     """
     options, target = options or Options(), Path(target).absolute()
     _check_target(target, options.version)
@@ -158,7 +159,7 @@ def export_model(
 
 
 class _Work:
-    """One export: the model, its signatures, and what they answer."""
+    """One export: the model, its signatures, and their answers."""
 
     def __init__(
         self,
@@ -179,7 +180,7 @@ class _Work:
         self.expected: list[dict[str, np.ndarray]] = []
 
     def ask_the_live_model(self) -> None:
-        """Traces the signatures through the gates, and has them answer all cases."""
+        """Traces the signatures, checks them, and computes their answers to all cases."""
         with self._clock("live model, traced and asked all cases"):
             with loading.traceable(self._vae):
                 for name, signature in self.signatures.items():
@@ -223,7 +224,7 @@ class _Work:
         return {name: graph.opset for name, graph in self._graphs.items()}
 
     def compare(self, directory: Path, omitted: dict[str, str]) -> list[parity.Comparison]:
-        """All cases in every runtime that verifies the artifact."""
+        """Compares all cases in every runtime that verifies the artifact."""
         tensors = saved_model.tensor_names(directory)
         comparisons = []
         for runtime in self._options.verified_in:
@@ -236,7 +237,7 @@ class _Work:
     def write_variants(
         self, directory: Path, omitted: dict[str, str]
     ) -> tuple[dict[str, Any], list[parity.Comparison]]:
-        """Other precisions and formats; what the manifest says of them, and their comparisons."""
+        """Writes other precisions and formats; returns their manifest entries and comparisons."""
         options, entries = self._options, {}
         comparisons: list[parity.Comparison] = []
         asked = (self.cases, self.expected, self.about)

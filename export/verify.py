@@ -1,4 +1,4 @@
-"""Verify: a published artifact checked again, file by file and runtime by runtime."""
+"""Verify: checks a published artifact again, file by file and runtime by runtime."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def verify(
 
     Args:
         directory: one version of an artifact.
-        runtimes: what is compared with the SavedModel, which is loaded without Keras and TFP.
-        sha256: of the manifest, as the publisher stated it elsewhere; None does not compare it.
-        report: called with sentences.
+        runtimes: runtimes to compare with the SavedModel, which is loaded without Keras and TFP.
+        sha256: SHA-256 of the manifest, as its publisher stated it elsewhere; None skips this
+            check.
+        report: called with messages.
 
     Raises:
         ExportError: if a file was changed, is missing or was added, or a runtime disagrees.
@@ -48,29 +49,29 @@ def verify(
         sealed = integrity.check(directory)
     if sha256 is not None and sealed.sha256 != sha256.lower():
         raise ExportError(
-            f"{directory} is not the artifact that was meant: expected manifest.json with the "
+            f"{directory} is not the intended artifact: expected manifest.json with the "
             f"sha256 {sha256}; got {sealed.sha256}."
         )
     manifest = sealed.entries
-    report(f"All {len(manifest['files'])} files are as they were published.")
+    report(f"All {len(manifest['files'])} files are unchanged since they were published.")
     report(identified(sealed))
     try:
         return _verify(directory, manifest, runtimes, report)
     except ExportError:
         raise
-    except Exception as error:  # whatever a library says of bytes that it cannot use
+    except Exception as error:  # the type depends on the library that reads the bytes
         raise ExportError(
-            f"{directory} has the files of its manifest and cannot be run "
+            f"{directory} has the files of its manifest but cannot be run "
             f"({type(error).__name__}: {integrity.one_line(error)}). Do not use it; export the "
             "model again."
         ) from error
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The validated manifest of an artifact.
+    """Reads and validates the manifest of an artifact.
 
     Raises:
-        ExportError: if there is none, or it is damaged.
+        ExportError: if it is missing or damaged.
     """
     with refusals():
         return integrity.read(directory).entries
@@ -78,7 +79,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Makes refusals of `keras_vae.integrity` those of the pipeline."""
+    """Raises errors of `keras_vae.integrity` as `ExportError`."""
     try:
         yield
     except integrity.ArtifactError as error:
@@ -86,7 +87,7 @@ def refusals() -> Iterator[None]:
 
 
 def identified(sealed: integrity.Manifest) -> str:
-    """What tells an artifact from a forgery of it, for those who published or received it."""
+    """Describes what tells an artifact from a forgery, for its publishers and receivers."""
     sentence = f"sha256 of manifest.json: {sealed.sha256}"
     if sealed.is_covered:
         return sentence
@@ -99,11 +100,11 @@ def identified(sealed: integrity.Manifest) -> str:
 def _verify(
     directory: Path, manifest: dict[str, Any], runtimes: Sequence[str], report: Report
 ) -> list[parity.Comparison]:
-    """What `verify` does with an artifact whose files are those of its manifest."""
+    """Verifies an artifact whose files are known to be those of its manifest."""
     _check_onnx(directory, manifest)
     saved_model.check_ops(directory)
     count = warmup.replay(directory)
-    report(f"Ops, names and metadata are right; {count} warm-up requests are answered.")
+    report(f"Ops, names and metadata are correct; {count} warm-up requests are answered.")
     clock = Clock(report)
     loaded = tf.saved_model.load(str(directory))  # it alone keeps the weights
     cases = live.make_cases(
@@ -135,7 +136,7 @@ def _measured(
     answers: Sequence[dict[str, np.ndarray] | str],
     manifest: dict[str, Any],
 ) -> tuple[list[Case], list[dict[str, np.ndarray]]]:
-    """Cases with their tolerances, and what the SavedModel answers, from that of its process.
+    """Returns cases with their tolerances and the answers of the SavedModel in its process.
 
     Raises:
         ExportError: if it refuses a case.
@@ -165,7 +166,7 @@ def _compare_variants(
     expected: Sequence[dict[str, np.ndarray]],
     manifest: dict[str, Any],
 ) -> list[parity.Comparison]:
-    """The other precisions and formats of a published artifact."""
+    """Compares the other precisions and formats of a published artifact."""
     comparisons = []
     files = {path.split(".")[-2]: entry for path, entry in manifest["variants"].items()}
     for suffix, entry in files.items():
@@ -186,7 +187,7 @@ def _compare_variants(
 
 
 def _check_onnx(directory: Path, manifest: dict[str, Any]) -> None:
-    """The gates again, and whether the files say of the model what the manifest says."""
+    """Checks the ONNX files again, and that their metadata agrees with the manifest."""
     paths = {entry["onnx"]: name for name, entry in manifest["signatures"].items() if entry["onnx"]}
     paths |= {
         path: entry["signature"]

@@ -211,7 +211,7 @@ def mixed(function):
 def test_rows_that_depend_on_their_neighbours_are_refused(function):
     asked = mixed(function)
     message = refusal(asked, asked.expected)
-    assert "a runtime, encode: row 0 alone is not row 0 among 257 rows; loc[" in message
+    assert "a runtime, encode: row 0 alone differs from row 0 among 257 rows; loc[" in message
     assert "A layer mixes the rows of a batch" in message
 
 

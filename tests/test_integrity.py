@@ -371,7 +371,7 @@ def test_explore_writes_nothing_of_a_forged_artifact(artifact, tmp_path):
 @pytest.mark.parametrize("rows", [[1], [{}], {"a": 1}, None, [{"signature": [], "max_abs": "x"}]])
 def test_a_report_refuses_a_forged_parity(rows, tmp_path):
     (tmp_path / "parity.json").write_text(json.dumps(rows))
-    with pytest.raises(RunError, match="is no list of comparisons"):
+    with pytest.raises(RunError, match="is not a list of comparisons"):
         tables.parity(tmp_path)
 
 

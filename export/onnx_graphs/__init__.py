@@ -1,4 +1,4 @@
-"""ONNX graphs: a signature traced, converted, put into a canonical form and checked."""
+"""ONNX graphs: traces and converts a signature, makes the graph canonical and checks it."""
 
 from export.onnx_graphs.checks import IR_VERSION, OPSETS, check
 from export.onnx_graphs.conversion import convert

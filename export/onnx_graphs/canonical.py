@@ -1,4 +1,4 @@
-"""Canonical form: the same bytes for the same model, whichever process converted it."""
+"""Canonical form: the same model gives the same bytes, whichever process converted it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["canonical", "lay_out"]
 
 
 def lay_out(model: onnx.ModelProto, weights: dict[str, Weight]) -> dict[str, Weight]:
-    """Takes ops that only transpose, reshape or cast a weight out of the model.
+    """Removes ops that only transpose, reshape or cast a weight, and applies them to the weight.
 
     Returns:
         The weights as the rest of the model reads them, by name.
@@ -44,7 +44,7 @@ def lay_out(model: onnx.ModelProto, weights: dict[str, Weight]) -> dict[str, Wei
 def _laid_out(
     weight: Weight, node: onnx.NodeProto, kind: Any, constants: dict[str, onnx.TensorProto]
 ) -> Weight:
-    """What a node makes of a weight, of this type."""
+    """Applies a node to a weight; the result has the given type."""
     source, *others = node.input
     ends = [onnx.helper.make_empty_tensor_value_info(n) for n in (source, node.output[0])]
     values = [constants[name] for name in others]
@@ -66,12 +66,12 @@ def canonical(
     weights: dict[str, Weight],
     opset: int,
 ) -> Graph:
-    """Returns the same model, its nodes and names in an order that only the graph decides.
+    """Returns the same model with nodes and names in an order that depends only on the graph.
 
     Args:
-        model: what tf2onnx made of the signature.
-        signature: what was converted.
-        shapes: of the outputs, by name.
+        model: the model as tf2onnx converted it.
+        signature: the converted signature.
+        shapes: shapes of the outputs, by name.
         weights: large weights as the model reads them, by name.
         opset: the op set.
     """
@@ -98,10 +98,10 @@ def canonical(
 
 
 class _Renamer:
-    """Copies graphs depth first from their outputs, with names numbered in the order of visits.
+    """Copier of graphs, depth first from their outputs, that numbers names in visiting order.
 
     Attributes:
-        weights: those of the given names that the graphs read, in the order of visits.
+        weights: those of the given names that the graphs read, in visiting order.
     """
 
     def __init__(self, weights: Collection[str] = ()) -> None:

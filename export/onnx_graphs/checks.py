@@ -1,4 +1,4 @@
-"""Checks: what a model needs so that a runtime loads it and it is what its signature declares."""
+"""Checks: whether a runtime can load a model, and whether the model fits its signature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from export.onnx_graphs.nodes import all_nodes
 __all__ = ["IR_VERSION", "OPSETS", "check", "refuse_foreign"]
 
 OPSETS = (13, 18)
-"""Op sets that graphs are written in: the first that has an op for everything."""
+"""Op sets that graphs are written in; the first one that has all required ops is used."""
 
 IR_VERSION = 8
 
@@ -31,14 +31,14 @@ def check(
     weights: Sequence[str] = (),
     opset: int | None = None,
 ) -> None:
-    """Refuses a model that a runtime could not load or that is not what its signature declares.
+    """Refuses a model that a runtime could not load or that does not fit its signature.
 
     Args:
         model: the model.
         name: name of the signature.
         inputs, outputs: names that the signature declares, in order.
         weights: names of its large weights, its last inputs.
-        opset: the only op set that it may have; any of `OPSETS` if None.
+        opset: the only allowed op set; any of `OPSETS` if None.
 
     Raises:
         ExportError: naming the signature and what is wrong.
@@ -59,7 +59,7 @@ def check(
         found = [entry.name for entry in entries]
         if found != declared:
             raise ExportError(
-                f"{name}: the graph {what} {found} and the signature declares {declared}."
+                f"{name}: the graph {what} {found}, but the signature declares {declared}."
             )
         for entry in entries:
             dims = entry.type.tensor_type.shape.dim
@@ -82,10 +82,10 @@ def refuse_foreign(name: str, model: onnx.ModelProto, problems: list[str]) -> No
     Args:
         name: name of the signature.
         model: the model.
-        problems: what tf2onnx logged as errors.
+        problems: errors that tf2onnx logged.
 
     Raises:
-        ExportError: naming op and layer.
+        ExportError: naming the op and the layer.
     """
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     for node in all_nodes(model.graph):

@@ -1,4 +1,4 @@
-"""Conversion: a signature as a canonical, checked ONNX model, by tf2onnx."""
+"""Conversion: turns a signature into a canonical, checked ONNX model, by tf2onnx."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["convert"]
 
 
 def _diag_part(x: Value, k: Value, padding: Value) -> Value:
-    """The main diagonals of square matrices; tf2onnx's own way fails on an empty batch."""
+    """Takes the main diagonals of square matrices; tf2onnx's own way fails on an empty batch."""
     rows, columns = x.graph.get_shape(x.name)[-2:]
     offset = x.graph.get_node_by_output(k.name)
     if rows != columns or rows < 1 or not offset.is_const() or offset.get_tensor_value() != 0:
@@ -44,32 +44,32 @@ def _diag_part(x: Value, k: Value, padding: Value) -> Value:
 
 
 def _softplus(x: Value) -> Value:
-    """ONNX's own softplus, within 2e-7, or 2e-6 in OpenVINO, which without Relu may be below 0."""
+    """Uses ONNX's own softplus, within 2e-7, or 2e-6 in OpenVINO; Relu keeps it above 0."""
     return x.apply("Softplus").apply("Relu")
 
 
 _HANDLERS = {**CUSTOM_OP_HANDLERS, "MatrixDiagPartV3": handler(_diag_part)}
 
 _HANDLERS_WITHOUT_SEED = {**_HANDLERS, "Softplus": handler(_softplus)}
-"""For signatures that give means and parameters, whose absolute error counts.
+"""For signatures that return means and parameters, whose absolute error counts.
 
-What `score` adds up is the logarithm of a scale, which needs a small relative error.
+`score` adds up logarithms of scales, which need a small relative error.
 """
 
 _BITWISE_OPS = frozenset({"BitwiseAnd", "BitwiseOr", "BitwiseXor", "Invert"})
 
 
 def convert(signature: Signature, variables: Sequence[keras.Variable] = ()) -> Graph:
-    """Returns the signature as a canonical, checked ONNX model, in the lowest op set it needs.
+    """Converts a signature to a canonical, checked ONNX model in the lowest op set it needs.
 
     Two conversions of the same model give the same bytes, in any process. Noise is made of 32-bit
-    integers, which every runtime computes right. Large variables are inputs for tf2onnx, which
-    would otherwise hold them many times over, and stay inputs of the result, with their values
+    integers, which every runtime computes correctly. Large variables are inputs for tf2onnx, which
+    would otherwise hold them many times over. They stay inputs of the result, with their values
     beside it.
 
     Args:
-        signature: what is converted.
-        variables: those of the model.
+        signature: the signature to convert.
+        variables: variables of the model.
 
     Raises:
         ExportError: if an op cannot be converted or a check fails; names signature, op and layer.
@@ -87,7 +87,7 @@ def convert(signature: Signature, variables: Sequence[keras.Variable] = ()) -> G
 
 
 def _combines_bits(function: Any) -> bool:
-    """Whether a function has ops that only the highest op set has."""
+    """Tells whether a function has ops that only the highest op set has."""
     graph = function.get_concrete_function().graph.as_graph_def()
     bodies = [graph.node, *(each.node_def for each in graph.library.function)]
     return any(node.op in _BITWISE_OPS for body in bodies for node in body)
@@ -96,7 +96,7 @@ def _combines_bits(function: Any) -> bool:
 def _converted(
     signature: Signature, function: Any, large: Sequence[keras.Variable], opset: int
 ) -> Graph:
-    """The traced signature as a canonical, checked ONNX model of an op set."""
+    """Converts the traced signature to a canonical, checked ONNX model of an op set."""
     found = function.get_concrete_function().structured_outputs
     shapes = {name: found[name].shape.as_list() for name in signature.outputs}
     handlers = _HANDLERS if "seed" in signature.inputs else _HANDLERS_WITHOUT_SEED
@@ -121,16 +121,16 @@ def _converted(
 def _from_function(
     function: Any, opset: int, handlers: dict[str, Handler], copies: str
 ) -> tuple[onnx.ModelProto, list[str]]:
-    """What tf2onnx makes of a function, and the errors that it logged.
+    """Runs tf2onnx on a function; returns the model and the errors that it logged.
 
-    By default tf2onnx copies the graph before each of its optimizations, to go back should one
-    fail. Without copies, and without collections of garbage in a heap that holds TensorFlow, it
+    By default, tf2onnx copies the graph before each of its optimizations, so that it can undo one
+    that fails. Without copies, and without garbage collection in a heap that holds TensorFlow, it
     takes half the time; the result is the same.
 
     Args:
         function: the traced signature.
-        opset: of the result.
-        handlers: of ops, as tf2onnx takes them.
+        opset: op set of the result.
+        handlers: handlers of ops, as tf2onnx takes them.
         copies: "TRUE" or "FALSE".
     """
     import tf2onnx
@@ -159,7 +159,7 @@ def _from_function(
 
 @contextlib.contextmanager
 def _captured_errors() -> Iterator[list[str]]:
-    """What tf2onnx logs as errors instead of raising; its other lines are dropped."""
+    """Collects what tf2onnx logs as errors instead of raising; drops its other messages."""
     problems: list[str] = []
 
     class Keep(logging.Handler):

@@ -1,4 +1,4 @@
-"""Nodes of ONNX graphs, with those of the graphs inside them."""
+"""Nodes of ONNX graphs, including those of subgraphs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import onnx
 __all__ = ["LAYOUT_OPS", "all_nodes", "reads"]
 
 LAYOUT_OPS = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Ops that only change how a weight lies in memory; they are applied when it is written."""
+"""Ops that only change the layout of a weight in memory; they are applied when it is written."""
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yields the nodes of a graph, those of its subgraphs included."""
+    """Yields the nodes of a graph, including those of its subgraphs."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -22,7 +22,7 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def reads(node: onnx.NodeProto) -> list[str]:
-    """Returns the names that a node reads, those of its subgraphs from outside included."""
+    """Returns the outer names that a node reads, including those that its subgraphs read."""
     result = list(node.input)
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:

@@ -1,4 +1,4 @@
-"""Rewrites: what tf2onnx writes and some runtime computes wrong, said another way."""
+"""Rewrites: replace what tf2onnx writes and some runtime computes wrongly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _END = 10**9  # how tf2onnx writes the end of an axis
 
 
 def drop_whole_slices(model: onnx.ModelProto) -> None:
-    """Removes slices of everything, which tf2onnx makes of `x[..., None]`.
+    """Removes slices of whole axes, which tf2onnx makes of `x[..., None]`.
 
     Some runtimes do not slice a batch of unknown size.
     """
@@ -47,7 +47,7 @@ def _is_whole(starts: np.ndarray | None, ends: np.ndarray | None, steps: Any = 1
 def count_axes_from_the_front(model: onnx.ModelProto) -> None:
     """Writes the axes of reductions as 1, 2, 3 instead of -3, -2, -1.
 
-    ONNX Runtime 1.31 does not reduce an empty batch over several negative axes: it answers with the
+    ONNX Runtime 1.31 does not reduce an empty batch over several negative axes: it returns the
     shape of the input.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -73,10 +73,10 @@ def count_axes_from_the_front(model: onnx.ModelProto) -> None:
 
 
 def keep_zeros_of_max_pools(model: onnx.ModelProto) -> None:
-    """Pads what a MaxPool reads by the smallest normal float32 instead of 0.
+    """Pads the input of a MaxPool with the smallest normal float32 instead of 0.
 
-    Optimizers fold a Pad of 0 into the MaxPool after it, which ignores what it pads with, and so
-    lose the 0 beside negative numbers: ONNX Runtime (since pull request 18136) and onnx-simplifier
+    Optimizers fold a Pad of 0 into the following MaxPool, which ignores its padding, and so lose
+    the 0 beside negative numbers: ONNX Runtime (since pull request 18136) and onnx-simplifier
     (issue 290) do.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph

@@ -1,4 +1,4 @@
-"""Tracing: a signature as a pure `tf.function` that captures weights alone."""
+"""Tracing: turns a signature into a pure `tf.function` that captures only weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["placeholder", "traced"]
 
 
 def traced(signature: Signature, given: Sequence[keras.Variable] = ()) -> Any:
-    """Returns the signature as a pure `tf.function` with named inputs that captures weights alone.
+    """Traces a signature as a pure `tf.function` with named inputs that captures only weights.
 
     Args:
-        signature: what is traced.
-        given: variables that become inputs of the function too, after those of the signature.
+        signature: the signature to trace.
+        given: variables that also become inputs of the function, after those of the signature.
 
     Raises:
-        ExportError: if it cannot be traced, or is not pure; names signature, op and layer.
+        ExportError: if it cannot be traced or is not pure; names signature, op and layer.
     """
     names = list(signature.inputs)
     specs = [
@@ -51,14 +51,14 @@ def traced(signature: Signature, given: Sequence[keras.Variable] = ()) -> Any:
 
 
 def placeholder(index: int) -> str:
-    """Returns the name of the input that stands for a large variable."""
+    """Returns the name of the input that takes the place of a large variable."""
     return f"weight_{index}"
 
 
 def _values_of(
     variables: Sequence[keras.Variable], values: Sequence[tf.Tensor]
 ) -> contextlib.AbstractContextManager[Any]:
-    """A context in which layers read these values instead of their variables."""
+    """Makes a context in which layers read these values instead of their variables."""
     if not variables:
         return contextlib.nullcontext()
     return keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True)))

@@ -1,4 +1,4 @@
-"""Parity: what each runtime answers, and whether it agrees with the live model."""
+"""Parity: runs each runtime and checks that it agrees with the live model."""
 
 from export.parity.answers import check_runtimes, run_runtime
 from export.parity.comparison import Comparison, as_json, compare, compare_runtime, refuse_failed

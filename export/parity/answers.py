@@ -1,4 +1,4 @@
-"""Answers: what each runtime computes for the cases, in a process of its own."""
+"""Answers: runs each runtime on the cases, in a separate process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TIMEOUT = 600.0
 
 
 def check_runtimes(runtimes: Sequence[str]) -> None:
-    """Refuses runtimes that are unknown or not on this machine.
+    """Refuses runtimes that are unknown or not installed on this machine.
 
     Raises:
-        ExportError: saying which there are, or how to bring one.
+        ExportError: naming the known runtimes, or how to install one.
     """
     for runtime in runtimes:
         if runtime not in RUNTIMES:
@@ -36,16 +36,16 @@ def run_runtime(
     cases: Sequence[Case],
     tensors: dict[tuple[str, str], str] | None = None,
 ) -> list[Tensors | str]:
-    """Returns what a runtime answers in a process of its own, an error in words where it refuses.
+    """Runs cases in a runtime in a separate process; a refused case gives its error message.
 
     Args:
-        runtime: its name.
-        artifact: the directory that it reads.
-        cases: what it is asked.
+        runtime: name of the runtime.
+        artifact: directory of the artifact.
+        cases: the cases.
         tensors: names of the SavedModel's tensors, as for `write_cases`.
 
     Raises:
-        ExportError: if it cannot load the artifact.
+        ExportError: if the runtime cannot load the artifact.
     """
     try:
         return _run(runtime, artifact, cases, tensors)

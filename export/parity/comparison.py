@@ -24,7 +24,7 @@ _ULP_FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output of one signature in one runtime against the live model.
+    """One output of one signature in one runtime, compared with the live model.
 
     Attributes:
         runtime: name of the runtime.
@@ -32,17 +32,17 @@ class Comparison:
         signature: name of the signature.
         output: name of the output.
         cases: number of calls compared.
-        takes_empty_batch: whether the runtime answers a batch of 0 rows.
+        takes_empty_batch: whether the runtime accepts a batch of 0 rows.
         max_abs: largest absolute difference.
         max_scaled: largest |a - b| / max(u, |b|), where u is 1 or the width of the data's range.
         max_ulp: largest difference in units in the last place where |b| > 1e-3.
-        different: numbers that differ at all; 0 for z says that the random bits are equal.
-        numbers: numbers compared.
-        max_nats: largest difference of the ELBO in nats; for `elbo` of `score` alone.
+        different: number of values that differ at all; 0 for z means equal random bits.
+        numbers: number of values compared.
+        max_nats: largest difference of the ELBO in nats; only for `elbo` of `score`.
         mean_nats: mean difference of the ELBO in nats on data drawn from the model; likewise.
         passed: whether the tolerance holds.
-        tolerance: in words.
-        worst: in words, the number that is furthest from what was expected, by its tolerance.
+        tolerance: the tolerance in words.
+        worst: the value furthest from the expected one relative to its tolerance, in words.
     """
 
     runtime: str
@@ -82,17 +82,17 @@ def compare(
     Other precisions pass if they cost at most `max_nats` nats per example, the mean difference of
     the ELBO on data drawn from the model; where no `score` is compared they pass.
 
-    A batch of 0 rows may be refused, which is reported: nobody sends one, and kernels of TensorFlow
-    (convolutions) and ONNX Runtime (attention) do not take it.
+    A batch of 0 rows may be refused, which is recorded: no client sends one, and kernels of
+    TensorFlow (convolutions) and ONNX Runtime (attention) do not accept it.
 
     Args:
-        runtime: for the report.
-        cases: what was asked.
-        expected: what the live model answered.
-        answers: what the runtime answered.
-        about: what the manifest says of the model.
-        precision: of the files that were run.
-        max_nats: what another precision than float32 may cost.
+        runtime: name of the runtime.
+        cases: the cases.
+        expected: answers of the live model.
+        answers: answers of the runtime.
+        about: description of the model in the manifest.
+        precision: precision of the files.
+        max_nats: maximum cost of a precision other than float32, in nats per example.
 
     Raises:
         ExportError: if the runtime refused a case, or a row depends on its neighbours.
@@ -111,7 +111,7 @@ def compare(
             shape = got[name].shape if name in got else "nothing"
             if shape != want[name].shape:
                 raise ExportError(
-                    f"{runtime}, {case.signature}: {name} has shape {shape} instead of "
+                    f"{runtime}, {case.signature}: {name} has shape {shape}; expected "
                     f"{want[name].shape} on a batch of {case.size}."
                 )
             pair = Pair(case, name, want, got[name], about)
@@ -134,14 +134,14 @@ def compare_runtime(
     omitted: dict[str, str],
     tensors: dict[tuple[str, str], str],
 ) -> list[Comparison]:
-    """Asks a runtime all cases but those of signatures it has no file of, and compares its answers.
+    """Runs all cases of signatures that a runtime has a file of, and compares its answers.
 
     Args:
-        runtime: its name.
+        runtime: name of the runtime.
         directory: the artifact.
-        cases: what is asked.
-        expected: what the live model or the SavedModel answered.
-        about: what the manifest says of the model.
+        cases: the cases.
+        expected: answers of the live model or of the SavedModel.
+        about: description of the model in the manifest.
         omitted: signatures without an ONNX file, with the reason.
         tensors: names of the SavedModel's tensors, as for `export.cases.write_cases`.
 
@@ -159,7 +159,7 @@ def refuse_failed(comparisons: Sequence[Comparison]) -> None:
     """Refuses an artifact on which a runtime disagrees with the model.
 
     Raises:
-        ExportError: naming runtime, signature, output and the number.
+        ExportError: naming runtime, signature, output and the value.
     """
     for entry in comparisons:
         if not entry.passed and entry.precision != "float32":
@@ -171,13 +171,13 @@ def refuse_failed(comparisons: Sequence[Comparison]) -> None:
             raise ExportError(
                 f"{entry.runtime} disagrees with the model: {entry.signature}, {entry.output} "
                 f"differs in {entry.different} of {entry.numbers} numbers; {entry.worst}. Rounding "
-                "does not explain it: a layer computes something else there. Export the model "
+                "does not explain it: a layer is computed differently there. Export the model "
                 "without layers of your own to find it, and replace it."
             )
 
 
 def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Returns the comparisons for `parity.json`."""
+    """Converts the comparisons to the form of `parity.json`."""
     return [asdict(comparison) for comparison in comparisons]
 
 
@@ -247,7 +247,7 @@ def _priced(
     gathered: dict[tuple[str, str], list[Pair]],
     max_nats: float | None,
 ) -> list[Comparison]:
-    """Comparisons of another precision, all of which pass or fail by what it costs in nats."""
+    """Lets comparisons of another precision pass or fail by its cost in nats."""
     for (signature, output), pairs in gathered.items():
         if not all(np.isfinite(pair.got).all() for pair in pairs):
             raise ExportError(
@@ -274,7 +274,7 @@ def _check_rows(
     answers: Sequence[Tensors | str],
     about: dict[str, Any],
 ) -> None:
-    """Refuses a row that is not the same alone and in the largest batch."""
+    """Refuses a row whose result differs between alone and in the largest batch."""
     whole: dict[str, Tensors] = {}
     for case, answer in zip(cases, answers, strict=True):
         if isinstance(answer, str):
@@ -289,10 +289,10 @@ def _check_rows(
                 entry = _comparison(runtime, "float32", [pair], about, True)
                 if not entry.passed:
                     raise ExportError(
-                        f"{runtime}, {case.signature}: row {row} alone is not row {row} among "
-                        f"{len(whole[case.signature][name])} rows; {pair.number()}. A layer mixes "
-                        "the rows of a batch, as a mean over axis 0 does: make each row's result "
-                        "depend on that row alone."
+                        f"{runtime}, {case.signature}: row {row} alone differs from row {row} "
+                        f"among {len(whole[case.signature][name])} rows; {pair.number()}. A layer "
+                        "mixes the rows of a batch, as a mean over axis 0 does: make each row's "
+                        "result depend on that row alone."
                     )
 
 

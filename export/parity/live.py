@@ -33,7 +33,7 @@ _MOST_SENSITIVE = 1e-2
 
 Ask = Callable[[Case], Tensors]
 Shapes = dict[str, tuple[dict[str, tuple[str, list[int]]], tuple[str, ...]]]
-"""By signature: dtype and shape without the batch of each input, and the outputs."""
+"""By signature: dtype and shape without the batch of each input, and names of the outputs."""
 
 
 def shapes_of(table: Mapping[str, Signature]) -> Shapes:
@@ -48,7 +48,7 @@ def shapes_of(table: Mapping[str, Signature]) -> Shapes:
 
 
 def shapes_stated(table: dict[str, Any]) -> Shapes:
-    """Returns the shapes of the signatures of a manifest."""
+    """Returns the shapes of the signatures in a manifest."""
     return {
         name: (
             {key: (spec["dtype"], spec["shape"][1:]) for key, spec in entry["inputs"].items()},
@@ -109,11 +109,11 @@ def make_cases(
 def draws(
     sample: Callable[..., dict[str, tf.Tensor]], about: dict[str, Any]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a map from seeds to x as a file holds it: grey levels where they are binarised.
+    """Makes a map from seeds to x as a file holds it: grey levels if x is binarised.
 
     Args:
-        sample: the signature of this name.
-        about: what the manifest says of the model.
+        sample: the signature `sample`.
+        about: description of the model in the manifest.
     """
     is_binarised = about["data"]["preparation"]["step"] == "binarize"
     condition = about["condition_shape"]
@@ -190,7 +190,7 @@ def measured(
         expected: answers of `ask` with unchanged weights.
         ask: function that answers a case.
         variables: the weights, which are changed and restored.
-        about: what the manifest says of the model.
+        about: description of the model in the manifest.
 
     Raises:
         ExportError: if rounding alone changes an output by more than a hundredth of its size.

@@ -1,4 +1,4 @@
-"""Pairs: an output as it was expected and as it came, and how far they may lie apart."""
+"""Pairs: an expected output, the actual output, and the tolerance of their difference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Pair"]
 
 
 class Pair:
-    """An output of one case: what was expected and what came, and how far it may lie apart."""
+    """An output of one case: expected and actual values, and their tolerance."""
 
     def __init__(
         self, case: Case, output: str, want: Tensors, got: np.ndarray, about: dict[str, Any]
@@ -55,13 +55,13 @@ class Pair:
 
     @property
     def excess(self) -> np.ndarray:
-        """Difference by what is allowed; NaN counts as infinite."""
+        """Difference divided by the tolerance; NaN counts as infinite."""
         with np.errstate(invalid="ignore", divide="ignore"):
             excess = np.where(self.difference == 0.0, 0.0, self.difference / self.allowed)
         return np.where(np.isnan(excess), np.inf, excess)
 
     def worst(self) -> str:
-        """The number that is furthest off and where it is, in words."""
+        """Describes the value with the largest excess and its place."""
         row = int(np.unravel_index(np.argmax(self.excess), self.excess.shape)[0])
         kind, size = self.case.kind, self.case.size
         place = (
@@ -72,7 +72,7 @@ class Pair:
         return f"{place}: {self.number()}"
 
     def number(self) -> str:
-        """The number that is furthest off, in words."""
+        """Describes the value with the largest excess."""
         index = np.unravel_index(np.argmax(self.excess), self.excess.shape)
         rest = list(map(int, index[1:]))
         allowed = self.allowed[index]
@@ -84,7 +84,7 @@ class Pair:
 
 
 def _near_threshold(case: Case, probability: np.ndarray) -> np.ndarray:
-    """Where the uniform of such a draw is so near its threshold that either value is right."""
+    """Finds draws whose uniform is so near its threshold that either value is correct."""
     seeds = tf.constant(case.inputs["seed"])
     u = random.uniform(seeds, probability.shape[1:], stream=random.OBSERVATION).numpy()
     sensitivity = case.sensitivity.get("mean", 0.0)

@@ -38,10 +38,10 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 
 def log(comparisons: Sequence[Comparison], report: Callable[[str], None]) -> None:
-    """Reports the table, and which runtimes take no empty batch.
+    """Prints the table, and which runtimes accept no empty batch.
 
     Args:
-        comparisons: what was compared.
+        comparisons: the comparisons.
         report: called with lines.
     """
     report(f"\n{table(comparisons)}\n")
@@ -53,7 +53,7 @@ def log(comparisons: Sequence[Comparison], report: Callable[[str], None]) -> Non
         ]
         if refused:
             names = ", ".join(dict.fromkeys(refused))
-            report(f"{runtime} takes no empty batch in {names}.")
+            report(f"{runtime} accepts no empty batch in {names}.")
 
 
 def _fill(result: Table, comparisons: Sequence[Comparison]) -> None:

@@ -130,7 +130,7 @@ def size_of(signature: str, output: str, about: dict[str, Any]) -> float | np.nd
     """Returns the size of the numbers behind an output: one number, or one for each feature.
 
     Args:
-        signature: its name.
+        signature: name of the signature.
         output: name of the output.
         about: description of the model in the manifest.
     """

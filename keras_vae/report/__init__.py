@@ -1,4 +1,4 @@
-"""Report: one HTML file about a run, with every picture inside and nothing fetched."""
+"""Report: one HTML file about a run, with all pictures inside and nothing to download."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ def write(
     seed: int = 0,
     report: Callable[[str], None] = lambda sentence: None,
 ) -> str:
-    """Measures what the report shows and writes `report.html` into the run.
+    """Measures a run and writes `report.html` into it.
 
     Args:
         run: a run with a finished epoch.
-        artifact: directory of an exported version, whose `parity.json` is shown; None leaves it
-            out.
-        seed: of all draws.
-        report: called with sentences about what is done.
+        artifact: directory of an exported version whose `parity.json` is included, or None.
+        seed: seed of all draws.
+        report: called with messages about the progress.
 
     Returns:
-        The path written, as a string.
+        The path of the file, as a string.
 
     Raises:
-        RunError: if the run has no model or a damaged history, or the artifact no parity.
+        RunError: if the run has no model or a damaged history, or the artifact has no parity.
     """
     subject = Subject.of(run, seed)
     run.history(max(1, subject.epochs))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what the curve shows, it need not say too
+        warnings.simplefilter("ignore", UserWarning)  # the curves show what they warn about
         report("Learning curves")
         training = [*bounds.curves(subject), *bounds.watched(subject)]
         report("The bound with more draws and by annealing: up to a minute for large examples")

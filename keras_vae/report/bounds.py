@@ -1,4 +1,4 @@
-"""Pictures of the bound: its course in training, and how far it is from log p(x)."""
+"""Pictures of the bound: its course in training, and its distance from log p(x)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DRAWS = 1000
 
 
 def curves(subject: Subject) -> list[Picture]:
-    """Returns the bound and its terms against epochs."""
+    """Plots the bound and its terms against epochs."""
     units, history = subject.units, subject.run.history()
     figure, axes = axes_of()
     _pair(axes, history, "elbo", BLUE, units.offset)
@@ -67,7 +67,7 @@ def curves(subject: Subject) -> list[Picture]:
 
 
 def watched(subject: Subject) -> list[Picture]:
-    """Returns what the monitor logged, if the run had one."""
+    """Plots what the monitor logged, if the run had one."""
     history = subject.run.history()
     if "active_units" not in history[0]:
         return []
@@ -86,7 +86,7 @@ def watched(subject: Subject) -> list[Picture]:
 
 
 def bounds(subject: Subject) -> Picture:
-    """Returns the multi-sample bounds against k, and annealed importance sampling."""
+    """Plots the multi-sample bounds against k, and annealed importance sampling."""
     few, units = _few(subject, _HARD), subject.units
     log_w = _log_weights(subject.vae, few, subject.seed)
     sizes = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
@@ -117,7 +117,7 @@ def bounds(subject: Subject) -> Picture:
 
 
 def gap(subject: Subject) -> Picture:
-    """Returns the gap log p(x) - ELBO and what causes it."""
+    """Plots the gap log p(x) - ELBO and its causes."""
     few = _few(subject, _GAP)
     found = evaluation.bound_gap(
         subject.vae,
@@ -142,7 +142,7 @@ def gap(subject: Subject) -> Picture:
 
 
 def frontier(subject: Subject) -> list[Picture]:
-    """Returns rate against distortion, if models at several beta were trained."""
+    """Plots rate against distortion, if models at several beta were trained."""
     values = measurements.read(subject.run.path / "rate_distortion.json")
     if values is None:
         return []
@@ -165,7 +165,7 @@ def frontier(subject: Subject) -> list[Picture]:
 
 
 def _few(subject: Subject, most: int) -> np.ndarray:
-    """The first examples, fewer where they are large: annealing evaluates each 16 000 times."""
+    """Selects the first examples, fewer of large ones: annealing evaluates each 16 000 times."""
     size = math.prod(subject.vae.event_shape)
     return subject.x[: max(_FEWEST, min(most, _NUMBERS // size))]
 
@@ -184,7 +184,7 @@ def _pair(
 
 
 def _log_weights(vae: VAE, x: np.ndarray, seed: int) -> np.ndarray:
-    """Log-weights log p(x, z) - log q(z | x) of `_DRAWS` draws, [S, N]."""
+    """Computes log-weights log p(x, z) - log q(z | x) of `_DRAWS` draws, [S, N]."""
     laws = vae.laws(tf.constant(x))
 
     @tf.function

@@ -18,7 +18,7 @@ _MOST_CORRELATED = 100
 
 
 def draws(subject: Subject) -> list[Picture]:
-    """Returns data beside draws: images as they are, lines of series, histograms of tables."""
+    """Plots data beside draws: images as they are, lines of series, histograms of tables."""
     if subject.is_image:
         return _images(subject)
     if subject.raw.ndim == 3:
@@ -114,13 +114,13 @@ def _tables(subject: Subject) -> list[Picture]:
 
 
 def _telling(raw: np.ndarray) -> list[int]:
-    """Up to `_FEATURES` columns, in their order: those that take the most values."""
+    """Selects up to `_FEATURES` columns, in their order: those with the most different values."""
     counts = np.array([min(len(np.unique(column)), 20) for column in raw.T])
     return sorted(np.argsort(-counts, kind="stable")[:_FEATURES].tolist())
 
 
 def _correlations(raw: np.ndarray, found: np.ndarray, about: str) -> list[Picture]:
-    """Correlation of each pair of columns, in the data and in the draws."""
+    """Plots the correlation of each pair of columns, in the data and in the draws."""
     varies = (raw.std(axis=0) > 0.0) & (found.std(axis=0) > 0.0)
     count = int(varies.sum())
     if not 2 < count <= _MOST_CORRELATED:
@@ -141,7 +141,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def _edges(raw: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Edges of a histogram: one bar for each whole number where there are few."""
+    """Returns edges of a histogram: one bar for each whole number if there are few."""
     low, high = np.quantile(raw, [0.005, 0.995])
     if (raw == np.round(raw)).all() and high - low <= 60.0:
         return np.arange(low - 1.5, high + 2.5)

@@ -1,4 +1,4 @@
-"""Pictures of a report: how lines, bars and pixels become data URIs."""
+"""Pictures of a report: turns lines, bars and pixels into data URIs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Picture:
     """One figure of the report.
 
     Attributes:
-        title: in a few words.
-        caption: units and method, in a sentence or two.
+        title: a few words.
+        caption: units and method, one or two sentences.
         image: data URI.
         kind: CSS class, "", "wide" or "wide pixels".
     """
@@ -37,7 +37,7 @@ class Picture:
 
 
 def axes_of() -> tuple[Figure, Any]:
-    """Returns an empty figure and its axes."""
+    """Makes an empty figure and its axes."""
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.add_subplot()
     axes.grid(alpha=0.25)
@@ -58,7 +58,7 @@ def legend(axes: Any) -> None:
 
 
 def drawn(title: str, caption: str, figure: Figure) -> Picture:
-    """Returns a figure as a picture."""
+    """Renders a figure as a picture."""
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return Picture(title, caption, _uri("svg+xml", stream.getvalue()))
@@ -67,13 +67,13 @@ def drawn(title: str, caption: str, figure: Figure) -> Picture:
 def pixels(
     title: str, caption: str, images: np.ndarray, value_range: tuple[float, float]
 ) -> Picture:
-    """Returns images [N, H, W, C] as one picture, 20 in a row.
+    """Renders images [N, H, W, C] as one picture, 20 in a row.
 
     Args:
-        title: of the picture.
-        caption: of the picture.
+        title: title of the picture.
+        caption: caption of the picture.
         images: [N, H, W, C].
-        value_range: what is shown as black and as white.
+        value_range: values shown as black and as white.
     """
     canvas = np.round(255.0 * tile(images, 20, value_range)).astype(np.uint8)
     return Picture(title, caption, _uri("png", tf.io.encode_png(canvas).numpy()), "wide pixels")

@@ -24,7 +24,7 @@ __all__ = ["latents"]
 
 
 def latents(subject: Subject) -> list[Picture]:
-    """Returns what the latents carry: rates, overlap with the prior, and a map."""
+    """Plots what the latents carry: rates, overlap with the prior, and a map."""
     vae, x = subject.vae, subject.x
     q = vae.encode(x)
     centre, scale = q.mean().numpy(), q.stddev().numpy()
@@ -72,7 +72,7 @@ def latents(subject: Subject) -> list[Picture]:
 
 
 def _labels(run: Run, count: int) -> np.ndarray | None:
-    """Labels of the test examples as integers, where the data has any and they can be matched."""
+    """Reads labels of the test examples as integers; None if the data has none that match."""
     config = run.config
     try:
         if config.test_data:

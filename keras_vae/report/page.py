@@ -26,13 +26,13 @@ def page(
     sections: Iterable[tuple[str, list[Picture]]],
     artifact: Path | None,
 ) -> str:
-    """Returns the report as HTML.
+    """Renders the report as HTML.
 
     Args:
-        subject: what it is about.
-        verdict: the sentence at its head.
+        subject: the run and its test examples.
+        verdict: the sentence at the top.
         sections: titles and pictures.
-        artifact: directory of an exported version, whose parity is shown, or None.
+        artifact: directory of an exported version whose parity is included, or None.
 
     Raises:
         RunError: if the artifact's `parity.json` cannot be read.

@@ -1,4 +1,4 @@
-"""What a report is about: a run, its model, and the test examples that are looked at."""
+"""Subject of a report: a run, its model, and the test examples it shows."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Subject:
         run: the run.
         vae: its model.
         raw: test examples as in the file [N, ...].
-        x: the same, prepared for the model [N, *D].
+        x: the same examples, prepared for the model [N, *D].
         available: size of the test set.
-        seed: of all draws.
-        epochs: how many the model has finished.
+        seed: seed of all draws.
+        epochs: number of epochs that the model has finished.
     """
 
     run: Run
@@ -44,7 +44,7 @@ class Subject:
 
     @classmethod
     def of(cls, run: Run, seed: int) -> Subject:
-        """Returns a run with the first test examples."""
+        """Makes the subject of a run from its first test examples."""
         vae, (train, raw) = run.load(), run.raw()
         shown = raw[:_EXAMPLES]
         x = run.preparation.array(shown, run.config.seed)
@@ -57,7 +57,7 @@ class Subject:
 
     @cached_property
     def functions(self) -> dict[str, Signature]:
-        """The model as functions of data in the units of the file."""
+        """Functions of the model on data in the units of the file."""
         return signatures(self.vae, self.run.preparation)
 
     @property
@@ -67,28 +67,28 @@ class Subject:
 
     @cached_property
     def range(self) -> tuple[float, float]:
-        """What is shown as black and as white."""
+        """Values shown as black and as white."""
         return shown_range(self.vae, self.run.preparation, self.raw)
 
     @property
     def titles(self) -> tuple[str, str]:
-        """What pictures of draws and of means are called."""
+        """Titles of pictures of draws and of means."""
         return titles(self.vae.likelihood.support)
 
     def examples(self, count: int | None = None) -> str:
-        """Returns which examples were looked at, in words."""
+        """Describes which examples the report shows."""
         return measurements.examples(count or len(self.x), self.available)
 
     def draws(self, count: int) -> dict[str, np.ndarray]:
-        """Returns draws of x and the means at their z, in the units of the file."""
+        """Draws x and returns it with the means at the same z, in the units of the file."""
         found = self.functions["sample"].function(seed=random.row_seeds(self.seed, count))
         return {name: found[name].numpy() for name in ("sample", "mean")}
 
     def means(self, z: np.ndarray) -> np.ndarray:
-        """Returns decoder means at z [n, L], in the units of the file."""
+        """Computes decoder means at z [n, L], in the units of the file."""
         return self.functions["decode"].function(z=z)["mean"].numpy()
 
     def reconstructed(self, count: int) -> np.ndarray:
-        """Returns means at the posterior means of the first examples, in the file's units."""
+        """Computes means at the posterior means of the first examples, in the units of the file."""
         raw = self.raw[:count].astype(np.float32)
         return self.functions["reconstruct"].function(x=raw)["mean"].numpy()

@@ -1,4 +1,4 @@
-"""Tables of a report: what was measured, and how far the runtimes are from Keras."""
+"""Tables of a report: measurements, and differences of the runtimes from Keras."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["measured", "parity"]
 
 
 def measured(values: dict[str, Any]) -> list[str]:
-    """Returns the lines of the table of measurements.
+    """Renders the table of measurements as lines of HTML.
 
     Args:
-        values: what `evaluation.json` holds.
+        values: content of `evaluation.json`.
     """
     title, rows, notes = measurements.table(values)
     return [
@@ -36,7 +36,7 @@ def measured(values: dict[str, Any]) -> list[str]:
 
 
 def parity(artifact: Path) -> list[str]:
-    """Returns the lines of a table: the largest difference of each signature in each runtime.
+    """Renders the largest difference of each signature in each runtime as lines of HTML.
 
     Args:
         artifact: directory of an exported version.
@@ -49,7 +49,7 @@ def parity(artifact: Path) -> list[str]:
         return _parity_table(read_json(path), artifact)
     except (AttributeError, KeyError, TypeError) as error:
         raise RunError(
-            f"{path} is no list of comparisons as an export writes it; check the artifact with "
+            f"{path} is not a list of comparisons as an export writes it; check the artifact with "
             f"`keras-vae verify {artifact}`."
         ) from error
 
