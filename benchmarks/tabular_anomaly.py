@@ -35,7 +35,8 @@ from sklearn.model_selection import train_test_split
 
 import keras_vae
 from keras_vae.evaluation import anomaly_scores, log_marginal, mean_and_error
-from keras_vae.runs import run
+from keras_vae.runs.config import read_config
+from keras_vae.runs.train import build
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "tabular-anomaly.toml"
 STEPS = 100  # between two looks at the held-out bound
@@ -105,12 +106,12 @@ def model_and_stream(
 ) -> tuple[keras_vae.VAE, tf.data.Dataset]:
     """The recipe's model and batches without end of the first training rows, with fresh noise."""
     config = dataclasses.replace(
-        run.read_config(RECIPE, needs_data=False),
+        read_config(RECIPE, needs_data=False),
         latent=latents,
         likelihood_options={"scale": scale},
     )
     keras.utils.set_random_seed(seed)
-    model = run.build(config, data.train.shape[1:])
+    model = build(config, data.train.shape[1:])
     model.steps_per_execution = 20
     stream = (
         tf.data.Dataset.from_tensor_slices(data.clean[:rows])

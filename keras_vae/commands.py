@@ -17,7 +17,9 @@ from keras_vae import evaluation, random
 from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.report.subject import Subject
 from keras_vae.runs import baselines, measurements, pictures
-from keras_vae.runs.run import Run, RunConfig, RunError, train
+from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs.run import Run
+from keras_vae.runs.train import train
 from keras_vae.runs.units import Units, share_at_atoms, shown_range
 from keras_vae.signatures import signatures
 from keras_vae.training.backup import write_atomically

@@ -45,7 +45,7 @@ from keras_vae import integrity, random
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions.tfp import tfd
 from keras_vae.runs import measurements
-from keras_vae.runs.run import RunConfig
+from keras_vae.runs.config import RunConfig
 from keras_vae.signatures import Signature, signatures
 
 ROOT = Path(__file__).resolve().parents[1]

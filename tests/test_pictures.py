@@ -9,7 +9,7 @@ from PIL import Image
 from keras_vae import commands
 from keras_vae.distributions import supports
 from keras_vae.runs import pictures
-from keras_vae.runs.run import RunError
+from keras_vae.runs.config import RunError
 from tests.test_units import LEVELS, TABLE, untrained
 
 

@@ -14,8 +14,9 @@ from keras_vae import factories
 from keras_vae.cli import main
 from keras_vae.data.preparation import prepare
 from keras_vae.factories import LIKELIHOODS
-from keras_vae.runs import run
-from keras_vae.runs.run import RunConfig, RunError, train
+from keras_vae.runs.config import RunConfig, RunError, read_config
+from keras_vae.runs.run import Run
+from keras_vae.runs.train import build, train
 from tests.models import tiny_vae
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
@@ -42,13 +43,13 @@ def raw(config: RunConfig) -> np.ndarray:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_trains_one_step(path: Path) -> None:
-    config = run.read_config(path, needs_data=False)
+    config = read_config(path, needs_data=False)
     examples = raw(config)
     preparation, options = prepare(LIKELIHOODS[config.likelihood], examples)
     config = dataclasses.replace(
         config, likelihood_options={**options, **config.likelihood_options}
     )
-    vae = run.build(config, examples.shape[1:])
+    vae = build(config, examples.shape[1:])
     vae.run_eagerly = True
     vae.fit(preparation.array(examples), batch_size=12, verbose=0)
     assert int(vae.optimizer.iterations.numpy()) == 1
@@ -63,7 +64,7 @@ def test_a_recipe_is_documented_with_its_command(path: Path) -> None:
 
 def test_the_schedule_of_the_iwae_paper() -> None:
     """Learning rate 1e-3 * 10^(-i/7) for 3^i passes, i = 0 .. 7: 3280 passes in all."""
-    config = run.read_config(RECIPES[0].parent / "iwae-1.toml", needs_data=False)
+    config = read_config(RECIPES[0].parent / "iwae-1.toml", needs_data=False)
     expected = [1e-3 * 10 ** (-i / 7) for i in range(8) for _ in range(3**i)]
     assert config.epochs == len(expected) == 3280
     rates = [config.learning_rate_at(epoch) for epoch in range(config.epochs)]
@@ -201,7 +202,7 @@ def test_the_command_line_says_them_too(tmp_path: Path) -> None:
     words = [f"--{name}={value}" for name, value in options.items()]
     result = CliRunner().invoke(main, ["train", *words])
     assert result.exit_code == 0, result.output
-    config = run.Run(tmp_path / "run").config
+    config = Run(tmp_path / "run").config
     assert config.learning_rate_milestones == (1,)
     assert (config.learning_rate_decay, config.adam_beta_1, config.adam_epsilon) == (0.5, 0.8, 1e-3)
     assert config.output_bias == "data_mean"

@@ -13,7 +13,8 @@ import pytest
 from keras_vae import commands, report
 from keras_vae.report import bounds, draws
 from keras_vae.report.subject import Subject
-from keras_vae.runs.run import RunConfig, RunError, train
+from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs.train import train
 from tests.test_units import untrained
 
 

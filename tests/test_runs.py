@@ -24,10 +24,12 @@ from click.testing import CliRunner
 from export import loading, manifest
 from keras_vae import commands, data
 from keras_vae.cli import main
-from keras_vae.data.preparation import Preparation
+from keras_vae.data.preparation import Preparation, prepare
 from keras_vae.factories import LIKELIHOODS
 from keras_vae.runs import measurements, run
-from keras_vae.runs.run import Run, RunConfig, RunError, train
+from keras_vae.runs.config import RunConfig, RunError, read_config
+from keras_vae.runs.run import Run
+from keras_vae.runs.train import train
 from keras_vae.training.backup import write_atomically
 from keras_vae.training.guard import NonFiniteError
 
@@ -417,7 +419,7 @@ def test_the_digest_of_a_preparation_is_that_of_its_numbers(tmp_path: Path) -> N
     for preparation in preparations:
         config = dataclasses.replace(CONFIG, preparation=preparation)
         (tmp_path / "config.toml").write_text(config.to_toml())
-        read = run.read_config(tmp_path / "config.toml").preparation
+        read = read_config(tmp_path / "config.toml").preparation
         assert read is not None
         assert read.digest == preparation.digest
     assert len({preparation.digest for preparation in preparations}) == len(preparations)
@@ -474,7 +476,7 @@ def test_a_bad_configuration_is_told(text: str, message: str, tmp_path: Path) ->
     path = tmp_path / "config.toml"
     path.write_text(text)
     with pytest.raises(RunError, match=message):
-        run.read_config(path)
+        read_config(path)
 
 
 def test_nan_stops_training_and_the_last_good_model_stays(tmp_path: Path) -> None:
@@ -654,7 +656,7 @@ def test_a_preparation_of_wrong_lengths_is_told(section: str, message: str, tmp_
     path = tmp_path / "config.toml"
     path.write_text(f"data = 'digits'\nlikelihood = 'normal'\n[preparation]\n{section}\n")
     with pytest.raises(RunError, match=f"{message}: restore it from a backup"):
-        run.read_config(path)
+        read_config(path)
 
 
 def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
@@ -714,7 +716,7 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     ],
 )
 def test_preparation(likelihood: str, raw: np.ndarray, step: str, prepared: set[float]) -> None:
-    preparation, _ = run.prepare(LIKELIHOODS[likelihood], raw)
+    preparation, _ = prepare(LIKELIHOODS[likelihood], raw)
     assert preparation.step == step
     assert set(np.unique(preparation.array(raw))) == prepared
     if likelihood == "categorical":
@@ -723,7 +725,7 @@ def test_preparation(likelihood: str, raw: np.ndarray, step: str, prepared: set[
 
 def test_dequantised_bounds_are_bounds_on_levels() -> None:
     raw = np.random.default_rng(0).integers(0, 256, (50, 2, 2, 1)).astype(np.uint8)
-    preparation, _ = run.prepare(LIKELIHOODS["normal"], raw)
+    preparation, _ = prepare(LIKELIHOODS["normal"], raw)
     assert preparation.step == "dequantize"
     x = preparation.array(raw)
     assert ((x >= 0) & (x < 1)).all()

@@ -1,0 +1,251 @@
+"""Training of a run: the model of a configuration, and its way through the epochs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_vae import callbacks, data, factories, objectives
+from keras_vae.data.preparation import Preparation, prepare, propose
+from keras_vae.model import VAE
+from keras_vae.runs import datasets
+from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs.lock import held
+from keras_vae.runs.run import Run
+from keras_vae.training.backup import write_atomically
+
+__all__ = ["build", "train"]
+
+_STEPS_OF_WARM_UP = 20
+"""Training steps per execution during KL warm-up; beta is updated once per execution."""
+
+
+def build(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
+    """Returns the compiled model of a configuration, with new weights.
+
+    Args:
+        config: what to train; its likelihood is not "auto".
+        event_shape: shape of one prepared example.
+    """
+    make = factories.conv_vae if config.network == "conv" else factories.mlp_vae
+    widths: dict[str, Any] = {"filters" if config.network == "conv" else "hidden": config.hidden}
+    vae = make(
+        event_shape,
+        config.latent,
+        config.likelihood,
+        activation=config.activation,
+        posterior=config.posterior,
+        prior=config.prior,
+        num_components=config.components,
+        **widths,
+        **config.likelihood_options,
+    )
+    gradient: Any = config.gradient
+    kl: Any = config.kl or None
+    objective: objectives.Objective
+    if config.objective == "iwae":
+        objective = objectives.IWAE(config.num_samples, gradient=gradient)
+    else:
+        objective = objectives.ELBO(
+            kl=kl,
+            num_samples=config.num_samples,
+            beta=config.beta,
+            free_bits=config.free_bits,
+            gradient=gradient,
+        )
+    adam = keras.optimizers.Adam(
+        config.learning_rate, config.adam_beta_1, epsilon=config.adam_epsilon
+    )
+    steps = _STEPS_OF_WARM_UP if config.warmup_epochs else None
+    vae.compile(adam, objective, monitor=config.monitor, steps_per_execution=steps)
+    return vae
+
+
+def train(
+    config: RunConfig,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    report: Callable[[str], None] = lambda sentence: None,
+    extra_callbacks: tuple[keras.callbacks.Callback, ...] = (),
+) -> Run:
+    """Trains a model into a run directory, or goes on where a killed training stopped.
+
+    Args:
+        config: what to train. Of a run that is resumed only the places of the data and the epochs
+            count: training goes on until that many are finished.
+        out: the run directory.
+        resume: whether to continue the run that is there.
+        report: called with sentences about what is done.
+        extra_callbacks: Keras callbacks, such as a progress bar.
+
+    Raises:
+        RunError: if the directory is in use, or a setting does nothing.
+        DataError: if the data cannot be read or does not suit the likelihood.
+        NonFiniteError: if training stops being finite; the last good model stays.
+        OSError: if the directory cannot be written.
+    """
+    out = Path(out)
+    with held(out):
+        run = Run(out) if resume and (out / "config.toml").is_file() else None
+        if run is not None:
+            config = dataclasses.replace(
+                run.config,
+                epochs=config.epochs,
+                data=config.data or run.config.data,
+                test_data=config.test_data or run.config.test_data,
+            )
+        elif any(out.iterdir()):
+            raise RunError(
+                f"{out} exists and is not empty. Continue it with --resume or choose another --out."
+            )
+        else:
+            config.refuse_idle()
+        sets = datasets.read(config)
+        report(f"{len(sets.train)} training and {len(sets.test)} test examples; {sets.columns}.")
+        if config.keep_labels and not sets.features:
+            raise RunError(
+                f"keep_labels does nothing: {config.data} names no columns. Leave it out."
+            )
+        if config.preparation is None:
+            config = _decided(config, sets, report)
+        return _fit(config, sets, run, out, report, extra_callbacks)
+
+
+def _decided(
+    config: RunConfig, sets: datasets.Datasets, report: Callable[[str], None]
+) -> RunConfig:
+    """Returns the configuration with what the data decides."""
+    if config.likelihood == "auto":
+        proposal = propose(
+            factories.LIKELIHOODS.values(), [sets.train, sets.test], top=config.top or None
+        )
+        options = {**proposal.options, **config.likelihood_options}
+        config = dataclasses.replace(
+            config, likelihood=proposal.likelihood, likelihood_options=options
+        )
+        words = "".join(f", {name} {value}" for name, value in proposal.options.items())
+        report(
+            f"Likelihood {proposal.likelihood}{words}, for {proposal.reason}; --likelihood "
+            "chooses another."
+        )
+        config.refuse_idle()
+    likelihood = factories.LIKELIHOODS[config.likelihood]
+    preparation, options = prepare(
+        likelihood,
+        sets.train,
+        [sets.test],
+        top=config.top or None,
+        names=sets.features,
+    )
+    report(f"Preparation: {preparation.sentence}.")
+    output_bias = config.output_bias
+    if output_bias == "auto":
+        is_far = likelihood.starts_at_mean(preparation)
+        output_bias = "data_mean" if is_far and config.network == "mlp" else "zeros"
+    return dataclasses.replace(
+        config,
+        features=sets.features,
+        output_bias=output_bias,
+        preparation=preparation,
+        likelihood_options={**options, **config.likelihood_options},
+    )
+
+
+def _fit(
+    config: RunConfig,
+    sets: datasets.Datasets,
+    run: Run | None,
+    out: Path,
+    report: Callable[[str], None],
+    extra_callbacks: tuple[keras.callbacks.Callback, ...],
+) -> Run:
+    preparation = config.preparation or Preparation()
+    train_x = preparation.static(sets.train)
+    test_x = preparation.array(sets.test, config.seed)
+    keras.utils.set_random_seed(config.seed)
+    finished, vae = 0, None
+    per_epoch = data.steps(len(train_x), config.batch_size)
+    if run is not None and run.model_path.is_file():
+        vae = run.load()
+        finished = run.finished(vae, len(train_x))
+        run.history(finished)
+        if finished >= config.epochs:
+            report(
+                f"{finished} epochs are finished and {config.epochs} are asked for: nothing to do. "
+                "--epochs asks for more."
+            )
+            return run
+    if vae is None:
+        vae = build(config, train_x.shape[1:])
+        if config.output_bias == "data_mean":
+            factories.start_at_mean(vae, preparation.mean(sets.train))
+        vae.feature_names = sets.features or None
+        vae.preparation_digest = preparation.digest
+    is_new = run is None
+    with write_atomically(out / "config.toml") as temporary:
+        temporary.write_text(config.to_toml())
+    run = Run(out)
+    if finished:
+        report(f"Continuing after epoch {finished} of {config.epochs}.")
+    schedule: list[keras.callbacks.Callback] = []
+    if config.learning_rate_milestones:
+        schedule.append(keras.callbacks.LearningRateScheduler(config.learning_rate_at))
+    if config.warmup_epochs and config.objective == "elbo":
+        schedule.append(
+            callbacks.LinearSchedule("beta", stop=config.beta, epochs=config.warmup_epochs)
+        )
+    with _kept_or_removed(run, is_new):
+        vae.fit(
+            data.batches(
+                train_x,
+                config.batch_size,
+                epochs=config.epochs,
+                initial_epoch=finished,
+                seed=config.seed,
+                **preparation.stream(),
+            ),
+            steps_per_epoch=per_epoch,
+            epochs=config.epochs,
+            initial_epoch=finished,
+            validation_data=test_x,
+            validation_batch_size=500,
+            verbose=0,
+            callbacks=[*schedule, _SaveRun(run, finished), *extra_callbacks],
+        )
+    return run
+
+
+@contextmanager
+def _kept_or_removed(run: Run, is_new: bool) -> Iterator[None]:
+    """Removes the files of a new run that fails before its first epoch is saved.
+
+    A run that is killed or interrupted keeps them, and can be resumed.
+    """
+    try:
+        yield
+    except Exception:
+        if is_new and not run.model_path.is_file():
+            for name in ("config.toml", "history.csv"):
+                (run.path / name).unlink(missing_ok=True)
+        raise
+
+
+class _SaveRun(keras.callbacks.Callback):
+    """Writes history and model after each epoch, in this order."""
+
+    def __init__(self, run: Run, finished: int) -> None:
+        super().__init__()
+        self._run = run
+        self._rows = run.history(finished)[:finished] if finished else []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._rows.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}})
+        self._run.write_history(self._rows)
+        self._run.save(self.model)
