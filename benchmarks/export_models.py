@@ -376,15 +376,15 @@ class Exponential(keras_vae.Likelihood):
 
         return {"rate": Parameter(self.channels, positive)}
 
-    def law(self, rate: Any) -> Any:
+    def make_distribution(self, rate: Any) -> Any:
         """Independent exponential distributions."""
         from keras_vae.distributions.tfp import tfd
 
         return self.independent(tfd.Exponential(rate))
 
-    def draw(self, seed: Any, rate: Any) -> Any:
+    def draw(self, noise: Any, rate: Any) -> Any:
         """Draws by inversion."""
-        return self._inverted(lambda u, rate: -tf.math.log1p(-u) / rate, seed, rate)
+        return keras_vae.distributions.Draw(-tf.math.log1p(-noise) / rate)
 
 
 @model

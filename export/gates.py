@@ -14,6 +14,7 @@ from export.errors import ExportError, sentence
 from export.purity import impurity
 from keras_vae import random
 from keras_vae.distributions import ConditionalDistribution
+from keras_vae.distributions.noise import from_rows
 from keras_vae.model import VAE
 from keras_vae.signatures import Signature
 
@@ -26,7 +27,7 @@ _RESERVED = frozenset({"condition", "mean", "sample", "seed", "x", "z"})
 def family(vae: VAE) -> str:
     """The model in words, as in "Bernoulli with DiagonalNormal and VampPrior"."""
     likelihood, posterior, prior = (
-        type(law).__name__ for law in (vae.likelihood, vae.posterior, vae.prior)
+        type(each).__name__ for each in (vae.likelihood, vae.posterior, vae.prior)
     )
     return f"{likelihood} with {posterior} and {prior}"
 
@@ -53,7 +54,7 @@ def check_model(vae: Any) -> None:
 
 
 def check_contract(vae: VAE) -> None:
-    """Refuses laws whose shapes are not those of a batch of events.
+    """Refuses distributions whose shapes are not those of a batch of events.
 
     Raises:
         ExportError: naming the family and what has the wrong shape.
@@ -62,24 +63,27 @@ def check_contract(vae: VAE) -> None:
     seeds = random.row_seeds(0, _ROWS)
     z = random.normal(seeds, (vae.latent_size,), stream=random.LATENT)
     with _blamed_on(vae.likelihood):
-        parameters, law = _law(vae.likelihood, [z, *condition])
-        x = vae.likelihood.draw(seeds, **parameters)
+        parameters, p = _distribution(vae.likelihood, [z, *condition])
+        x = vae.likelihood.draw_rows(seeds, **parameters)
         events = (_ROWS, *vae.event_shape)
-        shapes = {"the mean of its law": (law.mean(), events), "what `draw` returns": (x, events)}
+        shapes = {
+            "the mean of its distribution": (p.mean(), events),
+            "what `draw` returns": (x, events),
+        }
         _check_shapes(vae.likelihood, shapes)
-        shapes = {"the log-probability of a draw": (law.log_prob(x), (_ROWS,))}
+        shapes = {"the log-probability of a draw": (p.log_prob(x), (_ROWS,))}
         _check_shapes(vae.likelihood, shapes)
     with _blamed_on(vae.posterior):
-        parameters, law = _law(vae.posterior, [x, *condition])
-        noise = vae.posterior.noise(seeds)
+        parameters, q = _distribution(vae.posterior, [x, *condition])
+        latents = (_ROWS, vae.latent_size)
+        noise = from_rows(vae.posterior.noise(), seeds, dtype=vae.float_dtype)
+        draw = vae.posterior.draw(noise, **parameters)
         shapes = {
-            "the mean of its law": (law.mean(), (_ROWS, vae.latent_size)),
-            "what `transport` returns": (
-                vae.posterior.transport(noise, **parameters),
-                (_ROWS, vae.latent_size),
-            ),
-            "what `log_volume` returns": (vae.posterior.log_volume(**parameters), (_ROWS,)),
+            "the mean of its distribution": (q.mean(), latents),
+            "what `draw` returns": (draw.value, latents),
         }
+        if draw.log_prob is not None:
+            shapes["the log-probability that `draw` returns"] = (draw.log_prob, (_ROWS,))
         _check_shapes(vae.posterior, shapes)
 
 
@@ -128,27 +132,29 @@ def _blamed_on(layer: ConditionalDistribution) -> Iterator[None]:
         ) from error
 
 
-def _law(layer: ConditionalDistribution, inputs: list[tf.Tensor]) -> tuple[dict[str, Any], Any]:
-    """Parameters, constants included, and the law at a batch."""
-    inputs = [tf.cast(part, layer.law_dtype) for part in inputs]
+def _distribution(
+    layer: ConditionalDistribution, inputs: list[tf.Tensor]
+) -> tuple[dict[str, Any], Any]:
+    """Returns the parameters and the distribution at a batch."""
+    inputs = [tf.cast(part, layer.float_dtype) for part in inputs]
     parameters = layer.parameters(inputs if len(inputs) > 1 else inputs[0])
-    _check_names(layer, [*parameters, *layer.constants()])
-    for name, value in parameters.items():
+    _check_names(layer, parameters)
+    for name in layer.parameter_specs():
+        value = parameters[name]
         if value.shape.rank == 0 or value.shape[0] != _ROWS:
             raise ExportError(
                 f"{type(layer).__name__}: the parameter {name} has shape {tuple(value.shape)} for "
                 f"{_ROWS} rows; its axis 0 must be the batch. What belongs to the layer alone "
-                "comes from `constants`."
+                "comes from `shared_parameters`."
             )
-    parameters = {**parameters, **layer.constants()}
-    law = layer.law(**parameters)
-    if law.batch_shape != [_ROWS] or law.event_shape != layer.event_shape:
+    found = layer.make_distribution(**parameters)
+    if found.batch_shape != [_ROWS] or found.event_shape != layer.event_shape:
         raise ExportError(
-            f"{type(layer).__name__}: its law has batch shape {tuple(law.batch_shape)} and event "
-            f"shape {tuple(law.event_shape)}; expected ({_ROWS},) and {layer.event_shape}. "
-            "`independent` makes one event of independent entries."
+            f"{type(layer).__name__}: its distribution has batch shape {tuple(found.batch_shape)} "
+            f"and event shape {tuple(found.event_shape)}; expected ({_ROWS},) and "
+            f"{layer.event_shape}. `independent` makes one event of independent entries."
         )
-    return parameters, law
+    return parameters, found
 
 
 def _check_names(layer: ConditionalDistribution, names: Iterable[str]) -> None:

@@ -57,6 +57,7 @@ def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ())
     options = {name: value for name, value in found.items() if isinstance(value, str | int | float)}
     as_it_is = preparation.step == "none" and preparation.divide == 1.0 and not preparation.center
     shape = vae.event_shape[:-1] if preparation.categories else vae.event_shape
+    components = vae.prior.components()
     return {
         "data": {
             "shape": list(shape),
@@ -70,7 +71,7 @@ def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ())
         },
         "likelihood": {
             "family": type(likelihood).__name__,
-            "parameters": [*likelihood.parameter_specs(), *likelihood.constants()],
+            "parameters": [*likelihood.parameter_specs(), *likelihood.shared_parameters()],
             "options": options,
             "how_to_read": likelihood.reading,
             "discrete": support.is_discrete,
@@ -82,7 +83,7 @@ def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ())
         },
         "prior": {
             "family": type(vae.prior).__name__,
-            "components": int(vae.prior.components().loc.shape[0]),
+            "components": 1 if components is None else len(components.loc),
             "standard": vae.prior.is_standard,
         },
         "latent_size": vae.latent_size,

@@ -6,58 +6,37 @@ through z.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import Any, Literal
 
 import tensorflow as tf
 
 from keras_vae.distributions.tfp import tfd
+from keras_vae.trace import Inference, Latent, Trace, identity
 
 __all__ = [
     "Gradient",
-    "Laws",
     "Rate",
     "analytic_rate",
     "elbo_terms",
+    "importance_bound",
     "log_mean_exp",
     "log_weights",
     "rate_per_latent",
-    "weighted_log_mean_exp",
+    "refuse_own_weights",
 ]
 
 Gradient = Literal["pathwise", "sticking_the_landing", "doubly_reparameterized"]
 Rate = Literal["analytic", "monte_carlo"]
 
 
-class Laws(NamedTuple):
-    """The three laws that meet in one batch.
-
-    Attributes:
-        x: data [B, *D].
-        prior: p(z), event shape [L].
-        posterior: q(z | x), batch shape [B].
-        frozen_posterior: q(z | x) with its parameters held constant under differentiation.
-        likelihood: map from z [S, B, L] to p(x | z), batch shape [S, B].
-        sample: map from the shape S, one number or several, and a seed int32 [2] to draws
-            z [*S, B, L] from q(z | x), through which gradients pass to its parameters.
-    """
-
-    x: tf.Tensor
-    prior: tfd.Distribution
-    posterior: tfd.Distribution
-    frozen_posterior: tfd.Distribution
-    likelihood: Callable[[tf.Tensor], tfd.Distribution]
-    sample: Callable[[int | Sequence[int], tf.Tensor], tf.Tensor]
-
-
-def log_weights(
-    laws: Laws, z: tf.Tensor, gradient: Gradient = "pathwise"
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Terms of log w = log p(x | z) + log p(z) - log q(z | x), whose mean is the ELBO.
+def log_weights(trace: Trace, gradient: Gradient = "pathwise") -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the terms of log w = log p(x | z) + log p(z) - log q(z | x), whose mean is the ELBO.
 
     Args:
-        laws: the three laws.
-        z: draws from q(z | x), [S, B, L].
+        trace: what the model says at draws from q(z | x).
         gradient: "pathwise" differentiates q through z and through its parameters; the others
             through z alone, since the score E_q[grad log q] is zero and its noise is not. Source:
             Roeder, Wu and Duvenaud (2017), Sticking the landing, arXiv:1703.09194.
@@ -65,20 +44,20 @@ def log_weights(
     Returns:
         log p(x | z) and log p(z) - log q(z | x), each [S, B].
     """
-    q = laws.posterior if gradient == "pathwise" else laws.frozen_posterior
-    return laws.likelihood(z).log_prob(laws.x), laws.prior.log_prob(z) - q.log_prob(z)
+    return trace.log_likelihood(), trace.log_ratio(constant=gradient != "pathwise")
 
 
 def elbo_terms(
-    laws: Laws, z: tf.Tensor, kl: Rate | None = None, gradient: Gradient = "pathwise"
+    trace: Trace, kl: Rate | None = None, gradient: Gradient = "pathwise"
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Distortion -E_q log p(x | z) and rate KL(q(z | x) || p(z)), whose negative sum is the ELBO.
+    """Returns distortion -E_q log p(x | z) and rate KL(q(z | x) || p(z)).
+
+    Their negative sum is the ELBO.
 
     Args:
-        laws: the three laws.
-        z: draws from q(z | x), [S, B, L].
-        kl: how the rate is had; None is the closed form where there is one and the gradient is
-            pathwise, else the draws.
+        trace: what the model says at draws from q(z | x).
+        kl: how the rate of each latent is computed. None is the closed form where there is one and
+            the gradient is pathwise, else the mean over the draws.
         gradient: as for `log_weights`; the closed form knows "pathwise" alone.
 
     Returns:
@@ -87,87 +66,140 @@ def elbo_terms(
     Raises:
         ValueError: if the closed form is asked for and does not exist.
     """
-    rate = None
+    rates = [_rate(latent, kl, gradient) for latent in trace.latents.values()]
+    return -tf.reduce_mean(trace.log_likelihood(), axis=0), reduce(add, rates)
+
+
+def _rate(latent: Latent, kl: Rate | None, gradient: Gradient) -> tf.Tensor:
+    """Returns the rate of one latent, [B]."""
+    rate = _closed_rate(latent) if kl is None and gradient == "pathwise" else None
     if kl == "analytic":
-        rate = analytic_rate(laws)
-    elif kl is None and gradient == "pathwise":
-        with contextlib.suppress(ValueError):
-            rate = analytic_rate(laws)
+        rate = analytic_rate(latent)
     if rate is not None:
-        return -tf.reduce_mean(laws.likelihood(z).log_prob(laws.x), axis=0), rate
-    log_likelihood, log_ratio = log_weights(laws, z, gradient)
-    return -tf.reduce_mean(log_likelihood, axis=0), -tf.reduce_mean(log_ratio, axis=0)
+        return rate
+    log_ratio = latent.log_p() - latent.log_q(constant=gradient != "pathwise")
+    return -tf.reduce_mean(log_ratio, axis=0)
 
 
-def analytic_rate(laws: Laws) -> tf.Tensor:
-    """Rate KL(q(z | x) || p(z)) in closed form, [B].
+def analytic_rate(latent: Latent) -> tf.Tensor:
+    """Returns the rate KL(q || p) of a latent in closed form, [B].
+
+    A latent whose p or q depends on draws before it has one KL per draw: their mean.
 
     Raises:
-        ValueError: if the pair of laws has none.
+        ValueError: if the pair of distributions has none.
     """
-    try:
-        return tfd.kl_divergence(laws.posterior, laws.prior)
-    except NotImplementedError as error:
+    rate = _closed_rate(latent)
+    if rate is None:
+        name = "this posterior" if latent.q is None else latent.q(False).name
         raise ValueError(
-            f"KL({laws.posterior.name} || {laws.prior.name}) has no closed form; choose "
+            f"KL({name} || {latent.p.name}) has no closed form; choose "
             'kl="monte_carlo" (or kl=None: the closed form where there is one).'
-        ) from error
+        )
+    return rate
 
 
-def rate_per_latent(laws: Laws) -> tf.Tensor:
-    """Rate of each latent in closed form, [B, L], for a factorised posterior and prior.
+def _closed_rate(latent: Latent) -> tf.Tensor | None:
+    """Returns the rate in closed form, [B]; None where there is none."""
+    if latent.q is None:
+        return None
+    rate = None
+    with contextlib.suppress(NotImplementedError):
+        rate = tfd.kl_divergence(latent.q(False), latent.p)
+    if rate is not None and rate.shape.rank == 2:
+        rate = tf.reduce_mean(rate, axis=0)
+    return rate
+
+
+def rate_per_latent(trace: Trace) -> tf.Tensor:
+    """Returns the rate of each number z_j in closed form, [B, L], of all latents side by side.
 
     Raises:
-        ValueError: if the laws do not factorise over latents.
+        ValueError: if a distribution does not factorise over its latents.
     """
-    q, p = laws.posterior, laws.prior
+    return tf.concat([_rate_per_number(latent) for latent in trace.latents.values()], axis=-1)
+
+
+def _rate_per_number(latent: Latent) -> tf.Tensor:
+    q, p = None if latent.q is None else latent.q(False), latent.p
     if not (isinstance(q, tfd.Independent) and isinstance(p, tfd.Independent)):
         raise ValueError(
             "A rate per latent needs a posterior and a prior that factorise over latents, such as "
-            f"DiagonalNormal and StandardNormal; got {q.name} and {p.name}."
+            f"DiagonalNormal and StandardNormal; got {'this posterior' if q is None else q.name} "
+            f"and {p.name}."
         )
-    return tfd.kl_divergence(q.distribution, p.distribution)
+    rate = tfd.kl_divergence(q.distribution, p.distribution)
+    return tf.reduce_mean(rate, axis=0) if rate.shape.rank == 3 else rate
 
 
 def log_mean_exp(log_w: tf.Tensor, axis: int = 0) -> tf.Tensor:
-    """Logarithm of the mean of exp(log_w) along an axis."""
+    """Returns the logarithm of the mean of exp(log_w) along an axis."""
     count = tf.cast(tf.shape(log_w)[axis], log_w.dtype)
     return tf.reduce_logsumexp(log_w, axis=axis) - tf.math.log(count)
 
 
-def weighted_log_mean_exp(
-    log_w_of: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
-    z: tf.Tensor,
-    gradient: Gradient,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Multi-sample bound log 1/S sum_s w_s with the gradient asked for.
+def importance_bound(
+    inference: Inference, noise: Any, gradient: Gradient
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Trace]:
+    """Returns the multi-sample bound log 1/S sum_s w_s with the gradient asked for.
 
     The plain gradient weighs each draw by its normalised weight W_s. The doubly reparameterised one
     weighs what flows through z by W_s^2 and drops the score of q. Source: Tucker, Lawson, Gu and
     Maddison (2019), Doubly reparameterized gradient estimators, arXiv:1810.04152.
 
     Args:
-        log_w_of: map from z to the two terms of `log_weights`.
-        z: draws [S, B, L].
+        inference: what the model infers from the batch.
+        noise: noise of S draws.
         gradient: "pathwise" or "doubly_reparameterized".
 
     Returns:
-        The bound [B], and the two terms of `log_weights`, each [S, B].
+        The bound [B], the two terms of `log_weights`, each [S, B], and the trace.
     """
     normalised: list[tf.Tensor] = []
+    through: Callable[[tf.Tensor], tf.Tensor] = identity
     if gradient == "doubly_reparameterized":
-        z = _scale_gradient(z, normalised)
-    log_likelihood, log_ratio = log_w_of(z)
+        through = _scaled_gradient(normalised)
+    trace = inference.trace(noise, through)
+    log_likelihood, log_ratio = log_weights(trace, gradient)
     log_w = log_likelihood + log_ratio
     normalised.append(tf.stop_gradient(tf.nn.softmax(log_w, axis=0)))
-    return log_mean_exp(log_w), log_likelihood, log_ratio
+    return log_mean_exp(log_w), log_likelihood, log_ratio, trace
 
 
-def _scale_gradient(z: tf.Tensor, later: list[tf.Tensor]) -> tf.Tensor:
-    """Identity whose gradient is multiplied by the weights [S, B] that `later` holds by then."""
+def _scaled_gradient(later: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns an identity whose gradient is multiplied by the weights [S, B] in `later` by then."""
 
     @tf.custom_gradient
-    def identity(value: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return tf.identity(value), lambda upstream: upstream * later[0][..., tf.newaxis]
+    def scaled(value: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            weights = later[0]
+            for _ in range(value.shape.rank - weights.shape.rank):
+                weights = weights[..., tf.newaxis]
+            return upstream * weights
 
-    return identity(z)
+        return tf.identity(value), gradient
+
+    return scaled
+
+
+def refuse_own_weights(inference: Inference, noise: Any, gradient: Gradient) -> None:
+    """Refuses a posterior whose density would be differentiated where it must be constant.
+
+    Args:
+        inference: of one example or more.
+        noise: noise of one draw or more.
+        gradient: an estimator that differentiates q through z alone.
+
+    Raises:
+        ValueError: naming the weight that the posterior reads beside its parameters.
+    """
+    trace = inference.trace(noise)
+    with tf.GradientTape() as tape:
+        for latent in trace.latents.values():
+            latent.log_q(constant=True)
+    if watched := tape.watched_variables():
+        raise ValueError(
+            f"gradient={gradient!r} holds q(z | x) constant but for its draw, and the density of "
+            f"this posterior reads the weight {watched[0].name} beside its parameters. Return it "
+            "from `shared_parameters`, or choose gradient='pathwise'."
+        )

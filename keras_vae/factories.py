@@ -125,7 +125,7 @@ def conv_vae(
     )
     flat = make(shape, **likelihood_options)
     head = keras.layers.Conv2D(
-        flat._last_size, 3, padding="same", dtype=flat.law_dtype, name="parameters"
+        flat._last_size, 3, padding="same", dtype=flat.float_dtype, name="parameters"
     )
     law = make(shape, network=decoder, head=head, **likelihood_options)
     encoder = networks.conv_encoder(

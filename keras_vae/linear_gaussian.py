@@ -112,7 +112,7 @@ class LinearGaussian:
             )
         kernel, *bias = likelihood.head.get_weights()
         bias = bias[0] if bias else np.zeros(kernel.shape[1])
-        return cls(kernel.T, bias, float(likelihood.constants()["scale"]))
+        return cls(kernel.T, bias, float(likelihood.shared_parameters()["scale"]))
 
     @property
     def latent_size(self) -> int:

@@ -82,7 +82,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
             assertions = layer.support.assertions(y, owner)
             checks = [tf.debugging.Assert(holds, [said]) for said, holds in assertions.items()]
         with tf.control_dependencies([check for check in checks if check is not None]):
-            return -law.log_prob(tf.identity(tf.cast(y, layer.law_dtype)))
+            return -law.log_prob(tf.identity(tf.cast(y, layer.float_dtype)))
 
 
 def _targets(y: tf.Tensor, layer: Any) -> tf.Tensor:

@@ -1,39 +1,22 @@
-"""Variational autoencoder: three laws, trained by `model.fit`."""
+"""Variational autoencoder: a prior, a likelihood and a posterior, trained by `model.fit`."""
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_vae import estimators, random
-from keras_vae.arguments import as_count, as_shape, deserialize, is_integer, register, serialize
-from keras_vae.data.frames import numbers
+from keras_vae.arguments import as_shape, deserialize, register, serialize
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
-from keras_vae.distributions.priors import Prior
+from keras_vae.distributions.noise import Draw
+from keras_vae.distributions.priors import Components, Prior
 from keras_vae.distributions.tfp import statistic, tfd
-from keras_vae.estimators import Laws
-from keras_vae.training.chunking import by_chunks, spec_of
-from keras_vae.training.data_spec import Contract
-from keras_vae.training.trainer import Noise, Trainer
+from keras_vae.latent_variable_model import Bound, LatentVariableModel
+from keras_vae.trace import Generation, Inference, Latent, Observation, Site, Trace, identity
+from keras_vae.training.data_spec import DataSpec, Part
 
 __all__ = ["VAE", "Bound"]
-
-
-class Bound(NamedTuple):
-    """The evidence lower bound of each example and its two terms, [B], in nats.
-
-    Attributes:
-        elbo: lower bound on log p(x), -(distortion + rate).
-        distortion: -E_q log p(x | z), every constant included.
-        rate: KL(q(z | x) || p(z)).
-    """
-
-    elbo: tf.Tensor
-    distortion: tf.Tensor
-    rate: tf.Tensor
 
 
 class _NetworkOf:
@@ -47,7 +30,7 @@ class _NetworkOf:
 
 
 @register
-class VAE(Trainer):
+class VAE(LatentVariableModel):
     """Latent variable model p(x, z) = p(z) p(x | z) with an inference model q(z | x).
 
     `fit` maximises a bound on log p(x) and logs `loss`, `elbo`, `distortion` and `rate`, in nats
@@ -70,8 +53,8 @@ class VAE(Trainer):
     `preparation_digest` names the preparation of the data of a run, None outside of runs.
 
     Raises:
-        ValueError: if the latent sizes or the dtypes of the three laws disagree, or a network does
-            not take its input.
+        ValueError: if the latent sizes or the dtypes of the three distributions disagree, or a
+            network does not take its input.
         TypeError: if an argument is not of its kind.
 
     Example:
@@ -109,18 +92,18 @@ class VAE(Trainer):
             if not isinstance(value, kind):
                 raise TypeError(
                     f"Invalid value for argument `{name}`. Expected a keras_vae {kind.__name__}, "
-                    f"a layer with a law. Received: {value!r}"
+                    f"a layer with a distribution. Received: {value!r}"
                 )
         if prior.latent_size != posterior.latent_size:
             raise ValueError(
                 f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
                 f"{posterior.latent_size}. Give both the same number."
             )
-        dtypes = [law.law_dtype for law in (prior, likelihood, posterior)]
+        dtypes = [each.float_dtype for each in (prior, likelihood, posterior)]
         if len(set(dtypes)) > 1:
             raise ValueError(
-                f"The laws compute in different dtypes: prior {dtypes[0]}, likelihood {dtypes[1]}, "
-                f"posterior {dtypes[2]}. Give all three the same dtype=."
+                f"The distributions compute in different dtypes: prior {dtypes[0]}, "
+                f"likelihood {dtypes[1]}, posterior {dtypes[2]}. Give all three the same dtype=."
             )
         self.prior = prior
         self.likelihood = likelihood
@@ -131,10 +114,10 @@ class VAE(Trainer):
         )
         self.feature_names = feature_names
         self.preparation_digest: str | None = None
-        self._build_laws()
+        self._build_distributions()
         self.built = True
 
-    def _build_laws(self) -> None:
+    def _build_distributions(self) -> None:
         data_shapes = [self.likelihood.event_shape]
         latent_shapes: list[tuple[int, ...]] = [(self.latent_size,)]
         if self.condition_shape is not None:
@@ -161,8 +144,20 @@ class VAE(Trainer):
         self.prior.bind(self.posterior, data_shapes, support.low, support.high)
 
     @property
-    def _contract(self) -> Contract:
-        return Contract(self.likelihood, self.condition_shape, self.feature_names)
+    def data(self) -> DataSpec:
+        """The specification of the data: x, and the condition of a conditional model."""
+        x = Part(
+            self.likelihood.event_shape, self.likelihood.support, type(self.likelihood).__name__
+        )
+        parts = {"x": x}
+        if self.condition_shape is not None:
+            parts["condition"] = Part(self.condition_shape)
+        return DataSpec(parts, self.feature_names)
+
+    @property
+    def float_dtype(self) -> str:
+        """Dtype of log-probabilities: float32, or float64 under that policy."""
+        return self.likelihood.float_dtype
 
     def __dir__(self) -> list[str]:
         """The attributes, without second names of networks: Keras would save them twice."""
@@ -200,13 +195,15 @@ class VAE(Trainer):
             DataError: if a shape is wrong or a number is not finite.
         """
         x = self._checked(x, in_support=False)
-        parameters = self._by_rows("encode", lambda x: self._encoded(self._cast(x)), x)
-        return self.posterior.law(**parameters, **self.posterior.constants())
+        parameters = self._by_rows(
+            "encode", lambda x: self.posterior.head_parameters(self._inputs(self._cast(x))), x
+        )
+        return self.posterior.make_distribution(**parameters, **self.posterior.shared_parameters())
 
-    def _encoded(self, x: Any, training: bool = False) -> dict[str, tf.Tensor]:
-        values, condition = self._contract.split(x)
-        inputs = values if condition is None else [values, condition]
-        return self.posterior.parameters(inputs, training)
+    def _inputs(self, x: Any) -> Any:
+        """Returns what the encoder takes: x, or [x, condition]."""
+        parts = list(self.data.by_name(x).values())
+        return parts if len(parts) > 1 else parts[0]
 
     def decode(self, z: Any, condition: Any = None) -> tfd.Distribution:
         """Likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].
@@ -218,7 +215,7 @@ class VAE(Trainer):
         Raises:
             ValueError: if the last axis of z is not the latents, or the condition is missing.
         """
-        z = tf.convert_to_tensor(z, dtype=self.likelihood.law_dtype)
+        z = tf.convert_to_tensor(z, dtype=self.likelihood.float_dtype)
         if z.shape.rank < 2 or z.shape[-1] != self.latent_size:
             raise ValueError(f"z must have shape [n, {self.latent_size}]; got {z.shape.as_list()}.")
         inputs = self._beside(z, self._condition(condition))
@@ -226,13 +223,15 @@ class VAE(Trainer):
             inputs = keras.tree.map_structure(
                 lambda part: tf.reshape(part, [-1, *part.shape[z.shape.rank - 1 :]]), inputs
             )
-        parameters = self._by_rows("decode", self.likelihood.parameters, inputs)
+        parameters = self._by_rows("decode", self.likelihood.head_parameters, inputs)
         if z.shape.rank > 2:
             parameters = {
                 name: tf.reshape(value, tf.concat([tf.shape(z)[:-1], tf.shape(value)[1:]], 0))
                 for name, value in parameters.items()
             }
-        return self.likelihood.law(**parameters, **self.likelihood.constants())
+        return self.likelihood.make_distribution(
+            **parameters, **self.likelihood.shared_parameters()
+        )
 
     def log_joint(self, x: Any, z: Any) -> tf.Tensor:
         """Joint log p(x, z) = log p(z) + log p(x | z) in nats, [B], or [S, B] for z [S, B, L].
@@ -244,139 +243,86 @@ class VAE(Trainer):
         Raises:
             DataError: if x lies outside the support of the likelihood.
         """
-        x, condition = self._contract.split(self._cast(self._checked(x, in_support=True)))
-        z = tf.convert_to_tensor(z, dtype=self.likelihood.law_dtype)
-        law = self.decode(z, condition)
+        parts = self.data.by_name(self._cast(self._checked(x, in_support=True)))
+        x, condition = parts["x"], parts.get("condition")
+        z = tf.convert_to_tensor(z, dtype=self.likelihood.float_dtype)
+        p = self.decode(z, condition)
         if not z.shape[-2:-1].is_compatible_with(x.shape[:1]):
             raise ValueError(f"x holds {x.shape[0]} examples and z {z.shape[-2]} of them.")
-        return self.prior.distribution().log_prob(z) + law.log_prob(x)
+        return self.prior.distribution(condition).log_prob(z) + p.log_prob(x)
 
-    def elbo(self, x: Any, num_samples: int = 1, seed: int | None = None) -> Bound:
-        """Evidence lower bound of each example, with the rate in closed form where there is one.
+    def noise(self) -> dict[str, Any]:
+        """Returns the noise of one draw of z from q(z | x)."""
+        return {"z": self.posterior.noise()}
 
-        The draws of example i are a pure function of (seed, i): it matters neither what stands
-        beside it nor how many there are. They are those of the exported `score` for the seed pair
-        [seed, i], and independent of what `sample` draws with the same seed.
+    def generation_noise(self) -> dict[str, Any]:
+        """Returns the noise of one draw of z from p(z)."""
+        return {"z": self.prior.noise()}
 
-        Args:
-            x: data [B, *D], or {"x": ..., "condition": ...}.
-            num_samples: draws from the posterior per example.
-            seed: integer for reproducible draws; None draws anew each time.
-
-        Returns:
-            `Bound(elbo, distortion, rate)`, each [B], in nats.
-
-        Raises:
-            DataError: if x lies outside the support of the likelihood.
-        """
-        num_samples = as_count("num_samples", num_samples, least=1)
-        x = self._checked(x, in_support=True)
-        first = keras.tree.flatten(x)[0]
-        count = tf.shape(first)[0] if tf.is_symbolic_tensor(first) else len(first)
-
-        def terms(x: Any, seeds: tf.Tensor) -> Bound:
-            noise = self.posterior.noise(seeds, num_samples)
-            laws = self.laws(x, noise=lambda *_: noise)
-            distortion, rate = estimators.elbo_terms(laws, laws.sample(num_samples, seeds))
-            return Bound(-(distortion + rate), distortion, rate)
-
-        return self._by_rows(
-            f"elbo {num_samples}",
-            lambda inputs: terms(*inputs),
-            [x, self._row_seeds(count, seed)],
-            num_samples,
-        )
-
-    def sample(self, n: int, seed: int | None = None, *, condition: Any = None) -> tf.Tensor:
-        """Draws from p(x): z from the prior, x from the likelihood; [n, *D].
-
-        Row i is a pure function of (seed, i), by the counter-based noise of `keras_vae.random`: an
-        exported model gives the same row for the seed pair [seed, i].
-
-        Args:
-            n: number of draws.
-            seed: integer of 32 bits for reproducible draws; None draws anew each time.
-            condition: conditions [n, *C], or one [*C] for all, of a conditional model.
-
-        Raises:
-            ValueError: if `n` or `seed` is out of range, or the condition is missing.
-        """
-        return self._by_rows("sample", self._drawn, self._prior_inputs(n, seed, condition))
-
-    def sample_mean(self, n: int, seed: int | None = None, *, condition: Any = None) -> tf.Tensor:
-        """Decoder means at the prior draws that `sample` uses for the same seed; [n, *D].
-
-        These are not draws from p(x): they leave out the noise of the likelihood.
-        """
-        return self._by_rows("sample_mean", self._mean, self._prior_inputs(n, seed, condition))
-
-    def reconstruct(self, x: Any) -> tf.Tensor:
-        """Decoder mean at the posterior mean, [B, *D]; deterministic, as is `predict`.
-
-        Raises:
-            DataError: if a shape is wrong or a number is not finite.
-        """
-        x = self._checked(x, in_support=False)
-        return self._by_rows("reconstruct", lambda x: self(x, training=False), x)
-
-    def call(self, x: Any, training: bool = False) -> tf.Tensor:
-        """Decoder mean at the posterior mean, or when training at a posterior draw."""
-        x = self._cast(x)
-        q = self.posterior.law(**self._encoded(x, training), **self.posterior.constants())
-        z = (
-            q.sample(seed=random.stateless_seed(self._draws.next()))
-            if training
-            else self._centre(q)
-        )
-        return self._likelihood(z, self._contract.split(x)[1], training).mean()
-
-    def laws(
-        self,
-        x: Any,
-        training: bool = False,
-        noise: Noise | None = None,
-        sample_weight: tf.Tensor | None = None,
-    ) -> Laws:
-        """The three laws that meet at a batch.
+    def infer(
+        self, x: Any, training: bool = False, sample_weight: tf.Tensor | None = None
+    ) -> Inference:
+        """Returns what the model infers from a batch.
 
         Args:
             x: tensors [B, *D], or {"x": ..., "condition": ...}; neither checked nor converted.
             training: whether the networks are in training mode.
-            noise: what posterior draws are made of, instead of the method `noise`.
             sample_weight: what each example counts in the loss, [B], for a scale in closed form.
         """
-        make_noise = self.noise if noise is None else noise
         x = self._cast(x)
-        values, condition = self._contract.split(x)
-        prior, parameters = self.prior.distribution(), self._encoded(x, training)
-        constant = {name: tf.stop_gradient(value) for name, value in parameters.items()}
+        parts = self.data.by_name(x)
+        values, condition = parts["x"], parts.get("condition")
+        prior = self.prior.distribution(condition)
+        parameters = self.posterior.parameters(self._inputs(x), training)
 
-        def sample(num_samples: int | Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-            size = values.shape[0] or tf.shape(values)[0]
-            return self.posterior.transport(make_noise(seed, num_samples, size), **parameters)
+        def q(constant: bool = False) -> tfd.Distribution:
+            own = tf.nest.map_structure(tf.stop_gradient, parameters) if constant else parameters
+            return self.posterior.make_distribution(**own)
 
-        def likelihood(z: tf.Tensor) -> tfd.Distribution:
-            law = self._likelihood(z, condition, training)
+        def at_draw(draw: Draw) -> Trace:
+            p = self.likelihood.distribution(self._beside(draw.value, condition), training)
             if training:
-                self.likelihood.observe(values, law, sample_weight)
-            return law
+                self.likelihood.observe(values, p, sample_weight)
+            own_q = q if self.posterior.tells_density else None
+            return Trace({"z": Latent(draw, prior, own_q)}, {"x": Observation(values, p)})
 
-        return Laws(
-            x=values,
-            prior=prior,
-            posterior=self.posterior.law(**parameters),
-            frozen_posterior=self.posterior.law(**constant),
-            likelihood=likelihood,
-            sample=sample,
+        def trace(noise: Any, through: Callable[[tf.Tensor], tf.Tensor] = identity) -> Trace:
+            draw = self.posterior.draw(noise["z"], **parameters)
+            return at_draw(draw._replace(value=through(draw.value)))
+
+        def at(latents: Mapping[str, tf.Tensor]) -> Trace:
+            return at_draw(Draw(latents["z"]))
+
+        return Inference(trace, at)
+
+    def generate(
+        self,
+        noise: Mapping[str, Any] | None = None,
+        latents: Mapping[str, tf.Tensor] | None = None,
+        condition: Any = None,
+    ) -> Generation:
+        """Returns z, drawn from the prior where it is not given, and p(x | z) at it."""
+        if latents is None:
+            drawn = self.prior.draw((noise or {})["z"], **self.prior.parameters(condition))
+            latents = {"z": drawn.value}
+        parameters = self.likelihood.parameters(self._beside(latents["z"], condition))
+        return Generation(latents, {"x": Site(self.likelihood, parameters)})
+
+    def components(self) -> Components | None:
+        """Returns the prior as a mixture of normal distributions; None if it is no such mixture."""
+        return self.prior.components()
+
+    def call(self, x: Any, training: bool = False) -> tf.Tensor:
+        """Returns the decoder mean at the posterior mean, or when training at a posterior draw."""
+        x = self._cast(x)
+        q = self.posterior.distribution(self._inputs(x), training)
+        z = (
+            q.sample(seed=self.take_seed())
+            if training
+            else statistic(q, "mean", "A reconstruction, and so `predict`,")
         )
-
-    def _centre(self, q: tfd.Distribution) -> tf.Tensor:
-        return statistic(q, "mean", "A reconstruction, and so `predict`,")
-
-    def _likelihood(
-        self, z: tf.Tensor, condition: tf.Tensor | None, training: bool = False
-    ) -> tfd.Distribution:
-        return self.likelihood.distribution(self._beside(z, condition), training)
+        inputs = self._beside(z, self.data.by_name(x).get("condition"))
+        return self.likelihood.distribution(inputs, training).mean()
 
     def _beside(self, z: tf.Tensor, condition: tf.Tensor | None) -> Any:
         """What the decoder takes: z [..., L], or [z, condition] with the condition at each z."""
@@ -384,103 +330,6 @@ class VAE(Trainer):
             return z
         shape = tf.concat([tf.shape(z)[:-1], tf.constant(self.condition_shape, tf.int32)], 0)
         return [z, _spread(condition, shape, z)]
-
-    def _prior_inputs(self, n: int, seed: int | None, condition: Any) -> Any:
-        """Row seeds of n draws, or [seeds, conditions]."""
-        if not is_integer(n) or not 1 <= n < 2**31:
-            raise ValueError(f"Expected a number of draws of at least 1, below 2^31; got n={n!r}.")
-        seeds, condition = self._row_seeds(int(n), seed), self._condition(condition)
-        if condition is None or self.condition_shape is None:
-            return seeds
-        if condition.shape[0] not in (1, n):
-            raise ValueError(
-                f"Expected one condition, or one for each of the {n} draws; got "
-                f"{condition.shape[0]}."
-            )
-        return [seeds, tf.broadcast_to(condition, [n, *self.condition_shape])]
-
-    def _row_seeds(self, n: int | tf.Tensor, seed: int | None) -> tf.Tensor:
-        if seed is None:
-            return random.row_seeds(random.stateless_seed(self._draws.next()), n)
-        if not is_integer(seed) or not -(2**31) <= seed < 2**31:
-            raise ValueError(f"Expected a seed that fits in 32 bits, or None; got seed={seed!r}.")
-        return random.row_seeds(int(seed), n)
-
-    def _at_prior_draws(self, inputs: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """The row seeds, and the parameters of p(x | z) at the draws of z that belong to them."""
-        seeds, *condition = keras.tree.flatten(inputs)
-        z = self.prior.components().draw(seeds)
-        inputs = [z, tf.cast(condition[0], z.dtype)] if condition else z
-        return seeds, {**self.likelihood.parameters(inputs), **self.likelihood.constants()}
-
-    def _drawn(self, inputs: Any) -> tf.Tensor:
-        seeds, parameters = self._at_prior_draws(inputs)
-        return self.likelihood.draw(seeds, **parameters)
-
-    def _mean(self, inputs: Any) -> tf.Tensor:
-        return self.likelihood.law(**self._at_prior_draws(inputs)[1]).mean()
-
-    def _by_rows(
-        self, name: str, function: Callable[[Any], Any], inputs: Any, draws: int = 1
-    ) -> Any:
-        """A function of [n, ...], row by row the same; a graph goes through many in chunks."""
-        rows = self._rows_at_once(draws)
-        if not tf.executing_eagerly() or len(keras.tree.flatten(inputs)[0]) <= rows:
-            return function(inputs)
-        specs = spec_of(inputs)
-        graph = self._graph(
-            (name, str(specs)),
-            lambda: tf.function(function, input_signature=[specs], autograph=False),
-        )
-        return by_chunks(graph, inputs, rows)
-
-    def _condition(self, condition: Any) -> tf.Tensor | None:
-        """The condition as [n, *C], or [1, *C] if it came without the batch axis."""
-        if self.condition_shape is None:
-            if condition is not None:
-                raise ValueError("This model is unconditional; leave condition out.")
-            return None
-        wanted = f"This model needs a condition of shape {_batch_of(self.condition_shape)}"
-        if condition is None:
-            raise ValueError(f"{wanted}.")
-        array: Any = condition if tf.is_tensor(condition) else numbers(condition, "condition")
-        if tuple(array.shape) == self.condition_shape:
-            array = array[np.newaxis]
-        if not tf.is_symbolic_tensor(array):
-            self._contract.condition(array)
-        elif not array.shape[1:].is_compatible_with(self.condition_shape):
-            raise ValueError(f"{wanted}; got {array.shape.as_list()}.")
-        return self._cast(array)
-
-    def _checked(self, x: Any, *, in_support: bool) -> Any:
-        """Arrays, checked; tensors stay, for a gradient to pass, and symbolic ones unchecked."""
-        parts = keras.tree.flatten(x)
-        if parts and tf.is_symbolic_tensor(parts[0]):
-            return x
-        arrays = self._contract.arrays(x, in_support=in_support)
-        if isinstance(x, dict):
-            return {key: x[key] if tf.is_tensor(x[key]) else arrays[key] for key in x}
-        return x if tf.is_tensor(x) else arrays
-
-    def _cast(self, x: Any) -> Any:
-        return keras.tree.map_structure(
-            lambda part: tf.cast(tf.convert_to_tensor(part), self.likelihood.law_dtype), x
-        )
-
-    def save_own_variables(self, store: Any) -> None:
-        """Writes the states of the random generators, which Keras leaves out."""
-        for index, variable in enumerate(self._seed_states()):
-            store[str(index)] = variable.numpy()
-
-    def load_own_variables(self, store: Any) -> None:
-        """Reads the states of the random generators."""
-        known = set(store.keys())
-        for index, variable in enumerate(self._seed_states()):
-            if str(index) in known:
-                variable.assign(store[str(index)])
-
-    def _seed_states(self) -> list[keras.Variable]:
-        return [v for v in self.variables if v.path.endswith("seed_generator_state")]
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, and `preparation_digest` where there is one."""
@@ -498,8 +347,8 @@ class VAE(Trainer):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "VAE":
         """The model with new weights."""
-        laws = {key: deserialize(config[key]) for key in ("prior", "likelihood", "posterior")}
-        arguments = {**config, **laws}
+        parts = {key: deserialize(config[key]) for key in ("prior", "likelihood", "posterior")}
+        arguments = {**config, **parts}
         digest = arguments.pop("preparation_digest", None)
         vae = cls(**arguments)
         vae.preparation_digest = digest

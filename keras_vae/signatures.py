@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.data.preparation import Preparation
-from keras_vae.distributions.priors import Components
+from keras_vae.distributions.noise import Draw, from_rows
 from keras_vae.distributions.tfp import statistic
-from keras_vae.estimators import Laws
 from keras_vae.model import VAE
+from keras_vae.trace import Latent
 
 __all__ = ["Signature", "signatures"]
 
@@ -74,22 +74,22 @@ def signatures(vae: VAE, preparation: Preparation | None = None) -> dict[str, Si
     if vae.condition_shape is not None:
         spec = tf.TensorSpec([None, *vae.condition_shape], tf.float32, "condition")
         condition = {"condition": spec}
-    likelihood = (*vae.likelihood.parameter_specs(), *vae.likelihood.constants())
-    posterior = tuple(vae.posterior.parameter_specs())
+    likelihood = (*vae.likelihood.parameter_specs(), *vae.likelihood.shared_parameters())
+    posterior = (*vae.posterior.parameter_specs(), *vae.posterior.shared_parameters())
     table = [
         Signature(
             "decode",
             _in_float32(model.decode),
             {**z, **condition},
             ("mean", *likelihood),
-            "Law p(x | z) of the latents z: its mean and its parameters.",
+            "Distribution p(x | z) of the latents z: its mean and its parameters.",
         ),
         Signature(
             "encode",
             _in_float32(model.encode),
             {**x, **condition},
             posterior,
-            "Law q(z | x) of the data x: its parameters.",
+            "Distribution q(z | x) of the data x: its parameters.",
         ),
         Signature(
             "sample",
@@ -122,8 +122,10 @@ class _Model:
     def __init__(self, vae: VAE, preparation: Preparation) -> None:
         self._vae = vae
         self._preparation = preparation
-        self._dtype = vae.likelihood.law_dtype
-        self._prior = Components(*(part.numpy() for part in vae.prior.components()))
+        self._dtype = vae.float_dtype
+        self._prior: dict[str, Any] | None = None
+        if not vae.prior.is_conditional:
+            self._prior = {name: value.numpy() for name, value in vae.prior.parameters().items()}
         shape = vae.event_shape
         self.raw_shape = shape[:-1] if preparation.categories else shape
 
@@ -132,16 +134,26 @@ class _Model:
         return {"mean": self._mean(parameters), **_broadcast(parameters)}
 
     def encode(self, x: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
-        return self._posterior(self._prepare(x), condition)
+        parameters = self._posterior(self._prepare(x), condition)
+        by_row = self._vae.posterior.parameter_specs()
+        size = tf.shape(x)[:1]
+        return {
+            name: value
+            if name in by_row
+            else tf.broadcast_to(value, tf.concat([size, tf.shape(value)], 0))
+            for name, value in parameters.items()
+        }
 
     def sample(self, seed: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
-        z = self._prior.draw(seed)
+        vae = self._vae
+        noise = from_rows(vae.prior.noise(), seed, dtype=self._dtype)
+        z = vae.prior.draw(noise, **self._prior_parameters(condition)).value
         parameters = self._likelihood(z, condition)
-        draw = self._vae.likelihood.draw(seed, **parameters)
+        draw = vae.likelihood.draw_rows(seed, **parameters)
         return {"sample": self._to_raw(draw), "mean": self._mean(parameters), "z": z}
 
     def reconstruct(self, x: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
-        q = self._vae.posterior.law(**self._posterior(self._prepare(x), condition))
+        q = self._vae.posterior.make_distribution(**self._posterior(self._prepare(x), condition))
         z = statistic(q, "mean", "The signature reconstruct")
         return {"mean": self._mean(self._likelihood(z, condition))}
 
@@ -149,31 +161,45 @@ class _Model:
         vae = self._vae
         x = self._prepare(x, seed)
         parameters = self._posterior(x, condition)
-        q = vae.posterior.law(**parameters)
-        noise = vae.posterior.noise(seed)
-        z = vae.posterior.transport(noise, **parameters)
-        law = vae.likelihood.law(**self._likelihood(z, condition))
-        distortion = -law.log_prob(x) - self._preparation.nats_offset * math.prod(vae.event_shape)
-        laws = Laws(x, vae.prior.distribution(), q, q, lambda _: law, lambda *_: z)
-        try:
-            rate = estimators.analytic_rate(laws)
-        except ValueError:
-            log_q = _log_standard_normal(noise) - vae.posterior.log_volume(**parameters)
-            rate = log_q - _log_prob(self._prior, z)
+        draw = vae.posterior.draw(
+            from_rows(vae.posterior.noise(), seed, dtype=self._dtype), **parameters
+        )
+        p = vae.likelihood.make_distribution(**self._likelihood(draw.value, condition))
+        distortion = -p.log_prob(x) - self._preparation.nats_offset * math.prod(vae.event_shape)
+        rate = self._rate(parameters, draw, self._prior_parameters(condition))
         return {"elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
+
+    def _rate(self, parameters: Tensors, draw: Draw, prior: Tensors) -> tf.Tensor:
+        """Returns the rate, [b], in closed form where there is one."""
+        posterior, p = self._vae.posterior, self._vae.prior
+        q = posterior.make_distribution if posterior.tells_density else None
+        latent = Latent(
+            draw, p.make_distribution(**prior), None if q is None else lambda _: q(**parameters)
+        )
+        try:
+            return estimators.analytic_rate(latent)
+        except ValueError:
+            log_q = latent.log_q() if draw.log_prob is None else draw.log_prob
+            return log_q - p.log_density(draw.value, **prior)
+
+    def _prior_parameters(self, condition: tf.Tensor | None) -> Tensors:
+        """Returns the parameters of p(z), which are constants, or those of p(z | c)."""
+        if self._prior is not None:
+            return self._prior
+        return self._vae.prior.parameters(tf.cast(condition, self._dtype))
 
     def _likelihood(self, z: tf.Tensor, condition: tf.Tensor | None) -> Tensors:
         likelihood = self._vae.likelihood
         z = tf.cast(z, self._dtype)
         inputs = z if condition is None else [z, tf.cast(condition, self._dtype)]
-        return {**likelihood.parameters(inputs), **likelihood.constants()}
+        return likelihood.parameters(inputs)
 
     def _posterior(self, x: tf.Tensor, condition: tf.Tensor | None) -> Tensors:
         inputs = x if condition is None else [x, tf.cast(condition, self._dtype)]
         return self._vae.posterior.parameters(inputs)
 
     def _mean(self, parameters: Tensors) -> tf.Tensor:
-        mean = self._vae.likelihood.law(**parameters).mean()
+        mean = self._vae.likelihood.make_distribution(**parameters).mean()
         mean.set_shape([None, *self._vae.event_shape])  # lost where loc and scale broadcast
         return self._to_raw(mean, is_mean=True)
 
@@ -216,26 +242,6 @@ def _in_float32(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
         return {name: tf.cast(value, tf.float32) for name, value in function(**inputs).items()}
 
     return cast
-
-
-def _log_prob(components: Components, z: tf.Tensor) -> tf.Tensor:
-    """Log-density of a mixture given as constants, [b], at z [b, L]."""
-    shifted = z[:, tf.newaxis] - components.loc
-    if components.scale.ndim == 2:
-        whitened = shifted / components.scale
-        diagonal = components.scale
-    else:
-        inverse = np.linalg.inv(components.scale.astype(np.float64)).astype(components.scale.dtype)
-        whitened = tf.reduce_sum(inverse * shifted[:, :, tf.newaxis], axis=-1)
-        diagonal = np.diagonal(components.scale, axis1=1, axis2=2)
-    log_weights = components.logits - np.logaddexp.reduce(components.logits)
-    log_each = _log_standard_normal(whitened) - np.log(diagonal).sum(axis=1) + log_weights
-    return tf.reduce_logsumexp(log_each, axis=-1)
-
-
-def _log_standard_normal(noise: tf.Tensor) -> tf.Tensor:
-    size = noise.shape[-1]
-    return -0.5 * tf.reduce_sum(noise**2, axis=-1) - 0.5 * size * math.log(2.0 * math.pi)
 
 
 def _broadcast(parameters: Tensors) -> Tensors:

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_vae
+from keras_vae.distributions.noise import from_seed
 
 SEED = 20131220
 
@@ -49,8 +50,21 @@ def gradient(
     """Gradient of the mean loss over x, flattened, by default for the posterior's weights."""
     weights = vae.posterior.trainable_weights if weights is None else weights
     with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(objective.terms(vae.laws(x), tf.constant([seed, 0])).loss)
+        loss = tf.reduce_mean(terms_of(vae, objective, x, seed).loss)
     return flat(tape.gradient(loss, weights))
+
+
+def terms_of(
+    vae: keras_vae.VAE, objective: keras_vae.Objective, x: Any, seed: int, **kwargs: Any
+) -> Any:
+    """The terms of an objective on a batch, with noise from the seed pair [seed, 0]."""
+    noise = from_seed(
+        objective.noise(vae),
+        tf.constant([seed, 0]),
+        [objective.num_samples, len(x)],
+        vae.float_dtype,
+    )
+    return objective.terms(vae.infer(x, **kwargs), noise)
 
 
 def flat(tensors: Any) -> np.ndarray:

@@ -287,7 +287,7 @@ def built(make, network=True, condition=WIDTH, **kwargs):
     """The layer with a hidden layer, moved off its initial state, and conditions [6, 4]."""
     hidden = keras.layers.Dense(5, "tanh", dtype=kwargs.get("dtype")) if network else None
     layer = make(network=hidden, **kwargs)
-    c = np.random.default_rng(0).normal(size=(6, condition)).astype(layer.law_dtype)
+    c = np.random.default_rng(0).normal(size=(6, condition)).astype(layer.float_dtype)
     layer.build(c.shape)
     rng = np.random.default_rng(1)
     for weight in layer.trainable_weights:
@@ -310,4 +310,4 @@ def vae_of(likelihood=None, posterior=None, prior=None, dtype=None):
         ),
         dtype=dtype,
     )
-    return vae, np.array(vae.sample(16, seed=1), vae.likelihood.law_dtype)
+    return vae, np.array(vae.sample(16, seed=1), vae.likelihood.float_dtype)

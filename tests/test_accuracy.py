@@ -97,7 +97,7 @@ def test_location_and_scale_far_from_zero(centre, scale, family):
         found = law.log_prob(x[:, None]).numpy()
     else:
         likelihood = getattr(keras_vae, family)(1)
-        found = likelihood.law(loc[:, None], spread).log_prob(x[:, None]).numpy()
+        found = likelihood.make_distribution(loc[:, None], spread).log_prob(x[:, None]).numpy()
     expected = exactly(exact, x, loc)
     assert np.max(np.abs(found - expected) / (1.0 + np.abs(expected))) <= UNITS * 2**-23
 

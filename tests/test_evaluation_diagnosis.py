@@ -29,6 +29,7 @@ from keras_vae.evaluation import (
     sap,
 )
 from keras_vae.evaluation._batches import batch_seed
+from keras_vae.evaluation._draws import trace_of
 from tests.models import digits, linear_gaussian, mean_and_error, tiny_vae
 
 
@@ -187,7 +188,7 @@ def test_ex_post_density_is_a_prior_with_its_own_bound():
     mixed = ex_post_density(vae, x, 10)
     assert mixed.likelihood is vae.likelihood
     assert mixed.posterior is vae.posterior
-    z = vae.laws(x).sample(1, batch_seed(0, 0)).numpy()[0].astype("float64")
+    z = trace_of(vae, x, 1, batch_seed(0, 0)).latents["z"].draw.value.numpy()[0].astype("float64")
     fitted = GaussianMixture(10, covariance_type="diag", random_state=0, max_iter=500).fit(z)
     # float32 weights, of a scale that passes through a softplus
     np.testing.assert_allclose(mixed.prior(z), fitted.score_samples(z), rtol=1e-3, atol=1e-3)

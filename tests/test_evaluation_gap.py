@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_vae
+from keras_vae.distributions import Draw
 from keras_vae.evaluation import BoundGap, bound_gap, log_marginal
 from tests.models import digits, linear_gaussian, tiny_vae
 
@@ -120,14 +121,11 @@ def test_refusals():
         def parameter_specs(self):
             return {"loc": keras_vae.Parameter(2)}
 
-        def law(self, loc):
+        def make_distribution(self, loc):
             return self.independent(keras_vae.distributions.tfp.tfd.Normal(loc, tf.ones_like(loc)))
 
-        def transport(self, noise, loc):
-            return loc + noise
-
-        def log_volume(self, loc):
-            return tf.zeros(tf.shape(loc)[:1])
+        def draw(self, noise, loc):
+            return Draw(loc + noise)
 
     other = keras_vae.VAE(
         prior=keras_vae.StandardNormal(2), likelihood=keras_vae.Normal(6), posterior=Own(2)

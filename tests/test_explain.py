@@ -54,7 +54,7 @@ def test_loss_is_the_bound_that_is_named(kind, reduction, kl_reduction):
     # float32: sums of 24 terms of size 1 keep 5 digits
     np.testing.assert_allclose(found.factor * loss + found.constant, expected, rtol=1e-5)
     if kind == "mse":
-        same = keras_vae.Normal(SHAPE, scale=found.scale).law(
+        same = keras_vae.Normal(SHAPE, scale=found.scale).make_distribution(
             law.mean(), keras.ops.convert_to_tensor(found.scale, "float32")
         )
         at_scale = -same.log_prob(x).numpy() + kl.sum(axis=1)

@@ -43,6 +43,7 @@ from export.parity import live
 from export.verify import read_manifest
 from keras_vae import integrity, random
 from keras_vae.data.preparation import Preparation
+from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 from keras_vae.runs import measurements
 from keras_vae.runs.config import RunConfig
@@ -655,17 +656,17 @@ class Wrong(keras_vae.Normal):
             found["scale"] = found["scale"][0]
         return found
 
-    def law(self, loc, scale):
+    def make_distribution(self, loc, scale):
         if self.fault == "event":
             return tfd.Normal(loc, scale)
         if self.fault == "mean":
             return Meanless(tfd.Normal(loc, scale), 1)
-        return super().law(loc, scale)
+        return super().make_distribution(loc, scale)
 
-    def draw(self, seed, loc, scale):
+    def draw(self, noise, loc, scale):
         if self.fault == "none":
             raise NotImplementedError("Wrong does not say how it is drawn")
-        return super().draw(seed, loc, scale)[:, :2] if self.fault == "draw" else loc
+        return Draw(noise[:, :2] if self.fault == "draw" else loc)
 
 
 class Meanless(tfd.Independent):
@@ -677,8 +678,11 @@ class Meanless(tfd.Independent):
     ("fault", "words"),
     [
         ("batch", r"the parameter scale has shape \(3,\) for 11 rows; its axis 0 must be the"),
-        ("event", r"its law has batch shape \(11, 3\) and event shape \(\)"),
-        ("mean", r"the mean of its law has shape \(11, 2\) for 11 rows; expected \(11, 3\)"),
+        ("event", r"its distribution has batch shape \(11, 3\) and event shape \(\)"),
+        (
+            "mean",
+            r"the mean of its distribution has shape \(11, 2\) for 11 rows; expected \(11, 3\)",
+        ),
         ("draw", r"what `draw` returns has shape \(11, 2\) for 11 rows; expected \(11, 3\)"),
         ("none", "Wrong cannot be exported: Wrong does not say how it is drawn"),
     ],

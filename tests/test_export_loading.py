@@ -228,11 +228,11 @@ class Exponential(keras_vae.Likelihood):
     def parameter_specs(self):
         return {"rate": Parameter(self.channels, positive)}
 
-    def law(self, rate):
+    def make_distribution(self, rate):
         return self.independent(tfd.Exponential(rate))
 
-    def draw(self, seed, rate):
-        return self._inverted(lambda u, rate: -tf.math.log1p(-u) / rate, seed, rate)
+    def draw(self, noise, rate):
+        return keras_vae.distributions.Draw(-tf.math.log1p(-noise) / rate)
 
 
 @keras.saving.register_keras_serializable("mine")

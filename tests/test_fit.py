@@ -20,6 +20,7 @@ from tests.models import (
     flat,
     linear_gaussian,
     mean_and_error,
+    terms_of,
     tiny_vae,
 )
 
@@ -50,10 +51,6 @@ def test_means_do_not_depend_on_how_examples_fall_into_batches(exact, batch_size
         assert values["distortion"] + values["rate"] == pytest.approx(-evidence, abs=1e-10)
 
 
-def terms_of(vae, x, objective, seed=0):
-    return objective.terms(vae.laws(x), tf.constant([seed, 0]))
-
-
 def test_beta_changes_the_loss_and_not_the_bound():
     found = {
         beta: again().evaluate(X, verbose=0, return_dict=True)
@@ -81,7 +78,7 @@ def test_free_bits_and_capacity_by_hand():
         ({"capacity": 0.3}, np.abs(per_latent.sum(-1) - 0.3)),
         ({"capacity": 0.3, "beta": 10.0}, 10.0 * np.abs(per_latent.sum(-1) - 0.3)),
     ):
-        terms = terms_of(vae, X, ELBO(**options))
+        terms = terms_of(vae, ELBO(**options), X, 0)
         np.testing.assert_allclose(terms.loss - terms.distortion, penalty, atol=1e-5)  # of ~ 5
         np.testing.assert_allclose(terms.rate, per_latent.sum(-1), atol=1e-6)  # float32
     logits = vae.likelihood.parameters(q.sample(1, seed=tf.constant([0, 0])))["logits"][0].numpy()
@@ -371,9 +368,10 @@ def test_monitor_keeps_its_digits_far_from_zero():
     loc = (200.0 + 0.1 * rng.normal(size=(900, 2))).astype("float32")
     monitor, prior = keras_vae.training.monitor.LatentMonitor(2), keras_vae.StandardNormal(2)
     for part in np.split(loc, 9):
-        q = keras_vae.DiagonalNormal(2).law(tf.constant(part), tf.ones_like(part))
-        laws = keras_vae.estimators.Laws(None, prior.distribution(), q, q, None, None)
-        monitor.update_state(laws, prior, tf.constant([0, 0]))
+        q = keras_vae.DiagonalNormal(2).make_distribution(tf.constant(part), tf.ones_like(part))
+        draw = keras_vae.distributions.Draw(q.sample(1, seed=0))
+        latent = keras_vae.trace.Latent(draw, prior.distribution(), lambda _, q=q: q)
+        monitor.update_state(keras_vae.trace.Trace({"z": latent}, {}), prior.components())
     variance = monitor.squares / monitor.count - (monitor.means / monitor.count) ** 2
     np.testing.assert_allclose(variance, loc.astype(float).var(axis=0), rtol=1e-7)
 

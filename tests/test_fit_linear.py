@@ -61,14 +61,14 @@ def test_optimal_scale_is_that_of_the_weighted_loss(family, expected):
             epochs=10,
             verbose=0,
         )
-        found.append(float(vae.likelihood.constants()["scale"]))
+        found.append(float(vae.likelihood.shared_parameters()["scale"]))
     assert found == pytest.approx(expected, rel=0.05)  # about 5 epochs of 2000 rows are remembered
 
 
 def test_optimal_scale_is_the_weighted_mean_of_what_it_has_seen():
     rng = np.random.default_rng(0)
     likelihood = keras_vae.Normal((2, 3), scale="optimal", dtype="float64")
-    law = likelihood.law(tf.zeros([1, 5, 2, 3], tf.float64), 1.0)
+    law = likelihood.make_distribution(tf.zeros([1, 5, 2, 3], tf.float64), 1.0)
     x, weight = rng.normal(size=(3, 5, 2, 3)), rng.integers(0, 3, (3, 5)).astype(float)
     weight[0] = 0.0  # a batch that counts for nothing, before any other
     for batch, sample_weight in zip(x, weight, strict=True):

@@ -11,9 +11,10 @@ import keras_vae
 from export import manifest
 from keras_vae import ELBO, random
 from keras_vae.data.preparation import Preparation, prepare
+from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 from tests import test_laws
-from tests.models import binary, compiled, tiny_vae
+from tests.models import binary, compiled, terms_of, tiny_vae
 from tests.registry import (
     EVENT,
     LATENTS,
@@ -43,7 +44,7 @@ def test_pseudo_inputs_stay_in_the_range_of_the_data():
 def test_gradient_reaches_every_weight(laws):
     vae, x = vae_of(**laws)
     with tf.GradientTape() as tape:
-        terms = ELBO().terms(vae.laws(x, training=True), tf.constant([0, 1]))
+        terms = terms_of(vae, ELBO(), x, 0, training=True)
     weights = vae.trainable_weights
     gradients = tape.gradient(terms.loss, weights)
     for weight, gradient in zip(weights, gradients, strict=True):
@@ -107,7 +108,7 @@ def test_factories_follow_the_policy(policy):
     compiled(vae).fit(np.zeros((4, 7, 5, 3)), verbose=0)
     expected = "float64" if policy == "float64" else "float32"
     assert {weight.dtype for weight in vae.weights} == {expected}
-    assert vae.sample(2).dtype == vae.likelihood.law_dtype == expected
+    assert vae.sample(2).dtype == vae.likelihood.float_dtype == expected
 
 
 @pytest.mark.parametrize("name", XLA)
@@ -136,12 +137,11 @@ class Logistic(keras_vae.Likelihood):
             "scale": keras_vae.Parameter(self.channels, positive),
         }
 
-    def law(self, loc, scale):
+    def make_distribution(self, loc, scale):
         return self.independent(tfd.Logistic(loc, scale))
 
-    def draw(self, seed, loc, scale):
-        u = random.uniform(seed, self.event_shape, stream=random.OBSERVATION)
-        return loc + scale * random.logistic(u)
+    def draw(self, noise, loc, scale):
+        return Draw(loc + scale * random.logistic(noise))
 
 
 def test_a_family_of_ones_own_obeys_the_same_laws(tmp_path):
@@ -176,7 +176,7 @@ class Geometric(keras_vae.Likelihood):
     def parameter_specs(self):
         return {"logits": keras_vae.Parameter(self.channels)}
 
-    def law(self, logits):
+    def make_distribution(self, logits):
         return self.independent(tfd.Geometric(logits=-logits))
 
     def get_config(self):

@@ -15,7 +15,7 @@ from scipy import integrate
 import keras_vae
 from keras_vae import ELBO, IWAE, callbacks, random
 from keras_vae.distributions.tfp import tfd
-from tests.models import mean_and_error
+from tests.models import mean_and_error, terms_of
 from tests.registry import (
     ATOMS,
     EVENT,
@@ -75,7 +75,7 @@ def test_log_prob_agrees_with_scipy(make, dtype, tolerance):
     law = layer.distribution(c)
     event = law.sample(seed=3).numpy()
     assert event.dtype == dtype
-    parameters = {**layer.parameters(c), **layer.constants()}
+    parameters = layer.parameters(c)
     numbers = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
     if type(layer) in ORACLES:
         expected = ORACLES[type(layer)](**numbers)(event.astype("float64")).sum(axis=(1, 2))
@@ -107,9 +107,9 @@ def test_law_is_normalised(make):
 def test_mean_and_seeded_draws_are_those_of_the_law(make):
     layer, c = built(make)
     c = np.repeat(c[:1], 20_000, axis=0)
-    parameters = {**layer.parameters(c[:1]), **layer.constants()}
-    law = layer.law(**parameters)
-    draws = layer.draw(random.row_seeds(0, len(c)), **layer.parameters(c), **layer.constants())
+    parameters = layer.parameters(c[:1])
+    law = layer.make_distribution(**parameters)
+    draws = layer.draw_rows(random.row_seeds(0, len(c)), **layer.parameters(c))
     assert draws.shape == (len(c), *layer.event_shape)
     samples = law.sample(len(c), seed=0)[:, 0]
     for numbers in (samples, draws):
@@ -132,8 +132,8 @@ def test_extreme_parameters_leave_log_prob_and_gradient_finite(make):
         for raw in (-top, -80.0, -1.0, -1e-8, 0.0, 1e-3, 1.0, 80.0, top):
             found = []
             for layer in (single, double):
-                numbers = tf.fill(shape, tf.constant(raw, layer.law_dtype))
-                numbers *= tf.cast(tf.linspace(0.5, 1.0, shape[-1]), layer.law_dtype)
+                numbers = tf.fill(shape, tf.constant(raw, layer.float_dtype))
+                numbers *= tf.cast(tf.linspace(0.5, 1.0, shape[-1]), layer.float_dtype)
                 with tf.GradientTape() as tape:
                     tape.watch(numbers)
                     parts = tf.split(numbers, [spec.size for spec in specs.values()], axis=-1)
@@ -141,8 +141,8 @@ def test_extreme_parameters_leave_log_prob_and_gradient_finite(make):
                         name: spec.transform(part)
                         for (name, spec), part in zip(specs.items(), parts, strict=True)
                     }
-                    law = layer.law(**parameters, **layer.constants())
-                    log_prob = law.log_prob(event.astype(layer.law_dtype))
+                    law = layer.make_distribution(**parameters, **layer.shared_parameters())
+                    log_prob = law.log_prob(event.astype(layer.float_dtype))
                 found.append([*np.ravel(tape.gradient(log_prob, numbers)), float(log_prob)])
             assert np.all(np.isfinite(found[0])), (raw, event)
             scale = max(1.0, np.abs(found[1]).max())
@@ -153,7 +153,8 @@ def test_extreme_parameters_leave_log_prob_and_gradient_finite(make):
 def test_leading_axes_fold_into_the_batch(make):
     layer, _ = built(make)
     c = np.random.default_rng(4).normal(size=(3, 6, WIDTH)).astype("float32")
-    folded, looped = layer.parameters(c), [layer.parameters(part) for part in c]
+    folded = layer.head_parameters(c)
+    looped = [layer.head_parameters(part) for part in c]
     for name, value in folded.items():
         expected = np.stack([part[name] for part in looped])
         np.testing.assert_allclose(value, expected, atol=1e-6)  # matmul of another height
@@ -221,12 +222,12 @@ def test_keras_accepts_the_layer(make):
 
 
 @every["posterior"]
-def test_transport_carries_noise_with_its_volume(make):
+def test_a_draw_knows_its_density(make):
     layer, c = built(make, dtype="float64")
     parameters, noise = layer.parameters(c), np.random.default_rng(0).normal(size=(6, LATENTS))
-    z = layer.transport(noise, **parameters)
-    expected = scipy.stats.norm.logpdf(noise).sum(-1) - layer.log_volume(**parameters)
-    np.testing.assert_allclose(layer.law(**parameters).log_prob(z), expected, atol=1e-12)
+    draw = layer.draw(noise, **parameters)
+    expected = layer.make_distribution(**parameters).log_prob(draw.value)
+    np.testing.assert_allclose(draw.log_prob, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS.values(), ids=POSTERIORS)
@@ -244,7 +245,9 @@ def test_prior_is_the_mixture_it_says(make, posterior):
     np.testing.assert_array_equal(prior(z), law.log_prob(z))
     assert prior.compute_output_shape((None, LATENTS)) == (None,)
 
-    draws = prior.components().draw(random.row_seeds(0, 20_000))
+    draws = prior.draw_rows(random.row_seeds(0, 20_000))
+    constants = {name: value.numpy() for name, value in prior.parameters().items()}
+    np.testing.assert_allclose(prior.log_density(z, **constants), law.log_prob(z), atol=1e-12)
     mean, error = mean_and_error(draws)
     assert np.all(np.abs(mean - law.mean()) <= 5 * error)  # 1 in 10^6
     (a, b), (e, f) = zip(
@@ -284,10 +287,10 @@ def test_prior_is_normalised(make):
 @every["objective"]
 def test_objective_reports_the_bound_whatever_it_optimises(make):
     vae, x = vae_of()
-    objective, laws, seed = make(), vae.laws(x), tf.constant([3, 0])
-    terms = objective.terms(laws, seed)
-    assert {tuple(part.shape) for part in terms} == {(16,)}
-    plain = ELBO(kl="monte_carlo", num_samples=objective.num_samples).terms(laws, seed)
+    objective = make()
+    terms = terms_of(vae, objective, x, 3)
+    assert {tuple(part.shape) for part in terms[:3]} == {(16,)}
+    plain = terms_of(vae, ELBO(kl="monte_carlo", num_samples=objective.num_samples), x, 3)
     np.testing.assert_allclose(terms.distortion, plain.distortion, rtol=1e-6)  # float32
     if objective.get_config().get("kl") == "monte_carlo" or objective.gradient != "pathwise":
         np.testing.assert_allclose(terms.rate, plain.rate, rtol=1e-5)  # a difference of two logs
@@ -297,19 +300,18 @@ def test_objective_reports_the_bound_whatever_it_optimises(make):
     config = json.loads(json.dumps(objective.get_config()))
     again = type(objective).from_config(config)
     assert again.get_config() == objective.get_config()
-    np.testing.assert_array_equal(again.terms(laws, seed).loss, terms.loss)
+    np.testing.assert_array_equal(terms_of(vae, again, x, 3).loss, terms.loss)
     with pytest.raises(ValueError, match="gradient"):
         type(objective).from_config({**config, "gradient": "guess"})
 
 
 def test_estimators_change_gradients_and_never_values():
     vae, x = vae_of()
-    laws, seed = vae.laws(x), tf.constant([3, 0])
     for a, b in (
         (ELBO(kl="monte_carlo"), ELBO(gradient="sticking_the_landing")),
         (IWAE(4), IWAE(4, gradient="doubly_reparameterized")),
     ):
-        np.testing.assert_array_equal(a.terms(laws, seed).loss, b.terms(laws, seed).loss)
+        np.testing.assert_array_equal(*(terms_of(vae, each, x, 3).loss for each in (a, b)))
 
 
 @every["schedule"]
@@ -341,8 +343,8 @@ def test_prior_returns_the_dtype_that_it_declares(make, dtype):
     z = np.zeros((4, LATENTS), "float16" if dtype == "mixed_float16" else dtype)
     declared = prior.compute_output_spec(keras.KerasTensor(z.shape, z.dtype.name))
     found = prior(z)
-    assert (declared.shape, declared.dtype) == (tuple(found.shape), prior.law_dtype)
-    assert keras.backend.standardize_dtype(found.dtype) == prior.law_dtype
+    assert (declared.shape, declared.dtype) == (tuple(found.shape), prior.float_dtype)
+    assert keras.backend.standardize_dtype(found.dtype) == prior.float_dtype
 
 
 def test_prior_with_a_build_of_its_own_is_built_by_the_model():

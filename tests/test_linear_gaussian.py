@@ -10,8 +10,17 @@ from sklearn.decomposition import PCA
 import keras_vae
 from keras_vae import ELBO, IWAE, LinearGaussian
 from keras_vae.distributions import inverse_positive
+from keras_vae.distributions.noise import from_seed
 from keras_vae.evaluation import log_marginal
-from tests.models import digits, flat, gradient, linear_gaussian, mean_and_error, tiny_vae
+from tests.models import (
+    digits,
+    flat,
+    gradient,
+    linear_gaussian,
+    mean_and_error,
+    terms_of,
+    tiny_vae,
+)
 
 EXACT = 1e-10  # float64 holds 16 digits; sums of about 30 terms of size 10 keep 12 of them
 
@@ -139,10 +148,10 @@ def test_one_dimensional_model_has_its_known_values(one_dimension):
 
 def test_importance_weighted_bound_rises_to_the_evidence_and_stays_below(one_dimension):
     _, vae = one_dimension
-    laws, evidence = vae.laws(np.ones((20_000, 1))), -1.455004421
+    x, evidence = np.ones((20_000, 1)), -1.455004421
     sizes, means = (1, 2, 4, 8, 16, 32, 64), []
     for k in sizes:
-        mean, error = mean_and_error(-IWAE(k).terms(laws, tf.constant([k, 0])).loss)
+        mean, error = mean_and_error(-terms_of(vae, IWAE(k), x, k).loss)
         means.append(mean)
     assert np.all(np.diff(means) > 0.0)  # the smallest step, 0.0059, is 7 standard errors
     assert means[-1] < evidence
@@ -151,8 +160,8 @@ def test_importance_weighted_bound_rises_to_the_evidence_and_stays_below(one_dim
 
 
 def test_importance_weighted_bound_of_one_sample_is_the_elbo(model):
-    vae, seed = perturbed(model.vae()), tf.constant([5, 0])
-    one, elbo = (objective.terms(vae.laws(X), seed) for objective in (IWAE(1), PATHWISE))
+    vae = perturbed(model.vae())
+    one, elbo = (terms_of(vae, objective, X, 5) for objective in (IWAE(1), PATHWISE))
     np.testing.assert_allclose(one.loss, elbo.loss, atol=EXACT)
     np.testing.assert_allclose(one.loss, one.distortion + one.rate, atol=EXACT)
     a, b = (gradient(vae, objective, X, 5) for objective in (IWAE(1), PATHWISE))
@@ -164,7 +173,8 @@ def test_doubly_reparameterized_gradient_is_that_of_its_authors(model):
     vae, k = perturbed(model.vae(full_covariance=True)), 6
     x, q_weights = tf.constant(X), vae.posterior.trainable_weights
     with tf.GradientTape() as outer:
-        q, noise = vae.posterior.distribution(x), vae.noise(tf.constant([9, 0]), k, len(X))
+        q = vae.posterior.distribution(x)
+        noise = from_seed(vae.noise(), tf.constant([9, 0]), [k, len(X)], "float64")["z"]
         z = q.loc + tf.linalg.matvec(q.scale_tril, noise)
         frozen = tf.stop_gradient(z)
         with tf.GradientTape() as inner:
@@ -193,8 +203,9 @@ def test_doubly_reparameterized_gradient_is_unbiased_with_less_variance(model):
     def draws(objective):
         @tf.function
         def step(seed):
+            noise = from_seed(vae.noise(), seed, [objective.num_samples, len(x)], vae.float_dtype)
             with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(objective.terms(vae.laws(x), seed).loss)
+                loss = tf.reduce_mean(objective.terms(vae.infer(x), noise).loss)
             return tape.gradient(loss, weights)
 
         return np.stack([flat(step(tf.constant([seed, 0]))) for seed in range(100)])

@@ -136,10 +136,12 @@ def test_laws_are_the_models_own(likelihood, posterior, prior):
     z, x = (inputs_of(vae, table, name)[key] for name, key in (("decode", "z"), ("encode", "x")))
     decoded, encoded = table["decode"].function(z=z), table["encode"].function(x=x)
     np.testing.assert_array_equal(decoded.pop("mean"), vae.decode(z).mean())
-    law = vae.likelihood.law(**decoded)
+    law = vae.likelihood.make_distribution(**decoded)
     log_prob = vae.decode(z).log_prob(x)
     np.testing.assert_allclose(law.log_prob(x), log_prob, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(vae.posterior.law(**encoded).mean(), vae.encode(x).mean())
+    np.testing.assert_array_equal(
+        vae.posterior.make_distribution(**encoded).mean(), vae.encode(x).mean()
+    )
     found = table["reconstruct"].function(x=x)["mean"]
     np.testing.assert_array_equal(found, vae.reconstruct(x))
 

@@ -14,6 +14,7 @@ from tensorflow_probability import bijectors as tfb
 import keras_vae
 from keras_vae import ELBO, IWAE, evaluation
 from keras_vae.callbacks import LinearSchedule
+from keras_vae.distributions import Draw
 from keras_vae.distributions.tfp import tfd
 from tests.models import (
     ORDERED,
@@ -307,11 +308,13 @@ def test_training_resumes_as_if_it_had_not_been_interrupted(tmp_path):
 class Bent(keras_vae.DiagonalNormal):
     """A posterior by a map of normal draws that is not affine: TFP does not know its mean."""
 
-    def law(self, loc, scale):
-        return tfd.TransformedDistribution(super().law(loc, scale), tfb.SinhArcsinh(0.1, 0.9))
+    def make_distribution(self, loc, scale):
+        return tfd.TransformedDistribution(
+            super().make_distribution(loc, scale), tfb.SinhArcsinh(0.1, 0.9)
+        )
 
-    def transport(self, noise, loc, scale):
-        return tfb.SinhArcsinh(0.1, 0.9).forward(super().transport(noise, loc, scale))
+    def draw(self, noise, loc, scale):
+        return Draw(tfb.SinhArcsinh(0.1, 0.9).forward(super().draw(noise, loc, scale).value))
 
 
 def test_posterior_without_a_mean_says_what_works():

@@ -9,6 +9,7 @@ import tensorflow as tf
 import keras_vae
 from benchmarks.peers.cases import CHECKED, LEARNING_RATE, Case, Layer, initial_weights
 from benchmarks.peers.worker import Gate
+from keras_vae.training.step import draw_noise
 
 _FOREVER = 1_000_000
 
@@ -58,7 +59,8 @@ def fit(case: Case, x: np.ndarray, gate: Gate) -> None:
     objective = keras_vae.ELBO() if case.num_samples == 1 else keras_vae.IWAE(case.num_samples)
 
     def loss() -> float:
-        terms = vae.objective.terms(vae.laws(tf.constant(x[:CHECKED])), tf.constant([0, 0]))
+        noise = draw_noise(vae, tf.constant([0, 0]), CHECKED)
+        terms = vae.objective.terms(vae.infer(tf.constant(x[:CHECKED])), noise)
         return float(tf.reduce_mean(terms.loss))
 
     vae.compile(objective=objective)

@@ -1,11 +1,12 @@
-"""Conditional distributions: layers that map a tensor to a law.
+"""Conditional distributions: layers that map a tensor to a distribution.
 
 A conditional distribution is an event shape, a network and a head. The network maps the condition
-to features, the head maps the features to the raw parameters, and `law` maps the parameters to a
-TensorFlow Probability distribution. Likelihoods p(x | z) and posteriors q(z | x) are such layers.
+to features, the head maps the features to the raw parameters, and `make_distribution` maps the
+parameters to a TensorFlow Probability distribution. Likelihoods p(x | z) and posteriors q(z | x)
+are such layers.
 
-A new family declares its support and its parameters, and overrides `law`, and `draw` if models
-are to be sampled:
+A new family declares its support and its parameters, and overrides `make_distribution`, and `draw`
+if models are to be sampled:
 
     @keras.saving.register_keras_serializable()
     class Logistic(Likelihood):
@@ -16,12 +17,11 @@ are to be sampled:
         def parameter_specs(self):
             return {"loc": Parameter(self.channels), "scale": Parameter(self.channels, positive)}
 
-        def law(self, loc, scale):
+        def make_distribution(self, loc, scale):
             return self.independent(tfd.Logistic(loc, scale))
 
-        def draw(self, seed, loc, scale):
-            u = random.uniform(seed, self.event_shape, stream=random.OBSERVATION)
-            return loc + scale * random.logistic(u)
+        def draw(self, noise, loc, scale):
+            return Draw(loc + scale * random.logistic(noise))
 
 What else a family says of itself has a default in `Likelihood`. Names are imported when they are
 first used, so that `keras_vae.distributions.names` costs no TensorFlow.
@@ -33,10 +33,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_vae.distributions.base import *  # noqa: F403
     from keras_vae.distributions.likelihoods import *  # noqa: F403
+    from keras_vae.distributions.noise import *  # noqa: F403
     from keras_vae.distributions.posteriors import *  # noqa: F403
     from keras_vae.distributions.priors import *  # noqa: F403
 
-_MODULES = ("base", "likelihoods", "posteriors", "priors")
+_MODULES = ("base", "noise", "likelihoods", "posteriors", "priors")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What every conditional distribution shares: condition, network, head, parameters, law."""
+"""Base classes of conditional distributions: a network, a head, parameters, a distribution."""
 
 import abc
 import inspect
@@ -15,6 +15,7 @@ from keras_vae.arguments import as_shape, deserialize, serialize
 from keras_vae.data.preparation import Facts, Preparation, Proposal
 from keras_vae.distributions import supports, tfp
 from keras_vae.distributions.names import LIKELIHOODS
+from keras_vae.distributions.noise import Draw, Noise, from_rows
 from keras_vae.distributions.tfp import tfd
 
 __all__ = [
@@ -50,11 +51,11 @@ def _identity(raw: tf.Tensor) -> tf.Tensor:
 
 
 class HeadSizeError(ValueError):
-    """A head that emits another number of parameters than the law takes."""
+    """A head that emits another number of parameters than the distribution takes."""
 
 
 class Parameter(NamedTuple):
-    """One parameter of a law, as the head emits it.
+    """One parameter of a distribution, as the head emits it.
 
     Attributes:
         size: how many numbers it takes on the last axis.
@@ -66,9 +67,9 @@ class Parameter(NamedTuple):
 
 
 class ConditionalDistribution(keras.layers.Layer, abc.ABC):
-    """A layer that maps a condition c to a law p(event | c).
+    """A layer that maps a condition c to a distribution p(event | c).
 
-    `layer.distribution(c)` is the law, built afresh at each call. `layer(c)` is a tensor
+    `layer.distribution(c)` is built afresh at each call. `layer(c)` is a tensor
     [B, *event_shape], legal in Sequential and Functional models: a draw when training, the mean
     otherwise. It draws, so a model that ends in such a layer is not trained by comparing outputs
     with targets, as mean squared error does, but by -log p(y | c):
@@ -76,8 +77,8 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         model = keras.Sequential([keras.layers.Dense(16, "relu"), Normal(1, scale="learned")])
         model.compile("adam", loss=keras_vae.NegativeLogLikelihood())
 
-    `distribution_of(layer(c))` is the law that an output was computed from. Parameters are float32
-    (float64 under that policy) whatever the network computes in.
+    `distribution_of(layer(c))` is the distribution that an output was computed from. Parameters are
+    float32 (float64 under that policy) whatever the network computes in.
 
     Args:
         event_shape: shape of one event, an integer or a tuple.
@@ -89,8 +90,8 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
     Raises:
         ValueError: if the event shape is not made of positive integers.
         TypeError: if `network` or `head` is no layer.
-        HeadSizeError: when built, if the head emits another number of parameters than the law
-            takes.
+        HeadSizeError: when built, if the head emits another number of parameters than the
+            distribution takes.
     """
 
     def __init__(
@@ -112,37 +113,57 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         self.network = network
         self._has_own_head = head is not None
         self.head: keras.layers.Layer = head or keras.layers.Dense(
-            self._total_size, dtype=self.law_dtype, name="parameters"
+            self._total_size, dtype=self.float_dtype, name="parameters"
         )
         self._input_ranks: list[int] = []
         self._draws = keras.random.SeedGenerator()
 
     @abc.abstractmethod
     def parameter_specs(self) -> dict[str, Parameter]:
-        """Parameters that the head emits, by their names in `law`, in their order on the axis."""
+        """Returns the parameters that the head emits, by name, in their order on the last axis."""
 
     @abc.abstractmethod
-    def law(self, *args: Any, **parameters: Any) -> tfd.Distribution:
-        """Law with the given parameters [..., *event_shape], batch shape [...]; a pure function."""
+    def make_distribution(self, *args: Any, **parameters: Any) -> tfd.Distribution:
+        """Returns the distribution of given parameters [..., *event_shape]: a pure function.
 
-    def draw(self, seed: tf.Tensor, *args: Any, **parameters: Any) -> tf.Tensor:
-        """Draws from the law as a pure function of row seeds, the same in every runtime.
+        Its batch shape is [...] and its event shape that of the layer.
+        """
+
+    def noise(self) -> Noise:
+        """Returns the noise that a draw is made of: one uniform number per entry, by default."""
+        return Noise(self.event_shape, "uniform", random.OBSERVATION)
+
+    def draw(self, noise: tf.Tensor, *args: Any, **parameters: Any) -> Draw:
+        """Draws from the distribution as a pure function of noise.
+
+        Args:
+            noise: what `noise` describes, [..., *shape].
+            *args: parameters of `make_distribution` by position.
+            **parameters: parameters of `make_distribution` by name, [..., *event_shape].
+
+        Returns:
+            `Draw(value)`, the value of shape [..., *event_shape].
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how it is drawn: define draw(noise, **parameters) "
+            "and, if the noise is not one uniform number per entry, noise()."
+        )
+
+    def draw_rows(self, seed: tf.Tensor, **parameters: tf.Tensor) -> tf.Tensor:
+        """Draws one value per row seed, the same in every runtime.
 
         Args:
             seed: int32 [B, 2], one pair per row; see `keras_vae.random`.
-            *args: parameters of `law` by position.
-            **parameters: parameters of `law` by name, [B, ...].
+            **parameters: parameters by name, [B, ...].
 
         Returns:
             Tensor [B, *event_shape].
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} does not say how it is drawn from seeded noise: define "
-            "draw(seed, **parameters) from keras_vae.random.uniform or normal."
-        )
+        noise = from_rows(self.noise(), seed, dtype=self.float_dtype)
+        return self.draw(noise, **parameters).value
 
     @property
-    def law_dtype(self) -> str:
+    def float_dtype(self) -> str:
         """Dtype of parameters and log-probabilities: float32, or float64 under that policy."""
         return "float64" if self.compute_dtype == "float64" else "float32"
 
@@ -159,12 +180,27 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
     def _last_size(self) -> int:
         return sum(spec.size for spec in self.parameter_specs().values())
 
-    def constants(self) -> dict[str, tf.Tensor]:
-        """Parameters that are the layer's own and not of the condition; their shapes broadcast."""
+    def shared_parameters(self) -> dict[str, tf.Tensor]:
+        """Returns the parameters that do not depend on the condition, such as one learned scale.
+
+        Their shapes broadcast against those that the head emits. `parameters` includes them.
+        """
         return {}
 
     def parameters(self, c: Any, training: bool = False) -> dict[str, tf.Tensor]:
-        """Parameters of the law at the condition, without the layer's own `constants`.
+        """Returns the parameters of the distribution at a condition.
+
+        Args:
+            c: condition [B, ...] or [S, B, ...], or a list of such tensors.
+            training: whether Dropout, BatchNormalization and their like are in training mode.
+
+        Returns:
+            Tensors [B, ...] or [S, B, ...] by name, and the shared parameters in their own shapes.
+        """
+        return {**self.head_parameters(c, training), **self.shared_parameters()}
+
+    def head_parameters(self, c: Any, training: bool = False) -> dict[str, tf.Tensor]:
+        """Returns the parameters that the head emits, as `parameters` without the shared ones.
 
         Args:
             c: condition [B, ...] or [S, B, ...] (leading axes are folded around the network), or a
@@ -185,7 +221,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
                 for part, rank in zip(inputs, self._input_ranks, strict=True)
             ]
         raw = self._features(inputs if isinstance(c, list) else inputs[0], training)
-        raw = tf.cast(raw, self.law_dtype)
+        raw = tf.cast(raw, self.float_dtype)
         parameters = {}
         shape = [*self.event_shape[:-1], self._last_size]
         raw = tf.reshape(raw, tf.concat([leading, shape], 0) if folded else [-1, *shape])
@@ -196,17 +232,17 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         return parameters
 
     def distribution(self, c: Any, training: bool = False) -> tfd.Distribution:
-        """Law at the condition, rebuilt at each call; arguments as for `parameters`."""
-        return self.law(**self.parameters(c, training), **self.constants())
+        """Returns the distribution at a condition; arguments as for `parameters`."""
+        return self.make_distribution(**self.parameters(c, training))
 
     def call(self, c: Any, training: bool = False) -> tf.Tensor:
-        """Draw from the law when training, its mean otherwise, [B, *event_shape]."""
-        law = self.distribution(c, training)
+        """Returns a draw when training, the mean otherwise, [B, *event_shape]."""
+        distribution = self.distribution(c, training)
         if training:
-            value = law.sample(seed=random.stateless_seed(self._draws.next()))
+            value = distribution.sample(seed=random.stateless_seed(self._draws.next()))
         else:
-            value = tf.identity(law.mean())
-        value._keras_vae_source = (self, law)  # as Keras keeps `_keras_mask`
+            value = tf.identity(distribution.mean())
+        value._keras_vae_source = (self, distribution)  # as Keras keeps `_keras_mask`
         return value
 
     def build(self, input_shape: Any) -> None:
@@ -263,25 +299,18 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         first = c[0] if isinstance(c, list) else c
         if not self.built:
             self.build([part.shape for part in c] if isinstance(c, list) else c.shape)
-        return keras.KerasTensor((first.shape[0], *self.event_shape), dtype=self.law_dtype)
+        return keras.KerasTensor((first.shape[0], *self.event_shape), dtype=self.float_dtype)
 
     def _inverted(
-        self,
-        inverse: Callable[..., tf.Tensor],
-        seed: tf.Tensor,
-        *parameters: tf.Tensor,
-        shape: tuple[int, ...] | None = None,
+        self, inverse: Callable[..., tf.Tensor], u: tf.Tensor, *parameters: tf.Tensor
     ) -> tf.Tensor:
-        """Draws by inversion of one uniform per entry, in float32 as all of `keras_vae.random`."""
-        u = random.uniform(
-            seed, self.event_shape if shape is None else shape, stream=random.OBSERVATION
-        )
-        draw = inverse(u, *(tf.cast(parameter, tf.float32) for parameter in parameters))
-        return tf.cast(draw, self.law_dtype)
+        """Inverts a distribution function at uniforms, in float32 as all of `keras_vae.random`."""
+        draw = inverse(*(tf.cast(part, tf.float32) for part in (u, *parameters)))
+        return tf.cast(draw, self.float_dtype)
 
-    def independent(self, law: tfd.Distribution) -> tfd.Distribution:
-        """The law of the whole event from that of its entries, independent of each other."""
-        return tfp.Independent(law, reinterpreted_batch_ndims=len(self.event_shape))
+    def independent(self, entries: tfd.Distribution) -> tfd.Distribution:
+        """Returns the distribution of an event whose entries are independent of each other."""
+        return tfp.Independent(entries, reinterpreted_batch_ndims=len(self.event_shape))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
@@ -327,14 +356,14 @@ def _source(output: Any) -> tuple[ConditionalDistribution, tfd.Distribution]:
 
 
 class Likelihood(ConditionalDistribution):
-    """A family of laws p(x | z), with the support of its data and what else is to be known of it.
+    """A family of distributions p(x | z), with the support of its data and what else is to be known of it.
 
     A family of one's own defines `support` and what every `ConditionalDistribution` does; all else
     has a default.
 
     Attributes:
         reading: one sentence on how to read the parameters, for those who use them elsewhere.
-        has_cdf: whether the law has a standard deviation and its entries a distribution function,
+        has_cdf: whether the distribution has a standard deviation and its entries a distribution function,
             by which calibration is measured.
         is_threshold: whether `draw` is 1 where the uniform lies below the mean, and 0 elsewhere.
     """
@@ -394,25 +423,28 @@ class Likelihood(ConditionalDistribution):
         )
 
     def observe(
-        self, x: tf.Tensor, law: tfd.Distribution, sample_weight: tf.Tensor | None = None
+        self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None
     ) -> None:
         """Hook of a training pass: a likelihood with a closed-form scale updates it here.
 
         Args:
             x: data of the batch, [B, *D].
-            law: p(x | z) at its draws, batch shape [S, B].
+            p: p(x | z) at its draws, batch shape [S, B].
             sample_weight: weights of the examples in the loss, [B]; None for equal ones.
         """
 
 
 class Posterior(ConditionalDistribution):
-    """A family of laws q(z | x) over a latent vector, reparameterised.
+    """A family of distributions q(z | x) over a latent vector, drawn by reparameterisation.
 
     Args:
         latent_size: number L of latents.
         network: the encoder, from x to features.
         head: layer from features to raw parameters; None is one Dense layer.
     """
+
+    tells_density = True
+    """Whether q tells the density of points it did not draw; else its draws tell their own."""
 
     def __init__(
         self,
@@ -433,31 +465,9 @@ class Posterior(ConditionalDistribution):
         """Number L of latents."""
         return self.event_shape[0]
 
-    @abc.abstractmethod
-    def transport(self, noise: tf.Tensor, *args: Any, **parameters: Any) -> tf.Tensor:
-        """The draws z [..., B, L] that standard normal noise [..., B, L] is carried to."""
-
-    @abc.abstractmethod
-    def log_volume(self, *args: Any, **parameters: Any) -> tf.Tensor:
-        """Logarithm of the determinant of `transport`, [B]."""
-
-    def noise(self, seed: tf.Tensor, num_samples: int | None = None) -> tf.Tensor:
-        """Standard normal noise of draws, a pure function of row seeds, from stream `POSTERIOR`.
-
-        Args:
-            seed: int32 [B, 2], one pair per row; see `keras_vae.random`.
-            num_samples: draws S per row; None is one, without the axis S.
-
-        Returns:
-            Tensor [S, B, L] or [B, L]; `transport` maps it to draws of z.
-        """
-        shape = self.event_shape if num_samples is None else (num_samples, *self.event_shape)
-        noise = tf.cast(random.normal(seed, shape, stream=random.POSTERIOR), self.law_dtype)
-        return noise if num_samples is None else tf.transpose(noise, [1, 0, 2])
-
-    def draw(self, seed: tf.Tensor, *args: Any, **parameters: Any) -> tf.Tensor:
-        """Draws z [B, L] as a pure function of row seeds, the same in every runtime."""
-        return self.transport(self.noise(seed), *args, **parameters)
+    def noise(self) -> Noise:
+        """Returns the noise that a draw is made of: one normal number per latent, by default."""
+        return Noise(self.event_shape, "normal", random.POSTERIOR)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""

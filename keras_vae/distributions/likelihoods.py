@@ -1,4 +1,4 @@
-"""Likelihoods p(x | z): families of laws of data, each with its support."""
+"""Likelihoods p(x | z): families of distributions of data, each with its support."""
 
 import math
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from keras_vae.data import preparation
 from keras_vae.data.preparation import Facts, Preparation, Proposal
 from keras_vae.distributions import supports, tfp
 from keras_vae.distributions.base import SMALLEST_SCALE, Likelihood, Parameter, positive
+from keras_vae.distributions.noise import Draw, Noise
 from keras_vae.distributions.tfp import tfd
 from keras_vae.replicas import summed
 
@@ -69,16 +70,16 @@ class Bernoulli(Likelihood):
         return np.log(p) - np.log1p(-p)
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """One logit per entry."""
+        """Returns one logit per entry."""
         return {"logits": Parameter(self.channels)}
 
-    def law(self, logits: tf.Tensor) -> tfd.Distribution:
-        """Independent Bernoulli laws."""
+    def make_distribution(self, logits: tf.Tensor) -> tfd.Distribution:
+        """Returns independent Bernoulli distributions."""
         return tfp.IndependentBernoulli(logits, len(self.event_shape))
 
-    def draw(self, seed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def draw(self, noise: tf.Tensor, logits: tf.Tensor) -> Draw:
         """Draws 1 where u < sigmoid(logits)."""
-        return self._inverted(random.bernoulli, seed, logits)
+        return Draw(self._inverted(random.bernoulli, noise, logits))
 
 
 @register
@@ -109,16 +110,16 @@ class ContinuousBernoulli(Likelihood):
         return preparation.divided(facts, cls.key()), {}
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """One logit per entry."""
+        """Returns one logit per entry."""
         return {"logits": Parameter(self.channels)}
 
-    def law(self, logits: tf.Tensor) -> tfd.Distribution:
-        """Independent continuous Bernoulli laws."""
+    def make_distribution(self, logits: tf.Tensor) -> tfd.Distribution:
+        """Returns independent continuous Bernoulli distributions."""
         return self.independent(tfd.ContinuousBernoulli(logits=logits, dtype=logits.dtype))
 
-    def draw(self, seed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def draw(self, noise: tf.Tensor, logits: tf.Tensor) -> Draw:
         """Draws by inversion of the distribution function."""
-        return self._inverted(random.continuous_bernoulli, seed, logits)
+        return Draw(self._inverted(random.continuous_bernoulli, noise, logits))
 
 
 class _LocationScale(Likelihood):
@@ -154,7 +155,7 @@ class _LocationScale(Likelihood):
                 f"{modes}. Received: scale={scale!r}"
             )
         super().__init__(event_shape, network, head=head, **kwargs)
-        own = {"dtype": self.law_dtype, "autocast": False}
+        own = {"dtype": self.float_dtype, "autocast": False}
         if self.scale in ("learned", "per_feature"):
             shape = self.event_shape if self.scale == "per_feature" else ()
             self.raw_scale = self.add_weight(
@@ -173,24 +174,24 @@ class _LocationScale(Likelihood):
             )
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """The centre, and the scale where the decoder computes it."""
+        """Returns the centre, and the scale where the decoder computes it."""
         specs = {"loc": Parameter(self.channels, self._centre)}
         if self.scale == "decoder":
             specs["scale"] = Parameter(self.channels, self._spread)
         return specs
 
-    def constants(self) -> dict[str, tf.Tensor]:
-        """The scale, where it is not computed by the decoder."""
+    def shared_parameters(self) -> dict[str, tf.Tensor]:
+        """Returns the scale, where it is not computed by the decoder."""
         if self.scale == "decoder":
             return {}
         if self.scale == "optimal":
             return {"scale": self._scale_of(tf.convert_to_tensor(self.deviation))}
         if self.scale in ("learned", "per_feature"):
             return {"scale": self._spread(tf.convert_to_tensor(self.raw_scale))}
-        return {"scale": tf.constant(self.scale, self.law_dtype)}
+        return {"scale": tf.constant(self.scale, self.float_dtype)}
 
     def observe(
-        self, x: tf.Tensor, law: tfd.Distribution, sample_weight: tf.Tensor | None = None
+        self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None
     ) -> None:
         """Moves an optimal scale towards its closed form on this batch.
 
@@ -199,7 +200,7 @@ class _LocationScale(Likelihood):
         """
         if self.scale != "optimal":
             return
-        residual = tf.stop_gradient(x - law.distribution.loc)
+        residual = tf.stop_gradient(x - p.distribution.loc)
         axes = [0, *range(2, residual.shape.rank)]
         of_example = tf.reduce_mean(self._deviation_of(residual), axis=axes)
         weight = tf.ones_like(of_example)
@@ -283,14 +284,17 @@ class Normal(_Real):
             numbers += f" and {int(facts.whole.sum())} features of whole numbers"
         return Proposal(cls.key(), {"scale": facts.scale}, f"{facts.kind} of {numbers}")
 
-    def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
-        """Independent normal laws."""
+    def make_distribution(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
+        """Returns independent normal distributions."""
         return self.independent(tfp.Normal(loc, scale))
 
-    def draw(self, seed: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        """Draws loc + scale n, n standard normal."""
-        noise = random.normal(seed, self.event_shape, stream=random.OBSERVATION)
-        return loc + scale * tf.cast(noise, loc.dtype)
+    def noise(self) -> Noise:
+        """Returns one normal number per entry."""
+        return Noise(self.event_shape, "normal", random.OBSERVATION)
+
+    def draw(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> Draw:
+        """Draws loc + scale noise."""
+        return Draw(loc + scale * noise)
 
     def _deviation_of(self, residual: tf.Tensor) -> tf.Tensor:
         return residual**2
@@ -308,13 +312,13 @@ class Laplace(_Real):
 
     reading = "Laplace density with centre loc and scale."
 
-    def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
-        """Independent Laplace laws."""
+    def make_distribution(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
+        """Returns independent Laplace distributions."""
         return self.independent(tfd.Laplace(loc, scale))
 
-    def draw(self, seed: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    def draw(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> Draw:
         """Draws by inversion of the distribution function."""
-        return loc + scale * self._inverted(random.laplace, seed)
+        return Draw(loc + scale * self._inverted(random.laplace, noise))
 
     def _deviation_of(self, residual: tf.Tensor) -> tf.Tensor:
         return tf.abs(residual)
@@ -325,7 +329,7 @@ class Laplace(_Real):
 
 @register
 class DiscretizedLogistic(_LocationScale):
-    """Integer levels 0 .. levels-1, such as 8-bit pixels: a logistic law integrated over bins.
+    """Integer levels 0 .. levels-1, such as 8-bit pixels: a logistic integrated over bins.
 
     P(x = k) = F(k + 1/2) - F(k - 1/2) with the outer bins open. Raw parameters are relative to the
     range of levels: at zero the centre is mid-range and the scale an eighth of the range. Source:
@@ -388,14 +392,14 @@ class DiscretizedLogistic(_LocationScale):
         """The raw centre that is the mean, near which the mean of the levels lies."""
         return mean / (self.levels - 1) - 0.5
 
-    def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
-        """Independent discretised logistic laws."""
+    def make_distribution(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
+        """Returns independent discretised logistic distributions."""
         return self.independent(tfp.DiscretizedLogistic(loc, scale, self.levels))
 
-    def draw(self, seed: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    def draw(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> Draw:
         """Draws a logistic number by inversion, rounded to the nearest level."""
-        draw = loc + scale * self._inverted(random.logistic, seed)
-        return tf.clip_by_value(tf.round(draw), 0.0, self.levels - 1.0)
+        draw = loc + scale * self._inverted(random.logistic, noise)
+        return Draw(tf.clip_by_value(tf.round(draw), 0.0, self.levels - 1.0))
 
     def _centre(self, raw: tf.Tensor) -> tf.Tensor:
         return (self.levels - 1) * (raw + 0.5)
@@ -442,7 +446,7 @@ class Binomial(Likelihood):
         return supports.integers(self.total_count)
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """One logit per entry."""
+        """Returns one logit per entry."""
         return {"logits": Parameter(self.channels)}
 
     @classmethod
@@ -450,15 +454,15 @@ class Binomial(Likelihood):
         """Takes the counts as they are; the largest possible one is the number of trials."""
         return Preparation(), {"total_count": max(1, int(facts.top))}
 
-    def law(self, logits: tf.Tensor) -> tfd.Distribution:
-        """Independent binomial laws."""
+    def make_distribution(self, logits: tf.Tensor) -> tfd.Distribution:
+        """Returns independent binomial distributions."""
         total_count = tf.constant(self.total_count, logits.dtype)
         return self.independent(tfp.Binomial(total_count, logits=logits))
 
-    def draw(self, seed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def draw(self, noise: tf.Tensor, logits: tf.Tensor) -> Draw:
         """Draws by inversion of the distribution function."""
         total_count = tf.constant(self.total_count, logits.dtype)
-        return self._inverted(random.binomial, seed, total_count, tf.math.sigmoid(logits))
+        return Draw(self._inverted(random.binomial, noise, total_count, tf.math.sigmoid(logits)))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
@@ -480,7 +484,7 @@ class Categorical(Likelihood):
         return supports.one_hot()
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """One logit per category."""
+        """Returns one logit per category."""
         return {"logits": Parameter(self.channels)}
 
     @classmethod
@@ -488,14 +492,18 @@ class Categorical(Likelihood):
         """Codes whole numbers as one-hot vectors."""
         return preparation.one_hot(facts), {}
 
-    def law(self, logits: tf.Tensor) -> tfd.Distribution:
-        """Independent one-hot categorical laws."""
+    def make_distribution(self, logits: tf.Tensor) -> tfd.Distribution:
+        """Returns independent one-hot categorical distributions."""
         entries = tfd.OneHotCategorical(logits=logits, dtype=logits.dtype)
         return tfd.Independent(entries, reinterpreted_batch_ndims=len(self.event_shape) - 1)
 
-    def draw(self, seed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def noise(self) -> Noise:
+        """Returns one uniform number per variable."""
+        return Noise(self.event_shape[:-1], "uniform", random.OBSERVATION)
+
+    def draw(self, noise: tf.Tensor, logits: tf.Tensor) -> Draw:
         """Draws the first category whose cumulative probability exceeds u."""
-        return self._inverted(random.categorical, seed, logits, shape=self.event_shape[:-1])
+        return Draw(self._inverted(random.categorical, noise, logits))
 
 
 @register
@@ -510,7 +518,7 @@ class Poisson(Likelihood):
         return supports.integers()
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """One log-rate per entry."""
+        """Returns one log-rate per entry."""
         return {"log_rate": Parameter(self.channels)}
 
     @classmethod
@@ -530,10 +538,10 @@ class Poisson(Likelihood):
         """Logarithm of the mean, which is kept above 0.001."""
         return np.log(np.maximum(mean, 0.001))
 
-    def law(self, log_rate: tf.Tensor) -> tfd.Distribution:
-        """Independent Poisson laws."""
+    def make_distribution(self, log_rate: tf.Tensor) -> tfd.Distribution:
+        """Returns independent Poisson distributions."""
         return self.independent(tfp.Poisson(log_rate=log_rate))
 
-    def draw(self, seed: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
+    def draw(self, noise: tf.Tensor, log_rate: tf.Tensor) -> Draw:
         """Draws by inversion of the distribution function."""
-        return self._inverted(random.poisson, seed, tf.exp(log_rate))
+        return Draw(self._inverted(random.poisson, noise, tf.exp(log_rate)))

@@ -1,10 +1,13 @@
-"""Posteriors q(z | x): families of normal laws over the latents, reparameterised."""
+"""Posteriors q(z | x): families of normal distributions over the latents, reparameterised."""
+
+import math
 
 import tensorflow as tf
 
 from keras_vae.arguments import register
 from keras_vae.distributions import tfp
 from keras_vae.distributions.base import Parameter, Posterior, positive
+from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 
 __all__ = ["DiagonalNormal", "FullCovarianceNormal", "IsotropicNormal"]
@@ -21,21 +24,18 @@ class DiagonalNormal(Posterior):
     """
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """A centre and a scale per latent."""
+        """Returns a centre and a scale per latent."""
         size = self.latent_size
         return {"loc": Parameter(size), "scale": Parameter(size, positive)}
 
-    def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
-        """Independent normal laws."""
+    def make_distribution(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
+        """Returns independent normal distributions."""
         return self.independent(tfp.Normal(loc, scale))
 
-    def transport(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        """The draw loc + scale noise."""
-        return loc + scale * noise
-
-    def log_volume(self, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        """Sum of the logarithms of the scales."""
-        return tf.reduce_sum(tf.math.log(scale), axis=-1)
+    def draw(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> Draw:
+        """Draws loc + scale noise."""
+        log_det = tf.reduce_sum(tf.math.log(scale), axis=-1)
+        return Draw(loc + scale * noise, _log_standard_normal(noise) - log_det)
 
 
 @register
@@ -43,20 +43,17 @@ class IsotropicNormal(Posterior):
     """Normal q(z | x) with one scale for all latents."""
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """A centre per latent and one scale."""
+        """Returns a centre per latent and one scale."""
         return {"loc": Parameter(self.latent_size), "scale": Parameter(1, positive)}
 
-    def law(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
-        """Independent normal laws of the same scale."""
+    def make_distribution(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
+        """Returns independent normal distributions of the same scale."""
         return self.independent(tfp.Normal(loc, scale * tf.ones_like(loc)))
 
-    def transport(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        """The draw loc + scale noise."""
-        return loc + scale * noise
-
-    def log_volume(self, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        """L times the logarithm of the scale."""
-        return self.latent_size * tf.math.log(scale[..., 0])
+    def draw(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> Draw:
+        """Draws loc + scale noise."""
+        log_det = self.latent_size * tf.math.log(scale[..., 0])
+        return Draw(loc + scale * noise, _log_standard_normal(noise) - log_det)
 
 
 @register
@@ -64,7 +61,7 @@ class FullCovarianceNormal(Posterior):
     """Normal q(z | x) with any covariance, by its lower triangular factor `scale_tril`."""
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """A centre per latent and the L (L + 1) / 2 numbers of the factor."""
+        """Returns a centre per latent and the L (L + 1) / 2 numbers of the factor."""
         size = self.latent_size
         return {
             "loc": Parameter(size),
@@ -73,14 +70,17 @@ class FullCovarianceNormal(Posterior):
             ),
         }
 
-    def law(self, loc: tf.Tensor, scale_tril: tf.Tensor) -> tfd.Distribution:
-        """Multivariate normal law."""
+    def make_distribution(self, loc: tf.Tensor, scale_tril: tf.Tensor) -> tfd.Distribution:
+        """Returns a multivariate normal distribution."""
         return tfp.FullNormal(loc, scale_tril)
 
-    def transport(self, noise: tf.Tensor, loc: tf.Tensor, scale_tril: tf.Tensor) -> tf.Tensor:
-        """The draw loc + scale_tril noise."""
-        return loc + tf.linalg.matvec(scale_tril, noise)
+    def draw(self, noise: tf.Tensor, loc: tf.Tensor, scale_tril: tf.Tensor) -> Draw:
+        """Draws loc + scale_tril noise."""
+        log_det = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(scale_tril)), axis=-1)
+        value = loc + tf.linalg.matvec(scale_tril, noise)
+        return Draw(value, _log_standard_normal(noise) - log_det)
 
-    def log_volume(self, loc: tf.Tensor, scale_tril: tf.Tensor) -> tf.Tensor:
-        """Sum of the logarithms of the diagonal."""
-        return tf.reduce_sum(tf.math.log(tf.linalg.diag_part(scale_tril)), axis=-1)
+
+def _log_standard_normal(noise: tf.Tensor) -> tf.Tensor:
+    size = noise.shape[-1]
+    return -0.5 * tf.reduce_sum(noise**2, axis=-1) - 0.5 * size * math.log(2.0 * math.pi)

@@ -1,22 +1,33 @@
-"""Priors p(z): layers without input whose `distribution()` is a law over a latent vector."""
+"""Priors p(z): layers whose `distribution()` is a distribution over a latent vector."""
 
 import abc
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vae import random
-from keras_vae.arguments import as_count, register
+from keras_vae.arguments import as_count, deserialize, register, serialize
 from keras_vae.distributions import Posterior, positive, tfp
+from keras_vae.distributions.noise import Draw, Noise, from_rows
+from keras_vae.distributions.posteriors import DiagonalNormal
 from keras_vae.distributions.tfp import tfd
 
-__all__ = ["NormalMixture", "Prior", "StandardNormal", "VampPrior"]
+__all__ = [
+    "Components",
+    "ConditionalNormal",
+    "NormalMixture",
+    "Prior",
+    "StandardNormal",
+    "VampPrior",
+]
 
 
 class Components(NamedTuple):
-    """A prior written as a mixture of K normal laws, which every prior here is.
+    """What a prior that is a mixture of K normal distributions says of itself.
 
     Attributes:
         logits: unnormalised log-weights [K].
@@ -28,32 +39,12 @@ class Components(NamedTuple):
     loc: tf.Tensor
     scale: tf.Tensor
 
-    def draw(self, seed: tf.Tensor) -> tf.Tensor:
-        """Draws z [B, L] as a pure function of row seeds, the same in every runtime.
-
-        The noise is standard normal, from the stream `LATENT`; a mixture draws its component by
-        inversion of one uniform from the stream `COMPONENT`.
-
-        Args:
-            seed: int32 [B, 2], one pair per row; see `keras_vae.random`.
-        """
-        count, size = self.loc.shape
-        loc, scale = tf.convert_to_tensor(self.loc), tf.convert_to_tensor(self.scale)
-        noise = tf.cast(random.normal(seed, (size,), stream=random.LATENT), loc.dtype)
-        if count == 1:
-            loc, scale = loc[0], scale[0]
-        else:
-            u = random.uniform(seed, (), stream=random.COMPONENT)
-            logits = tf.broadcast_to(tf.cast(self.logits, tf.float32), [tf.shape(seed)[0], count])
-            chosen = tf.argmax(random.categorical(u, logits), axis=-1)
-            loc, scale = tf.gather(loc, chosen), tf.gather(scale, chosen)
-        is_diagonal = self.scale.ndim == 2
-        spread = scale * noise if is_diagonal else tf.linalg.matvec(scale, noise)
-        return loc + spread
-
 
 class Prior(keras.layers.Layer, abc.ABC):
-    """A law p(z) over L latents, whose weights, if any, are trained with the model.
+    """A distribution p(z), or p(z | c), over L latents; its weights are trained with the model.
+
+    A subclass defines `parameters` and `make_distribution`, and `draw` if models are sampled by
+    seeds and exported. What it makes of a condition is its own: most priors ignore it.
 
     Args:
         latent_size: number L of latents.
@@ -63,9 +54,29 @@ class Prior(keras.layers.Layer, abc.ABC):
 
     Raises:
         ValueError: if `latent_size` is not a positive integer.
+
+    Example:
+        A learned centre:
+
+        >>> class Shifted(Prior):
+        ...     def build(self, input_shape):
+        ...         self.shift = self.add_weight(shape=(self.latent_size,), name="shift")
+        ...         self.built = True
+        ...
+        ...     def parameters(self, condition=None):
+        ...         return {"loc": tf.convert_to_tensor(self.shift)}
+        ...
+        ...     def make_distribution(self, loc):
+        ...         return tfd.MultivariateNormalDiag(loc, tf.ones_like(loc))
+        ...
+        ...     def draw(self, noise, loc):
+        ...         return Draw(loc + noise)
     """
 
     is_standard: ClassVar[bool] = False
+
+    is_conditional = False
+    """Whether the prior is p(z | c), and so belongs into a model with a condition."""
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -73,12 +84,55 @@ class Prior(keras.layers.Layer, abc.ABC):
         self.built = type(self).build is keras.layers.Layer.build
 
     @abc.abstractmethod
-    def distribution(self) -> tfd.Distribution:
-        """Law p(z), batch shape [], event shape [L], rebuilt at each call."""
+    def parameters(self, condition: Any = None) -> dict[str, tf.Tensor]:
+        """Returns the parameters; of a conditional prior, [B, ...] at conditions [B, *C]."""
 
     @abc.abstractmethod
-    def components(self) -> Components:
-        """The same law as a mixture of normal laws."""
+    def make_distribution(self, *args: Any, **parameters: Any) -> tfd.Distribution:
+        """Returns the distribution of given parameters, event shape [L]: a pure function."""
+
+    def distribution(self, condition: Any = None) -> tfd.Distribution:
+        """Returns p(z), batch shape [], or p(z | c), batch shape [B], built at each call."""
+        return self.make_distribution(**self.parameters(condition))
+
+    def noise(self) -> Any:
+        """Returns the noise that a draw is made of: one normal number per latent, by default."""
+        return Noise((self.latent_size,), "normal", random.LATENT)
+
+    def draw(self, noise: Any, *args: Any, **parameters: Any) -> Draw:
+        """Draws from the distribution as a pure function of noise.
+
+        Args:
+            noise: what `noise` describes, [..., *shape].
+            *args: parameters of `make_distribution` by position.
+            **parameters: parameters by name; NumPy arrays if they are constants.
+
+        Returns:
+            `Draw(value)`, the value of shape [..., L].
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how it is drawn: define draw(noise, **parameters) "
+            "and, if the noise is not one normal number per latent, noise()."
+        )
+
+    def draw_rows(self, seed: tf.Tensor, condition: Any = None) -> tf.Tensor:
+        """Draws one z per row seed, [B, L], the same in every runtime."""
+        noise = from_rows(self.noise(), seed, dtype=self.float_dtype)
+        return self.draw(noise, **self.parameters(condition)).value
+
+    def log_density(self, z: tf.Tensor, *args: Any, **parameters: Any) -> tf.Tensor:
+        """Returns log p(z) at z [B, L], in operations that every runtime has.
+
+        Args:
+            z: latents [B, L].
+            *args: parameters by position, NumPy arrays.
+            **parameters: parameters by name, NumPy arrays.
+        """
+        return self.make_distribution(*args, **parameters).log_prob(z)
+
+    def components(self) -> Components | None:
+        """Returns the components of a mixture of normal distributions; None for any other prior."""
+        return None
 
     def bind(
         self,
@@ -90,24 +144,24 @@ class Prior(keras.layers.Layer, abc.ABC):
         """Hook called by the VAE: the posterior, its input shapes and the bounds of the data."""
 
     @property
-    def law_dtype(self) -> str:
+    def float_dtype(self) -> str:
         """Dtype of log-probabilities: float32, or float64 under that policy."""
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     def call(self, z: tf.Tensor) -> tf.Tensor:
-        """Log-density log p(z) in nats, [B], at z [B, L]."""
-        return self.distribution().log_prob(tf.cast(z, self.law_dtype))
+        """Returns the log-density log p(z) in nats, [B], at z [B, L]."""
+        return self.distribution().log_prob(tf.cast(z, self.float_dtype))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """The batch shape of z."""
+        """Returns the batch shape of z."""
         return tuple(input_shape[:-1])
 
     def compute_output_spec(self, z: Any) -> keras.KerasTensor:
-        """Symbolic result of `call`."""
-        return keras.KerasTensor(self.compute_output_shape(z.shape), dtype=self.law_dtype)
+        """Returns the symbolic result of `call`."""
+        return keras.KerasTensor(self.compute_output_shape(z.shape), dtype=self.float_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Returns the constructor arguments."""
         return {**super().get_config(), "latent_size": self.latent_size}
 
 
@@ -122,19 +176,165 @@ class StandardNormal(Prior):
 
     is_standard = True
 
-    def distribution(self) -> tfd.Distribution:
-        """Independent standard normal laws."""
-        zeros = tf.zeros([self.latent_size], self.law_dtype)
+    def parameters(self, condition: Any = None) -> dict[str, tf.Tensor]:
+        """Returns no parameters: there are none."""
+        return {}
+
+    def make_distribution(self) -> tfd.Distribution:
+        """Returns independent standard normal distributions."""
+        zeros = tf.zeros([self.latent_size], self.float_dtype)
         return tfp.Independent(tfp.Normal(zeros, tf.ones_like(zeros)), 1)
 
+    def draw(self, noise: tf.Tensor) -> Draw:
+        """Returns the noise."""
+        return Draw(noise)
+
+    def log_density(self, z: tf.Tensor) -> tf.Tensor:
+        """Returns log p(z), [B]."""
+        return _log_standard_normal(z)
+
     def components(self) -> Components:
-        """One normal law."""
-        zeros = tf.zeros([1, self.latent_size], self.law_dtype)
+        """Returns one normal distribution."""
+        zeros = tf.zeros([1, self.latent_size], self.float_dtype)
         return Components(zeros[:, 0], zeros, tf.ones_like(zeros))
 
 
 @register
-class NormalMixture(Prior):
+class ConditionalNormal(Prior):
+    """Normal p(z | c) with a centre and a scale per latent that a network computes from c.
+
+    Source: Sohn, Lee and Yan (2015), Learning structured output representation using deep
+    conditional generative models.
+
+    Args:
+        latent_size: number L of latents.
+        network: layer from the condition to features; None is the identity.
+
+    Raises:
+        ValueError: if `latent_size` is not a positive integer, or without a condition.
+
+    Example:
+        >>> prior = ConditionalNormal(2, network=keras.layers.Dense(8, "relu"))
+        >>> prior.distribution(tf.zeros([5, 3])).batch_shape
+        TensorShape([5])
+    """
+
+    is_conditional = True
+
+    def __init__(
+        self, latent_size: int, network: keras.layers.Layer | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(latent_size, **kwargs)
+        self.normal = DiagonalNormal(
+            self.latent_size, network, dtype=self.dtype_policy, name="normal"
+        )
+
+    def parameters(self, condition: Any = None) -> dict[str, tf.Tensor]:
+        """Returns centre and scale at the condition."""
+        if condition is None:
+            raise ValueError(
+                "ConditionalNormal is p(z | c) and needs the condition: build the VAE with "
+                "condition_shape= and pass conditions."
+            )
+        return self.normal.parameters(condition)
+
+    def make_distribution(self, **parameters: Any) -> tfd.Distribution:
+        """Returns independent normal distributions."""
+        return self.normal.make_distribution(**parameters)
+
+    def draw(self, noise: tf.Tensor, **parameters: Any) -> Draw:
+        """Draws loc + scale noise."""
+        return self.normal.draw(noise, **parameters)
+
+    def bind(
+        self,
+        posterior: Posterior,
+        input_shapes: Sequence[tuple[int, ...]],
+        low: float | None,
+        high: float | None,
+    ) -> None:
+        """Builds the network for the conditions of the model."""
+        if len(input_shapes) < 2:
+            raise ValueError(
+                "ConditionalNormal is p(z | c), and this model has no condition: build the VAE "
+                "with condition_shape=, or choose StandardNormal."
+            )
+        self.normal.build((None, *input_shapes[1]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {**super().get_config(), "network": serialize(self.normal.network)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ConditionalNormal":
+        """Returns the layer with new weights."""
+        return cls(**{**config, "network": deserialize(config["network"])})
+
+
+class _Mixture(Prior):
+    """A mixture of K distributions of equal kind, whose parameters have the axis K in front."""
+
+    num_components: int
+
+    def noise(self) -> Any:
+        """Returns one normal number per latent, and one uniform number for the component."""
+        latent = super().noise()
+        return {"latent": latent, "component": Noise((), "uniform", random.COMPONENT)}
+
+    def draw(self, noise: Any, logits: Any, **parameters: Any) -> Draw:
+        """Draws a component by inversion of the uniform number, then z from it."""
+        u = tf.cast(noise["component"], tf.float32)
+        each = tf.cast(logits, tf.float32)
+        each = tf.broadcast_to(each, tf.concat([tf.shape(u), tf.shape(each)], 0))
+        chosen = tf.argmax(random.categorical(u, each), axis=-1)
+        return Draw(self._draw_component(noise["latent"], chosen, **parameters))
+
+    @abc.abstractmethod
+    def _draw_component(
+        self, noise: tf.Tensor, chosen: tf.Tensor, *args: Any, **parameters: Any
+    ) -> tf.Tensor:
+        """Returns draws [..., L] from the components of the indices [...]."""
+
+    def log_density(self, z: tf.Tensor, logits: Any, **parameters: Any) -> tf.Tensor:
+        """Returns log p(z), [B]; of normal components without solving triangular systems."""
+        if not tfp.is_normal(self._component_distribution(**parameters)):
+            return super().log_density(z, logits=logits, **parameters)
+        loc, scale = _location_and_scale(**parameters)
+        shifted = z[:, tf.newaxis] - loc
+        if scale.ndim == 2:
+            whitened, diagonal = shifted / scale, scale
+        else:
+            inverse = np.linalg.inv(scale.astype(np.float64)).astype(scale.dtype)
+            whitened = tf.reduce_sum(inverse * shifted[:, :, tf.newaxis], axis=-1)
+            diagonal = np.diagonal(scale, axis1=1, axis2=2)
+        log_weights = logits - np.logaddexp.reduce(logits)
+        log_each = _log_standard_normal(whitened) - np.log(diagonal).sum(axis=1) + log_weights
+        return tf.reduce_logsumexp(log_each, axis=-1)
+
+    def components(self) -> Components | None:
+        """Returns the weights, centres and scales; None if the components are not normal."""
+        parameters = self.parameters()
+        logits = parameters.pop("logits")
+        if not tfp.is_normal(self._component_distribution(**parameters)):
+            return None
+        return Components(logits, *_location_and_scale(**parameters))
+
+    def make_distribution(self, logits: Any, **parameters: Any) -> tfd.Distribution:
+        """Returns the mixture."""
+        components = self._component_distribution(**parameters)
+        return tfd.MixtureSameFamily(tfd.Categorical(logits=logits), components)
+
+    @abc.abstractmethod
+    def _component_distribution(self, *args: Any, **parameters: Any) -> tfd.Distribution:
+        """Returns the components as one distribution of batch shape [K]."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {**super().get_config(), "num_components": self.num_components}
+
+
+@register
+class NormalMixture(_Mixture):
     """Trained mixture p(z) = sum_k w_k N(z; loc_k, diag scale_k^2).
 
     Args:
@@ -149,34 +349,32 @@ class NormalMixture(Prior):
         super().__init__(latent_size, **kwargs)
         self.num_components = as_count("num_components", num_components, least=1)
         shape = (self.num_components, self.latent_size)
-        own = {"dtype": self.law_dtype, "autocast": False}
+        own = {"dtype": self.float_dtype, "autocast": False}
         self.logits = self.add_weight(name="logits", shape=shape[:1], initializer="zeros", **own)
         self.loc = self.add_weight(
             name="loc", shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0), **own
         )
         self.raw_scale = self.add_weight(name="raw_scale", shape=shape, initializer="zeros", **own)
 
-    def distribution(self) -> tfd.Distribution:
-        """Mixture of independent normal laws."""
-        loc, raw_scale = tf.convert_to_tensor(self.loc), tf.convert_to_tensor(self.raw_scale)
-        return tfd.MixtureSameFamily(
-            tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
-            tfp.Independent(tfp.Normal(loc, positive(raw_scale)), 1),
-        )
+    def parameters(self, condition: Any = None) -> dict[str, tf.Tensor]:
+        """Returns the weights' logits, the centres and the scales."""
+        return {
+            "logits": tf.convert_to_tensor(self.logits),
+            "loc": tf.convert_to_tensor(self.loc),
+            "scale": positive(tf.convert_to_tensor(self.raw_scale)),
+        }
 
-    def components(self) -> Components:
-        """The mixture's weights, centres and scales."""
-        scale = positive(tf.convert_to_tensor(self.raw_scale))
-        logits, loc = (tf.convert_to_tensor(weight) for weight in (self.logits, self.loc))
-        return Components(logits, loc, scale)
+    def _component_distribution(self, loc: Any, scale: Any) -> tfd.Distribution:
+        return tfp.Independent(tfp.Normal(loc, scale), 1)
 
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
-        return {**super().get_config(), "num_components": self.num_components}
+    def _draw_component(
+        self, noise: tf.Tensor, chosen: tf.Tensor, loc: Any, scale: Any
+    ) -> tf.Tensor:
+        return tf.gather(loc, chosen) + tf.gather(scale, chosen) * noise
 
 
 @register
-class VampPrior(Prior):
+class VampPrior(_Mixture):
     """Mixture of posteriors p(z) = 1/K sum_k q(z | u_k) at K trained pseudo-inputs u_k.
 
     The pseudo-inputs pass through the encoder of the VAE that the prior is given to, clipped to the
@@ -226,34 +424,44 @@ class VampPrior(Prior):
                     name=f"pseudo_inputs_{index}",
                     shape=(self.num_components, *shape),
                     initializer=middle if index == 0 else "zeros",
-                    dtype=self.law_dtype,
+                    dtype=self.float_dtype,
                     autocast=False,
                 )
             )
 
-    def distribution(self) -> tfd.Distribution:
-        """Mixture of the posteriors at the pseudo-inputs."""
-        logits = tf.zeros([self.num_components], self.law_dtype)
-        posterior, parameters = self._at_pseudo_inputs()
-        return tfd.MixtureSameFamily(tfd.Categorical(logits=logits), posterior.law(**parameters))
+    def parameters(self, condition: Any = None) -> dict[str, tf.Tensor]:
+        """Returns equal weights, and the parameters of the posteriors at the pseudo-inputs."""
+        logits = tf.zeros([self.num_components], self.float_dtype)
+        posterior, inputs = self._pseudo_inputs()
+        return {"logits": logits, **posterior.parameters(inputs)}
 
-    def components(self) -> Components:
-        """The posteriors at the pseudo-inputs, of equal weights."""
-        posterior, parameters = self._at_pseudo_inputs()
-        law = posterior.law(**parameters)
-        logits = tf.zeros([self.num_components], self.law_dtype)
-        if "scale_tril" in parameters:
-            return Components(logits, law.mean(), parameters["scale_tril"])
-        return Components(logits, law.mean(), law.stddev())
+    def _component_distribution(self, **parameters: Any) -> tfd.Distribution:
+        return self._pseudo_inputs()[0].make_distribution(**parameters)
 
-    def _at_pseudo_inputs(self) -> tuple[Posterior, dict[str, tf.Tensor]]:
+    def _draw_component(self, noise: tf.Tensor, chosen: tf.Tensor, **parameters: Any) -> tf.Tensor:
+        posterior, _ = self._pseudo_inputs()
+        own = {
+            name: tf.gather(value, chosen) if name in posterior.parameter_specs() else value
+            for name, value in parameters.items()
+        }
+        return posterior.draw(noise, **own).value
+
+    def _pseudo_inputs(self) -> tuple[Posterior, Any]:
         if self._posterior is None:
             raise ValueError("VampPrior needs an encoder: give it to keras_vae.VAE(prior=...).")
         u, *condition = (tf.convert_to_tensor(weight) for weight in self.pseudo_inputs)
         u = tf.clip_by_value(u, *self._bounds)
-        posterior = self._posterior()
-        return posterior, posterior.parameters([u, *condition] if condition else u)
+        return self._posterior(), [u, *condition] if condition else u
 
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
-        return {**super().get_config(), "num_components": self.num_components}
+
+def _location_and_scale(loc: Any, scale: Any = None, scale_tril: Any = None) -> tuple[Any, Any]:
+    """Returns centres [K, L] and scales [K, L], or factors [K, L, L], of normal components."""
+    if scale_tril is not None:
+        return loc, scale_tril
+    ones = np.ones_like(loc) if isinstance(loc, np.ndarray) else tf.ones_like(loc)
+    return loc, scale * ones
+
+
+def _log_standard_normal(noise: tf.Tensor) -> tf.Tensor:
+    size = noise.shape[-1]
+    return -0.5 * tf.reduce_sum(noise**2, axis=-1) - 0.5 * size * math.log(2.0 * math.pi)

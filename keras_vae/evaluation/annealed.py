@@ -1,4 +1,4 @@
-"""Annealed importance sampling: chains from a law that can be drawn to the posterior.
+"""Annealed importance sampling: chains from a distribution that can be drawn to the posterior.
 
 Axes: C chains, B examples, L latents, T temperatures.
 """
@@ -12,11 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
+from keras_vae.distributions.noise import numbers_in
 from keras_vae.distributions.tfp import statistic
-from keras_vae.estimators import Laws
 from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
+from keras_vae.evaluation._draws import FlatLatents, draw_noise, prior_draws, size_of
 from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
+from keras_vae.trace import Trace
 
 __all__ = ["Chains", "Settings", "Start", "forward", "log_mean", "round_trip", "schedule"]
 
@@ -24,6 +26,7 @@ Start = Literal["posterior", "prior"]
 
 _ACCEPTANCE = 0.8
 _TAPES = 3
+_RANK_OF_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Settings:
 
     Attributes:
         chains: C, per example.
-        temperatures: T, intermediate laws.
+        temperatures: T, intermediate distributions.
         leapfrog_steps: of each Hamiltonian proposal.
         start: "posterior" for q(z | x) or "prior" for p(z).
 
@@ -102,15 +105,15 @@ def log_mean(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def forward(
     vae: VAE, x: Any, settings: Settings, seed: int, memory: int, progress: Progress
 ) -> Chains:
-    """Weights of chains from the start law f_0 to the joint f_1 = p(x, z).
+    """Returns weights of chains from the start distribution f_0 to the joint f_1 = p(x, z).
 
-    The intermediate laws are f_b = f_0^(1-b) p(x, z)^b. A chain draws z_0 from f_0, multiplies its
-    weight by f_{b_t}(z) / f_{b_{t-1}}(z) and moves z by Hamiltonian Monte Carlo that leaves f_{b_t}
-    invariant. Step sizes, one per example and temperature, aim at an acceptance of 0.8 and come
-    from a separate run of the same length: steps that followed the measured chains would bias
-    them. Positions are scaled by the standard deviations of start law and q. Since E[w] = p(x),
-    log mean w is a lower bound in expectation. Sources: Neal (2001), Annealed importance sampling;
-    Wu et al. (2017), On the quantitative analysis of decoder-based generative models,
+    The intermediate distributions are f_b = f_0^(1-b) p(x, z)^b. A chain draws z_0 from f_0,
+    multiplies its weight by f_{b_t}(z) / f_{b_{t-1}}(z) and moves z by Hamiltonian Monte Carlo that
+    leaves f_{b_t} invariant. Step sizes, one per example and temperature, aim at an acceptance of
+    0.8 and come from a separate run of the same length: steps that followed the measured chains
+    would bias them. Positions are scaled by the standard deviations of f_0 and q. Since E[w] =
+    p(x), log mean w is a lower bound in expectation. Sources: Neal (2001), Annealed importance
+    sampling; Wu et al. (2017), On the quantitative analysis of decoder-based generative models,
     arXiv:1611.04273.
     """
     adapt, measure, _ = _runners(vae, x, settings, progress)
@@ -165,7 +168,7 @@ def round_trip(
 
     if end is not None:
         size = _batch_size(vae, settings, memory)
-        dtype = vae.likelihood.law_dtype
+        dtype = vae.float_dtype
         ends = iter([tf.constant(end[i : i + size], dtype) for i in range(0, len(end), size)])
     there, back = _over_batches(vae, x, settings, seed, memory, both)
     return there, back
@@ -206,9 +209,9 @@ def _runners(
     They take a batch, a seed, then step sizes [T, B], then ends [C, B, L], and return z, log w,
     the acceptance and the step sizes.
     """
-    run, dtype = _runner(vae, settings, progress), vae.likelihood.law_dtype
+    run, dtype = _runner(vae, settings, progress), vae.float_dtype
     steps = tf.TensorSpec([settings.temperatures, None], dtype)
-    end = tf.TensorSpec([settings.chains, None, vae.latent_size], dtype)
+    end = tf.TensorSpec([settings.chains, None, numbers_in(vae.noise())], dtype)
     arguments = [spec_of(x), SEED, steps, end]
     return tuple(compiled(run, *arguments[:count]) for count in (2, 3, 4))
 
@@ -222,18 +225,25 @@ def _runner(
     def run(
         x: Any, seed: tf.Tensor, steps: tf.Tensor | None = None, end: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, ...]:
-        laws = vae.laws(x)
-        size, dtype = tf.shape(laws.x)[0], laws.x.dtype
+        inference = vae.infer(x)
+        size, dtype = tf.shape(tf.nest.flatten(x)[0])[0], vae.float_dtype
         betas = tf.constant(ladder, dtype)
-        q_scale = statistic(laws.posterior, "stddev", "Annealed importance sampling")
+        own_seed = _fold(seed, temperatures)
+        trace = inference.trace(draw_noise(vae, own_seed, [chains], size_of(x)))
+        flat, draws = FlatLatents(trace), {k: each.draw.value for k, each in trace.latents.items()}
+        q_scale = flat.joined(_scales(trace, of_prior=False))
         from_prior = settings.start == "prior"
-        start_scale = laws.prior.stddev() * tf.ones_like(q_scale) if from_prior else q_scale
+        start_scale = flat.joined(_scales(trace, of_prior=True)) if from_prior else q_scale
         if end is not None:
             z = end
         elif from_prior:
-            z = laws.prior.sample([chains, size], seed=_fold(seed, temperatures))
+            z = flat.joined(prior_draws(vae, trace, [chains], size, own_seed))
         else:
-            z = laws.sample(chains, _fold(seed, temperatures))
+            z = flat.joined(draws)
+
+        def at(z: tf.Tensor) -> _State:
+            return _at(lambda z: flat.at(inference, z), z, from_prior)
+
         rate = tf.cast(2.0 / temperatures**0.5, dtype)
 
         def advance(
@@ -251,7 +261,7 @@ def _runner(
             if end is None:
                 log_w += (beta - before) * state.ratio
             state, chance = _transition(
-                lambda z: _at(laws, z, from_prior),
+                at,
                 state,
                 beta,
                 step[:, tf.newaxis] * tf.math.rsqrt(precision),
@@ -267,14 +277,14 @@ def _runner(
             return index + 1, state, log_w, accepted + chance, log_step, used
 
         zeros = tf.zeros([size], dtype)
-        first_step = zeros + math.log(0.7 / vae.latent_size**0.25)
+        first_step = zeros + math.log(0.7 / flat.size**0.25)
         used = tf.TensorArray(dtype, size=temperatures, element_shape=[None])
         _, state, log_w, accepted, _, used = tf.while_loop(
             lambda index, *_: index < temperatures,
             advance,
             (
                 tf.constant(0),
-                _at(laws, z, from_prior),
+                at(z),
                 tf.zeros(tf.shape(z)[:2], dtype),
                 zeros,
                 first_step,
@@ -287,21 +297,34 @@ def _runner(
     return run
 
 
-def _at(laws: Laws, z: tf.Tensor, from_prior: bool) -> _State:
-    """Log start law, log p(x, z) less it, and their gradients at z.
+def _scales(trace: Trace, of_prior: bool) -> dict[str, tf.Tensor]:
+    """Returns the standard deviations of p or q of each latent, [B, ...].
+
+    Those that depend on draws of other latents are averaged over them.
+    """
+    scales = {}
+    for name, latent in trace.latents.items():
+        q = statistic(latent.posterior(), "stddev", "Annealed importance sampling")
+        scale = latent.p.stddev() * tf.ones_like(q) if of_prior else q
+        scales[name] = tf.reduce_mean(scale, 0) if scale.shape.rank == _RANK_OF_DRAWS else scale
+    return scales
+
+
+def _at(trace_at: Callable[[tf.Tensor], Trace], z: tf.Tensor, from_prior: bool) -> _State:
+    """Returns log f_0, log p(x, z) less it, and their gradients at z.
 
     z is copied: TFP remembers what noise a draw came from, and would not differentiate at the draw.
     """
     z = tf.identity(z)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        base = (laws.prior if from_prior else laws.posterior).log_prob(z)
+        trace = trace_at(z)
+        base = trace.log_prior() if from_prior else trace.log_posterior()
     base_gradient = tape.gradient(base, z)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        ratio = laws.likelihood(z).log_prob(laws.x)
-        if not from_prior:
-            ratio += laws.prior.log_prob(z) - laws.posterior.log_prob(z)
+        trace = trace_at(z)
+        ratio = trace.log_likelihood() if from_prior else trace.log_weights()
     return _State(z, base, ratio, base_gradient, tape.gradient(ratio, z))
 
 

@@ -95,7 +95,7 @@ def bdmc(
     z = vae.prior.distribution().sample(num_examples, seed=tf.constant([seed, 1]))
     x = vae.decode(z, condition).sample(seed=tf.constant([seed, 2])).numpy()
     inputs = x if condition is None else {"x": x, "condition": np.asarray(condition)}
-    inputs = vae._contract.arrays(inputs, in_support=True)
+    inputs = vae.data.arrays(inputs, in_support=True)
     with Progress("bdmc", 3 * settings.work(num_examples), progress) as done:
         there, back = annealed.round_trip(vae, inputs, settings, seed, memory, done, end=z.numpy())
     lower, ess = annealed.log_mean(there.log_weights)

@@ -8,6 +8,7 @@ from keras_vae.arguments import as_count
 from keras_vae.distributions import inverse_positive
 from keras_vae.distributions.priors import NormalMixture
 from keras_vae.evaluation._batches import batch_seed, batches, count_of, rows_in
+from keras_vae.evaluation._draws import trace_of
 from keras_vae.model import VAE
 
 __all__ = ["ex_post_density"]
@@ -46,7 +47,7 @@ def ex_post_density(
 
     num_components = as_count("num_components", num_components, least=1)
     draws = as_count("draws", draws, least=1)
-    x = vae._contract.arrays(x, in_support=False)
+    x = vae.data.arrays(x, in_support=False)
     if count_of(x) * draws < max(2, num_components):
         raise ValueError(
             f"A mixture of {num_components} components needs at least as many draws, and 2 or "
@@ -54,7 +55,7 @@ def ex_post_density(
         )
     z = np.concatenate(
         [
-            vae.laws(batch).sample(draws, batch_seed(seed, start)).numpy()
+            trace_of(vae, batch, draws, batch_seed(seed, start)).latents["z"].draw.value.numpy()
             for start, batch in batches(x, rows_in(memory, vae))
         ],
         axis=1,
@@ -66,7 +67,7 @@ def ex_post_density(
         random_state=seed % 2**32,
         max_iter=500,
     ).fit(z.astype(np.float64))
-    prior = NormalMixture(vae.latent_size, num_components, dtype=vae.prior.law_dtype)
+    prior = NormalMixture(vae.latent_size, num_components, dtype=vae.prior.float_dtype)
     prior.logits.assign(np.log(mixture.weights_))
     prior.loc.assign(mixture.means_)
     prior.raw_scale.assign(inverse_positive(np.sqrt(mixture.covariances_)))

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
-from keras_vae.distributions.tfp import FullNormal, is_normal, statistic, tfd
+from keras_vae.distributions.priors import Components
+from keras_vae.distributions.tfp import FullNormal, is_normal, statistic
 from keras_vae.estimators import elbo_terms
 from keras_vae.evaluation._batches import (
     SEED,
@@ -20,6 +21,7 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
+from keras_vae.evaluation._draws import only_posterior
 from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
 from keras_vae.training.monitor import ACTIVE, marginal_rates
@@ -121,8 +123,8 @@ def diagnose(
             not normal.
     """
     num_samples = as_count("num_samples", num_samples, least=1)
-    x = vae._contract.arrays(x, in_support=True)
-    _check_normal(vae.laws(vae._contract.zeros()).posterior)
+    x = vae.data.arrays(x, in_support=True)
+    _check_normal(vae)
     count = count_of(x)
     if count < 2:
         raise ValueError("diagnose compares examples with each other and needs at least 2; got 1.")
@@ -174,11 +176,22 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
     for start, batch in batches(x, _CHUNK):
         q = vae.encode(batch)
         z = q.sample(1, seed=batch_seed(seed, start))
-        parts.append(marginal_rates(vae.prior.components(), z, q.mean(), q.stddev()).numpy())
+        parts.append(marginal_rates(_components(vae), z, q.mean(), q.stddev()).numpy())
     return np.concatenate(parts).mean(axis=0, dtype=np.float64)
 
 
-def _check_normal(q: tfd.Distribution) -> None:
+def _components(vae: VAE) -> Components:
+    components = vae.prior.components()
+    if components is None:
+        raise ValueError(
+            "The rate of a single latent needs a prior that is normal or a mixture of normal "
+            f"distributions; got {type(vae.prior).__name__}. `elbo` has the rate of all of them."
+        )
+    return components
+
+
+def _check_normal(vae: VAE) -> None:
+    q = vae.encode(vae.data.zeros())
     if not is_normal(q):
         raise ValueError(
             "diagnose compares normal posteriors by their means and scales (DiagonalNormal, "
@@ -209,25 +222,26 @@ def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
     """Map from a batch and a seed to what is needed of each example."""
 
     def terms(x: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        laws = vae.laws(x)
-        q = laws.posterior
+        inference = vae.infer(x)
+        q = only_posterior(vae, inference, x)
         z = tf.identity(q.sample(num_samples, seed=seed))
-        distortion, rate = elbo_terms(laws, z)
+        trace = inference.at({"z": z})
+        distortion, rate = elbo_terms(trace)
         loc, scale = (statistic(q, name, "diagnose") for name in ("mean", "stddev"))
         out = {
             "distortion": distortion,
             "rate": rate,
-            "rate_per_latent": marginal_rates(vae.prior.components(), z, loc, scale),
+            "rate_per_latent": marginal_rates(_components(vae), z, loc, scale),
             "loc": loc,
             "factor": q.scale.to_dense() if isinstance(q, FullNormal) else scale,
             "z": z[0],
             "log_posterior": q.log_prob(z[0]),
-            "log_prior": laws.prior.log_prob(z[0]),
+            "log_prior": trace.latents["z"].p.log_prob(z[0]),
         }
         if vae.likelihood.has_cdf:
-            law = laws.likelihood(z)
-            residual = (laws.x - law.mean()) / law.stddev()
-            inside = tf.abs(2.0 * law.distribution.cdf(laws.x) - 1.0)
+            value, p, _ = trace.observations["x"]
+            residual = (value - p.mean()) / p.stddev()
+            inside = tf.abs(2.0 * p.distribution.cdf(value) - 1.0)
             axes = [0, *range(2, residual.shape.rank)]
             out["residual"] = tf.reduce_mean(residual, axis=axes)
             out["residual_square"] = tf.reduce_mean(residual**2, axis=axes)
@@ -276,11 +290,12 @@ def _log_aggregate(found: dict[str, np.ndarray], memory: int) -> np.ndarray:
 
 def _sensitivity(vae: VAE, x: Any, loc: np.ndarray, size: int) -> np.ndarray:
     def squares(batch: Any, centre: tf.Tensor) -> tf.Tensor:
-        likelihood = vae.laws(batch).likelihood
+        inference = vae.infer(batch)
         rows = []
         for axis in np.eye(vae.latent_size):
             shift = tf.constant(_STEP * axis, centre.dtype)
-            means = likelihood(tf.stack([centre + shift, centre - shift])).mean()
+            trace = inference.at({"z": tf.stack([centre + shift, centre - shift])})
+            means = trace.observations["x"].p.mean()
             slope = (means[0] - means[1]) / (2.0 * _STEP)
             rows.append(tf.reduce_sum(slope**2, axis=list(range(1, slope.shape.rank))))
         return tf.stack(rows, axis=-1)

@@ -18,6 +18,7 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
+from keras_vae.evaluation._draws import trace_of
 from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.summary import mean_and_error
 from keras_vae.model import VAE
@@ -92,11 +93,10 @@ def _point(
     vae: VAE, x: Any, num_samples: int, seed: int, memory: int, progress: bool | None
 ) -> tuple[float, float, float, float]:
     """Mean and standard error of the distortion, then of the rate."""
-    x = vae._contract.arrays(x, in_support=True)
+    x = vae.data.arrays(x, in_support=True)
 
     def terms(batch: Any, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        laws = vae.laws(batch)
-        return elbo_terms(laws, laws.sample(num_samples, batch_seed))
+        return elbo_terms(trace_of(vae, batch, num_samples, batch_seed))
 
     graph = compiled(terms, spec_of(x), SEED)
     size = max(1, rows_in(memory, vae) // num_samples)

@@ -11,7 +11,6 @@ import tensorflow as tf
 from keras_vae.arguments import as_count
 from keras_vae.distributions import DiagonalNormal, FullCovarianceNormal, IsotropicNormal
 from keras_vae.distributions.tfp import FullNormal, is_normal, tfd
-from keras_vae.estimators import Laws
 from keras_vae.evaluation import annealed
 from keras_vae.evaluation._batches import (
     SEED,
@@ -22,11 +21,13 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
+from keras_vae.evaluation._draws import only_posterior
 from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.marginal import Method, log_marginal
 from keras_vae.evaluation.summary import log_mean_error
 from keras_vae.linear_gaussian import LinearGaussian
 from keras_vae.model import VAE
+from keras_vae.trace import Inference
 
 __all__ = ["BoundGap", "bound_gap"]
 
@@ -154,7 +155,7 @@ def bound_gap(
         ValueError: if the posterior is of another kind or an argument is out of range.
     """
     family = _family_of(vae)
-    x = vae._contract.arrays(x, in_support=True)
+    x = vae.data.arrays(x, in_support=True)
     if method not in ("auto", "exact", "quadrature", "annealed"):
         raise ValueError(
             "Invalid value for argument `method`. Expected 'auto', 'exact', 'quadrature' or "
@@ -202,7 +203,7 @@ def _family_of(vae: VAE) -> Family:
         DiagonalNormal: "diagonal",
         FullCovarianceNormal: "full",
     }
-    normal = is_normal(vae.laws(vae._contract.zeros()).posterior)
+    normal = isinstance(vae, VAE) and is_normal(vae.encode(vae.data.zeros()))
     for kind, family in kinds.items():
         if normal and isinstance(vae.posterior, kind):
             return family
@@ -236,7 +237,7 @@ def _best_bounds(
     evaluation_samples = max(8 * num_samples, 2 * vae.latent_size + 2)
     size = max(1, rows // max(_TAPES * num_samples, evaluation_samples))
     climb = compiled(_climber(vae, family, steps, num_samples, progress), spec_of(x), SEED)
-    batch_spec, dtype = spec_of(x), vae.likelihood.law_dtype
+    batch_spec, dtype = spec_of(x), vae.likelihood.float_dtype
     latents = vae.latent_size
     shapes = ([None, latents], [None, latents, latents])
     specs = [tf.TensorSpec(shape, dtype) for shape in shapes]
@@ -266,10 +267,10 @@ def _matched_noise(num_samples: int, latents: int, seed: tf.Tensor, dtype: tf.DT
     return tf.concat([half, -half], axis=0)
 
 
-def _elbo(laws: Laws, noise: tf.Tensor, loc: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """ELBO [B] of q = N(loc, factor factor'): E log p(x, z) + entropy, the entropy closed."""
+def _elbo(inference: Inference, noise: tf.Tensor, loc: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Returns the ELBO [B] of q = N(loc, factor factor'), its entropy in closed form."""
     z = loc + tf.einsum("blm,sm->sbl", factor, noise)
-    log_joint = laws.prior.log_prob(z) + laws.likelihood(z).log_prob(laws.x)
+    log_joint = inference.at({"z": z}).log_joint()
     log_det = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(factor)), axis=-1)
     entropy = 0.5 * loc.shape[-1] * (1.0 + math.log(2.0 * math.pi)) + log_det
     return tf.reduce_mean(log_joint, axis=0) + entropy
@@ -277,12 +278,12 @@ def _elbo(laws: Laws, noise: tf.Tensor, loc: tf.Tensor, factor: tf.Tensor) -> tf
 
 def _measurer(vae: VAE, num_samples: int) -> Callable[..., tf.Tensor]:
     def measure(x: Any, seed: tf.Tensor, loc: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-        laws = vae.laws(x)
+        inference = vae.infer(x)
 
         def block(index: tf.Tensor) -> tf.Tensor:
             block_seed = tf.random.experimental.stateless_fold_in(seed, -1 - index)
             noise = _matched_noise(num_samples, vae.latent_size, block_seed, loc.dtype)
-            return _elbo(laws, noise, loc, factor)
+            return _elbo(inference, noise, loc, factor)
 
         return tf.map_fn(
             block, tf.range(_BLOCKS), fn_output_signature=loc.dtype, parallel_iterations=1
@@ -310,8 +311,9 @@ def _climber(
     latents = vae.latent_size
 
     def climb(x: Any, seed: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        laws = vae.laws(x)
-        loc, factor = (tf.stop_gradient(part) for part in _moments(laws.posterior))
+        inference = vae.infer(x)
+        q = only_posterior(vae, inference, x)
+        loc, factor = (tf.stop_gradient(part) for part in _moments(q))
         dtype = loc.dtype
         found = [(loc, factor)]
         kinds: list[Family] = ["full"] if family == "full" else [family, "full"]
@@ -351,7 +353,7 @@ def _climber(
                 noise = _matched_noise(num_samples, latents, step_seed, dtype)
                 with tf.GradientTape() as tape:
                     tape.watch(raw)
-                    elbo = _elbo(laws, noise, *candidate(raw))
+                    elbo = _elbo(inference, noise, *candidate(raw))
                 gradient = tape.gradient(elbo, raw)
                 count = tf.cast(index + 1, dtype)
                 first = 0.9 * first + 0.1 * gradient

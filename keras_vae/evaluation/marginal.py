@@ -4,6 +4,8 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -11,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
+from keras_vae.distributions.noise import numbers_in
 from keras_vae.distributions.tfp import fused_log_prob, tfd
 from keras_vae.evaluation import annealed, quadrature
 from keras_vae.evaluation._batches import (
@@ -22,12 +25,14 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
+from keras_vae.evaluation._draws import draw_noise, prior_draws
 from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.annealed import Start
 from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_size
 from keras_vae.evaluation.summary import log_mean_error
 from keras_vae.linear_gaussian import LinearGaussian
 from keras_vae.model import VAE
+from keras_vae.trace import Trace
 from keras_vae.training.fast_loop import compiles_well
 
 __all__ = ["LogMarginal", "Method", "log_marginal"]
@@ -126,9 +131,9 @@ def log_marginal(
             exceeds 0.7 or the effective sample size is below 10 (one in a hundred exceeds it by
             chance where the true k is 1/2), or if the quadrature has not converged.
     """
-    x = vae._contract.arrays(x, in_support=True)
+    x = vae.data.arrays(x, in_support=True)
     if method == "exact":
-        exact = LinearGaussian.from_vae(vae).log_prob(vae._contract.split(x)[0]).numpy()
+        exact = LinearGaussian.from_vae(vae).log_prob(x).numpy()
         zeros = np.zeros(len(exact))
         return LogMarginal(exact, zeros, np.full(len(exact), math.inf), "exact", method, 0)
     if method not in _DRAWS:
@@ -175,7 +180,7 @@ def _weighed(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Log mean of the weights, effective sample size and Pareto-k, [N] each."""
     plan = _plan(vae, count_of(x), num_samples, memory)
-    fuse = count_of(x) * num_samples * math.prod(vae.event_shape) >= _WORTH_FUSING
+    fuse = count_of(x) * num_samples * vae.numbers_per_example >= _WORTH_FUSING
     spec = spec_of(x)
     weigh = vae._graph(
         (method, plan, fuse, str(spec)),
@@ -227,7 +232,7 @@ def _plan(vae: VAE, count: int, num_samples: int, memory: int) -> _Plan:
     examples = _even(count, min(rows, max(128, min(8192, rows // num_samples))))
     chunk = _even(num_samples, max(1, rows // examples))
     slices = -(-num_samples // chunk)
-    slices = _even(slices, max(1, _NOISE // (chunk * examples * vae.latent_size)))
+    slices = _even(slices, max(1, _NOISE // (chunk * examples * numbers_in(vae.noise()))))
     blocks = -(-num_samples // (slices * chunk))
     at_once = max(1, held // (32 * examples * slices * chunk))
     return _Plan(examples, slices, chunk, blocks, at_once)
@@ -276,33 +281,39 @@ def _weigher(vae: VAE, method: Method, plan: _Plan, fuse: bool) -> Callable[...,
     """Map from a batch, a seed and the first and last block to log-weights [S, B]."""
     whole = fuse and compiles_well(vae)
     log_prob = fused_log_prob if fuse else tfd.Distribution.log_prob
-    shape = [plan.slices, plan.chunk]
+    shape, dtype = [plan.slices, plan.chunk], vae.float_dtype
 
     def weigh(x: Any, seed: tf.Tensor, blocks: tf.Tensor) -> tf.Tensor:
-        laws = vae.laws(x)
+        inference = vae.infer(x)
 
-        def log_weights(z: tf.Tensor) -> tf.Tensor:
-            log_w = log_prob(laws.likelihood(z), laws.x)
-            if method == "importance":
-                log_w += laws.prior.log_prob(z) - laws.posterior.log_prob(z)
-            return log_w
+        def log_likelihood(trace: Trace) -> tf.Tensor:
+            parts = trace.observations.values()
+            return reduce(
+                add, (log_prob(o.p, o.value) if o.mask is None else o.log_prob() for o in parts)
+            )
+
+        def log_weights(drawn: Any) -> tf.Tensor:
+            if method == "prior":
+                return log_likelihood(inference.at(drawn))
+            trace = inference.trace(drawn)
+            return log_likelihood(trace) + trace.log_ratio()
 
         @tf.function(jit_compile=whole or None, autograph=False)
-        def slice_by_slice(z: tf.Tensor) -> tf.Tensor:
-            dtype = laws.x.dtype
-            log_w = tf.map_fn(log_weights, z, fn_output_signature=dtype, parallel_iterations=1)
+        def slice_by_slice(drawn: Any) -> tf.Tensor:
+            log_w = tf.map_fn(log_weights, drawn, fn_output_signature=dtype, parallel_iterations=1)
             return tf.reshape(log_w, [plan.draws, plan.examples])
 
         def add_block(block: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             block_seed = tf.random.experimental.stateless_fold_in(seed, block)
             if method == "importance":
-                z = laws.sample(shape, block_seed)
+                drawn = draw_noise(vae, block_seed, shape, plan.examples)
             else:
-                z = laws.prior.sample([*shape, plan.examples], seed=block_seed)
-            return block + 1, found.write(block - blocks[0], slice_by_slice(z))
+                drawn = prior_draws(vae, some, shape, plan.examples, block_seed)
+            return block + 1, found.write(block - blocks[0], slice_by_slice(drawn))
 
+        some = inference.trace(draw_noise(vae, seed, [1], plan.examples))
         found = tf.TensorArray(
-            laws.x.dtype, blocks[1] - blocks[0], element_shape=[plan.draws, plan.examples]
+            dtype, blocks[1] - blocks[0], element_shape=[plan.draws, plan.examples]
         )
         _, found = tf.while_loop(
             lambda block, _: block < blocks[1], add_block, (blocks[0], found), parallel_iterations=1

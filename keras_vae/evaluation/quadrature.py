@@ -11,6 +11,13 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.evaluation._batches import batches, compiled, rows_in, spec_of
+from keras_vae.evaluation._draws import (
+    FlatLatents,
+    draw_noise,
+    prior_draws,
+    size_of,
+    trace_of,
+)
 from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
 
@@ -82,6 +89,11 @@ def integrate(
     Warns:
         UserWarning: if the finest grid does not agree with the one before, or much lies outside.
     """
+    if not isinstance(vae, VAE) or vae.prior.is_conditional:
+        raise ValueError(
+            "Quadrature lays a grid over one latent vector whose prior depends on nothing. "
+            "Choose method='importance' or 'annealed'."
+        )
     if vae.latent_size > _MOST_LATENTS:
         raise ValueError(
             f"Quadrature is for 1 to {_MOST_LATENTS} latents, and this model has "
@@ -92,11 +104,11 @@ def integrate(
         raise ValueError(f"Quadrature needs at least 4 points along each axis; got {points}.")
 
     def joint(batch: Any, z: tf.Tensor) -> tf.Tensor:
-        laws = vae.laws(batch)
-        return laws.prior.log_prob(z) + laws.likelihood(z).log_prob(laws.x)
+        return flat.at(vae.infer(batch), z).log_joint()
 
     seed = random.as_seed(seed)
-    dtype = vae.likelihood.law_dtype
+    dtype = vae.float_dtype
+    flat = FlatLatents(trace_of(vae, vae.data.zeros(), 1, tf.constant([0, 0])))
     graph = compiled(joint, spec_of(x), tf.TensorSpec([None, None, vae.latent_size], dtype))
 
     def log_joint(batch: Any, z: np.ndarray) -> np.ndarray:
@@ -148,18 +160,16 @@ def _locate(
     vae: VAE, batch: Any, log_joint: LogJoint, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centre [B, L] and Cholesky factor of the covariance [B, L, L] of the posterior."""
-    laws = vae.laws(batch)
-    seeds = rng.integers(2**31, size=[2, 2])
-    size = laws.x.shape[0]
-    half = _DRAWS // 2
-    z = tf.concat(
-        [
-            laws.sample(half, tf.constant(seeds[0], tf.int32)),
-            laws.prior.sample([half, size], seed=tf.constant(seeds[1], tf.int32)),
-        ],
-        axis=0,
-    )
-    log_mixture = np.logaddexp(laws.posterior.log_prob(z), laws.prior.log_prob(z)) - math.log(2.0)
+    seeds = tf.constant(rng.integers(2**31, size=[2, 2]), tf.int32)
+    half, inference = _DRAWS // 2, vae.infer(batch)
+    noise = draw_noise(vae, seeds[0], [half], size_of(batch))
+    trace = inference.trace(noise)
+    flat = FlatLatents(trace)
+    drawn = flat.joined({name: latent.draw.value for name, latent in trace.latents.items()})
+    others = flat.joined(prior_draws(vae, trace, [half], size_of(batch), seeds[1]))
+    z = tf.concat([drawn, others], axis=0)
+    at_both = flat.at(inference, z)
+    log_mixture = np.logaddexp(at_both.log_posterior(), at_both.log_prior()) - math.log(2.0)
     loc, factor, _ = _moments(z.numpy().astype(np.float64), log_joint(batch, z) - log_mixture)
     return _fitted(batch, log_joint, loc, factor, rng)
 
@@ -210,12 +220,12 @@ class _Overview:
     """A wide grid over the latents: log p(x, z) at its points, and what lies outside of a box."""
 
     def __init__(self, vae: VAE, rows: int) -> None:
-        law = vae.prior.distribution()
+        prior = vae.prior.distribution()
         u, step = np.linspace(-_FAR, _FAR, _OVERVIEW[vae.latent_size], retstep=True)
-        scale = law.stddev().numpy().astype(np.float64)
+        scale = prior.stddev().numpy().astype(np.float64)
         axes = np.meshgrid(*[u] * vae.latent_size, indexing="ij")
         at = np.stack([axis.ravel() for axis in axes], axis=-1)
-        self.z = law.mean().numpy().astype(np.float64) + scale * np.sinh(at)
+        self.z = prior.mean().numpy().astype(np.float64) + scale * np.sinh(at)
         self.steps = scale * np.cosh(at) * step
         self.log_volume = np.log(self.steps).sum(axis=-1)
         self.is_conditional = vae.condition_shape is not None

@@ -20,6 +20,7 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
+from keras_vae.evaluation._draws import trace_of
 from keras_vae.evaluation.marginal import log_marginal
 from keras_vae.model import VAE
 
@@ -74,19 +75,20 @@ def anomaly_scores(
         UserWarning: as `log_marginal`; anomalies lie where q is bad, so expect it.
     """
     elbo_samples = as_count("elbo_samples", elbo_samples, least=1)
-    x = vae._contract.arrays(x, in_support=True)
+    x = vae.data.arrays(x, in_support=True)
     truth = None if labels is None else _labels(labels, count_of(x))
     marginal = log_marginal(
         vae, x, num_samples=num_samples, seed=seed, memory=memory, progress=progress
     )
 
     def others(batch: Any, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        laws = vae.laws(batch)
-        z = laws.sample(elbo_samples, batch_seed)
-        log_w = laws.prior.log_prob(z) - laws.posterior.log_prob(z)
-        log_w += laws.likelihood(z).log_prob(laws.x)
-        centre = statistic(laws.posterior, "mean", "anomaly_scores")[tf.newaxis]
-        return -tf.reduce_mean(log_w, axis=0), -laws.likelihood(centre).log_prob(laws.x)[0]
+        trace = trace_of(vae, batch, elbo_samples, batch_seed)
+        middle = {
+            name: statistic(latent.posterior(), "mean", "anomaly_scores")[tf.newaxis]
+            for name, latent in trace.latents.items()
+        }
+        at_middle = vae.infer(batch).at(middle)
+        return -tf.reduce_mean(trace.log_weights(), axis=0), -at_middle.log_likelihood()[0]
 
     graph = compiled(others, spec_of(x), SEED)
     size = max(1, rows_in(memory, vae) // elbo_samples)

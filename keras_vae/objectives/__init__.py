@@ -1,6 +1,7 @@
 """Objectives: what `fit` minimises, with the bound it stands for reported beside it."""
 
 from keras_vae.objectives.base import Objective as Objective
+from keras_vae.objectives.base import Player as Player
 from keras_vae.objectives.base import Terms as Terms
 from keras_vae.objectives.elbo import ELBO as ELBO
 from keras_vae.objectives.iwae import IWAE as IWAE

@@ -1,19 +1,22 @@
-"""Objectives: what `fit` minimises, with the bound it stands for reported beside it.
+"""Base of the objectives, and what they return.
 
 Every objective returns its loss and, unweighted, the distortion and the rate of the same draws, so
 `elbo = -(distortion + rate)` is logged as a bound in nats whatever is optimised.
 """
 
 import abc
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
-from keras_vae.estimators import Gradient, Laws
+from keras_vae.estimators import Gradient, refuse_own_weights
+from keras_vae.trace import Inference, Trace
 
-__all__ = ["Objective", "Terms"]
+__all__ = ["Objective", "Player", "Terms", "with_penalties"]
 
 
 class Terms(NamedTuple):
@@ -23,23 +26,70 @@ class Terms(NamedTuple):
         loss: what is minimised.
         distortion: estimate of -E_q log p(x | z).
         rate: KL(q(z | x) || p(z)), in closed form or estimated.
+        extra: further terms by name, such as the loss of a critic; those of `metric_names` are
+            logged.
+        trace: what the model says of the batch at the draws; None leaves the monitor without data.
     """
 
     loss: tf.Tensor
     distortion: tf.Tensor
     rate: tf.Tensor
+    extra: Mapping[str, tf.Tensor] = MappingProxyType({})
+    trace: Trace | None = None
 
 
-class Objective(keras.losses.Loss, abc.ABC):
-    """A value to minimise, as a function of the three laws of a batch.
+class Player(NamedTuple):
+    """Who moves which weights, with which optimizer, on which loss.
 
-    Variables that a schedule moves (`beta`, `capacity`) are kept by name in `schedulable`; they are
-    saved and restored with the model.
+    Attributes:
+        weights: trainable weights that the player moves, and no other player does.
+        optimizer: its optimizer.
+        loss: function of the terms of a batch to the loss of each example, [B].
+    """
+
+    weights: list[Any]
+    optimizer: keras.optimizers.Optimizer
+    loss: Callable[[Terms], tf.Tensor]
+
+
+def with_penalties(loss: tf.Tensor, trace: Trace) -> tf.Tensor:
+    """Returns the loss [B] with the penalties of the draws, which are no part of any bound."""
+    for penalty in trace.penalties().values():
+        loss += tf.reduce_mean(penalty, axis=0) if penalty.shape.rank == 2 else penalty
+    return loss
+
+
+def _loss(terms: Terms) -> tf.Tensor:
+    return terms.loss
+
+
+class Objective(keras.layers.Layer, abc.ABC):
+    """A value to minimise, as a function of what the model says of a batch.
+
+    A subclass defines `terms`. Variables that a schedule moves (`beta`, `capacity`) are kept by
+    name in `schedulable`. Variables and networks of an objective are saved with the model; they are
+    no weights of the model and are never exported. An objective with a network that is trained
+    against the model, such as a critic, names it and its optimizer in `players`.
 
     Args:
         num_samples: draws z per example, S.
         gradient: the estimator, see `keras_vae.estimators`.
+
+    Example:
+        The mean of the log-likelihood alone, which is an autoencoder:
+
+        >>> class Autoencoder(Objective):
+        ...     def __init__(self, num_samples=1, gradient="pathwise", **kwargs):
+        ...         super().__init__(num_samples, gradient, **kwargs)
+        ...
+        ...     def terms(self, inference, noise):
+        ...         trace = inference.trace(noise)
+        ...         distortion, rate = keras_vae.estimators.elbo_terms(trace)
+        ...         return Terms(distortion, distortion, rate, trace=trace)
     """
+
+    metric_names: tuple[str, ...] = ()
+    """Names of the extra terms that are logged beside the loss."""
 
     _gradients: tuple[Gradient, ...] = ("pathwise",)
 
@@ -53,21 +103,42 @@ class Objective(keras.losses.Loss, abc.ABC):
             )
         self.gradient = gradient
         self.schedulable: dict[str, keras.Variable] = {}
+        self.built = True
 
-    def check(self, laws: Laws) -> None:
-        """Hook of `compile`: refuses laws of which the objective needs what they do not have."""
+    def noise(self, model: Any) -> dict[str, Any]:
+        """Returns the noise of one draw, by name: that of the model's latents, by default."""
+        return model.noise()
 
-    @abc.abstractmethod
-    def terms(self, laws: Laws, seed: tf.Tensor) -> Terms:
-        """Loss, distortion and rate of each example, from one set of draws.
+    def check(self, inference: Inference, noise: Any) -> None:
+        """Hook of `compile`: refuses a model that does not have what the objective needs.
 
         Args:
-            laws: prior, posterior and likelihood of the batch.
-            seed: int32 [2], for the draws.
+            inference: of one example of zeros.
+            noise: noise of one draw for it.
+        """
+        if self.gradient != "pathwise":
+            refuse_own_weights(inference, noise, self.gradient)
+
+    @abc.abstractmethod
+    def terms(self, inference: Inference, noise: Any) -> Terms:
+        """Returns loss, distortion and rate of each example, from one set of draws.
+
+        Args:
+            inference: what the model infers from the batch.
+            noise: noise of S draws per example, by name, [S, B, ...].
         """
 
+    def players(self, model: Any) -> list[Player]:
+        """Returns who is trained: the model alone, by default."""
+        return [Player(model.trainable_weights, model.optimizer, _loss)]
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether the objective has layers of its own."""
+        return bool(self._layers)
+
     def save_own_variables(self, store: Any) -> None:
-        """Writes the scheduled variables."""
+        """Writes the scheduled variables by name."""
         for name, variable in self.schedulable.items():
             store[name] = variable.numpy()
 
@@ -79,8 +150,13 @@ class Objective(keras.losses.Loss, abc.ABC):
                 variable.assign(store[name])
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Returns the constructor arguments."""
         return {"num_samples": self.num_samples, "gradient": self.gradient, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Objective":
+        """Returns the objective with its variables as they were configured."""
+        return cls(**config)
 
     def _schedulable(self, name: str, value: float) -> keras.Variable:
         variable = keras.Variable(value, trainable=False, dtype="float64", name=name)

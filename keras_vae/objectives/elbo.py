@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from keras_vae import estimators
 from keras_vae.arguments import as_weight, register
-from keras_vae.estimators import Gradient, Laws
-from keras_vae.objectives.base import Objective, Terms
+from keras_vae.estimators import Gradient
+from keras_vae.objectives.base import Objective, Terms, with_penalties
+from keras_vae.trace import Inference, Trace
 
 __all__ = ["ELBO"]
 
@@ -26,7 +27,7 @@ class ELBO(Objective):
         kl: "analytic", "monte_carlo", or None: the closed form where there is one.
         num_samples: draws z per example.
         beta: weight of the rate, at least 0; may be scheduled.
-        free_bits: nats per latent that are free; needs laws that factorise over latents.
+        free_bits: nats per latent that are free; needs distributions that factorise over latents.
         capacity: nats that the rate is drawn to; may be scheduled. None leaves it out.
         gradient: "pathwise" or "sticking_the_landing" (which needs the Monte Carlo rate).
 
@@ -72,30 +73,34 @@ class ELBO(Objective):
         self.beta = self._schedulable("beta", beta)
         self.capacity = None if capacity is None else self._schedulable("capacity", capacity)
 
-    def terms(self, laws: Laws, seed: tf.Tensor) -> Terms:
-        """The bound's two terms, and the loss made of them."""
-        z = laws.sample(self.num_samples, seed)
-        distortion, rate = estimators.elbo_terms(laws, z, self.kl, self.gradient)
+    def terms(self, inference: Inference, noise: Any) -> Terms:
+        """Returns the bound's two terms, and the loss made of them."""
+        trace = inference.trace(noise)
+        distortion, rate = estimators.elbo_terms(trace, self.kl, self.gradient)
         beta = tf.cast(self.beta.value, rate.dtype)
-        return Terms(distortion + beta * self._penalty(laws, rate), distortion, rate)
+        loss = distortion + beta * self._weighted(trace, rate)
+        return Terms(with_penalties(loss, trace), distortion, rate, trace=trace)
 
-    def check(self, laws: Laws) -> None:
-        """Refuses laws without the closed form that `kl` or `free_bits` needs."""
-        if self.kl == "analytic":
-            estimators.analytic_rate(laws)
-        if self.free_bits:
-            estimators.rate_per_latent(laws)
+    def check(self, inference: Inference, noise: Any) -> None:
+        """Refuses distributions without the closed form that `kl` or `free_bits` needs."""
+        super().check(inference, noise)
+        if self.kl == "analytic" or self.free_bits:
+            trace = inference.trace(noise)
+            for latent in trace.latents.values():
+                estimators.analytic_rate(latent)
+            if self.free_bits:
+                estimators.rate_per_latent(trace)
 
-    def _penalty(self, laws: Laws, rate: tf.Tensor) -> tf.Tensor:
+    def _weighted(self, trace: Trace, rate: tf.Tensor) -> tf.Tensor:
         if self.free_bits:
-            per_latent = estimators.rate_per_latent(laws)
+            per_latent = estimators.rate_per_latent(trace)
             return tf.reduce_sum(tf.maximum(per_latent, self.free_bits), axis=-1)
         if self.capacity is not None:
             return tf.abs(rate - tf.cast(self.capacity.value, rate.dtype))
         return rate
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments, with the present beta and capacity."""
+        """Returns the constructor arguments, with the present beta and capacity."""
         return {
             **super().get_config(),
             "kl": self.kl,

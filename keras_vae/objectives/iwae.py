@@ -1,11 +1,14 @@
 """Importance-weighted bound."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_vae import estimators
 from keras_vae.arguments import register
-from keras_vae.estimators import Gradient, Laws
-from keras_vae.objectives.base import Objective, Terms
+from keras_vae.estimators import Gradient
+from keras_vae.objectives.base import Objective, Terms, with_penalties
+from keras_vae.trace import Inference
 
 __all__ = ["IWAE"]
 
@@ -34,14 +37,14 @@ class IWAE(Objective):
     ) -> None:
         super().__init__(num_samples, gradient, name=name)
 
-    def terms(self, laws: Laws, seed: tf.Tensor) -> Terms:
-        """The bound, and the ELBO's two terms from the same draws."""
-        z = laws.sample(self.num_samples, seed)
-        bound, log_likelihood, log_ratio = estimators.weighted_log_mean_exp(
-            lambda draws: estimators.log_weights(laws, draws, self.gradient), z, self.gradient
+    def terms(self, inference: Inference, noise: Any) -> Terms:
+        """Returns the bound, and the ELBO's two terms from the same draws."""
+        bound, log_likelihood, log_ratio, trace = estimators.importance_bound(
+            inference, noise, self.gradient
         )
         return Terms(
-            loss=-bound,
+            loss=with_penalties(-bound, trace),
             distortion=-tf.reduce_mean(log_likelihood, axis=0),
             rate=-tf.reduce_mean(log_ratio, axis=0),
+            trace=trace,
         )

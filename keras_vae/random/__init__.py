@@ -8,10 +8,11 @@ The generator is Philox-4x32-10: ten rounds of a keyed bijection that turn a cou
 32-bit words. Each row of a batch has its own seed, hence its own generator:
 
     key     = (seed[:, 0], seed[:, 1])           as uint32
-    counter = (block, 0, stream, 0)              block = 0, 1, 2, ...
+    counter = (block, index, stream, 0)          block = 0, 1, 2, ...
     words   = philox(counter, key)               word i is word i % 4 of block i // 4
 
-Draws of different streams never share a counter, so they are independent for one seed:
+The index is 0; a model with several latents or parts numbers them by it. Draws of different
+streams or indices never share a counter, so they are independent for one seed:
 
 | stream | name          | drawn from it                                               |
 |--------|---------------|-------------------------------------------------------------|

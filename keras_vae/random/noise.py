@@ -39,8 +39,8 @@ def _checked(seed: Tensor, stream: int) -> Tensor:
     return seed
 
 
-def _draw(seed: Tensor, count: int, stream: int) -> tuple[Word, Word]:
-    return philox(_checked(seed, stream), -(-count // 4), stream)
+def _draw(seed: Tensor, count: int, stream: int, index: int) -> tuple[Word, Word]:
+    return philox(_checked(seed, stream), -(-count // 4), stream, integer(index, "index"))
 
 
 _Noise: TypeAlias = Callable[..., Tensor]
@@ -54,18 +54,18 @@ def _in_a_graph(noise: _Noise) -> _Noise:
     graphs: dict[Any, _Noise | None] = {}
 
     @functools.wraps(noise)
-    def drawn(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
+    def drawn(seed: Tensor, shape: Sequence[int], *, stream: int, index: int = 0) -> Tensor:
         shape, seed = _static_shape(shape), _checked(seed, stream)
         if not tf.executing_eagerly():
-            return noise(seed, shape, stream=stream)
-        key = shape, stream, arithmetic()
+            return noise(seed, shape, stream=stream, index=index)
+        key = shape, stream, index, arithmetic()
         if key not in graphs:
             graphs[key] = None
-            return noise(seed, shape, stream=stream)
+            return noise(seed, shape, stream=stream, index=index)
         graph = graphs[key]
         if graph is None:
             graph = graphs[key] = tf.function(
-                lambda seed: noise(seed, shape, stream=stream),
+                lambda seed: noise(seed, shape, stream=stream, index=index),
                 input_signature=[tf.TensorSpec([None, 2], tf.int32)],
                 autograph=False,
             )
@@ -81,13 +81,14 @@ def _interleave(even: Tensor, odd: Tensor, shape: Sequence[int]) -> Tensor:
     return tf.reshape(values[:, : math.prod(shape)], [-1, *shape])
 
 
-def bits(seed: Tensor, count: int, *, stream: int) -> Tensor:
+def bits(seed: Tensor, count: int, *, stream: int, index: int = 0) -> Tensor:
     """Returns the raw words of the generator, 32 bits each.
 
     Args:
         seed: int32 `[b, 2]`, one pair per row.
         count: Number of words per row.
         stream: One of a row's independent sequences; see the table of the module.
+        index: Which latent or part of a model it is for: an independent sequence each.
 
     Returns:
         int32 `[b, count]`, the bit patterns of the words (`.numpy().view("uint32")`).
@@ -103,7 +104,7 @@ def bits(seed: Tensor, count: int, *, stream: int) -> Tensor:
         ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
     """
     (count,) = _static_shape([count])
-    even, odd = _draw(seed, count, stream)
+    even, odd = _draw(seed, count, stream, index)
     if count == 0:
         return _empty(seed, [0], tf.int32)
     join = arithmetic().join
@@ -124,7 +125,7 @@ def _to_uniform(word: Word) -> Tensor:
 
 
 @_in_a_graph
-def uniform(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
+def uniform(seed: Tensor, shape: Sequence[int], *, stream: int, index: int = 0) -> Tensor:
     """Draws uniform noise on the open interval (0, 1).
 
     u = (k + 1/2) / 2^23 with k the upper 23 bits of a word. So u and 1 - u are exact in float32,
@@ -134,6 +135,7 @@ def uniform(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
         seed: int32 `[b, 2]`, one pair per row. The number of rows may be dynamic, and may be 0.
         shape: Static shape of a row's noise.
         stream: One of a row's independent sequences; see the table of the module.
+        index: Which latent or part of a model it is for: an independent sequence each.
 
     Returns:
         float32 `[b, *shape]`.
@@ -147,14 +149,14 @@ def uniform(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
         >>> random.uniform(random.row_seeds(7, 3), (5,), stream=random.OBSERVATION).shape
         TensorShape([3, 5])
     """
-    even, odd = _draw(seed, math.prod(shape), stream)
+    even, odd = _draw(seed, math.prod(shape), stream, index)
     if 0 in shape:
         return _empty(seed, shape, tf.float32)
     return _interleave(_to_uniform(even), _to_uniform(odd), shape)
 
 
 @_in_a_graph
-def normal(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
+def normal(seed: Tensor, shape: Sequence[int], *, stream: int, index: int = 0) -> Tensor:
     """Draws standard normal noise, by the transform of Box and Muller.
 
     z = sqrt(-2 log u) (cos a, sin a), two normals from two words. The radius uses 32 bits of its
@@ -170,6 +172,7 @@ def normal(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
         seed: int32 `[b, 2]`, one pair per row. The number of rows may be dynamic, and may be 0.
         shape: Static shape of a row's noise.
         stream: One of a row's independent sequences; see the table of the module.
+        index: Which latent or part of a model it is for: an independent sequence each.
 
     Returns:
         float32 `[b, *shape]`.
@@ -183,7 +186,7 @@ def normal(seed: Tensor, shape: Sequence[int], *, stream: int) -> Tensor:
         >>> random.normal(random.row_seeds(7, 3), (50,), stream=random.LATENT).shape
         TensorShape([3, 50])
     """
-    even, odd = _draw(seed, math.prod(shape), stream)
+    even, odd = _draw(seed, math.prod(shape), stream, index)
     if 0 in shape:
         return _empty(seed, shape, tf.float32)
 

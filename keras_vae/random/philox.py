@@ -155,8 +155,8 @@ def constant_words(values: Sequence[int]) -> Word:
     return tuple(np.array(limb, dtype)[:, None, None] for limb in limbs)
 
 
-def philox(seed: Tensor, blocks: int | Tensor, stream: int) -> tuple[Word, Word]:
-    """Computes blocks of four words from the keys in `seed` and the counters (block, 0, stream, 0).
+def philox(seed: Tensor, blocks: int | Tensor, stream: int, index: int = 0) -> tuple[Word, Word]:
+    """Computes blocks of four words from the keys in `seed` and the counters (block, index, stream, 0).
 
     One round maps (c0, c1, c2, c3) to (hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0), where hi and lo are
     the halves of the products c0 * factor0 and c2 * factor1. The pairs (c0, c2) and (c1, c3) are
@@ -167,6 +167,7 @@ def philox(seed: Tensor, blocks: int | Tensor, stream: int) -> tuple[Word, Word]
         seed: int32 `[b, 2]`.
         blocks: Number of blocks, static or not.
         stream: Third word of the counter.
+        index: Second word of the counter.
 
     Returns:
         Words (0, 2) and words (1, 3) of each block, each limb `[2, b, blocks]`.
@@ -176,6 +177,8 @@ def philox(seed: Tensor, blocks: int | Tensor, stream: int) -> tuple[Word, Word]
     counter = tf.stack([block, tf.fill(tf.shape(block), tf.constant(stream, tf.int32))])
     even = integers.split(counter[:, None, :])
     odd = tf.zeros_like(even)
+    if index:
+        odd += integers.split(tf.constant([index, 0], tf.int32)[:, None, None])
 
     order = np.array([_SWAPPED, (0, 1)] * (_ROUNDS // 2), np.int32)
     steps = np.arange(_ROUNDS)[:, None] * np.array(_KEY_STEPS)[order] % 2**32

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import logsumexp
 
-from keras_vae import estimators, evaluation
+from keras_vae import evaluation
+from keras_vae.distributions.noise import from_seed
 from keras_vae.evaluation.pareto import TRUSTED, pareto_k, tail_size
 from keras_vae.model import VAE
 from keras_vae.report.figures import (
@@ -185,11 +186,12 @@ def _pair(
 
 def _log_weights(vae: VAE, x: np.ndarray, seed: int) -> np.ndarray:
     """Computes log-weights log p(x, z) - log q(z | x) of `_DRAWS` draws, [S, N]."""
-    laws = vae.laws(tf.constant(x))
+    inference, size = vae.infer(tf.constant(x)), len(x)
 
     @tf.function
     def chunk(index: tf.Tensor) -> tf.Tensor:
-        z = laws.sample(_DRAWS // 10, tf.stack([seed, index]))
-        return tf.add(*estimators.log_weights(laws, z))
+        own_seed = tf.stack([seed, index])
+        noise = from_seed(vae.noise(), own_seed, [_DRAWS // 10, size], vae.float_dtype)
+        return inference.trace(noise).log_weights()
 
     return np.concatenate([chunk(tf.constant(index)).numpy() for index in range(10)])

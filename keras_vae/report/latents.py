@@ -49,7 +49,7 @@ def latents(subject: Subject) -> list[Picture]:
         density = np.exp(-0.5 * gaps**2) / (scale[:, latent] * math.sqrt(2.0 * math.pi))
         axes.plot(grid, density.mean(axis=1), color=color, label=f"q(z), latent {latent}")
     prior = vae.prior.components()
-    if len(prior.loc) == 1:
+    if prior is not None and len(prior.loc) == 1:
         normal = np.exp(-0.5 * grid**2) / math.sqrt(2.0 * math.pi)
         axes.plot(grid, normal, "--", color=GREY, label="p(z)")
     legend(axes)

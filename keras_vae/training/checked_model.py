@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_vae.distributions import ConditionalDistribution
 from keras_vae.training.chunking import CHUNK, rows_in, spec_of
 from keras_vae.training.containers import in_batches, is_stream
-from keras_vae.training.data_spec import Contract
+from keras_vae.training.data_spec import DataSpec
 from keras_vae.training.guard import check_step
 
 __all__ = ["CheckedModel"]
@@ -24,13 +24,14 @@ _HOOKS = ("compute_loss", "compute_metrics")
 class CheckedModel(keras.Model):
     """A Keras model whose data passes its contract at every method that takes data.
 
-    A subclass has `_contract` and an objective.
+    A subclass has `data` and an objective.
     """
 
     objective: Any
 
     @property
-    def _contract(self) -> Contract:
+    def data(self) -> DataSpec:
+        """What the model accepts as data."""
         raise NotImplementedError
 
     def evaluate(
@@ -41,7 +42,7 @@ class CheckedModel(keras.Model):
         Arrays go through in as many examples at once as take about 128 MiB, unless `batch_size` is
         given; the means do not depend on it but for the draws.
         """
-        contract = self._contract
+        contract = self.data
         if not kwargs.get("_use_cached_eval_dataset"):
             refuse_targets("evaluate", y)
             (x, y, sample_weight), kwargs["batch_size"] = in_batches(
@@ -57,7 +58,7 @@ class CheckedModel(keras.Model):
         given; the means do not depend on it.
         """
         (x, *_), kwargs["batch_size"] = in_batches(
-            (self._contract.readable(x), None, None),
+            (self.data.readable(x), None, None),
             kwargs.get("batch_size"),
             self._rows_at_once(),
         )
@@ -96,13 +97,13 @@ class CheckedModel(keras.Model):
 
     def predict_on_batch(self, x: Any) -> np.ndarray:
         """Decoder means at the posterior means of one batch of arrays, [B, *D]."""
-        return super().predict_on_batch(self._contract.arrays(x, in_support=False))
+        return super().predict_on_batch(self.data.arrays(x, in_support=False))
 
     def _batch(self, method: str, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         refuse_targets(method, y)
         if is_stream(x):
             raise ValueError(f"{method} takes one batch of arrays; got {type(x).__name__}.")
-        return self._contract.weighted(x, sample_weight)
+        return self.data.weighted(x, sample_weight)
 
     def _rows_at_once(self, draws: int | None = None) -> int:
         """Examples in a chunk, by default with the draws of the objective."""
@@ -169,7 +170,7 @@ class CheckedModel(keras.Model):
                 raise TypeError(_refusal(self, hook))
         if self._overrides("call"):
             self._adds_loss = False
-            specs = spec_of(self._contract.zeros())
+            specs = spec_of(self.data.zeros())
             graph = tf.function(lambda x: self(x, training=True), autograph=False)
             with contextlib.suppress(Exception):  # what else a call may do is not judged here
                 graph.get_concrete_function(specs)

@@ -23,7 +23,7 @@ def rows_in(memory: int, model: Any) -> int:
     for layer in model._flatten_layers():
         shapes += [y.shape[1:] for node in layer._inbound_nodes for y in node.output_tensors]
     widest = max((math.prod(shape) for shape in shapes if None not in shape), default=1)
-    return max(1, memory // (4 * (6 * math.prod(model.event_shape) + 2 * widest)))
+    return max(1, memory // (4 * (6 * model.numbers_per_example + 2 * widest)))
 
 
 def spec_of(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Contract between a model and its data: shapes, dtypes and support, for every container."""
+"""Specification of the data of a model: shapes, dtypes and supports, checked in any container."""
 
 import contextlib
 import functools
@@ -18,29 +18,52 @@ from keras_vae.data.frames import frame_names, numbers, whole_columns
 from keras_vae.data.mapped import is_mapped, slices
 from keras_vae.data.precision import moments, resolution, unresolved_message
 from keras_vae.data.stream import feed_behind
-from keras_vae.distributions import Likelihood
-from keras_vae.distributions.supports import CHECKED_BYTES, DataError
+from keras_vae.distributions.supports import CHECKED_BYTES, DataError, Support
 from keras_vae.training.containers import CheckedPyDataset, is_stream
 
-__all__ = ["Contract", "DataError"]
+__all__ = ["DataError", "DataSpec", "Part"]
 
 
 @dataclass(frozen=True)
-class Contract:
-    """What a model accepts as x, or as {"x": ..., "condition": ...} if it is conditional.
+class Part:
+    """One named array of the data.
 
     Attributes:
-        likelihood: the law whose event shape and support x must fit.
-        condition_shape: shape of one condition, or None.
+        shape: shape of one example.
+        support: where its values may lie; None for any finite number.
+        owner: name of the distribution of it, for messages.
+    """
+
+    shape: tuple[int, ...]
+    support: Support | None = None
+    owner: str = ""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model accepts as data: x itself where that is the only part, else a dict of parts.
+
+    Attributes:
+        parts: the parts by name, in the order in which networks take them. "condition" is what is
+            given to prior, likelihood and posterior.
         feature_names: names of the columns of x, by which those of data frames are matched.
     """
 
-    likelihood: Likelihood
-    condition_shape: tuple[int, ...] | None
+    parts: Mapping[str, Part]
     feature_names: tuple[str, ...] | None = None
 
-    def named_by(self, inputs: Any) -> "Contract":
-        """The contract with the names of the columns of x, if it has none and the inputs do."""
+    @property
+    def observed(self) -> dict[str, Part]:
+        """The parts that have a distribution."""
+        return {name: part for name, part in self.parts.items() if part.support is not None}
+
+    @property
+    def first(self) -> str:
+        """The name of the first part."""
+        return next(iter(self.parts))
+
+    def named_by(self, inputs: Any) -> "DataSpec":
+        """Returns the specification with the names of the columns of x, if the inputs have some."""
         if self.feature_names is not None:
             return self
         if isinstance(inputs, tf.data.Dataset):
@@ -49,26 +72,30 @@ class Contract:
         x = inputs.get("x") if isinstance(inputs, dict) else inputs
         return replace(self, feature_names=frame_names(x))
 
-    def split(self, inputs: Any) -> tuple[Any, Any]:
-        """The pair x, condition; condition is None for an unconditional model.
+    def by_name(self, inputs: Any) -> dict[str, Any]:
+        """Returns the parts of the inputs by name.
 
         Raises:
             DataError: if the inputs are not of the form that the model takes.
         """
-        if self.condition_shape is None:
+        if len(self.parts) == 1:
             if isinstance(inputs, dict):
                 raise DataError(
                     f"This model is unconditional and expects x itself; got a dict with keys "
                     f"{sorted(inputs)}. Pass the array, or build the VAE with condition_shape=."
                 )
-            return inputs, None
-        if not isinstance(inputs, dict) or set(inputs) != {"x", "condition"}:
+            return {self.first: inputs}
+        if not isinstance(inputs, dict) or set(inputs) != set(self.parts):
             found = f"keys {sorted(inputs)}" if isinstance(inputs, dict) else type(inputs).__name__
-            raise DataError(
-                'This model is conditional and expects {"x": ..., "condition": ...}; '
-                f"got {found}."
-            )
-        return inputs["x"], inputs["condition"]
+            form = ", ".join(f'"{name}": ...' for name in self.parts)
+            is_conditional = set(self.parts) == {"x", "condition"}
+            what = "is conditional and expects" if is_conditional else "expects"
+            raise DataError(f"This model {what} {{{form}}}; got {found}.")
+        return {name: inputs[name] for name in self.parts}
+
+    def _together(self, parts: dict[str, Any]) -> Any:
+        """Returns parts in the form in which the model takes them."""
+        return parts if len(self.parts) > 1 else parts[self.first]
 
     def arrays(self, inputs: Any, *, in_support: bool) -> Any:
         """The inputs as checked arrays, in the form they came in.
@@ -82,30 +109,27 @@ class Contract:
             DataError: if there is no example, a shape is wrong, a number is not finite or x lies
                 outside the support.
         """
-        given, condition = self.split(inputs)
-        x = self._array(given, "x", self.likelihood.event_shape, self.feature_names)
-        name = type(self.likelihood).__name__
-        if in_support:
-            self._check_mixed(whole_columns(given), x.dtype)
-            self.likelihood.support.check(x, name)
+        arrays = {
+            name: self.array(name, value, in_support=in_support)
+            for name, value in self.by_name(inputs).items()
+        }
+        for name, array in arrays.items():
+            if len(array) != len(arrays[self.first]):
+                raise DataError(
+                    f"{self.first} has {len(arrays[self.first])} examples and {name} {len(array)}."
+                )
+        return self._together(arrays)
+
+    def array(self, name: str, value: Any, *, in_support: bool = True) -> np.ndarray:
+        """Returns one part as a checked array [n, ...]; arguments and errors as for `arrays`."""
+        part = self.parts[name]
+        array = self._array(value, name, part, self.feature_names)
+        if part.support is not None and in_support:
+            self._check_mixed(part, whole_columns(value), array.dtype)
+            part.support.check(array, part.owner)
         else:
-            _check_finite(x, "x")
-        if self.condition_shape is None:
-            return x
-        condition = self.condition(condition)
-        if len(condition) != len(x):
-            raise DataError(f"x has {len(x)} examples and condition {len(condition)}.")
-        return {"x": x, "condition": condition}
-
-    def condition(self, value: Any) -> np.ndarray:
-        """The conditions of a conditional model as a checked array [n, *C].
-
-        Raises:
-            DataError: if the shape is wrong or a number is not finite.
-        """
-        condition = self._array(value, "condition", self.condition_shape or ())
-        _check_finite(condition, "condition")
-        return condition
+            _check_finite(array, name)
+        return array
 
     def source(self, inputs: Any) -> Any:
         """What `fit` may read: arrays checked now, datasets and generators as they are read.
@@ -140,25 +164,26 @@ class Contract:
             DataError: if a shape is wrong, a dtype is outside the support, a tensor is sparse or
                 columns are in another order.
         """
-        dtype = self._checked_spec(dataset.element_spec)
+        dtypes = self._checked_spec(dataset.element_spec)
         if in_support:
             _refuse_targets(dataset.element_spec, "dataset")
         if (feed := feed_behind(dataset)) is not None:
             self._check_names(feed.feature_names)
             if feed.take.rescale is None and feed.take.transform is None:
-                dtype = tf.as_dtype(feed.tables["x"].dtype)
+                dtypes[self.first] = tf.as_dtype(feed.tables["x"].dtype)
                 if in_support:
-                    self._check_mixed(feed.whole, dtype.as_numpy_dtype)
-        owner = type(self.likelihood).__name__
-        if in_support and (said := self.likelihood.support.dtype_refusal(dtype, owner)):
-            raise DataError(said)
+                    found = dtypes[self.first].as_numpy_dtype
+                    self._check_mixed(self.parts[self.first], feed.whole, found)
+        for name, part in self.observed.items() if in_support else ():
+            if said := part.support.dtype_refusal(dtypes[name], part.owner):  # type: ignore[union-attr]
+                raise DataError(said)
 
-    def _check_mixed(self, whole: Mapping[str, str], dtype: Any) -> None:
+    def _check_mixed(self, part: Part, whole: Mapping[str, str], dtype: Any) -> None:
         """Refuses integer columns that a data frame hides among real ones, under a density."""
-        support = self.likelihood.support
-        if whole and np.dtype(dtype).kind == "f" and not support.integer_dtype:
+        support = part.support
+        if support and whole and np.dtype(dtype).kind == "f" and not support.integer_dtype:
             raise DataError(
-                f"{type(self.likelihood).__name__} models {support.description}; got integers in "
+                f"{part.owner} models {support.description}; got integers in "
                 f"the columns {listed([f'{name} ({dtype})' for name, dtype in whole.items()])}. "
                 "Add uniform noise on [0, 1) to them, as the command line does, or declare them "
                 "real numbers with frame.astype(float)."
@@ -184,8 +209,9 @@ class Contract:
         elif is_stream(inputs):
             return
         else:
-            x = self.split(inputs)[0]
-        if self.likelihood.support.is_discrete is not False or x.dtype != np.float64:
+            x = self.by_name(inputs)[self.first]
+        support = self.parts[self.first].support
+        if support is None or support.is_discrete is not False or x.dtype != np.float64:
             return
         x = np.asarray(x).reshape(len(x), -1, x.shape[-1] if x.ndim > 1 else 1)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -265,9 +291,10 @@ class Contract:
         self,
         value: Any,
         name: str,
-        shape: tuple[int, ...],
+        part: Part,
         columns: tuple[str, ...] | None = None,
     ) -> np.ndarray:
+        shape = part.shape
         array = numbers(value, name, f"an array of numbers of shape [n, {_words(shape)}]")
         if (names := frame_names(value)) is not None and name == "x":
             order = positions(names, names if columns is None else columns, name)
@@ -288,7 +315,8 @@ class Contract:
     ) -> str:
         """What to do about a shape that is not [n, *shape], as a sentence after a space."""
         event, categories = tuple(found[1:]), shape[-1]
-        one_hot = name == "condition" or self.likelihood.support.event_dim == 1
+        support = self.parts[name].support
+        one_hot = support is None or support.event_dim == 1
         if whole and one_hot and categories > 1 and len(found) and event == shape[:-1]:
             return f" Code integers as one-hot: keras.utils.to_categorical({name}, {categories})."
         if len(found) and (*event, 1) == shape:
@@ -301,15 +329,11 @@ class Contract:
             return f" The sizes agree: {name}.reshape(-1, {_words(shape)})."
         return ""
 
-    def _checked_spec(self, spec: Any) -> tf.DType:
-        """The dtype of x in a dataset whose specification has the right shapes."""
-        x, condition = self.split(keras.utils.unpack_x_y_sample_weight(spec)[0])
-        for name, part, shape in (
-            ("x", x, self.likelihood.event_shape),
-            ("condition", condition, self.condition_shape),
-        ):
-            if part is None or shape is None:
-                continue
+    def _checked_spec(self, spec: Any) -> dict[str, tf.DType]:
+        """Returns the dtypes in a dataset whose specification has the right shapes."""
+        specs = self.by_name(keras.utils.unpack_x_y_sample_weight(spec)[0])
+        for name, part in specs.items():
+            shape = self.parts[name].shape
             if not isinstance(part, tf.TensorSpec):
                 remedy = {
                     "SparseTensorSpec": "tf.sparse.to_dense",
@@ -328,7 +352,7 @@ class Contract:
                     f"The dataset must yield batches of {name} of shape [n, {_words(shape)}]; got "
                     f"{part.shape}.{hint}"
                 )
-        return x.dtype
+        return {name: part.dtype for name, part in specs.items()}
 
     def _assert_batch(self, *batch: Any) -> Any:
         batch = batch if len(batch) > 1 else batch[0]
@@ -341,19 +365,21 @@ class Contract:
 
     def assertions(self, inputs: Any) -> dict[str, tf.Tensor]:
         """What must hold of a batch in a graph, by the sentence to say if it does not."""
-        x, condition = self.split(inputs)
-        assertions = self.likelihood.support.assertions(x, type(self.likelihood).__name__)
-        if condition is not None:
-            finite = tf.reduce_all(tf.math.is_finite(tf.cast(condition, tf.float32)))
-            assertions["condition is not finite in the dataset."] = finite
+        assertions: dict[str, tf.Tensor] = {}
+        for name, value in self.by_name(inputs).items():
+            part = self.parts[name]
+            if part.support is not None:
+                assertions |= part.support.assertions(value, part.owner)
+            else:
+                finite = tf.reduce_all(tf.math.is_finite(tf.cast(value, tf.float32)))
+                assertions[f"{name} is not finite in the dataset."] = finite
         return assertions
 
     def zeros(self) -> Any:
         """One example of zeros, for what depends on shapes alone."""
-        x = np.zeros((1, *self.likelihood.event_shape), np.float32)
-        if self.condition_shape is None:
-            return x
-        return {"x": x, "condition": np.zeros((1, *self.condition_shape), np.float32)}
+        return self._together(
+            {name: np.zeros((1, *part.shape), np.float32) for name, part in self.parts.items()}
+        )
 
     def checked_batch(self, batch: Any, *, in_support: bool = True) -> tuple[Any, ...]:
         """A batch of a generator as a tuple, checked and ordered as arrays are."""

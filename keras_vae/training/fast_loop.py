@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_vae.data.stream import Feed, Take, batches, feed_of, steps
 from keras_vae.distributions.supports import DataError
 from keras_vae.training.guard import NonFiniteGuard
+from keras_vae.training.step import draw_noise, train_on
 
 __all__ = [
     "Loop",
@@ -154,26 +155,26 @@ class Loop:
             in_batches(rows),
         )
         seeds = self._model.take_seeds(count, capacity)
-        draws = self._model.objective.num_samples
-        noise = tf.map_fn(
-            lambda seed: self._model.noise(seed, draws, batch_size),
-            seeds,
-            fn_output_signature=self._model.posterior.law_dtype,
+        dtypes = tf.nest.map_structure(
+            lambda _: self._model.float_dtype, self._model.objective.noise(self._model)
         )
-        return self._train(batches, seeds, noise, count)
+        noise = tf.map_fn(
+            lambda seed: draw_noise(self._model, seed, batch_size),
+            seeds,
+            fn_output_signature=dtypes,
+        )
+        return self._train(batches, noise, count)
 
-    def _steps_on_batches(
-        self, batches: Any, seeds: tf.Tensor, noise: tf.Tensor, count: tf.Tensor
-    ) -> Any:
-        def batch_of(step: Any) -> Any:
-            return tf.nest.map_structure(lambda part: None if part is None else part[step], batches)
+    def _steps_on_batches(self, batches: Any, noise: Any, count: tf.Tensor) -> Any:
+        def at(step: Any, parts: Any) -> Any:
+            return tf.nest.map_structure(lambda part: None if part is None else part[step], parts)
 
         def train(step: tf.Tensor, fine: tf.Tensor) -> Any:
-            batch = batch_of(step)
-            self._model.train_step_from(batch, seeds[step], noise[step])
+            batch = at(step, batches)
+            train_on(self._model, batch, at(step, noise))
             return step + 1, tf.logical_and(fine, self._checks(batch))
 
-        fine = tf.ones_like(self._checks(batch_of(0)))
+        fine = tf.ones_like(self._checks(at(0, batches)))
         _, fine = tf.while_loop(lambda step, _: step < count, train, [tf.constant(0), fine])
         return self._model.get_metrics_result(), fine
 

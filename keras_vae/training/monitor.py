@@ -5,9 +5,9 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_vae.distributions.priors import Components, Prior
+from keras_vae.distributions.priors import Components
 from keras_vae.distributions.tfp import statistic
-from keras_vae.estimators import Laws
+from keras_vae.trace import Trace
 
 __all__ = ["ACTIVE", "LatentMonitor", "marginal_rates"]
 
@@ -43,19 +43,19 @@ class LatentMonitor(keras.metrics.Metric):
         )
 
     def update_state(
-        self, laws: Laws, prior: Prior, seed: tf.Tensor, weight: float | tf.Tensor = 1.0
+        self, trace: Trace, components: Components, weight: float | tf.Tensor = 1.0
     ) -> None:
         """Adds a batch.
 
         Args:
-            laws: of the batch.
-            prior: whose components the rates are relative to.
-            seed: int32 [2], for a draw where the prior is a mixture.
+            trace: what the model says of the batch; its one latent is a vector.
+            components: of the prior, to which the rates are relative.
             weight: what an example counts.
         """
-        q, components = laws.posterior, prior.components()
+        (latent,) = trace.latents.values()
+        q = latent.posterior()
         loc, scale = (statistic(q, name, "compile(monitor=True)") for name in ("mean", "stddev"))
-        z = laws.sample(1, seed) if components.loc.shape[0] > 1 else loc[tf.newaxis]
+        z = latent.draw.value[:1]
         rates = tf.cast(marginal_rates(components, z, loc, scale), _SUMS)
         loc, weight = tf.cast(loc, _SUMS), tf.cast(weight, _SUMS)
         self.count.assign_add(weight * tf.cast(tf.shape(loc)[0], _SUMS))

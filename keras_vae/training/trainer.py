@@ -1,7 +1,7 @@
 """Training: what Keras calls of a model in `fit` and `evaluate`."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11,25 +11,22 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize
 from keras_vae.data.stream import Feed, feed_of, skipped
-from keras_vae.distributions import Likelihood, Posterior
-from keras_vae.distributions.priors import Prior
-from keras_vae.estimators import Laws
-from keras_vae.objectives import ELBO, Objective, Terms
+from keras_vae.distributions.noise import from_seed, numbers_in
+from keras_vae.distributions.priors import Components
+from keras_vae.objectives import ELBO, Objective
 from keras_vae.random.philox import wrap_to_int32
 from keras_vae.replicas import (
     OneDevice,
-    Share,
     leave_summing,
-    on_each,
     steps_in_turn,
-    summed,
     worker_errors,
     workers,
 )
+from keras_vae.trace import Inference
 from keras_vae.training.backup import Backup
 from keras_vae.training.checked_model import CheckedModel, refuse_targets
 from keras_vae.training.containers import in_batches, is_stream
-from keras_vae.training.data_spec import Contract
+from keras_vae.training.data_spec import DataSpec
 from keras_vae.training.fast_loop import (
     Loop,
     acts_within_epochs,
@@ -40,23 +37,17 @@ from keras_vae.training.fast_loop import (
 )
 from keras_vae.training.guard import NonFiniteGuard, saves_within_epochs
 from keras_vae.training.monitor import LatentMonitor
+from keras_vae.training.step import draw_noise, evaluate_on, size_of, train_on
 
-__all__ = ["Noise", "Trainer"]
-
-Noise = Callable[[tf.Tensor, int | Sequence[int], Any], tf.Tensor]
-"""Function of a seed, leading axes S and a number of rows B to noise [*S, B, L]."""
+__all__ = ["Trainer"]
 
 
 class Trainer(CheckedModel):
     """A model that an objective trains: compilation, `fit` and its steps.
 
-    A subclass has the three laws.
+    A subclass defines `noise`, `infer`, `float_dtype` and its contract with the data.
     """
 
-    prior: Prior
-    likelihood: Likelihood
-    posterior: Posterior
-    latent_size: int
     feature_names: tuple[str, ...] | None
     train_function: Any
     test_function: Any
@@ -66,23 +57,32 @@ class Trainer(CheckedModel):
         self._draws = keras.random.SeedGenerator()
         self._strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
         self._distribute_strategy = None  # Keras trains as on one device, see keras_vae.replicas
-        self._step: tuple[tf.Tensor, tf.Tensor | None] | None = None
         self._loop: Loop | None = None
         self._graphs: dict[Any, Any] = {}
         self.monitor: LatentMonitor | None = None
+        self.extra_metrics: list[keras.metrics.Metric] = []
         self.loss_metric = keras.metrics.Mean(name="loss")
         self.elbo_metric = keras.metrics.Mean(name="elbo")
         self.distortion_metric = keras.metrics.Mean(name="distortion")
         self.rate_metric = keras.metrics.Mean(name="rate")
 
-    def laws(
-        self,
-        x: Any,
-        training: bool = False,
-        noise: Noise | None = None,
-        sample_weight: tf.Tensor | None = None,
-    ) -> Laws:
-        """The three laws that meet at a batch."""
+    def noise(self) -> dict[str, Any]:
+        """Returns the noise of one draw of every latent, by name."""
+        raise NotImplementedError
+
+    def infer(
+        self, x: Any, training: bool = False, sample_weight: tf.Tensor | None = None
+    ) -> Inference:
+        """Returns what the model infers from a batch."""
+        raise NotImplementedError
+
+    def components(self) -> Components | None:
+        """Returns the prior as a mixture of normal distributions; None if it is no such mixture."""
+        return None
+
+    @property
+    def float_dtype(self) -> str:
+        """Dtype of log-probabilities: float32, or float64 under that policy."""
         raise NotImplementedError
 
     def compile(
@@ -114,7 +114,7 @@ class Trainer(CheckedModel):
         Raises:
             TypeError: if the objective is not one, or a Keras loss or metric is passed.
             TypeError: if a subclass overrides what training would not use.
-            ValueError: if the objective needs a closed form that these laws do not have.
+            ValueError: if the objective needs what these distributions do not have.
         """
         if unsupported:
             raise TypeError(
@@ -142,14 +142,11 @@ class Trainer(CheckedModel):
                 auto_scale_loss=auto_scale_loss,
             )
             self.optimizer.build(self.trainable_variables)
-            if self._strategy is not None:
-                leave_summing(self.optimizer)
-            self.monitor = LatentMonitor(self.latent_size) if monitor else None
+            self.monitor = self._monitor() if monitor else None
+            self._prepare(objective)
         self._loop = None
         self._graphs.clear()
         self.refuse_unused_overrides()
-        objective.check(self.laws(self._contract.zeros()))
-        self.objective = objective
         self._compile_arguments: dict[str, Any] = {
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
@@ -157,6 +154,34 @@ class Trainer(CheckedModel):
             "auto_scale_loss": auto_scale_loss,
             "monitor": monitor,
         }
+
+    def _prepare(self, objective: Objective) -> None:
+        """Checks an objective, builds its networks and optimizers, and makes it that of the model.
+
+        It is kept beside what Keras tracks, for its variables are no weights of the model.
+        """
+        inference, noise = self.infer(self.data.zeros()), objective.noise(self)
+        objective.check(inference, from_seed(noise, [0, 0], [1, 1], self.float_dtype))
+        if objective.has_networks:
+            some = from_seed(noise, [0, 0], [objective.num_samples, 1], self.float_dtype)
+            objective.terms(inference, some)
+        players = objective.players(self)
+        for player in players[1:]:
+            player.optimizer.build(player.weights)
+        if self._strategy is not None:
+            for player in players:
+                leave_summing(player.optimizer)
+        object.__setattr__(self, "objective", objective)
+        self.extra_metrics = [keras.metrics.Mean(name=name) for name in objective.metric_names]
+
+    def _monitor(self) -> LatentMonitor:
+        if (components := self.components()) is None:
+            raise ValueError(
+                "compile(monitor=True) measures what the latents carry against a prior that is "
+                f"normal or a mixture of normal distributions; that of this {type(self).__name__} "
+                "is neither. Leave monitor out."
+            )
+        return LatentMonitor(components.loc.shape[-1])
 
     def fit(
         self,
@@ -193,7 +218,7 @@ class Trainer(CheckedModel):
         for option, least in (("batch_size", 1), ("validation_batch_size", 1), ("epochs", 0)):
             if kwargs.get(option) is not None:
                 kwargs[option] = as_count(option, kwargs[option], least=least)
-        contract = self._contract.named_by(x)
+        contract = self.data.named_by(x)
         if isinstance(x, (tf.data.Dataset, Iterator)):
             kwargs.setdefault("shuffle", False)
         kwargs |= self._validation(contract, validation_data, kwargs)
@@ -201,7 +226,7 @@ class Trainer(CheckedModel):
             callbacks = callbacks.callbacks
         callbacks = keras.tree.flatten(callbacks or [])
         x, kwargs["initial_epoch"] = self._resumed(x, callbacks, kwargs)
-        in_graph = self.compiled and not self.run_eagerly
+        in_graph = self.compiled and not self.run_eagerly and not self._overrides("train_step")
         targets, assertions = None, None
         if feed := stream_feed(x, kwargs) if in_graph and sample_weight is None else None:
             contract.check_dataset(x, in_support=True)
@@ -221,7 +246,7 @@ class Trainer(CheckedModel):
                 return self._fit_in_pieces(feed, assertions, [guard, *callbacks], kwargs)
             return self._fit_stepwise((x, targets, sample_weight), [guard, *callbacks], kwargs)
 
-    def _validation(self, contract: Contract, data: Any, options: dict[str, Any]) -> dict[str, Any]:
+    def _validation(self, contract: DataSpec, data: Any, options: dict[str, Any]) -> dict[str, Any]:
         """The options of Keras for validation."""
         size = options.get("validation_batch_size")
         if data is None:
@@ -268,7 +293,9 @@ class Trainer(CheckedModel):
     ) -> keras.callbacks.History:
         """Training by `Loop`, many steps at once."""
         loop = self._loop_over(feed, assertions, options.get("epochs", 1))
-        capacity = steps_at_once(feed, self.objective.num_samples * self.latent_size)
+        capacity = steps_at_once(
+            feed, self.objective.num_samples * numbers_in(self.objective.noise(self))
+        )
         steps = given = self._compile_arguments["steps_per_execution"]
         if given is None:
             steps = 1 if any(map(acts_within_epochs, callbacks)) else capacity
@@ -306,8 +333,8 @@ class Trainer(CheckedModel):
         return self._loop
 
     def _graph(self, name: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-        """The graph of a name, which `make` returns, kept as long as the laws are the same."""
-        key = (self.prior, self.likelihood, self.posterior, name)
+        """Returns the graph of a name, which `make` made, while the model has the same layers."""
+        key = (*self.layers, name)
         if key not in self._graphs:
             self._graphs[key] = make()
         return self._graphs[key]
@@ -321,103 +348,25 @@ class Trainer(CheckedModel):
         return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One step of the optimizer on one batch, shared among the replicas."""
-        weights = self.trainable_weights
+        """Updates the weights on one batch, shared among the replicas."""
+        return train_on(self, data, draw_noise(self, self.take_seed(), size_of(data)))
 
-        def train(share: Share, loss_of: Callable[[bool], tf.Tensor]) -> None:
-            with tf.GradientTape() as tape:
-                loss = loss_of(True)
-                count = tf.cast(share.total, loss.dtype)
-                loss = tf.reduce_sum(loss) * tf.cast(share.weight, loss.dtype) / count
-                loss = self.optimizer.scale_loss(loss)
-            gradients = summed(tape.gradient(loss, weights))
-            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Evaluates the same bound on one batch: z is drawn, never set to its mean."""
+        return evaluate_on(self, data, draw_noise(self, self.take_seed(), size_of(data)))
 
-        self._on_each(data, train)
-        return self.get_metrics_result()
-
-    def train_step_from(self, data: Any, seed: tf.Tensor, noise: tf.Tensor) -> None:
-        """One step of the optimizer from a seed that was taken, and noise drawn, before."""
-        self._step = seed, noise
-        try:
-            self.train_step(data)
-        finally:
-            self._step = None
+    def take_seed(self) -> tf.Tensor:
+        """Returns the seed of the next step, int32 [2]."""
+        return random.stateless_seed(self._draws.next())
 
     def take_seeds(self, count: tf.Tensor, capacity: int) -> tf.Tensor:
-        """The seeds of the next `count` steps, the first of int32 [capacity, 2]."""
+        """Returns the seeds of the next `count` steps, the first of int32 [capacity, 2]."""
         state = self._draws.state
         first = state.value
         steps = tf.range(capacity, dtype=first.dtype)
         seeds = first + tf.stack([tf.zeros_like(steps), steps], axis=-1)
         state.assign(first + tf.stack([tf.zeros([], first.dtype), tf.cast(count, first.dtype)]))
         return wrap_to_int32(seeds)
-
-    def noise(self, seed: tf.Tensor, num_samples: int | Sequence[int], size: Any) -> tf.Tensor:
-        """Standard normal noise [*num_samples, size, L] that posterior draws are made of."""
-        leading = [num_samples] if isinstance(num_samples, int) else num_samples
-        shape = [*leading, size, self.latent_size]
-        return tf.random.stateless_normal(shape, seed, 0.0, 1.0, self.posterior.law_dtype, "philox")
-
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """The same bound on one batch without training: z is drawn, never set to its mean."""
-        self._on_each(data, lambda _, loss_of: loss_of(False))
-        return self.get_metrics_result()
-
-    def _on_each(
-        self, data: Any, function: Callable[[Share, Callable[[bool], tf.Tensor]], Any]
-    ) -> None:
-        """Calls a function on each replica.
-
-        It is given the share of the replica and the loss of each of its examples, as a function of
-        whether the networks are in training mode. Noise is that of the whole batch: the numbers do
-        not depend on the number of replicas.
-        """
-        seed, given = self._step or (random.stateless_seed(self._draws.next()), None)
-        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        first = tf.nest.flatten(x)[0]
-        total = first.shape[0] or tf.shape(first)[0]
-
-        def on_replica(share: Share) -> None:
-            def noise(other: tf.Tensor, num_samples: int | Sequence[int], _: Any) -> tf.Tensor:
-                if given is not None and other is seed and num_samples == given.shape[0]:
-                    return share.of(given, axis=1)
-                return share.of(self.noise(other, num_samples, share.total), axis=1)
-
-            rows = tf.nest.map_structure(share.of, x)
-            weights = None if sample_weight is None else _per_example(share.of(sample_weight))
-
-            dtype = self.likelihood.law_dtype
-            counts = tf.fill([share.size], tf.cast(share.weight, dtype))
-            if weights is not None:
-                counts *= tf.cast(weights, dtype)
-
-            def loss_of(training: bool) -> tf.Tensor:
-                laws = self.laws(rows, training, noise, counts)
-                terms = self.objective.terms(laws, seed)
-                loss = terms.loss
-                if weights is not None:
-                    loss *= tf.cast(weights, loss.dtype)
-                for penalty in self.losses:
-                    loss += tf.cast(tf.reduce_sum(penalty), loss.dtype)
-                self._record(share, loss, terms)
-                if self.monitor is not None:
-                    self.monitor.update_state(laws, self.prior, seed, share.weight)
-                return loss
-
-            function(share, loss_of)
-
-        on_each(self._strategy, total, on_replica)
-
-    def _record(self, share: Share, loss: tf.Tensor, terms: Terms) -> None:
-        weight = tf.fill(tf.shape(loss), tf.cast(share.weight, loss.dtype))
-        for metric, values in (
-            (self.loss_metric, loss),
-            (self.elbo_metric, -(terms.distortion + terms.rate)),
-            (self.distortion_metric, terms.distortion),
-            (self.rate_metric, terms.rate),
-        ):
-            metric.update_state(values, sample_weight=weight)
 
     def make_train_function(self, force: bool = False) -> Any:
         """The function of an iterator that `fit` calls."""
@@ -445,6 +394,7 @@ class Trainer(CheckedModel):
     def metrics(self) -> list[keras.metrics.Metric]:
         """Means over examples, whatever the batches: loss, elbo, distortion, rate; the monitor."""
         means = [self.loss_metric, self.elbo_metric, self.distortion_metric, self.rate_metric]
+        means += self.extra_metrics
         return means if self.monitor is None else [*means, self.monitor]
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -461,14 +411,3 @@ class Trainer(CheckedModel):
         """Compiles as `get_compile_config` says."""
         objects = {key: deserialize(config[key]) for key in ("optimizer", "objective")}
         self.compile(**{**config, **objects})
-
-
-def _per_example(sample_weight: tf.Tensor) -> tf.Tensor:
-    """Weights as [B], from [B] or [B, 1]: any other shape would broadcast silently."""
-    if sample_weight.shape.rank == 2 and sample_weight.shape[1] == 1:
-        return sample_weight[:, 0]
-    if sample_weight.shape.rank != 1:
-        raise ValueError(
-            f"sample_weight must have one number per example, shape [n]; got {sample_weight.shape}."
-        )
-    return sample_weight

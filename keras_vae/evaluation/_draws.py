@@ -1,0 +1,117 @@
+"""Draws of the latents of a model, for evaluators."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_vae.distributions.noise import centre, from_seed
+from keras_vae.distributions.tfp import tfd
+from keras_vae.latent_variable_model import LatentVariableModel
+from keras_vae.trace import Inference, Trace
+
+__all__ = [
+    "FlatLatents",
+    "draw_noise",
+    "only_posterior",
+    "prior_draws",
+    "size_of",
+    "trace_of",
+]
+
+
+def size_of(batch: Any) -> Any:
+    """Returns the number of examples of a batch, static where it is known."""
+    first = keras.tree.flatten(batch)[0]
+    return first.shape[0] or tf.shape(first)[0]
+
+
+def draw_noise(vae: LatentVariableModel, seed: tf.Tensor, leading: Sequence[Any], size: Any) -> Any:
+    """Returns noise of posterior draws by latent, [*leading, B, ...], from one seed int32 [2]."""
+    return from_seed(vae.noise(), seed, [*leading, size], vae.float_dtype)
+
+
+def trace_of(vae: LatentVariableModel, batch: Any, num_samples: int, seed: tf.Tensor) -> Trace:
+    """Returns what the model says of a batch at posterior draws, from one seed int32 [2]."""
+    return vae.infer(batch).trace(draw_noise(vae, seed, [num_samples], size_of(batch)))
+
+
+def only_posterior(vae: LatentVariableModel, inference: Inference, batch: Any) -> tfd.Distribution:
+    """Returns q(z | x) of a model with one latent, from what it inferred from a batch.
+
+    In a graph the likelihood at the centre, which the trace has too, is never computed.
+    """
+    noise = centre(vae.noise(), [1, size_of(batch)], vae.float_dtype)
+    (latent,) = inference.trace(noise).latents.values()
+    return latent.posterior()
+
+
+def prior_draws(
+    vae: LatentVariableModel, trace: Trace, leading: Sequence[Any], size: Any, seed: tf.Tensor
+) -> Mapping[str, tf.Tensor]:
+    """Returns draws from p(z) by latent, [*leading, B, ...].
+
+    Args:
+        vae: the model.
+        trace: of any draws for the batch; a prior that does not depend on a draw is read from it.
+        leading: axes before the batch.
+        size: number of examples B.
+        seed: int32 [2].
+    """
+    if len(trace.latents) == 1:
+        (name, latent), *_ = trace.latents.items()
+        by_example = [] if latent.p.batch_shape.rank else [size]
+        return {name: latent.p.sample([*leading, *by_example], seed=seed)}
+    noise = from_seed(vae.generation_noise(), seed, [*leading, size], vae.float_dtype)
+    return vae.generate(noise).latents
+
+
+class FlatLatents:
+    """All latents of a model side by side, as one vector.
+
+    Args:
+        trace: of any draws.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._shapes = {
+            name: tuple(latent.draw.value.shape[2:]) for name, latent in trace.latents.items()
+        }
+        self._sizes = [math.prod(shape) for shape in self._shapes.values()]
+
+    @property
+    def size(self) -> int:
+        """Number of latents."""
+        return sum(self._sizes)
+
+    def joined(self, parts: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns values by latent, [..., *shape], as [..., L]."""
+        if len(self._shapes) == 1:
+            ((name, shape),) = self._shapes.items()
+            if len(shape) == 1:
+                return parts[name]
+        flat = []
+        for name, shape in self._shapes.items():
+            value = parts[name]
+            leading = tf.shape(value)[: value.shape.rank - len(shape)]
+            flat.append(tf.reshape(value, tf.concat([leading, [math.prod(shape)]], 0)))
+        return tf.concat(flat, axis=-1)
+
+    def split(self, z: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the values by latent of a vector [..., L]."""
+        if len(self._shapes) == 1:
+            ((name, shape),) = self._shapes.items()
+            if len(shape) == 1:
+                return {name: z}
+        parts = {}
+        for (name, shape), value in zip(
+            self._shapes.items(), tf.split(z, self._sizes, axis=-1), strict=True
+        ):
+            parts[name] = tf.reshape(value, tf.concat([tf.shape(z)[:-1], shape], 0))
+        return parts
+
+    def at(self, inference: Inference, z: tf.Tensor) -> Trace:
+        """Returns the trace at a vector [S, B, L]."""
+        return inference.at(self.split(z))

@@ -1,0 +1,275 @@
+"""Latent variable models: any number of latents and observed parts, trained by `model.fit`."""
+
+import abc
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vae import estimators, random
+from keras_vae.arguments import as_count, is_integer
+from keras_vae.data.frames import numbers
+from keras_vae.distributions.noise import centre, from_rows, from_seed
+from keras_vae.trace import Generation
+from keras_vae.training.chunking import by_chunks, spec_of
+from keras_vae.training.trainer import Trainer
+
+__all__ = ["Bound", "LatentVariableModel"]
+
+
+class Bound(NamedTuple):
+    """The evidence lower bound of each example and its two terms, [B], in nats.
+
+    Attributes:
+        elbo: lower bound on log p(x), -(distortion + rate).
+        distortion: -E_q log p(x | z), every constant included.
+        rate: KL(q(z | x) || p(z)).
+    """
+
+    elbo: tf.Tensor
+    distortion: tf.Tensor
+    rate: tf.Tensor
+
+
+class LatentVariableModel(Trainer, abc.ABC):
+    """A model p(x, z) with an inference model q(z | x), for latents and data of any structure.
+
+    A subclass says what its data is, what noise its latents are drawn from, what it infers from a
+    batch and what it generates; objectives, bounds, evaluation, sampling by seeds and the export
+    follow. `keras_vae.VAE` is the one with a single latent vector and a single x.
+
+    A subclass defines
+
+    - `data`: the specification of its data;
+    - `noise()` and `generation_noise()`: the noise of one draw of each latent, from q and from p.
+      The noise of several latents differs in its index;
+    - `infer(x, training, sample_weight)`: an `Inference`, from a batch to traces;
+    - `generate(noise, latents, condition)`: a `Generation`, from noise or from given latents.
+
+    Example:
+        A chain of two latents, z2 -> z1 -> x, with q(z1 | x) q(z2 | z1), stands in
+        docs/architecture.md.
+    """
+
+    @abc.abstractmethod
+    def noise(self) -> dict[str, Any]:
+        """Returns the noise of one draw of each latent from q, by name, in the order of drawing."""
+
+    @abc.abstractmethod
+    def generation_noise(self) -> dict[str, Any]:
+        """Returns the noise of one draw of each latent from p, by name, in the order of drawing."""
+
+    @abc.abstractmethod
+    def generate(
+        self,
+        noise: Mapping[str, Any] | None = None,
+        latents: Mapping[str, tf.Tensor] | None = None,
+        condition: Any = None,
+    ) -> Generation:
+        """Returns latents and what the model says of the data at them.
+
+        Args:
+            noise: noise of each latent, [B, ...]; not used of those that are given.
+            latents: values of all latents, [..., B, L]; None draws them from the prior.
+            condition: conditions [B, *C] of a conditional model.
+        """
+
+    @property
+    def float_dtype(self) -> str:
+        """Dtype of log-probabilities: float32, or float64 under that policy."""
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+    @property
+    def numbers_per_example(self) -> int:
+        """How many numbers of one example have a distribution."""
+        return sum(math.prod(part.shape) for part in self.data.observed.values())
+
+    def elbo(self, x: Any, num_samples: int = 1, seed: int | None = None) -> Bound:
+        """Returns the evidence lower bound of each example.
+
+        Rates are in closed form where there is one, else estimated from the same draws.
+
+        The draws of example i are a pure function of (seed, i): it matters neither what stands
+        beside it nor how many there are. They are those of the exported `score` for the seed pair
+        [seed, i], and independent of what `sample` draws with the same seed.
+
+        Args:
+            x: data [B, *D], or a dict of its parts.
+            num_samples: draws from the posterior per example.
+            seed: integer for reproducible draws; None draws anew each time.
+
+        Returns:
+            `Bound(elbo, distortion, rate)`, each [B], in nats.
+
+        Raises:
+            DataError: if x lies outside the support of the likelihood.
+        """
+        num_samples = as_count("num_samples", num_samples, least=1)
+        x = self._checked(x, in_support=True)
+        first = keras.tree.flatten(x)[0]
+        count = tf.shape(first)[0] if tf.is_symbolic_tensor(first) else len(first)
+
+        def terms(inputs: Any) -> Bound:
+            rows, seeds = inputs
+            noise = from_rows(self.noise(), seeds, num_samples, self.float_dtype)
+            distortion, rate = estimators.elbo_terms(self.infer(rows).trace(noise))
+            return Bound(-(distortion + rate), distortion, rate)
+
+        return self._by_rows(
+            f"elbo {num_samples}", terms, [x, self._row_seeds(count, seed)], num_samples
+        )
+
+    def sample(self, n: int, seed: int | None = None, *, condition: Any = None) -> Any:
+        """Returns draws from p(x): latents from the prior, x from the likelihood; [n, *D].
+
+        Row i is a pure function of (seed, i), by the counter-based noise of `keras_vae.random`: an
+        exported model gives the same row for the seed pair [seed, i].
+
+        Args:
+            n: number of draws.
+            seed: integer of 32 bits for reproducible draws; None draws anew each time.
+            condition: conditions [n, *C], or one [*C] for all, of a conditional model.
+
+        Raises:
+            ValueError: if `n` or `seed` is out of range, or the condition is missing.
+        """
+        return self._by_rows("sample", self._drawn, self._prior_inputs(n, seed, condition))
+
+    def sample_mean(self, n: int, seed: int | None = None, *, condition: Any = None) -> Any:
+        """Returns decoder means at the prior draws that `sample` uses for the same seed; [n, *D].
+
+        These are not draws from p(x): they leave out the noise of the likelihood.
+        """
+        return self._by_rows("sample_mean", self._mean, self._prior_inputs(n, seed, condition))
+
+    def reconstruct(self, x: Any) -> Any:
+        """Returns decoder means at the centre of the posterior, [B, *D], as `predict` does.
+
+        Raises:
+            DataError: if a shape is wrong or a number is not finite.
+        """
+        x = self._checked(x, in_support=False)
+        return self._by_rows("reconstruct", lambda x: self(x, training=False), x)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Returns decoder means at the medians of the noise, or when training at a draw."""
+        x = self._cast(x)
+        first = tf.nest.flatten(x)[0]
+        leading = [1, tf.shape(first)[0]]
+        if training:
+            noise = from_seed(self.noise(), self.take_seed(), leading, self.float_dtype)
+        else:
+            noise = centre(self.noise(), leading, self.float_dtype)
+        trace = self.infer(x, training).trace(noise)
+        return self._one_or_all({k: o.p.mean()[0] for k, o in trace.observations.items()})
+
+    def _drawn(self, inputs: Any) -> Any:
+        seeds, generation = self._generated(inputs)
+        draws = {
+            name: site.draw(from_rows(site.layer.noise(), seeds, dtype=self.float_dtype))
+            for name, site in generation.observations.items()
+        }
+        return self._one_or_all(draws)
+
+    def _mean(self, inputs: Any) -> Any:
+        _, generation = self._generated(inputs)
+        means = {k: site.distribution.mean() for k, site in generation.observations.items()}
+        return self._one_or_all(means)
+
+    def _generated(self, inputs: Any) -> tuple[tf.Tensor, Generation]:
+        """Returns the row seeds, and what is generated by the noise that belongs to them."""
+        seeds, *condition = keras.tree.flatten(inputs)
+        noise = from_rows(self.generation_noise(), seeds, dtype=self.float_dtype)
+        given = tf.cast(condition[0], self.float_dtype) if condition else None
+        return seeds, self.generate(noise, condition=given)
+
+    def _one_or_all(self, parts: Mapping[str, Any]) -> Any:
+        """Returns the only part, or the parts by name."""
+        return next(iter(parts.values())) if len(parts) == 1 else dict(parts)
+
+    def _prior_inputs(self, n: int, seed: int | None, condition: Any) -> Any:
+        """Returns row seeds of n draws, or [seeds, conditions]."""
+        if not is_integer(n) or not 1 <= n < 2**31:
+            raise ValueError(f"Expected a number of draws of at least 1, below 2^31; got n={n!r}.")
+        seeds, condition = self._row_seeds(int(n), seed), self._condition(condition)
+        if condition is None:
+            return seeds
+        if condition.shape[0] not in (1, n):
+            raise ValueError(
+                f"Expected one condition, or one for each of the {n} draws; got "
+                f"{condition.shape[0]}."
+            )
+        return [seeds, tf.broadcast_to(condition, [n, *condition.shape[1:]])]
+
+    def _condition(self, condition: Any) -> tf.Tensor | None:
+        """Returns the condition as [n, *C], or [1, *C] if it came without the batch axis."""
+        if "condition" not in self.data.parts:
+            if condition is not None:
+                raise ValueError("This model is unconditional; leave condition out.")
+            return None
+        shape = self.data.parts["condition"].shape
+        wanted = f"This model needs a condition of shape [n, {', '.join(map(str, shape))}]"
+        if condition is None:
+            raise ValueError(f"{wanted}.")
+        array: Any = condition if tf.is_tensor(condition) else numbers(condition, "condition")
+        if tuple(array.shape) == shape:
+            array = array[np.newaxis]
+        if not tf.is_symbolic_tensor(array):
+            self.data.array("condition", array)
+        elif not array.shape[1:].is_compatible_with(shape):
+            raise ValueError(f"{wanted}; got {array.shape.as_list()}.")
+        return self._cast(array)
+
+    def _row_seeds(self, n: int | tf.Tensor, seed: int | None) -> tf.Tensor:
+        if seed is None:
+            return random.row_seeds(self.take_seed(), n)
+        if not is_integer(seed) or not -(2**31) <= seed < 2**31:
+            raise ValueError(f"Expected a seed that fits in 32 bits, or None; got seed={seed!r}.")
+        return random.row_seeds(int(seed), n)
+
+    def _by_rows(
+        self, name: str, function: Callable[[Any], Any], inputs: Any, draws: int = 1
+    ) -> Any:
+        """Returns a function of rows [n, ...], of many rows by a graph and in chunks."""
+        rows = self._rows_at_once(draws)
+        if not tf.executing_eagerly() or len(keras.tree.flatten(inputs)[0]) <= rows:
+            return function(inputs)
+        specs = spec_of(inputs)
+        graph = self._graph(
+            (name, str(specs)),
+            lambda: tf.function(function, input_signature=[specs], autograph=False),
+        )
+        return by_chunks(graph, inputs, rows)
+
+    def _checked(self, x: Any, *, in_support: bool) -> Any:
+        """Returns checked arrays; tensors stay, for a gradient to pass, symbolic ones unchecked."""
+        parts = keras.tree.flatten(x)
+        if parts and tf.is_symbolic_tensor(parts[0]):
+            return x
+        arrays = self.data.arrays(x, in_support=in_support)
+        if isinstance(x, dict):
+            return {key: x[key] if tf.is_tensor(x[key]) else arrays[key] for key in x}
+        return x if tf.is_tensor(x) else arrays
+
+    def _cast(self, x: Any) -> Any:
+        return keras.tree.map_structure(
+            lambda part: tf.cast(tf.convert_to_tensor(part), self.float_dtype), x
+        )
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the states of the random generators, which Keras leaves out."""
+        for index, variable in enumerate(self._seed_states()):
+            store[str(index)] = variable.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads the states of the random generators."""
+        known = set(store.keys())
+        for index, variable in enumerate(self._seed_states()):
+            if str(index) in known:
+                variable.assign(store[str(index)])
+
+    def _seed_states(self) -> list[keras.Variable]:
+        return [v for v in self.variables if v.path.endswith("seed_generator_state")]

@@ -1,0 +1,202 @@
+"""Traces: what a model says of one batch, one entry per latent and per observed variable.
+
+Axes: S draws, B examples. All log-probabilities are in nats.
+
+    ELBO = E_q [ sum over observations of log p  +  sum over latents of (log p - log q) ]
+"""
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_vae.distributions.base import ConditionalDistribution
+from keras_vae.distributions.noise import Draw
+from keras_vae.distributions.tfp import tfd
+
+__all__ = ["Generation", "Inference", "Latent", "Observation", "Site", "Trace", "identity"]
+
+_ONLY_OWN_DRAWS = (
+    "This posterior knows the density of its own draws alone, and here that of another point is "
+    "needed. Train it with gradient='pathwise' and measure it by log_marginal(method='importance')."
+)
+
+
+class Latent(NamedTuple):
+    """A latent variable of a trace.
+
+    Attributes:
+        draw: its draw, of value [S, B, ...].
+        p: p(z), or p(z given the latents before it), under which the draw is scored.
+        q: function that returns q(z given x), from which it was drawn. With `constant=True` no
+            parameter of it is differentiated. None if q cannot tell the density of a point that
+            it did not draw: then the draw knows its own.
+    """
+
+    draw: Draw
+    p: tfd.Distribution
+    q: Callable[[bool], tfd.Distribution] | None = None
+
+    def posterior(self) -> tfd.Distribution:
+        """Returns q.
+
+        Raises:
+            ValueError: if it only knows the density of its own draws.
+        """
+        if self.q is None:
+            raise ValueError(_ONLY_OWN_DRAWS)
+        return self.q(False)
+
+    def log_p(self) -> tf.Tensor:
+        """Returns log p of the draw, [S, B]."""
+        return self.p.log_prob(self.draw.value)
+
+    def log_q(self, constant: bool = False) -> tf.Tensor:
+        """Returns log q of the draw, [S, B].
+
+        Args:
+            constant: whether to differentiate through the draw alone, not the parameters of q.
+
+        Raises:
+            ValueError: if q cannot be evaluated with constant parameters.
+        """
+        if self.q is not None:
+            return self.q(constant).log_prob(self.draw.value)
+        if constant or self.draw.log_prob is None:
+            raise ValueError(_ONLY_OWN_DRAWS)
+        return self.draw.log_prob
+
+
+class Observation(NamedTuple):
+    """An observed variable of a trace.
+
+    Attributes:
+        value: the data, [B, *D].
+        p: p(x given z), batch shape [S, B].
+        mask: where the data is present, booleans [B] or [B, *D]; None for everywhere. An absent
+            entry adds exactly 0, to the log-probability and to every gradient.
+    """
+
+    value: tf.Tensor
+    p: tfd.Distribution
+    mask: tf.Tensor | None = None
+
+    def log_prob(self) -> tf.Tensor:
+        """Returns log p of what is present, [S, B]."""
+        if self.mask is None:
+            return self.p.log_prob(self.value)
+        mask = tf.cast(self.mask, tf.bool)
+        by_row = mask.shape.rank == 1
+        rank = self.value.shape.rank
+        entries = tf.reshape(mask, [-1, *[1] * (rank - 1)]) if by_row else mask
+        value = tf.where(entries, self.value, tf.zeros_like(self.value))
+        if by_row:
+            log_prob = self.p.log_prob(value)
+            return tf.where(mask, log_prob, tf.zeros_like(log_prob))
+        if not isinstance(self.p, tfd.Independent):
+            raise ValueError(
+                "A mask of single entries needs entries that are independent of each other given "
+                f"z; {self.p.name} is one distribution of them all. Give a mask of shape [B]."
+            )
+        log_prob = self.p.distribution.log_prob(value)
+        log_prob = tf.where(mask, log_prob, tf.zeros_like(log_prob))
+        return tf.reduce_sum(log_prob, axis=list(range(1 - rank, 0)))
+
+
+class Trace(NamedTuple):
+    """What a model says of a batch at one set of draws.
+
+    Attributes:
+        latents: latent variables by name, in the order in which they are drawn.
+        observations: observed variables by name.
+    """
+
+    latents: Mapping[str, Latent]
+    observations: Mapping[str, Observation]
+
+    def log_likelihood(self) -> tf.Tensor:
+        """Returns log p(x given z) of all observations, [S, B]."""
+        return reduce(add, (each.log_prob() for each in self.observations.values()))
+
+    def log_prior(self) -> tf.Tensor:
+        """Returns log p(z) of all latents, [S, B]."""
+        return reduce(add, (each.log_p() for each in self.latents.values()))
+
+    def log_posterior(self) -> tf.Tensor:
+        """Returns log q(z given x) of all latents, [S, B]."""
+        return reduce(add, (each.log_q() for each in self.latents.values()))
+
+    def log_joint(self) -> tf.Tensor:
+        """Returns log p(x, z), [S, B]."""
+        return self.log_prior() + self.log_likelihood()
+
+    def log_ratio(self, constant: bool = False) -> tf.Tensor:
+        """Returns log p(z) - log q(z given x) of all latents, [S, B]; `constant` as for `log_q`."""
+        ratios = (each.log_p() - each.log_q(constant) for each in self.latents.values())
+        return reduce(add, ratios)
+
+    def log_weights(self, constant: bool = False) -> tf.Tensor:
+        """Returns log p(x, z) - log q(z given x), [S, B], whose mean is the ELBO."""
+        return self.log_likelihood() + self.log_ratio(constant)
+
+    def penalties(self) -> dict[str, tf.Tensor]:
+        """Returns the penalties of the draws by "latent/penalty", [S, B] or [B]."""
+        return {
+            f"{name}/{penalty}": value
+            for name, latent in self.latents.items()
+            for penalty, value in latent.draw.penalties.items()
+        }
+
+
+def identity(value: tf.Tensor) -> tf.Tensor:
+    """Returns the value."""
+    return value
+
+
+class Inference(NamedTuple):
+    """What a model infers from a batch before any noise is drawn.
+
+    Attributes:
+        trace: function of noise {latent: [S, B, ...]} to the trace of the draws made of it. A
+            second argument, a function of a drawn value to the same value, may change the
+            gradient that passes through each draw.
+        at: function of values {latent: [S, B, ...]} to the trace at them.
+    """
+
+    trace: Callable[..., Trace]
+    at: Callable[[Mapping[str, tf.Tensor]], Trace]
+
+
+class Site(NamedTuple):
+    """A conditional distribution at a condition.
+
+    Attributes:
+        layer: the family.
+        parameters: its parameters by name.
+    """
+
+    layer: ConditionalDistribution
+    parameters: dict[str, tf.Tensor]
+
+    @property
+    def distribution(self) -> tfd.Distribution:
+        """The distribution."""
+        return self.layer.make_distribution(**self.parameters)
+
+    def draw(self, noise: Any) -> tf.Tensor:
+        """Returns a draw made of noise."""
+        return self.layer.draw(noise, **self.parameters).value
+
+
+class Generation(NamedTuple):
+    """What a model generates: latents, and what it says of the data at them.
+
+    Attributes:
+        latents: values by name, [B, ...].
+        observations: distributions of the data by name.
+    """
+
+    latents: Mapping[str, tf.Tensor]
+    observations: Mapping[str, Site]
