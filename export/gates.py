@@ -74,12 +74,13 @@ def check_contract(vae: VAE) -> None:
         shapes = {"the log-probability of a draw": (p.log_prob(x), (_ROWS,))}
         _check_shapes(vae.likelihood, shapes)
     with _blamed_on(vae.posterior):
-        parameters, q = _distribution(vae.posterior, [x, *condition])
+        parameters, _ = _distribution(vae.posterior, [x, *condition])
         latents = (_ROWS, vae.latent_size)
+        centre = vae.posterior.centre(parameters, "The export")
         noise = from_rows(vae.posterior.noise(), seeds, dtype=vae.float_dtype)
         draw = vae.posterior.draw(noise, **parameters)
         shapes = {
-            "the mean of its distribution": (q.mean(), latents),
+            "the mean of its distribution": (centre, latents),
             "what `draw` returns": (draw.value, latents),
         }
         if draw.log_prob is not None:
@@ -147,6 +148,8 @@ def _distribution(
                 f"{_ROWS} rows; its axis 0 must be the batch. What belongs to the layer alone "
                 "comes from `shared_parameters`."
             )
+    if not getattr(layer, "tells_density", True):
+        return parameters, None
     found = layer.make_distribution(**parameters)
     if found.batch_shape != [_ROWS] or found.event_shape != layer.event_shape:
         raise ExportError(

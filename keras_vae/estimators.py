@@ -101,7 +101,7 @@ def analytic_rate(latent: Latent) -> tf.Tensor:
 
 def _closed_rate(latent: Latent) -> tf.Tensor | None:
     """Returns the rate in closed form, [B]; None where there is none."""
-    if latent.q is None:
+    if latent.q is None or not latent.in_order:
         return None
     rate = None
     with contextlib.suppress(NotImplementedError):

@@ -1,7 +1,7 @@
 """Variational autoencoder: a prior, a likelihood and a posterior, trained by `model.fit`."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,11 +9,19 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_shape, deserialize, register, serialize
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
-from keras_vae.distributions.noise import Draw
+from keras_vae.distributions.noise import from_seed
 from keras_vae.distributions.priors import Components, Prior
-from keras_vae.distributions.tfp import statistic, tfd
+from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import Bound, LatentVariableModel
-from keras_vae.trace import Generation, Inference, Latent, Observation, Site, Trace, identity
+from keras_vae.trace import (
+    Generation,
+    Inference,
+    LatentOf,
+    Observation,
+    Site,
+    Trace,
+    spread,
+)
 from keras_vae.training.data_spec import DataSpec, Part
 
 __all__ = ["VAE", "Bound"]
@@ -275,25 +283,14 @@ class VAE(LatentVariableModel):
         prior = self.prior.distribution(condition)
         parameters = self.posterior.parameters(self._inputs(x), training)
 
-        def q(constant: bool = False) -> tfd.Distribution:
-            own = tf.nest.map_structure(tf.stop_gradient, parameters) if constant else parameters
-            return self.posterior.make_distribution(**own)
-
-        def at_draw(draw: Draw) -> Trace:
-            p = self.likelihood.distribution(self._beside(draw.value, condition), training)
+        def say(latent: LatentOf) -> Trace:
+            z = latent("z", self.posterior, parameters, prior)
+            p = self.likelihood.distribution(self._beside(z.value, condition), training)
             if training:
                 self.likelihood.observe(values, p, sample_weight)
-            own_q = q if self.posterior.tells_density else None
-            return Trace({"z": Latent(draw, prior, own_q)}, {"x": Observation(values, p)})
+            return Trace({"z": z}, {"x": Observation(values, p)})
 
-        def trace(noise: Any, through: Callable[[tf.Tensor], tf.Tensor] = identity) -> Trace:
-            draw = self.posterior.draw(noise["z"], **parameters)
-            return at_draw(draw._replace(value=through(draw.value)))
-
-        def at(latents: Mapping[str, tf.Tensor]) -> Trace:
-            return at_draw(Draw(latents["z"]))
-
-        return Inference(trace, at)
+        return Inference.by(say)
 
     def generate(
         self,
@@ -315,21 +312,27 @@ class VAE(LatentVariableModel):
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """Returns the decoder mean at the posterior mean, or when training at a posterior draw."""
         x = self._cast(x)
-        q = self.posterior.distribution(self._inputs(x), training)
-        z = (
-            q.sample(seed=self.take_seed())
-            if training
-            else statistic(q, "mean", "A reconstruction, and so `predict`,")
-        )
+        parameters = self.posterior.parameters(self._inputs(x), training)
+        if training:
+            z = self._posterior_draw(parameters)
+        else:
+            z = self.posterior.centre(parameters, "A reconstruction, and so `predict`,")
         inputs = self._beside(z, self.data.by_name(x).get("condition"))
         return self.likelihood.distribution(inputs, training).mean()
+
+    def _posterior_draw(self, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+        seed = self.take_seed()
+        if self.posterior.tells_density:
+            return self.posterior.make_distribution(**parameters).sample(seed=seed)
+        size = self.posterior.size_of(parameters)
+        noise = from_seed(self.posterior.noise(), seed, [size], self.float_dtype)
+        return self.posterior.draw(noise, **parameters).value
 
     def _beside(self, z: tf.Tensor, condition: tf.Tensor | None) -> Any:
         """What the decoder takes: z [..., L], or [z, condition] with the condition at each z."""
         if condition is None:
             return z
-        shape = tf.concat([tf.shape(z)[:-1], tf.constant(self.condition_shape, tf.int32)], 0)
-        return [z, _spread(condition, shape, z)]
+        return [z, spread(condition, z)]
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, and `preparation_digest` where there is one."""
@@ -363,7 +366,3 @@ def _reason(error: Exception) -> str:
     """What Keras says, without colours and without the arguments of the call."""
     text = re.sub("\x1b\\[[0-9;]*m", "", str(error)).split("\n\nArguments received")[0]
     return " ".join(text.split())
-
-
-def _spread(condition: tf.Tensor, shape: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    return tf.broadcast_to(tf.cast(condition, like.dtype), shape)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +18,10 @@ import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.data.preparation import Preparation
-from keras_vae.distributions.noise import Draw, from_rows
-from keras_vae.distributions.tfp import statistic
+from keras_vae.distributions.noise import Draw, centre, from_rows
+from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
-from keras_vae.trace import Latent
+from keras_vae.trace import Generation, Latent, Trace
 
 __all__ = ["Signature", "signatures"]
 
@@ -44,8 +46,10 @@ class Signature(NamedTuple):
     description: str
 
 
-def signatures(vae: VAE, preparation: Preparation | None = None) -> dict[str, Signature]:
-    """The five signatures of a model, `decode` first.
+def signatures(
+    vae: LatentVariableModel, preparation: Preparation | None = None
+) -> dict[str, Signature]:
+    """Returns the five signatures of a model, `decode` first.
 
     | name | inputs | outputs |
     |---|---|---|
@@ -66,68 +70,258 @@ def signatures(vae: VAE, preparation: Preparation | None = None) -> dict[str, Si
         vae: the model; its weights are captured as they are.
         preparation: how the training prepared its data; None for not at all.
     """
-    model = _Model(vae, preparation or Preparation())
-    z = {"z": tf.TensorSpec([None, vae.latent_size], tf.float32, "z")}
-    x = {"x": tf.TensorSpec([None, *model.raw_shape], tf.float32, "x")}
-    seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
-    condition = {}
-    if vae.condition_shape is not None:
-        spec = tf.TensorSpec([None, *vae.condition_shape], tf.float32, "condition")
-        condition = {"condition": spec}
-    likelihood = (*vae.likelihood.parameter_specs(), *vae.likelihood.shared_parameters())
-    posterior = (*vae.posterior.parameter_specs(), *vae.posterior.shared_parameters())
+    kind = _VaeFunctions if isinstance(vae, VAE) else _Functions
+    functions = kind(vae, preparation or Preparation())
+    inputs = functions.specs()
     table = [
         Signature(
             "decode",
-            _in_float32(model.decode),
-            {**z, **condition},
-            ("mean", *likelihood),
+            _in_float32(functions.decode),
+            {**inputs["latents"], **inputs["given"]},
+            functions.decoded,
             "Distribution p(x | z) of the latents z: its mean and its parameters.",
         ),
         Signature(
             "encode",
-            _in_float32(model.encode),
-            {**x, **condition},
-            posterior,
-            "Distribution q(z | x) of the data x: its parameters.",
+            _in_float32(functions.encode),
+            inputs["data"],
+            functions.encoded,
+            "Distribution q(z | x) of the data x: its parameters."
+            if kind is _VaeFunctions
+            else "Latents at the centre of q(z | x).",
         ),
         Signature(
             "sample",
-            _in_float32(model.sample),
-            {**seed, **condition},
-            ("sample", "mean", "z"),
+            _in_float32(functions.sample),
+            {**inputs["seed"], **inputs["given"]},
+            functions.sampled,
             "A draw from p(x) for each seed pair, the mean at its z, and z.",
         ),
         Signature(
             "reconstruct",
-            _in_float32(model.reconstruct),
-            {**x, **condition},
-            ("mean",),
+            _in_float32(functions.reconstruct),
+            inputs["data"],
+            functions.means,
             "Mean of p(x | z) at the mean of q(z | x).",
         ),
         Signature(
             "score",
-            _in_float32(model.score),
-            {**x, **seed, **condition},
-            ("elbo", "distortion", "rate"),
+            _in_float32(functions.score),
+            inputs["scored"],
+            functions.scored,
             "Lower bound on log p(x) in nats from one draw of z, and its two terms.",
         ),
     ]
     return {signature.name: signature for signature in table}
 
 
-class _Model:
-    """The functions behind the signatures."""
+class _Functions:
+    """The functions behind the signatures of a model of any structure.
+
+    With one latent and one part of the data tensors are called z, x, mean, sample; with several
+    z_NAME, x_NAME, mean_NAME, sample_NAME.
+    """
+
+    def __init__(self, model: LatentVariableModel, preparation: Preparation) -> None:
+        self._model = model
+        self._preparation = preparation
+        self._dtype = model.float_dtype
+        noise = centre(model.noise(), [1, 1], self._dtype)
+        trace = model.infer(model.data.zeros()).trace(noise)
+        self._latents = {
+            name: tuple(latent.draw.value.shape[2:]) for name, latent in trace.latents.items()
+        }
+        self._parts = list(model.data.observed)
+        latents = {name: latent.draw.value[0] for name, latent in trace.latents.items()}
+        self._sites = model.generate(latents=latents, condition=self._zero_condition()).observations
+
+    def _zero_condition(self) -> tf.Tensor | None:
+        part = self._model.data.parts.get("condition")
+        return None if part is None else tf.zeros([1, *part.shape], self._dtype)
+
+    def specs(self) -> dict[str, dict[str, tf.TensorSpec]]:
+        """Returns the inputs of the signatures by kind and name."""
+        parts = self._model.data.parts
+
+        def spec(shape: tuple[int, ...], name: str) -> tf.TensorSpec:
+            return tf.TensorSpec([None, *shape], tf.float32, name)
+
+        latents = {self._name("z", name): shape for name, shape in self._latents.items()}
+        observed = {self._name("x", name): parts[name].shape for name in self._parts}
+        given = {name: part.shape for name, part in parts.items() if name not in self._parts}
+        kinds = {"latents": latents, "observed": observed, "given": given}
+        found = {
+            kind: {name: spec(shape, name) for name, shape in shapes.items()}
+            for kind, shapes in kinds.items()
+        }
+        found["data"] = {**found["observed"], **found["given"]}
+        found["seed"] = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
+        found["scored"] = {**found["observed"], **found["seed"], **found["given"]}
+        found["given"] = {k: v for k, v in found["given"].items() if k == "condition"}
+        return found
+
+    @property
+    def means(self) -> tuple[str, ...]:
+        """Names of the means."""
+        return tuple(self._name("mean", name) for name in self._parts)
+
+    @property
+    def decoded(self) -> tuple[str, ...]:
+        """Names of the outputs of `decode`."""
+        parameters = (
+            self._parameter(key, name)
+            for name, site in self._sites.items()
+            for key in site.parameters
+        )
+        return (*self.means, *parameters)
+
+    @property
+    def encoded(self) -> tuple[str, ...]:
+        """Names of the outputs of `encode`."""
+        return tuple(self._name("z", name) for name in self._latents)
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """Names of the outputs of `sample`."""
+        return (*(self._name("sample", name) for name in self._parts), *self.means, *self.encoded)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Names of the outputs of `score`."""
+        names = ["elbo", "distortion", "rate"]
+        if len(self._parts) > 1:
+            names += [f"distortion_{name}" for name in self._parts]
+        if len(self._latents) > 1:
+            names += [f"rate_{name}" for name in self._latents]
+        return tuple(names)
+
+    def _name(self, kind: str, site: str) -> str:
+        several = self._latents if kind in ("z", "rate") else self._parts
+        return f"{kind}_{site}" if len(several) > 1 else kind
+
+    def _parameter(self, key: str, part: str) -> str:
+        return f"{key}_{part}" if len(self._parts) > 1 else key
+
+    def _data(self, inputs: Tensors) -> Any:
+        """Returns the data in the form in which the model takes it."""
+        parts = {
+            name: inputs[self._name("x", name) if name in self._parts else name]
+            for name in self._model.data.parts
+        }
+        return parts if len(parts) > 1 else next(iter(parts.values()))
+
+    def decode(self, *args: Any, **inputs: Any) -> Tensors:
+        latents = {
+            name: tf.cast(inputs[self._name("z", name)], self._dtype) for name in self._latents
+        }
+        return self._described(
+            self._model.generate(latents=latents, condition=inputs.get("condition"))
+        )
+
+    def _described(self, generation: Generation, with_parameters: bool = True) -> Tensors:
+        """Returns means, and parameters with a batch axis."""
+        found = {}
+        for name, site in generation.observations.items():
+            mean = site.distribution.mean()
+            mean.set_shape([None, *self._model.data.parts[name].shape])
+            found[self._name("mean", name)] = mean
+            if with_parameters:
+                parameters = _broadcast(site.parameters)
+                found |= {self._parameter(key, name): v for key, v in parameters.items()}
+        return found
+
+    def encode(self, *args: Any, **inputs: Any) -> Tensors:
+        trace = self._at_centre(inputs)
+        return {self._name("z", k): each.draw.value[0] for k, each in trace.latents.items()}
+
+    def reconstruct(self, *args: Any, **inputs: Any) -> Tensors:
+        trace = self._at_centre(inputs)
+        return {self._name("mean", k): each.p.mean()[0] for k, each in trace.observations.items()}
+
+    def _at_centre(self, inputs: Tensors) -> Trace:
+        x = self._data(inputs)
+        size = tf.shape(tf.nest.flatten(x)[0])[0]
+        return self._model.infer(x).trace(centre(self._model.noise(), [1, size], self._dtype))
+
+    def sample(self, seed: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
+        noise = from_rows(self._model.generation_noise(), seed, dtype=self._dtype)
+        generation = self._model.generate(noise, condition=condition)
+        draws = {
+            self._name("sample", name): site.draw(
+                from_rows(site.layer.noise(), seed, dtype=self._dtype)
+            )
+            for name, site in generation.observations.items()
+        }
+        latents = {self._name("z", name): z for name, z in generation.latents.items()}
+        return {**draws, **self._described(generation, with_parameters=False), **latents}
+
+    def score(self, *args: Any, **inputs: Any) -> Tensors:
+        seed = inputs.pop("seed")
+        noise = from_rows(self._model.noise(), seed, 1, self._dtype)
+        trace = self._model.infer(self._data(inputs)).trace(noise)
+        distortions = {k: -each.log_prob()[0] for k, each in trace.observations.items()}
+        rates = {k: _rate(each) for k, each in trace.latents.items()}
+        distortion, rate = (reduce(add, each.values()) for each in (distortions, rates))
+        found = {"elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
+        if len(distortions) > 1:
+            found |= {f"distortion_{name}": value for name, value in distortions.items()}
+        if len(rates) > 1:
+            found |= {f"rate_{name}": value for name, value in rates.items()}
+        return found
+
+
+def _rate(latent: Latent) -> tf.Tensor:
+    """Returns the rate of one latent at one draw, [b], in closed form where there is one."""
+    try:
+        return estimators.analytic_rate(latent)
+    except ValueError:
+        own = latent.draw.log_prob
+        return ((latent.log_q() if own is None else own) - latent.log_p())[0]
+
+
+class _VaeFunctions(_Functions):
+    """The functions behind the signatures of a VAE, with the preparation of its data inside."""
 
     def __init__(self, vae: VAE, preparation: Preparation) -> None:
         self._vae = vae
         self._preparation = preparation
         self._dtype = vae.float_dtype
+        self._latents, self._parts = {"z": (vae.latent_size,)}, ["x"]
         self._prior: dict[str, Any] | None = None
         if not vae.prior.is_conditional:
             self._prior = {name: value.numpy() for name, value in vae.prior.parameters().items()}
         shape = vae.event_shape
         self.raw_shape = shape[:-1] if preparation.categories else shape
+
+    def specs(self) -> dict[str, dict[str, tf.TensorSpec]]:
+        """Returns the inputs of the signatures by kind and name."""
+        z = {"z": tf.TensorSpec([None, self._vae.latent_size], tf.float32, "z")}
+        x = {"x": tf.TensorSpec([None, *self.raw_shape], tf.float32, "x")}
+        seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
+        given = {}
+        if self._vae.condition_shape is not None:
+            spec = tf.TensorSpec([None, *self._vae.condition_shape], tf.float32, "condition")
+            given = {"condition": spec}
+        data = {**x, **given}
+        scored = {**x, **seed, **given}
+        return {"latents": z, "given": given, "data": data, "seed": seed, "scored": scored}
+
+    @property
+    def decoded(self) -> tuple[str, ...]:
+        """Names of the outputs of `decode`."""
+        likelihood = self._vae.likelihood
+        return ("mean", *likelihood.parameter_specs(), *likelihood.shared_parameters())
+
+    @property
+    def encoded(self) -> tuple[str, ...]:
+        """Names of the outputs of `encode`."""
+        posterior = self._vae.posterior
+        return (*posterior.parameter_specs(), *posterior.shared_parameters())
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """Names of the outputs of `sample`."""
+        return ("sample", "mean", "z")
 
     def decode(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
         parameters = self._likelihood(z, condition)
@@ -153,8 +347,8 @@ class _Model:
         return {"sample": self._to_raw(draw), "mean": self._mean(parameters), "z": z}
 
     def reconstruct(self, x: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
-        q = self._vae.posterior.make_distribution(**self._posterior(self._prepare(x), condition))
-        z = statistic(q, "mean", "The signature reconstruct")
+        parameters = self._posterior(self._prepare(x), condition)
+        z = self._vae.posterior.centre(parameters, "The signature reconstruct")
         return {"mean": self._mean(self._likelihood(z, condition))}
 
     def score(self, x: tf.Tensor, seed: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:

@@ -16,7 +16,17 @@ from keras_vae.distributions.base import ConditionalDistribution
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 
-__all__ = ["Generation", "Inference", "Latent", "Observation", "Site", "Trace", "identity"]
+__all__ = [
+    "Generation",
+    "Inference",
+    "Latent",
+    "LatentOf",
+    "Observation",
+    "Site",
+    "Trace",
+    "identity",
+    "spread",
+]
 
 _ONLY_OWN_DRAWS = (
     "This posterior knows the density of its own draws alone, and here that of another point is "
@@ -33,11 +43,19 @@ class Latent(NamedTuple):
         q: function that returns q(z given x), from which it was drawn. With `constant=True` no
             parameter of it is differentiated. None if q cannot tell the density of a point that
             it did not draw: then the draw knows its own.
+        in_order: whether p depends on no latent that is drawn after this one. Only then is the
+            mean of KL(q || p) over draws its rate; else the rate has no closed form.
     """
 
     draw: Draw
     p: tfd.Distribution
     q: Callable[[bool], tfd.Distribution] | None = None
+    in_order: bool = True
+
+    @property
+    def value(self) -> tf.Tensor:
+        """The drawn value."""
+        return self.draw.value
 
     def posterior(self) -> tfd.Distribution:
         """Returns q.
@@ -155,6 +173,12 @@ def identity(value: tf.Tensor) -> tf.Tensor:
     return value
 
 
+def spread(value: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Repeats a value [B, ...] for each draw of another one, [..., B, L], in its dtype."""
+    shape = tf.concat([tf.shape(like)[:-1], tf.shape(value)[1:]], 0)
+    return tf.broadcast_to(tf.cast(value, like.dtype), shape)
+
+
 class Inference(NamedTuple):
     """What a model infers from a batch before any noise is drawn.
 
@@ -167,6 +191,60 @@ class Inference(NamedTuple):
 
     trace: Callable[..., Trace]
     at: Callable[[Mapping[str, tf.Tensor]], Trace]
+
+    @classmethod
+    def by(cls, say: Callable[["LatentOf"], Trace]) -> "Inference":
+        """Returns the inference of a model from one description of its traces.
+
+        Args:
+            say: function that builds a trace. It is given a function
+                `latent(name, layer, parameters, p)` that returns the `Latent` of a posterior layer
+                with the given parameters, scored under p, drawn from noise or at a given value.
+
+        Example:
+            One latent z and one x, as in a VAE:
+
+                def say(latent):
+                    z = latent("z", posterior, posterior.parameters(x), prior.distribution())
+                    p = likelihood.distribution(z.value)
+                    return Trace({"z": z}, {"x": Observation(x, p)})
+
+                return Inference.by(say)
+        """
+
+        def trace(noise: Any, through: Callable[[tf.Tensor], tf.Tensor] = identity) -> Trace:
+            def draw(name: str, layer: Any, parameters: dict[str, tf.Tensor]) -> Draw:
+                drawn = layer.draw(noise[name], **parameters)
+                return drawn._replace(value=through(drawn.value))
+
+            return say(_latents(draw))
+
+        def at(latents: Mapping[str, tf.Tensor]) -> Trace:
+            return say(_latents(lambda name, *_: Draw(latents[name])))
+
+        return cls(trace, at)
+
+
+LatentOf = Callable[..., Latent]
+"""Function of a name, a posterior layer, its parameters and p that returns a `Latent`."""
+
+
+def _latents(draw: Callable[..., Draw]) -> LatentOf:
+    def latent(
+        name: str,
+        layer: Any,
+        parameters: dict[str, tf.Tensor],
+        p: tfd.Distribution,
+        in_order: bool = True,
+    ) -> Latent:
+        def q(constant: bool = False) -> tfd.Distribution:
+            own = tf.nest.map_structure(tf.stop_gradient, parameters) if constant else parameters
+            return layer.make_distribution(**own)
+
+        drawn = draw(name, layer, parameters)
+        return Latent(drawn, p, q if layer.tells_density else None, in_order)
+
+    return latent
 
 
 class Site(NamedTuple):

@@ -16,6 +16,7 @@ from keras_vae.data.preparation import Facts, Preparation, Proposal
 from keras_vae.distributions import supports, tfp
 from keras_vae.distributions.names import LIKELIHOODS
 from keras_vae.distributions.noise import Draw, Noise, from_rows
+from keras_vae.distributions.noise import centre as noise_centre
 from keras_vae.distributions.tfp import tfd
 
 __all__ = [
@@ -356,15 +357,15 @@ def _source(output: Any) -> tuple[ConditionalDistribution, tfd.Distribution]:
 
 
 class Likelihood(ConditionalDistribution):
-    """A family of distributions p(x | z), with the support of its data and what else is to be known of it.
+    """A family of distributions p(x | z), with the support of its data.
 
-    A family of one's own defines `support` and what every `ConditionalDistribution` does; all else
-    has a default.
+    A family of your own defines `support` and what every `ConditionalDistribution` defines;
+    everything else has a default.
 
     Attributes:
         reading: one sentence on how to read the parameters, for those who use them elsewhere.
-        has_cdf: whether the distribution has a standard deviation and its entries a distribution function,
-            by which calibration is measured.
+        has_cdf: whether it has a standard deviation and its entries a distribution function, by
+            which calibration is measured.
         is_threshold: whether `draw` is 1 where the uniform lies below the mean, and 0 elsewhere.
     """
 
@@ -468,6 +469,25 @@ class Posterior(ConditionalDistribution):
     def noise(self) -> Noise:
         """Returns the noise that a draw is made of: one normal number per latent, by default."""
         return Noise(self.event_shape, "normal", random.POSTERIOR)
+
+    def centre(self, parameters: dict[str, tf.Tensor], needed_by: str) -> tf.Tensor:
+        """Returns the mean of q, [B, L], or the draw at the medians of the noise if it has none.
+
+        Args:
+            parameters: of q, by name.
+            needed_by: what needs it, for the message.
+
+        Raises:
+            ValueError: if q has no mean in closed form.
+        """
+        if self.tells_density:
+            return tfp.statistic(self.make_distribution(**parameters), "mean", needed_by)
+        noise = noise_centre(self.noise(), [self.size_of(parameters)], self.float_dtype)
+        return self.draw(noise, **parameters).value
+
+    def size_of(self, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the number of rows of parameters."""
+        return tf.shape(parameters[next(iter(self.parameter_specs()))])[0]
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""

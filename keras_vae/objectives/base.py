@@ -132,6 +132,19 @@ class Objective(keras.layers.Layer, abc.ABC):
         """Returns who is trained: the model alone, by default."""
         return [Player(model.trainable_weights, model.optimizer, _loss)]
 
+    @staticmethod
+    def make_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
+        """Returns the optimizer of a player, with loss scaling under the policy mixed_float16.
+
+        Args:
+            optimizer: Keras optimizer, its name or its configuration.
+        """
+        made = keras.optimizers.get(optimizer)
+        is_scaled = isinstance(made, keras.optimizers.LossScaleOptimizer)
+        if keras.config.dtype_policy().name == "mixed_float16" and not is_scaled:
+            made = keras.optimizers.LossScaleOptimizer(made)
+        return made
+
     @property
     def has_networks(self) -> bool:
         """Whether the objective has layers of its own."""

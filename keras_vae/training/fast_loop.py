@@ -238,10 +238,13 @@ def array_stream(
 
     `order` is the seed of the shuffling, given the number of steps before the initial epoch.
 
-    None where the options ask for what a stream does not do: another number of steps than an epoch
+    None where there are other parts than x and a condition, or the options ask for what a stream
+    does not do: another number of steps than an epoch
     has, a shuffle that is no yes or no, or float64.
     """
     arrays = list(x.values()) if isinstance(x, dict) else [x]
+    if isinstance(x, dict) and set(x) != {"x", "condition"}:
+        return None, options
     if (
         not all(isinstance(array, np.ndarray) for array in arrays)
         or options.get("steps_per_epoch") is not None
