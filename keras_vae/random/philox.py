@@ -156,7 +156,7 @@ def constant_words(values: Sequence[int]) -> Word:
 
 
 def philox(seed: Tensor, blocks: int | Tensor, stream: int, index: int = 0) -> tuple[Word, Word]:
-    """Computes blocks of four words from the keys in `seed` and the counters (block, index, stream, 0).
+    """Computes blocks of words from keys in `seed` and counters (block, index, stream, 0).
 
     One round maps (c0, c1, c2, c3) to (hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0), where hi and lo are
     the halves of the products c0 * factor0 and c2 * factor1. The pairs (c0, c2) and (c1, c3) are
