@@ -28,7 +28,7 @@ def logits(levels: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def gaussian(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Log-density of test examples under the normal distribution with mean and covariance of training."""
+    """Log-density of test examples under the normal distribution fitted to training examples."""
     factor = np.linalg.cholesky(np.cov(train.T, bias=True))
     white = np.linalg.solve(factor, (test - train.mean(axis=0)).T)
     constant = np.log(np.diag(factor)).sum() + 0.5 * train.shape[1] * np.log(2.0 * np.pi)
