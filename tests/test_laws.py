@@ -41,7 +41,8 @@ def public_classes(*kinds):
 
 
 def test_registry_is_complete():
-    registered = {
+    registered = {keras_vae.ConditionalNormal}  # in test_structures.py: it needs a condition
+    registered |= {
         type(make())
         for registry in (LIKELIHOODS, POSTERIORS, PRIORS, OBJECTIVES, SCHEDULES)
         for make in registry.values()

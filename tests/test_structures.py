@@ -18,7 +18,7 @@ from export import loading, onnx_graphs
 from export.pipeline import export_model
 from keras_vae import estimators, random
 from keras_vae.distributions import Draw, Noise, supports
-from keras_vae.distributions.noise import from_rows
+from keras_vae.distributions.noise import from_rows, from_seed
 from keras_vae.distributions.tfp import tfd
 from keras_vae.evaluation import log_marginal
 from keras_vae.latent_variable_model import LatentVariableModel
@@ -651,3 +651,151 @@ def test_critic_is_never_exported(tmp_path):
     variables = tf.train.list_variables(str(artifact / "variables/variables"))
     shapes = {tuple(shape) for _, shape in variables}
     assert (8, 1) not in shapes  # the last layer of the critic
+
+
+# A posterior with weights of its own
+
+
+class Shared(keras_vae.DiagonalNormal):
+    """q(z | x) with a scale that is a weight of the layer, told as a parameter or not."""
+
+    def __init__(self, latent_size, *, told=True, **kwargs):
+        super().__init__(latent_size, **kwargs)
+        self.told = told
+        own = {"dtype": self.float_dtype, "autocast": False}
+        self.log_scale = self.add_weight(
+            shape=(self.latent_size,), initializer=keras.initializers.Constant(-0.3), **own
+        )
+
+    def parameter_specs(self):
+        return {"loc": keras_vae.Parameter(self.latent_size)}
+
+    def shared_parameters(self):
+        return {"scale": tf.exp(self.log_scale)} if self.told else {}
+
+    def make_distribution(self, loc, scale=None):
+        scale = tf.exp(self.log_scale) if scale is None else scale
+        return super().make_distribution(loc, scale * tf.ones_like(loc))
+
+    def draw(self, noise, loc, scale=None):
+        scale = tf.exp(self.log_scale) if scale is None else scale
+        return super().draw(noise, loc, scale * tf.ones_like(loc))
+
+
+def shared(**kwargs):
+    return keras_vae.VAE(
+        prior=keras_vae.NormalMixture(2, 3, dtype="float64"),
+        likelihood=keras_vae.Normal(5, dtype="float64"),
+        posterior=Shared(2, dtype="float64", **kwargs),
+        dtype="float64",
+    )
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_constant_q_holds_the_weights_of_the_posterior_constant(draws):
+    """What is left out is the score of log s in N(loc, s), noise^2 - 1, and nothing else."""
+    vae, x = shared(), np.random.default_rng(0).normal(size=(6, 5))
+    plain = keras_vae.ELBO(kl="monte_carlo", num_samples=draws)
+    sticking = keras_vae.ELBO(gradient="sticking_the_landing", num_samples=draws)
+    noise = from_seed(vae.noise(), tf.constant([3, 0]), [draws, 6], "float64")
+    found = []
+    for objective in (plain, sticking):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(objective.terms(vae.infer(x), noise).loss)
+        found.append(tape.gradient(loss, vae.posterior.log_scale).numpy())
+    score = (noise["z"].numpy() ** 2 - 1.0).mean(axis=(0, 1))
+    np.testing.assert_allclose(found[0] - found[1], score, atol=EXACT)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        lambda: keras_vae.ELBO(gradient="sticking_the_landing"),
+        lambda: keras_vae.IWAE(3, gradient="doubly_reparameterized"),
+    ],
+)
+def test_weights_that_q_keeps_to_itself_are_refused_by_name(objective):
+    shared().compile(objective=objective())
+    with pytest.raises(ValueError, match=r"reads the weight .* beside its parameters"):
+        shared(told=False).compile(objective=objective())
+
+
+def test_shared_parameters_of_a_posterior_are_honoured_everywhere(tmp_path):
+    vae, x = shared(), np.random.default_rng(0).normal(size=(6, 5))
+    scale = np.exp(-0.3)
+    np.testing.assert_allclose(vae.encode(x).stddev(), np.full((6, 2), scale), atol=EXACT)
+    q = trace_of(vae, x).latents["z"].posterior()
+    np.testing.assert_allclose(q.stddev(), np.full((6, 2), scale), atol=EXACT)
+    found = signatures(vae)["encode"].function(x=x.astype("float32"))
+    np.testing.assert_allclose(found["scale"], np.full((6, 2), scale), rtol=1e-6)
+    vamp = keras_vae.VAE(
+        prior=keras_vae.VampPrior(2, 3),
+        likelihood=keras_vae.Normal(5, network=keras.layers.Dense(4)),
+        posterior=Shared(2),
+    )
+    np.testing.assert_allclose(vamp.prior.components().scale, np.full((3, 2), scale), rtol=1e-6)
+    with tf.GradientTape() as tape:
+        tf.reduce_mean(vamp.elbo(x.astype("float32"), seed=0).elbo)
+        loss = tf.reduce_mean(terms_of(vamp, keras_vae.ELBO(), x.astype("float32"), 0).loss)
+    assert np.any(tape.gradient(loss, vamp.posterior.log_scale))
+
+
+# A prior that is given the condition
+
+
+def conditional(**kwargs):
+    return keras_vae.VAE(
+        prior=keras_vae.ConditionalNormal(
+            2, network=keras.layers.Dense(4, "tanh", **kwargs), **kwargs
+        ),
+        likelihood=keras_vae.Normal(5, **kwargs),
+        posterior=keras_vae.DiagonalNormal(2, **kwargs),
+        condition_shape=3,
+        **kwargs,
+    )
+
+
+def test_conditional_prior_scores_and_draws_at_its_condition():
+    vae = conditional(dtype="float64")
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(6, 5)), "condition": rng.normal(size=(6, 3))}
+    p = vae.prior.normal.distribution(data["condition"])
+    z = rng.normal(size=(6, 2))
+    expected = p.log_prob(z) + vae.decode(z, data["condition"]).log_prob(data["x"])
+    np.testing.assert_allclose(vae.log_joint(data, z), expected, atol=EXACT)
+    rate = tfd.kl_divergence(vae.encode(data), p)
+    np.testing.assert_allclose(vae.elbo(data, seed=0).rate, rate, atol=EXACT)
+    given = np.repeat(data["condition"][:1], 20_000, axis=0)
+    draws = vae.prior.draw_rows(random.row_seeds(0, len(given)), given).numpy()
+    error = p.stddev()[0] / np.sqrt(len(given))
+    assert np.all(np.abs(draws.mean(0) - p.mean()[0]) < 5 * error)  # 1 in 10^6
+    with pytest.raises(ValueError, match="needs the condition"):
+        vae.prior.distribution()
+    with pytest.raises(ValueError, match="this model has no condition"):
+        keras_vae.VAE(
+            prior=keras_vae.ConditionalNormal(2),
+            likelihood=keras_vae.Normal(5),
+            posterior=keras_vae.DiagonalNormal(2),
+        )
+
+
+def test_conditional_prior_is_trained_saved_and_exported(tmp_path):
+    vae, rng = conditional(), np.random.default_rng(0)
+    data = {
+        "x": rng.normal(size=(32, 5)).astype("float32"),
+        "condition": rng.normal(size=(32, 3)).astype("float32"),
+    }
+    vae.compile("adam")
+    vae.fit(data, epochs=2, verbose=0)
+    vae.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(again.elbo(data, seed=1).elbo, vae.elbo(data, seed=1).elbo)
+    artifact = export_model(again, tmp_path)
+    session = onnxruntime.InferenceSession(artifact / "onnx/score.onnx")
+    seeds = random.row_seeds(3, 32).numpy()
+    (elbo,) = session.run(["elbo"], {**data, "seed": seeds})
+    np.testing.assert_allclose(elbo, vae.elbo(data, seed=3).elbo, **FLOAT32)
+    session = onnxruntime.InferenceSession(artifact / "onnx/sample.onnx")
+    (x,) = session.run(["sample"], {"seed": seeds, "condition": data["condition"]})
+    expected = vae.sample(32, seed=3, condition=data["condition"])
+    np.testing.assert_allclose(x, expected, **FLOAT32)
