@@ -96,12 +96,12 @@ def bounds(names: dict[str, Any]) -> None:
 
 def posteriors(names: dict[str, Any]) -> None:
     """Posteriors on a grid with the encoder's q, the best diagonal and the best full q."""
-    from keras_vae.evaluation.gap import _climber
+    from keras_vae.evaluation.inference_gap import _make_climb
 
     vae, part, gap = names["vae"], names["part"], names["gap"]
     order = np.argsort(gap.gap)
     rows = order[[len(order) // 4, len(order) // 2, -3]]
-    laws = _climber(vae, "diagonal", 500, 128)(tf.constant(part[rows]), tf.constant([0, 0]))
+    laws = _make_climb(vae, "diagonal", 500, 128)(tf.constant(part[rows]), tf.constant([0, 0]))
     figure = Figure(figsize=(9.0, 3.5))
     turn = np.linspace(0.0, 2.0 * np.pi, 200)
     circle = np.stack([np.cos(turn), np.sin(turn)])

@@ -4,9 +4,8 @@ Every value is in nats per example unless its name says otherwise, comes with it
 on which side of the truth it lies.
 """
 
-from keras_vae.evaluation.brackets import Bracket as Bracket
-from keras_vae.evaluation.brackets import bdmc as bdmc
-from keras_vae.evaluation.density import ex_post_density as ex_post_density
+from keras_vae.evaluation.bdmc import Bracket as Bracket
+from keras_vae.evaluation.bdmc import bdmc as bdmc
 from keras_vae.evaluation.diagnosis import Calibration as Calibration
 from keras_vae.evaluation.diagnosis import Diagnosis as Diagnosis
 from keras_vae.evaluation.diagnosis import diagnose as diagnose
@@ -17,12 +16,13 @@ from keras_vae.evaluation.disentanglement import disentanglement as disentanglem
 from keras_vae.evaluation.disentanglement import factor_vae_score as factor_vae_score
 from keras_vae.evaluation.disentanglement import mig as mig
 from keras_vae.evaluation.disentanglement import sap as sap
-from keras_vae.evaluation.frontier import RateDistortion as RateDistortion
-from keras_vae.evaluation.frontier import rate_distortion as rate_distortion
-from keras_vae.evaluation.gap import BoundGap as BoundGap
-from keras_vae.evaluation.gap import bound_gap as bound_gap
+from keras_vae.evaluation.ex_post_density import ex_post_density as ex_post_density
+from keras_vae.evaluation.inference_gap import BoundGap as BoundGap
+from keras_vae.evaluation.inference_gap import bound_gap as bound_gap
 from keras_vae.evaluation.marginal import LogMarginal as LogMarginal
 from keras_vae.evaluation.marginal import log_marginal as log_marginal
+from keras_vae.evaluation.rate_distortion import RateDistortion as RateDistortion
+from keras_vae.evaluation.rate_distortion import rate_distortion as rate_distortion
 from keras_vae.evaluation.scores import AnomalyScores as AnomalyScores
 from keras_vae.evaluation.scores import anomaly_scores as anomaly_scores
 from keras_vae.evaluation.scores import bits_per_dim as bits_per_dim

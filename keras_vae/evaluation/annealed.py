@@ -209,14 +209,14 @@ def _runners(
     They take a batch, a seed, then step sizes [T, B], then ends [C, B, L], and return z, log w,
     the acceptance and the step sizes.
     """
-    run, dtype = _runner(vae, settings, progress), vae.float_dtype
+    run, dtype = _make_run(vae, settings, progress), vae.float_dtype
     steps = tf.TensorSpec([settings.temperatures, None], dtype)
     end = tf.TensorSpec([settings.chains, None, numbers_in(vae.noise())], dtype)
     arguments = [spec_of(x), SEED, steps, end]
     return tuple(compiled(run, *arguments[:count]) for count in (2, 3, 4))
 
 
-def _runner(
+def _make_run(
     vae: VAE, settings: Settings, progress: Progress
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
     chains, temperatures = settings.chains, settings.temperatures

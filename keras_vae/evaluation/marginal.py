@@ -184,7 +184,7 @@ def _weighed(
     spec = spec_of(x)
     weigh = vae._graph(
         (method, plan, fuse, str(spec)),
-        lambda: compiled(_weigher(vae, method, plan, fuse), spec, SEED, SEED),
+        lambda: compiled(_make_weigh(vae, method, plan, fuse), spec, SEED, SEED),
     )
     kept = tail_size(num_samples) + 1 if num_samples >= FEWEST_DRAWS else 1
     results = []
@@ -277,7 +277,7 @@ class _Sums:
         return self.first**2 / self.second
 
 
-def _weigher(vae: VAE, method: Method, plan: _Plan, fuse: bool) -> Callable[..., tf.Tensor]:
+def _make_weigh(vae: VAE, method: Method, plan: _Plan, fuse: bool) -> Callable[..., tf.Tensor]:
     """Map from a batch, a seed and the first and last block to log-weights [S, B]."""
     whole = fuse and compiles_well(vae)
     log_prob = fused_log_prob if fuse else tfd.Distribution.log_prob

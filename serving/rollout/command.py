@@ -54,7 +54,7 @@ def label_command(
     if not match[2]:
         _say(model, labels.unlabel(deployment, model, match[1]))
         return
-    load = _loader(urls, model, wait) if urls else None
+    load = _make_load(urls, model, wait) if urls else None
     _say(model, labels.label(deployment, model, match[1], int(match[2]), load))
 
 
@@ -141,7 +141,7 @@ def promote_command(deployment: Path, model: str, urls: tuple[str, ...], wait: f
 
     The version that was stable stays loaded as previous.
     """
-    _say(model, labels.promote(deployment, model, _loader(urls, model, wait)))
+    _say(model, labels.promote(deployment, model, _make_load(urls, model, wait)))
 
 
 @click.command("rollback")
@@ -152,7 +152,7 @@ def rollback_command(deployment: Path, model: str) -> None:
     _say(model, labels.rollback(deployment, model))
 
 
-def _loader(urls: tuple[str, ...], model: str, wait: float) -> labels.Load:
+def _make_load(urls: tuple[str, ...], model: str, wait: float) -> labels.Load:
     from serving.client import Client
 
     def load(version: int) -> None:

@@ -236,12 +236,12 @@ def _best_bounds(
     rows = rows_in(memory, vae)
     evaluation_samples = max(8 * num_samples, 2 * vae.latent_size + 2)
     size = max(1, rows // max(_TAPES * num_samples, evaluation_samples))
-    climb = compiled(_climber(vae, family, steps, num_samples, progress), spec_of(x), SEED)
+    climb = compiled(_make_climb(vae, family, steps, num_samples, progress), spec_of(x), SEED)
     batch_spec, dtype = spec_of(x), vae.likelihood.float_dtype
     latents = vae.latent_size
     shapes = ([None, latents], [None, latents, latents])
     specs = [tf.TensorSpec(shape, dtype) for shape in shapes]
-    measure = compiled(_measurer(vae, evaluation_samples), batch_spec, SEED, *specs)
+    measure = compiled(_make_measure(vae, evaluation_samples), batch_spec, SEED, *specs)
     results = []
     for start, batch in batches(x, size):
         at = batch_seed(seed, start)
@@ -276,7 +276,7 @@ def _elbo(inference: Inference, noise: tf.Tensor, loc: tf.Tensor, factor: tf.Ten
     return tf.reduce_mean(log_joint, axis=0) + entropy
 
 
-def _measurer(vae: VAE, num_samples: int) -> Callable[..., tf.Tensor]:
+def _make_measure(vae: VAE, num_samples: int) -> Callable[..., tf.Tensor]:
     def measure(x: Any, seed: tf.Tensor, loc: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
         inference = vae.infer(x)
 
@@ -299,7 +299,7 @@ def _moments(law: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor]:
     return law.mean(), tf.linalg.diag(law.stddev())
 
 
-def _climber(
+def _make_climb(
     vae: VAE, family: Family, steps: int, num_samples: int, progress: Progress
 ) -> Callable[[Any, tf.Tensor], list[tuple[tf.Tensor, tf.Tensor]]]:
     """Map from a batch to (loc, factor) of the encoder, of the family's best and of the full best.

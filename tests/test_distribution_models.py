@@ -13,7 +13,7 @@ from keras_vae import ELBO, random
 from keras_vae.data.preparation import Preparation, prepare
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
-from tests import test_laws
+from tests import test_distributions
 from tests.models import binary, compiled, terms_of, tiny_vae
 from tests.registry import (
     EVENT,
@@ -146,9 +146,9 @@ class Logistic(keras_vae.Likelihood):
 
 def test_a_family_of_ones_own_obeys_the_same_laws(tmp_path):
     make = likelihood(Logistic)
-    test_laws.test_mean_and_seeded_draws_are_those_of_the_law(make)
-    test_laws.test_leading_axes_fold_into_the_batch(make)
-    test_laws.test_config_makes_the_same_layer(make)
+    test_distributions.test_mean_and_seeded_draws_are_those_of_the_law(make)
+    test_distributions.test_leading_axes_fold_into_the_batch(make)
+    test_distributions.test_config_makes_the_same_layer(make)
     test_model_file_keeps_the_model({"likelihood": make}, tmp_path)
 
 
