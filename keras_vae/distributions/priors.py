@@ -17,7 +17,6 @@ from keras_vae.distributions.posteriors import DiagonalNormal
 from keras_vae.distributions.tfp import tfd
 
 __all__ = [
-    "Components",
     "ConditionalNormal",
     "NormalMixture",
     "Prior",

@@ -54,5 +54,5 @@ def compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
     def unpacked(*parts: tf.Tensor) -> Any:
         return function(*tf.nest.pack_sequence_as(specs, parts))
 
-    graph = tf.function(unpacked).get_concrete_function(*tf.nest.flatten(specs))
+    graph = tf.function(unpacked, autograph=False).get_concrete_function(*tf.nest.flatten(specs))
     return lambda *arguments: graph(*tf.nest.flatten(arguments))
