@@ -20,7 +20,11 @@ from keras_vae.distributions import Posterior as Posterior
 from keras_vae.distributions import distribution_of as distribution_of
 from keras_vae.distributions.likelihoods import *  # noqa: F403
 from keras_vae.distributions.posteriors import *  # noqa: F403
-from keras_vae.distributions.priors import *  # noqa: F403
+from keras_vae.distributions.priors import ConditionalNormal as ConditionalNormal
+from keras_vae.distributions.priors import NormalMixture as NormalMixture
+from keras_vae.distributions.priors import Prior as Prior
+from keras_vae.distributions.priors import StandardNormal as StandardNormal
+from keras_vae.distributions.priors import VampPrior as VampPrior
 from keras_vae.distributions.supports import DataError as DataError
 from keras_vae.explain import LossExplanation as LossExplanation
 from keras_vae.explain import explain_loss as explain_loss
