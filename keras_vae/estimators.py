@@ -1,7 +1,7 @@
-"""Estimators: what one batch of draws gives, and how the gradient passes through it.
+"""Estimators of the ELBO and the multi-sample bound from one batch of draws.
 
-Axes: S draws, B examples, L latents. All values are nats. An estimator changes gradients only,
-never values: it decides whether q(z | x) is differentiated through its parameters as well as
+Axes: S draws, B examples, L latents. All values are in nats. A gradient estimator changes gradients
+and never values: it decides whether q(z | x) is differentiated through its parameters as well as
 through z.
 """
 
@@ -33,12 +33,12 @@ Rate = Literal["analytic", "monte_carlo"]
 
 
 def log_weights(trace: Trace, gradient: Gradient = "pathwise") -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the terms of log w = log p(x | z) + log p(z) - log q(z | x), whose mean is the ELBO.
+    """Computes the terms of log w = log p(x | z) + log p(z) - log q(z | x), whose mean is the ELBO.
 
     Args:
-        trace: what the model says at draws from q(z | x).
+        trace: trace at draws from q(z | x).
         gradient: "pathwise" differentiates q through z and through its parameters; the others
-            through z alone, since the score E_q[grad log q] is zero and its noise is not. Source:
+            only through z, because the expected score E_q[grad log q] is zero. Source:
             Roeder, Wu and Duvenaud (2017), Sticking the landing, arXiv:1703.09194.
 
     Returns:
@@ -50,28 +50,28 @@ def log_weights(trace: Trace, gradient: Gradient = "pathwise") -> tuple[tf.Tenso
 def elbo_terms(
     trace: Trace, kl: Rate | None = None, gradient: Gradient = "pathwise"
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns distortion -E_q log p(x | z) and rate KL(q(z | x) || p(z)).
+    """Computes distortion -E_q log p(x | z) and rate KL(q(z | x) || p(z)).
 
     Their negative sum is the ELBO.
 
     Args:
-        trace: what the model says at draws from q(z | x).
-        kl: how the rate of each latent is computed. None is the closed form where there is one and
-            the gradient is pathwise, else the mean over the draws.
-        gradient: as for `log_weights`; the closed form knows "pathwise" alone.
+        trace: trace at draws from q(z | x).
+        kl: how the rate of each latent is computed. None is the closed form if there is one and the
+            gradient is pathwise, otherwise the mean over the draws.
+        gradient: as for `log_weights`; the closed form supports only "pathwise".
 
     Returns:
         The two terms, each [B].
 
     Raises:
-        ValueError: if the closed form is asked for and does not exist.
+        ValueError: if the closed form is requested and does not exist.
     """
     rates = [_rate(latent, kl, gradient) for latent in trace.latents.values()]
     return -tf.reduce_mean(trace.log_likelihood(), axis=0), reduce(add, rates)
 
 
 def _rate(latent: Latent, kl: Rate | None, gradient: Gradient) -> tf.Tensor:
-    """Returns the rate of one latent, [B]."""
+    """Computes the rate of one latent, [B]."""
     rate = _closed_rate(latent) if kl is None and gradient == "pathwise" else None
     if kl == "analytic":
         rate = analytic_rate(latent)
@@ -82,9 +82,9 @@ def _rate(latent: Latent, kl: Rate | None, gradient: Gradient) -> tf.Tensor:
 
 
 def analytic_rate(latent: Latent) -> tf.Tensor:
-    """Returns the rate KL(q || p) of a latent in closed form, [B].
+    """Computes the rate KL(q || p) of a latent in closed form, [B].
 
-    A latent whose p or q depends on draws before it has one KL per draw: their mean.
+    If p or q depends on earlier draws, there is one KL per draw, and the rate is their mean.
 
     Raises:
         ValueError: if the pair of distributions has none.
@@ -94,13 +94,13 @@ def analytic_rate(latent: Latent) -> tf.Tensor:
         name = "this posterior" if latent.q is None else latent.q(False).name
         raise ValueError(
             f"KL({name} || {latent.p.name}) has no closed form; choose "
-            'kl="monte_carlo" (or kl=None: the closed form where there is one).'
+            'kl="monte_carlo" (or kl=None, the closed form if there is one).'
         )
     return rate
 
 
 def _closed_rate(latent: Latent) -> tf.Tensor | None:
-    """Returns the rate in closed form, [B]; None where there is none."""
+    """Computes the rate in closed form, [B]; returns None if there is none."""
     if latent.q is None or not latent.in_order:
         return None
     rate = None
@@ -112,7 +112,7 @@ def _closed_rate(latent: Latent) -> tf.Tensor | None:
 
 
 def rate_per_latent(trace: Trace) -> tf.Tensor:
-    """Returns the rate of each number z_j in closed form, [B, L], of all latents side by side.
+    """Computes the rate of each number z_j in closed form, [B, L], of all latents side by side.
 
     Raises:
         ValueError: if a distribution does not factorise over its latents.
@@ -133,7 +133,7 @@ def _rate_per_number(latent: Latent) -> tf.Tensor:
 
 
 def log_mean_exp(log_w: tf.Tensor, axis: int = 0) -> tf.Tensor:
-    """Returns the logarithm of the mean of exp(log_w) along an axis."""
+    """Computes the logarithm of the mean of exp(log_w) along an axis."""
     count = tf.cast(tf.shape(log_w)[axis], log_w.dtype)
     return tf.reduce_logsumexp(log_w, axis=axis) - tf.math.log(count)
 
@@ -141,14 +141,14 @@ def log_mean_exp(log_w: tf.Tensor, axis: int = 0) -> tf.Tensor:
 def importance_bound(
     inference: Inference, noise: Any, gradient: Gradient
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Trace]:
-    """Returns the multi-sample bound log 1/S sum_s w_s with the gradient asked for.
+    """Computes the multi-sample bound log 1/S sum_s w_s with the requested gradient.
 
-    The plain gradient weighs each draw by its normalised weight W_s. The doubly reparameterised one
-    weighs what flows through z by W_s^2 and drops the score of q. Source: Tucker, Lawson, Gu and
-    Maddison (2019), Doubly reparameterized gradient estimators, arXiv:1810.04152.
+    The plain gradient weights each draw by its normalised weight W_s. The doubly reparameterised
+    one weights the gradient through z by W_s^2 and drops the score of q. Source: Tucker, Lawson, Gu
+    and Maddison (2019), Doubly reparameterized gradient estimators, arXiv:1810.04152.
 
     Args:
-        inference: what the model infers from the batch.
+        inference: inference of the model from the batch.
         noise: noise of S draws.
         gradient: "pathwise" or "doubly_reparameterized".
 
@@ -167,7 +167,7 @@ def importance_bound(
 
 
 def _scaled_gradient(later: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns an identity whose gradient is multiplied by the weights [S, B] in `later` by then."""
+    """Makes an identity whose gradient is multiplied by the weights [S, B] in `later`."""
 
     @tf.custom_gradient
     def scaled(value: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
@@ -186,12 +186,12 @@ def refuse_own_weights(inference: Inference, noise: Any, gradient: Gradient) -> 
     """Refuses a posterior whose density would be differentiated where it must be constant.
 
     Args:
-        inference: of one example or more.
+        inference: inference from one example or more.
         noise: noise of one draw or more.
         gradient: an estimator that differentiates q through z alone.
 
     Raises:
-        ValueError: naming the weight that the posterior reads beside its parameters.
+        ValueError: naming the weight that the posterior reads besides its parameters.
     """
     trace = inference.trace(noise)
     with tf.GradientTape() as tape:
@@ -199,7 +199,7 @@ def refuse_own_weights(inference: Inference, noise: Any, gradient: Gradient) -> 
             latent.log_q(constant=True)
     if watched := tape.watched_variables():
         raise ValueError(
-            f"gradient={gradient!r} holds q(z | x) constant but for its draw, and the density of "
-            f"this posterior reads the weight {watched[0].name} beside its parameters. Return it "
-            "from `shared_parameters`, or choose gradient='pathwise'."
+            f"gradient={gradient!r} holds q(z | x) constant except for its draw, but the density "
+            f"of this posterior reads the weight {watched[0].name} besides its parameters. Return "
+            "it from `shared_parameters`, or choose gradient='pathwise'."
         )

@@ -25,7 +25,7 @@ class Bound(NamedTuple):
 
     Attributes:
         elbo: lower bound on log p(x), -(distortion + rate).
-        distortion: -E_q log p(x | z), every constant included.
+        distortion: -E_q log p(x | z), with every constant.
         rate: KL(q(z | x) || p(z)).
     """
 
@@ -37,21 +37,20 @@ class Bound(NamedTuple):
 class LatentVariableModel(Trainer, abc.ABC):
     """A model p(x, z) with an inference model q(z | x), for latents and data of any structure.
 
-    A subclass says what its data is, what noise its latents are drawn from, what it infers from a
-    batch and what it generates; objectives, bounds, evaluation, sampling by seeds and the export
-    follow. `keras_vae.VAE` is the one with a single latent vector and a single x.
+    A subclass specifies its data, the noise of its latents, its inference and its generation.
+    Objectives, bounds, evaluation, sampling by seeds and export then work. `keras_vae.VAE` is the
+    model with a single latent vector and a single x.
 
     A subclass defines
 
     - `data`: the specification of its data;
     - `noise()` and `generation_noise()`: the noise of one draw of each latent, from q and from p.
-      The noise of several latents differs in its index;
+      Each of several latents has noise of its own index;
     - `infer(x, training, sample_weight)`: an `Inference`, from a batch to traces;
     - `generate(noise, latents, condition)`: a `Generation`, from noise or from given latents.
 
     Example:
-        A chain of two latents, z2 -> z1 -> x, with q(z1 | x) q(z2 | z1), stands in
-        docs/architecture.md.
+        docs/architecture.md has a chain of two latents, z2 -> z1 -> x, with q(z1 | x) q(z2 | z1).
     """
 
     @abc.abstractmethod
@@ -69,10 +68,10 @@ class LatentVariableModel(Trainer, abc.ABC):
         latents: Mapping[str, tf.Tensor] | None = None,
         condition: Any = None,
     ) -> Generation:
-        """Returns latents and what the model says of the data at them.
+        """Generates latents and the distributions of the data at them.
 
         Args:
-            noise: noise of each latent, [B, ...]; not used of those that are given.
+            noise: noise of each latent, [B, ...]; ignored for given latents.
             latents: values of all latents, [..., B, L]; None draws them from the prior.
             condition: conditions [B, *C] of a conditional model.
         """
@@ -84,22 +83,22 @@ class LatentVariableModel(Trainer, abc.ABC):
 
     @property
     def numbers_per_example(self) -> int:
-        """How many numbers of one example have a distribution."""
+        """Number of entries of one example that have a distribution."""
         return sum(math.prod(part.shape) for part in self.data.observed.values())
 
     def elbo(self, x: Any, num_samples: int = 1, seed: int | None = None) -> Bound:
-        """Returns the evidence lower bound of each example.
+        """Computes the evidence lower bound of each example.
 
-        Rates are in closed form where there is one, else estimated from the same draws.
+        Rates are in closed form if there is one, otherwise estimated from the same draws.
 
-        The draws of example i are a pure function of (seed, i): it matters neither what stands
-        beside it nor how many there are. They are those of the exported `score` for the seed pair
-        [seed, i], and independent of what `sample` draws with the same seed.
+        The draws of example i are a pure function of (seed, i) and do not depend on other
+        examples. They are those of the exported `score` for the seed pair [seed, i], and
+        independent of the draws of `sample` with the same seed.
 
         Args:
             x: data [B, *D], or a dict of its parts.
             num_samples: draws from the posterior per example.
-            seed: integer for reproducible draws; None draws anew each time.
+            seed: integer for reproducible draws; None gives new draws each time.
 
         Returns:
             `Bound(elbo, distortion, rate)`, each [B], in nats.
@@ -123,14 +122,14 @@ class LatentVariableModel(Trainer, abc.ABC):
         )
 
     def sample(self, n: int, seed: int | None = None, *, condition: Any = None) -> Any:
-        """Returns draws from p(x): latents from the prior, x from the likelihood; [n, *D].
+        """Draws from p(x): latents from the prior, x from the likelihood; [n, *D].
 
         Row i is a pure function of (seed, i), by the counter-based noise of `keras_vae.random`: an
         exported model gives the same row for the seed pair [seed, i].
 
         Args:
             n: number of draws.
-            seed: integer of 32 bits for reproducible draws; None draws anew each time.
+            seed: 32-bit integer for reproducible draws; None gives new draws each time.
             condition: conditions [n, *C], or one [*C] for all, of a conditional model.
 
         Raises:
@@ -139,14 +138,14 @@ class LatentVariableModel(Trainer, abc.ABC):
         return self._by_rows("sample", self._drawn, self._prior_inputs(n, seed, condition))
 
     def sample_mean(self, n: int, seed: int | None = None, *, condition: Any = None) -> Any:
-        """Returns decoder means at the prior draws that `sample` uses for the same seed; [n, *D].
+        """Computes decoder means at the prior draws that `sample` uses for the same seed; [n, *D].
 
         These are not draws from p(x): they leave out the noise of the likelihood.
         """
         return self._by_rows("sample_mean", self._mean, self._prior_inputs(n, seed, condition))
 
     def reconstruct(self, x: Any) -> Any:
-        """Returns decoder means at the centre of the posterior, [B, *D], as `predict` does.
+        """Computes decoder means at the centre of the posterior, [B, *D], as `predict` does.
 
         Raises:
             DataError: if a shape is wrong or a number is not finite.
@@ -155,7 +154,7 @@ class LatentVariableModel(Trainer, abc.ABC):
         return self._by_rows("reconstruct", lambda x: self(x, training=False), x)
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """Returns decoder means at the medians of the noise, or when training at a draw."""
+        """Returns decoder means at the medians of the noise, or at a draw when training."""
         x = self._cast(x)
         first = tf.nest.flatten(x)[0]
         leading = [1, tf.shape(first)[0]]
@@ -180,7 +179,7 @@ class LatentVariableModel(Trainer, abc.ABC):
         return self._one_or_all(means)
 
     def _generated(self, inputs: Any) -> tuple[tf.Tensor, Generation]:
-        """Returns the row seeds, and what is generated by the noise that belongs to them."""
+        """Returns the row seeds, and the generation from their noise."""
         seeds, *condition = keras.tree.flatten(inputs)
         noise = from_rows(self.generation_noise(), seeds, dtype=self.float_dtype)
         given = tf.cast(condition[0], self.float_dtype) if condition else None
@@ -233,7 +232,7 @@ class LatentVariableModel(Trainer, abc.ABC):
     def _by_rows(
         self, name: str, function: Callable[[Any], Any], inputs: Any, draws: int = 1
     ) -> Any:
-        """Returns a function of rows [n, ...], of many rows by a graph and in chunks."""
+        """Calls a function of rows [n, ...]; many rows by a graph and in chunks."""
         rows = self._rows_at_once(draws)
         if not tf.executing_eagerly() or len(keras.tree.flatten(inputs)[0]) <= rows:
             return function(inputs)
@@ -245,7 +244,7 @@ class LatentVariableModel(Trainer, abc.ABC):
         return by_chunks(graph, inputs, rows)
 
     def _checked(self, x: Any, *, in_support: bool) -> Any:
-        """Returns checked arrays; tensors stay, for a gradient to pass, symbolic ones unchecked."""
+        """Returns checked arrays; keeps tensors for gradients and does not check symbolic ones."""
         parts = keras.tree.flatten(x)
         if parts and tf.is_symbolic_tensor(parts[0]):
             return x

@@ -28,7 +28,7 @@ __all__ = ["VAE", "Bound"]
 
 
 class _NetworkOf:
-    """Descriptor: the network of one of the distributions, unless an instance has the name."""
+    """Descriptor for a distribution's network; an instance's own attribute takes precedence."""
 
     def __init__(self, distribution: str) -> None:
         self.distribution = distribution
@@ -43,7 +43,7 @@ class VAE(LatentVariableModel):
 
     `fit` maximises a bound on log p(x) and logs `loss`, `elbo`, `distortion` and `rate`, in nats
     per example; `loss` is the objective, with sample weights and the penalties of Keras
-    regularizers in it, the others are unweighted. A call, like `predict` and `reconstruct`, returns
+    regularizers; the others are unweighted. A call, like `predict` and `reconstruct`, returns
     the decoder mean at the posterior mean. Source: Kingma and Welling
     (2014), Auto-encoding variational Bayes, arXiv:1312.6114.
 
@@ -57,13 +57,13 @@ class VAE(LatentVariableModel):
         feature_names: names of the columns of x, for a table; `fit` takes them from a data frame.
             Data frames are then matched by name.
 
-    `encoder` and `decoder` are the networks of posterior and likelihood, None where there is none.
-    `preparation_digest` names the preparation of the data of a run, None outside of runs.
+    `encoder` and `decoder` are the networks of posterior and likelihood, or None.
+    `preparation_digest` identifies the preparation of a run's data; it is None outside of runs.
 
     Raises:
         ValueError: if the latent sizes or the dtypes of the three distributions disagree, or a
             network does not take its input.
-        TypeError: if an argument is not of its kind.
+        TypeError: if an argument has the wrong type.
 
     Example:
         >>> import keras_vae, numpy as np
@@ -168,13 +168,13 @@ class VAE(LatentVariableModel):
         return self.likelihood.float_dtype
 
     def __dir__(self) -> list[str]:
-        """The attributes, without second names of networks: Keras would save them twice."""
+        """Lists the attributes, without second names of networks, which Keras would save twice."""
         second_names = {"encoder", "decoder"} - set(self.__dict__)
         return [name for name in super().__dir__() if name not in second_names]
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """Names of the columns of x, None where they have none."""
+        """Names of the columns of x, or None."""
         return None if self._feature_names is None else tuple(self._feature_names)
 
     @feature_names.setter
@@ -194,7 +194,7 @@ class VAE(LatentVariableModel):
         return self.likelihood.event_shape
 
     def encode(self, x: Any) -> tfd.Distribution:
-        """Posterior q(z | x), batch shape [B], event shape [L].
+        """Returns the posterior q(z | x), batch shape [B], event shape [L].
 
         Args:
             x: data [B, *D], or {"x": ..., "condition": ...}.
@@ -214,7 +214,7 @@ class VAE(LatentVariableModel):
         return parts if len(parts) > 1 else parts[0]
 
     def decode(self, z: Any, condition: Any = None) -> tfd.Distribution:
-        """Likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].
+        """Returns the likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].
 
         Args:
             z: latents [B, L] or [S, B, L].
@@ -242,7 +242,7 @@ class VAE(LatentVariableModel):
         )
 
     def log_joint(self, x: Any, z: Any) -> tf.Tensor:
-        """Joint log p(x, z) = log p(z) + log p(x | z) in nats, [B], or [S, B] for z [S, B, L].
+        """Computes log p(x, z) = log p(z) + log p(x | z) in nats, [B], or [S, B] for z [S, B, L].
 
         Args:
             x: data [B, *D], or {"x": ..., "condition": ...}.
@@ -270,12 +270,12 @@ class VAE(LatentVariableModel):
     def infer(
         self, x: Any, training: bool = False, sample_weight: tf.Tensor | None = None
     ) -> Inference:
-        """Returns what the model infers from a batch.
+        """Infers the latents of a batch.
 
         Args:
             x: tensors [B, *D], or {"x": ..., "condition": ...}; neither checked nor converted.
             training: whether the networks are in training mode.
-            sample_weight: what each example counts in the loss, [B], for a scale in closed form.
+            sample_weight: weight of each example in the loss, [B], for a scale in closed form.
         """
         x = self._cast(x)
         parts = self.data.by_name(x)
@@ -298,7 +298,7 @@ class VAE(LatentVariableModel):
         latents: Mapping[str, tf.Tensor] | None = None,
         condition: Any = None,
     ) -> Generation:
-        """Returns z, drawn from the prior where it is not given, and p(x | z) at it."""
+        """Generates z from the prior, unless it is given, and p(x | z) at it."""
         if latents is None:
             drawn = self.prior.draw((noise or {})["z"], **self.prior.parameters(condition))
             latents = {"z": drawn.value}
@@ -329,13 +329,13 @@ class VAE(LatentVariableModel):
         return self.posterior.draw(noise, **parameters).value
 
     def _beside(self, z: tf.Tensor, condition: tf.Tensor | None) -> Any:
-        """What the decoder takes: z [..., L], or [z, condition] with the condition at each z."""
+        """Returns the decoder's input: z [..., L], or [z, condition], a condition for each z."""
         if condition is None:
             return z
         return [z, spread(condition, z)]
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments, and `preparation_digest` where there is one."""
+        """Returns the constructor arguments, and `preparation_digest` if there is one."""
         digest = self.preparation_digest
         return {
             **super().get_config(),
@@ -349,7 +349,7 @@ class VAE(LatentVariableModel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "VAE":
-        """The model with new weights."""
+        """Makes the model with new weights."""
         parts = {key: deserialize(config[key]) for key in ("prior", "likelihood", "posterior")}
         arguments = {**config, **parts}
         digest = arguments.pop("preparation_digest", None)
@@ -363,6 +363,6 @@ def _batch_of(shape: Sequence[int]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What Keras says, without colours and without the arguments of the call."""
+    """Returns the message of Keras, without colours and without the arguments of the call."""
     text = re.sub("\x1b\\[[0-9;]*m", "", str(error)).split("\n\nArguments received")[0]
     return " ".join(text.split())

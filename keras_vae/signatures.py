@@ -1,8 +1,8 @@
-"""Signatures: the pure functions of a model that leave the building.
+"""Signatures: the pure functions of a model that are exported.
 
-Each is stateless, takes and returns named tensors whose axis 0 is the batch, and is traced as it is
-into the SavedModel and into ONNX. Clients send and receive what the data file held: rescaling,
-standardisation and one-hot coding are inside.
+Each is stateless, takes and returns named tensors whose axis 0 is the batch, and is traced into the
+SavedModel and into ONNX. Inputs and outputs are in the units of the data file: rescaling,
+standardisation and one-hot coding are part of the functions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Tensors = dict[str, tf.Tensor]
 
 
 class Signature(NamedTuple):
-    """One function that is exported.
+    """One exported function.
 
     Attributes:
         name: decode, encode, sample, reconstruct or score.
@@ -61,14 +61,14 @@ def signatures(
 
     A conditional model takes `condition` beside z, x or seed. `x`, `mean` and `sample` are in the
     units of the data file; the parameters are those of the prepared data. Data that the training
-    binarised is taken as the probability of a one by `encode` and `reconstruct`, and drawn from
-    the row's seed by `score`, as dequantisation noise is; `score` is a bound on the log-probability
-    of x as the file held it (for binarised data: of the draw). All numbers are float32 but the
-    seeds, whatever the model computes in.
+    binarised is used as the probability of a one by `encode` and `reconstruct`, and drawn from
+    the row's seed by `score`, like dequantisation noise; `score` is a bound on the log-probability
+    of x as the file holds it (for binarised data: of the draw). All numbers except seeds are
+    float32, whatever dtype the model computes in.
 
     Args:
-        vae: the model; its weights are captured as they are.
-        preparation: how the training prepared its data; None for not at all.
+        vae: the model; its weights are captured.
+        preparation: how the training prepared its data; None if it did not.
     """
     kind = _VaeFunctions if isinstance(vae, VAE) else _Functions
     functions = kind(vae, preparation or Preparation())
@@ -118,7 +118,7 @@ def signatures(
 class _Functions:
     """The functions behind the signatures of a model of any structure.
 
-    With one latent and one part of the data tensors are called z, x, mean, sample; with several
+    With one latent and one part of the data, tensors are called z, x, mean, sample; with several,
     z_NAME, x_NAME, mean_NAME, sample_NAME.
     """
 
@@ -271,7 +271,7 @@ class _Functions:
 
 
 def _rate(latent: Latent) -> tf.Tensor:
-    """Returns the rate of one latent at one draw, [b], in closed form where there is one."""
+    """Computes the rate of one latent at one draw, [b], in closed form if there is one."""
     try:
         return estimators.analytic_rate(latent)
     except ValueError:
@@ -364,7 +364,7 @@ class _VaeFunctions(_Functions):
         return {"elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
 
     def _rate(self, parameters: Tensors, draw: Draw, prior: Tensors) -> tf.Tensor:
-        """Returns the rate, [b], in closed form where there is one."""
+        """Computes the rate of one latent at one draw, [b], in closed form if there is one."""
         posterior, p = self._vae.posterior, self._vae.prior
         q = posterior.make_distribution if posterior.tells_density else None
         latent = Latent(
@@ -439,7 +439,7 @@ def _in_float32(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
 
 
 def _broadcast(parameters: Tensors) -> Tensors:
-    """The parameters, those without a batch axis repeated to the shape of the first."""
+    """Repeats parameters without a batch axis to the shape of the first one."""
     shape = tf.shape(next(iter(parameters.values())))
     first = next(iter(parameters.values()))
     return {

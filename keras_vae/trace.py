@@ -1,4 +1,4 @@
-"""Traces: what a model says of one batch, one entry per latent and per observed variable.
+"""Traces of a batch: one entry for each latent and each observed variable of a model.
 
 Axes: S draws, B examples. All log-probabilities are in nats.
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _ONLY_OWN_DRAWS = (
-    "This posterior knows the density of its own draws alone, and here that of another point is "
+    "This posterior knows only the density of its own draws, but the density of another point is "
     "needed. Train it with gradient='pathwise' and measure it by log_marginal(method='importance')."
 )
 
@@ -41,10 +41,10 @@ class Latent(NamedTuple):
         draw: its draw, of value [S, B, ...].
         p: p(z), or p(z given the latents before it), under which the draw is scored.
         q: function that returns q(z given x), from which it was drawn. With `constant=True` no
-            parameter of it is differentiated. None if q cannot tell the density of a point that
-            it did not draw: then the draw knows its own.
+            parameter of it is differentiated. None if q has no density at points that it did not
+            draw; then the draw knows its own density.
         in_order: whether p depends on no latent that is drawn after this one. Only then is the
-            mean of KL(q || p) over draws its rate; else the rate has no closed form.
+            mean of KL(q || p) over draws its rate; otherwise the rate has no closed form.
     """
 
     draw: Draw
@@ -58,7 +58,7 @@ class Latent(NamedTuple):
         return self.draw.value
 
     def posterior(self) -> tfd.Distribution:
-        """Returns q.
+        """Returns q(z given x).
 
         Raises:
             ValueError: if it only knows the density of its own draws.
@@ -75,7 +75,7 @@ class Latent(NamedTuple):
         """Returns log q of the draw, [S, B].
 
         Args:
-            constant: whether to differentiate through the draw alone, not the parameters of q.
+            constant: whether to differentiate only through the draw, not the parameters of q.
 
         Raises:
             ValueError: if q cannot be evaluated with constant parameters.
@@ -93,8 +93,8 @@ class Observation(NamedTuple):
     Attributes:
         value: the data, [B, *D].
         p: p(x given z), batch shape [S, B].
-        mask: where the data is present, booleans [B] or [B, *D]; None for everywhere. An absent
-            entry adds exactly 0, to the log-probability and to every gradient.
+        mask: where the data is present, booleans [B] or [B, *D]; None means everywhere. An absent
+            entry adds exactly 0 to the log-probability and to every gradient.
     """
 
     value: tf.Tensor
@@ -102,7 +102,7 @@ class Observation(NamedTuple):
     mask: tf.Tensor | None = None
 
     def log_prob(self) -> tf.Tensor:
-        """Returns log p of what is present, [S, B]."""
+        """Returns log p of the entries that are present, [S, B]."""
         if self.mask is None:
             return self.p.log_prob(self.value)
         mask = tf.cast(self.mask, tf.bool)
@@ -115,8 +115,8 @@ class Observation(NamedTuple):
             return tf.where(mask, log_prob, tf.zeros_like(log_prob))
         if not isinstance(self.p, tfd.Independent):
             raise ValueError(
-                "A mask of single entries needs entries that are independent of each other given "
-                f"z; {self.p.name} is one distribution of them all. Give a mask of shape [B]."
+                "A mask of single entries requires entries that are independent given z; "
+                f"{self.p.name} is one joint distribution of them. Give a mask of shape [B]."
             )
         log_prob = self.p.distribution.log_prob(value)
         log_prob = tf.where(mask, log_prob, tf.zeros_like(log_prob))
@@ -124,7 +124,7 @@ class Observation(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a model says of a batch at one set of draws.
+    """Latents and observations of a batch at one set of draws.
 
     Attributes:
         latents: latent variables by name, in the order in which they are drawn.
@@ -174,19 +174,19 @@ def identity(value: tf.Tensor) -> tf.Tensor:
 
 
 def spread(value: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Repeats a value [B, ...] for each draw of another one, [..., B, L], in its dtype."""
+    """Repeats a value [B, ...] for each draw of another value [..., B, L], in its dtype."""
     shape = tf.concat([tf.shape(like)[:-1], tf.shape(value)[1:]], 0)
     return tf.broadcast_to(tf.cast(value, like.dtype), shape)
 
 
 class Inference(NamedTuple):
-    """What a model infers from a batch before any noise is drawn.
+    """Posterior of a batch, before any noise is drawn.
 
     Attributes:
-        trace: function of noise {latent: [S, B, ...]} to the trace of the draws made of it. A
-            second argument, a function of a drawn value to the same value, may change the
-            gradient that passes through each draw.
-        at: function of values {latent: [S, B, ...]} to the trace at them.
+        trace: function from noise {latent: [S, B, ...]} to the trace of its draws. A second
+            argument, a function from a drawn value to the same value, may change the gradient
+            through each draw.
+        at: function from values {latent: [S, B, ...]} to the trace at them.
     """
 
     trace: Callable[..., Trace]
@@ -194,7 +194,7 @@ class Inference(NamedTuple):
 
     @classmethod
     def by(cls, say: Callable[["LatentOf"], Trace]) -> "Inference":
-        """Returns the inference of a model from one description of its traces.
+        """Makes the inference of a model from one function that builds its traces.
 
         Args:
             say: function that builds a trace. It is given a function
@@ -226,7 +226,7 @@ class Inference(NamedTuple):
 
 
 LatentOf = Callable[..., Latent]
-"""Function of a name, a posterior layer, its parameters and p that returns a `Latent`."""
+"""Function from a name, a posterior layer, its parameters and p to a `Latent`."""
 
 
 def _latents(draw: Callable[..., Draw]) -> LatentOf:
@@ -264,12 +264,12 @@ class Site(NamedTuple):
         return self.layer.make_distribution(**self.parameters)
 
     def draw(self, noise: Any) -> tf.Tensor:
-        """Returns a draw made of noise."""
+        """Draws as a function of noise."""
         return self.layer.draw(noise, **self.parameters).value
 
 
 class Generation(NamedTuple):
-    """What a model generates: latents, and what it says of the data at them.
+    """Generated latents, and the distributions of the data at them.
 
     Attributes:
         latents: values by name, [B, ...].

@@ -665,7 +665,7 @@ class Wrong(keras_vae.Normal):
 
     def draw(self, noise, loc, scale):
         if self.fault == "none":
-            raise NotImplementedError("Wrong does not say how it is drawn")
+            raise NotImplementedError("Wrong cannot draw")
         return Draw(noise[:, :2] if self.fault == "draw" else loc)
 
 
@@ -684,7 +684,7 @@ class Meanless(tfd.Independent):
             r"the mean of its distribution has shape \(11, 2\) for 11 rows; expected \(11, 3\)",
         ),
         ("draw", r"what `draw` returns has shape \(11, 2\) for 11 rows; expected \(11, 3\)"),
-        ("none", "Wrong cannot be exported: Wrong does not say how it is drawn"),
+        ("none", "Wrong cannot be exported: Wrong cannot draw"),
     ],
 )
 def test_likelihood_that_breaks_its_contract_is_refused(fault, words):

@@ -114,7 +114,7 @@ def test_a_decoder_of_levels_is_centred_at_their_mean() -> None:
 
 
 def test_a_mean_that_cannot_be_a_start_is_told() -> None:
-    with pytest.raises(ValueError, match="Categorical is not one of its decoder's numbers"):
+    with pytest.raises(ValueError, match="Categorical is not one of its raw parameters"):
         factories.start_at_mean(tiny_vae("categorical"), np.full(6, 0.1))
     with pytest.raises(ValueError, match=r"Expected a mean of the shape \(6,\)"):
         factories.start_at_mean(tiny_vae(), np.full(5, 0.1))

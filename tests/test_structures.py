@@ -334,7 +334,7 @@ def test_views_are_scored_and_trained():
         model.elbo({"a": x["a"], "b": x["b"]})
 
 
-# An affine inverse autoregressive posterior, which knows the density of its own draws alone
+# An affine inverse autoregressive posterior, which knows the only the density of its own draws
 
 
 @keras.saving.register_keras_serializable("structures")
@@ -405,11 +405,11 @@ def test_what_needs_the_density_of_other_points_refuses_a_flow():
         keras_vae.ELBO(kl="monte_carlo", gradient="sticking_the_landing"),
         keras_vae.IWAE(3, gradient="doubly_reparameterized"),
     ):
-        with pytest.raises(ValueError, match="density of its own draws alone"):
+        with pytest.raises(ValueError, match="only the density of its own draws"):
             vae.compile(objective=objective)
     with pytest.raises(ValueError, match="no closed form"):
         vae.compile(objective=keras_vae.ELBO(kl="analytic"))
-    with pytest.raises(ValueError, match="density of its own draws alone"):
+    with pytest.raises(ValueError, match="only the density of its own draws"):
         log_marginal(vae, x, "annealed", num_samples=2, temperatures=2)
 
 
@@ -716,7 +716,7 @@ def test_constant_q_holds_the_weights_of_the_posterior_constant(draws):
 )
 def test_weights_that_q_keeps_to_itself_are_refused_by_name(objective):
     shared().compile(objective=objective())
-    with pytest.raises(ValueError, match=r"reads the weight .* beside its parameters"):
+    with pytest.raises(ValueError, match=r"reads the weight .* besides its parameters"):
         shared(told=False).compile(objective=objective())
 
 

@@ -6,7 +6,7 @@ parameters to a TensorFlow Probability distribution. Likelihoods p(x | z) and po
 are such layers.
 
 A new family declares its support and its parameters, and overrides `make_distribution`, and `draw`
-if models are to be sampled:
+if models with it are sampled:
 
     @keras.saving.register_keras_serializable()
     class Logistic(Likelihood):
@@ -23,8 +23,8 @@ if models are to be sampled:
         def draw(self, noise, loc, scale):
             return Draw(loc + scale * random.logistic(noise))
 
-What else a family says of itself has a default in `Likelihood`. Names are imported when they are
-first used, so that `keras_vae.distributions.names` costs no TensorFlow.
+Other methods of a family have defaults in `Likelihood`. Names are imported when they are first
+used, so `keras_vae.distributions.names` does not import TensorFlow.
 """
 
 import importlib
@@ -41,7 +41,7 @@ _MODULES = ("base", "noise", "likelihoods", "posteriors", "priors")
 
 
 def __getattr__(name: str) -> Any:
-    """A module of the package or a public name of one of them, imported now."""
+    """Imports a module of the package, or a public name of one, when it is first used."""
     if not name.startswith("_"):
         path = f"{__name__}.{name}"
         try:

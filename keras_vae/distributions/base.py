@@ -37,12 +37,12 @@ SMALLEST_SCALE = 1e-6
 
 
 def positive(raw: tf.Tensor) -> tf.Tensor:
-    """Positive number softplus(raw + log(e - 1)) + 1e-6, which is 1 + 1e-6 at raw = 0."""
+    """Maps a raw number to softplus(raw + log(e - 1)) + 1e-6, which is 1 + 1e-6 at raw = 0."""
     return tf.math.softplus(raw + _SOFTPLUS_ONE) + SMALLEST_SCALE
 
 
 def inverse_positive(value: float | np.ndarray) -> np.ndarray:
-    """The raw number that `positive` maps to `value`."""
+    """Returns the raw number that `positive` maps to `value`."""
     shifted = np.asarray(value, np.float64) - SMALLEST_SCALE
     return shifted + np.log(-np.expm1(-shifted)) - _SOFTPLUS_ONE
 
@@ -72,8 +72,8 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
 
     `layer.distribution(c)` is built afresh at each call. `layer(c)` is a tensor
     [B, *event_shape], legal in Sequential and Functional models: a draw when training, the mean
-    otherwise. It draws, so a model that ends in such a layer is not trained by comparing outputs
-    with targets, as mean squared error does, but by -log p(y | c):
+    otherwise. Because it draws, a model that ends in such a layer must not be trained by comparing
+    outputs with targets, as mean squared error does, but by -log p(y | c):
 
         model = keras.Sequential([keras.layers.Dense(16, "relu"), Normal(1, scale="learned")])
         model.compile("adam", loss=keras_vae.NegativeLogLikelihood())
@@ -90,7 +90,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
 
     Raises:
         ValueError: if the event shape is not made of positive integers.
-        TypeError: if `network` or `head` is no layer.
+        TypeError: if `network` or `head` is not a layer.
         HeadSizeError: when built, if the head emits another number of parameters than the
             distribution takes.
     """
@@ -138,7 +138,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         """Draws from the distribution as a pure function of noise.
 
         Args:
-            noise: what `noise` describes, [..., *shape].
+            noise: noise as specified by `noise()`, [..., *shape].
             *args: parameters of `make_distribution` by position.
             **parameters: parameters of `make_distribution` by name, [..., *event_shape].
 
@@ -146,8 +146,8 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
             `Draw(value)`, the value of shape [..., *event_shape].
         """
         raise NotImplementedError(
-            f"{type(self).__name__} does not say how it is drawn: define draw(noise, **parameters) "
-            "and, if the noise is not one uniform number per entry, noise()."
+            f"{type(self).__name__} cannot draw: define draw(noise, **parameters) and, if the "
+            "noise is not one uniform number per entry, noise()."
         )
 
     def draw_rows(self, seed: tf.Tensor, **parameters: tf.Tensor) -> tf.Tensor:
@@ -291,12 +291,12 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
             )
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        """Batch size and event shape."""
+        """Returns batch size and event shape."""
         shape = input_shape[0] if _is_list_of_shapes(input_shape) else input_shape
         return (shape[0], *self.event_shape)
 
     def compute_output_spec(self, c: Any, training: bool = False) -> keras.KerasTensor:
-        """Symbolic result of `call`."""
+        """Returns the symbolic result of `call`."""
         first = c[0] if isinstance(c, list) else c
         if not self.built:
             self.build([part.shape for part in c] if isinstance(c, list) else c.shape)
@@ -314,7 +314,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         return tfp.Independent(entries, reinterpreted_batch_ndims=len(self.event_shape))
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Returns the constructor arguments."""
         return {
             **super().get_config(),
             "event_shape": list(self.event_shape),
@@ -324,16 +324,16 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ConditionalDistribution":
-        """The layer with new weights."""
+        """Makes the layer with new weights."""
         layers = {key: deserialize(config[key]) for key in ("network", "head")}
         return cls(**{**config, **layers})
 
 
 def distribution_of(output: Any) -> tfd.Distribution:
-    """Distribution that an output of a distribution layer was drawn from, or is the mean of.
+    """Returns the distribution that an output was drawn from, or is the mean of.
 
     Args:
-        output: what the layer, or a model that ends in it, returned; nothing was computed from it.
+        output: output of the layer, or of a model that ends in it, itself.
 
     Raises:
         ValueError: if it is anything else.
@@ -342,7 +342,7 @@ def distribution_of(output: Any) -> tfd.Distribution:
 
 
 def producer_of(output: Any) -> ConditionalDistribution:
-    """The distribution layer that returned the output; raises as `distribution_of` does."""
+    """Returns the distribution layer of an output; raises as `distribution_of` does."""
     return _source(output)[0]
 
 
@@ -359,13 +359,13 @@ def _source(output: Any) -> tuple[ConditionalDistribution, tfd.Distribution]:
 class Likelihood(ConditionalDistribution):
     """A family of distributions p(x | z), with the support of its data.
 
-    A family of your own defines `support` and what every `ConditionalDistribution` defines;
-    everything else has a default.
+    A new family defines `support` and the abstract methods of `ConditionalDistribution`; everything
+    else has a default.
 
     Attributes:
-        reading: one sentence on how to read the parameters, for those who use them elsewhere.
-        has_cdf: whether it has a standard deviation and its entries a distribution function, by
-            which calibration is measured.
+        reading: one sentence on how to read the parameters outside of Python.
+        has_cdf: whether it has a standard deviation, and its entries a distribution function, as
+            the measurement of calibration requires.
         is_threshold: whether `draw` is 1 where the uniform lies below the mean, and 0 elsewhere.
     """
 
@@ -400,33 +400,33 @@ class Likelihood(ConditionalDistribution):
         """Returns how data becomes model data, and the options that the data decides.
 
         Raises:
-            DataError: if the data would have to become something else.
+            DataError: if the family does not suit the data.
         """
         return Preparation(), {}
 
     @classmethod
     def starts_at_mean(cls, preparation: Preparation) -> bool:
-        """Returns whether prepared data lies so far from zero that the decoder starts at its mean.
+        """Tells whether prepared data is so far from zero that the decoder starts at its mean.
 
-        It is what the setting `output_bias = "auto"` becomes.
+        The setting `output_bias = "auto"` uses it.
         """
         return False
 
     def raw_mean(self, mean: np.ndarray) -> np.ndarray:
-        """Returns the first raw parameter at which the law has the given mean, [*event_shape].
+        """Returns the first raw parameter at which the mean is as given, [*event_shape].
 
         Raises:
             ValueError: if no single parameter decides the mean.
         """
         raise ValueError(
-            f"The mean of {type(self).__name__} is not one of its decoder's numbers, so no bias "
+            f"The mean of {type(self).__name__} is not one of its raw parameters, so no bias "
             "starts there: leave the bias at zero."
         )
 
     def observe(
         self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None
     ) -> None:
-        """Hook of a training pass: a likelihood with a closed-form scale updates it here.
+        """Updates a closed-form scale; a hook that is called in every training pass.
 
         Args:
             x: data of the batch, [B, *D].
@@ -445,7 +445,7 @@ class Posterior(ConditionalDistribution):
     """
 
     tells_density = True
-    """Whether q tells the density of points it did not draw; else its draws tell their own."""
+    """Whether q has a density at any point; otherwise only its own draws know their density."""
 
     def __init__(
         self,
@@ -490,7 +490,7 @@ class Posterior(ConditionalDistribution):
         return tf.shape(parameters[next(iter(self.parameter_specs()))])[0]
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Returns the constructor arguments."""
         config = super().get_config()
         config["latent_size"] = config.pop("event_shape")[0]
         return config

@@ -10,7 +10,7 @@ parameter less the deviance, two numbers of its own size:
     saturated(k)           = log Poisson(k; k) = k log k - k - log k!
     deviance(k, m)         = k log(k / m) + m - k, which is at least 0
 
-What remains is the rounding of the result and of the parameter: with d the derivative by the
+Only the rounding of the result and of the parameter remains: with d the derivative by the
 parameter, x - m or x - n p, the error is within 8 units in the last place of 1 + |log p| + |d| (1 +
 |parameter|). Gradients are d itself.
 
@@ -30,7 +30,7 @@ _STIRLING_TERMS = 8
 _ASYMPTOTIC = 8.0
 _NEAR = 1.0 / 3.0
 _TERMS = {tf.float32: 8, tf.float64: 17}
-"""Terms of the series of the deviance: the next one is below half a unit in the last place."""
+"""Number of terms of the deviance's series; the next is below half a unit in the last place."""
 _TINY = 1e-30
 
 Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -56,7 +56,7 @@ def binomial_log_prob(x: tf.Tensor, total_count: tf.Tensor, logits: tf.Tensor) -
 
 
 def _together(x: tf.Tensor, parameter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both in the shape that they broadcast to, so that gradients have the shapes of inputs."""
+    """Broadcasts both to a common shape; gradients have the shapes of the inputs."""
     if x.shape.is_fully_defined() and x.shape == parameter.shape:
         return x, parameter
     shape = tf.broadcast_dynamic_shape(tf.shape(x), tf.shape(parameter))
@@ -64,7 +64,7 @@ def _together(x: tf.Tensor, parameter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 
 def remainder(k: tf.Tensor) -> tf.Tensor:
-    """Remainder log k! - (k + 1/2) log k + k - log(2 pi) / 2 of Stirling's formula.
+    """Computes log k! - (k + 1/2) log k + k - log(2 pi) / 2, the rest of Stirling's formula.
 
     It is exact to float64 from 8 on, and to float32 from 3 on.
     """
@@ -72,7 +72,7 @@ def remainder(k: tf.Tensor) -> tf.Tensor:
 
 
 def saturated(k: tf.Tensor, asymptotic: float = _ASYMPTOTIC) -> tf.Tensor:
-    """Largest log-probability of a count, log Poisson(k; k) = k log k - k - log k!, for real k.
+    """Computes the largest log-probability of a real count, k log k - k - log k!.
 
     From `asymptotic` on it is -1/2 log(2 pi k) less the remainder of Stirling's series.
     """
@@ -86,13 +86,13 @@ def saturated(k: tf.Tensor, asymptotic: float = _ASYMPTOTIC) -> tf.Tensor:
 def deviance(
     k: tf.Tensor, mean: tf.Tensor, log_ratio: tf.Tensor, difference: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Deviance k log(k / mean) + mean - k.
+    """Computes the deviance k log(k / mean) + mean - k.
 
     Args:
         k: real numbers, at least 0.
         mean: real numbers, at least 0.
         log_ratio: log(k / mean), finite where k is 0.
-        difference: k - mean where the caller knows it more exactly than the subtraction does.
+        difference: k - mean, if the caller knows it more exactly than a subtraction.
 
     With v = (k - mean) / (k + mean) it is (k - mean) v + 2 k (v^3 / 3 + v^5 / 5 + ...), which has
     no cancellation; the logarithm is used where |v| exceeds 1/3.

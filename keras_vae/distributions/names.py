@@ -1,7 +1,7 @@
-"""Names of the families: what recipes and the command line call each class.
+"""Names of the families in recipes and on the command line, and their options.
 
-This is all that is known of a family before TensorFlow is imported, which takes seconds. A family
-says everything else in its class.
+These are the only facts about a family that are available without TensorFlow, whose import takes
+seconds. Everything else is in its class.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ class Option(NamedTuple):
     """An argument of a family, as the command line takes it.
 
     Attributes:
-        help: what it is.
-        is_top: whether it is a whole number that says the largest value, as the setting `top` does;
-            otherwise it is a number or a word.
+        help: description.
+        is_top: whether it is a whole number that determines the largest value, like the setting
+            `top`; otherwise it is a number or a word.
     """
 
     help: str
@@ -27,8 +27,8 @@ class Family(NamedTuple):
     """A class and its arguments.
 
     Attributes:
-        name: of the class.
-        options: arguments of its own by name, in alphabetical order.
+        name: name of the class.
+        options: its own arguments by name, in alphabetical order.
         takes_top: whether the largest possible value changes how its data is prepared.
     """
 
@@ -53,7 +53,7 @@ LIKELIHOODS: Final[Mapping[str, Family]] = {
     "normal": Family("Normal", {"scale": _SCALE}),
     "laplace": Family("Laplace", {"scale": _SCALE}),
 }
-"""Likelihoods. The first one that finds data suitable is the one proposed for it."""
+"""Likelihoods in the order in which they are asked for a proposal; the first one wins."""
 
 POSTERIORS: Final[Mapping[str, Family]] = {
     "diagonal": Family("DiagonalNormal"),

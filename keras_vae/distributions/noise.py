@@ -1,4 +1,4 @@
-"""Noise that draws are made of, and draws that know their density."""
+"""Noise for draws, and draws that know their density."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _HALF_A_STEP = 2.0**-24
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise that one draw of one example is made of.
+    """Specification of the noise for one draw of one example.
 
     Attributes:
         shape: shape of the noise.
         kind: "normal" for standard normal numbers, "uniform" for numbers in (0, 1).
         stream: stream of `keras_vae.random` that row seeds draw it from.
-        index: index of the latent or part, where a model has several.
+        index: index of the latent or part, if a model has several.
     """
 
     shape: tuple[int, ...]
@@ -32,14 +32,14 @@ class Noise:
 
 
 class Draw(NamedTuple):
-    """A value drawn from a distribution, with what the draw knows of itself.
+    """A value drawn from a distribution, with its log-density if the draw knows it.
 
     Attributes:
         value: the draw, [..., *event_shape].
         log_prob: its log-density in nats, [...], as a function of the noise; None if only the
             distribution can tell.
         penalties: terms of a loss by name, [...], such as the commitment to a code. They are
-            minimised and are no part of a bound.
+            minimised but are not part of a bound.
     """
 
     value: tf.Tensor
@@ -109,5 +109,5 @@ def centre(noise: Any, leading: Sequence[Any], dtype: str = "float32") -> Any:
 
 
 def numbers_in(noise: Any) -> int:
-    """Returns how many numbers the noise of one draw of one example takes."""
+    """Counts the numbers in the noise for one draw of one example."""
     return sum(tf.TensorShape(one.shape).num_elements() for one in tf.nest.flatten(noise))

@@ -26,7 +26,7 @@ __all__ = [
 
 
 class Components(NamedTuple):
-    """What a prior that is a mixture of K normal distributions says of itself.
+    """Weights, centres and scales of a prior that is a mixture of K normal distributions.
 
     Attributes:
         logits: unnormalised log-weights [K].
@@ -43,13 +43,13 @@ class Prior(keras.layers.Layer, abc.ABC):
     """A distribution p(z), or p(z | c), over L latents; its weights are trained with the model.
 
     A subclass defines `parameters` and `make_distribution`, and `draw` if models are sampled by
-    seeds and exported. What it makes of a condition is its own: most priors ignore it.
+    seeds and exported. Most priors ignore the condition.
 
     Args:
         latent_size: number L of latents.
 
     Attributes:
-        is_standard: whether it is the standard normal law, for those who show it.
+        is_standard: whether it is the standard normal distribution, which manifests state.
 
     Raises:
         ValueError: if `latent_size` is not a positive integer.
@@ -75,7 +75,7 @@ class Prior(keras.layers.Layer, abc.ABC):
     is_standard: ClassVar[bool] = False
 
     is_conditional = False
-    """Whether the prior is p(z | c), and so belongs into a model with a condition."""
+    """Whether the prior is p(z | c), which requires a model with a condition."""
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -95,14 +95,14 @@ class Prior(keras.layers.Layer, abc.ABC):
         return self.make_distribution(**self.parameters(condition))
 
     def noise(self) -> Any:
-        """Returns the noise that a draw is made of: one normal number per latent, by default."""
+        """Returns the specification of a draw's noise; by default, one normal number per latent."""
         return Noise((self.latent_size,), "normal", random.LATENT)
 
     def draw(self, noise: Any, *args: Any, **parameters: Any) -> Draw:
         """Draws from the distribution as a pure function of noise.
 
         Args:
-            noise: what `noise` describes, [..., *shape].
+            noise: noise as specified by `noise()`, [..., *shape].
             *args: parameters of `make_distribution` by position.
             **parameters: parameters by name; NumPy arrays if they are constants.
 
@@ -110,8 +110,8 @@ class Prior(keras.layers.Layer, abc.ABC):
             `Draw(value)`, the value of shape [..., L].
         """
         raise NotImplementedError(
-            f"{type(self).__name__} does not say how it is drawn: define draw(noise, **parameters) "
-            "and, if the noise is not one normal number per latent, noise()."
+            f"{type(self).__name__} cannot draw: define draw(noise, **parameters) and, if the "
+            "noise is not one normal number per latent, noise()."
         )
 
     def draw_rows(self, seed: tf.Tensor, condition: Any = None) -> tf.Tensor:
@@ -140,7 +140,7 @@ class Prior(keras.layers.Layer, abc.ABC):
         low: float | None,
         high: float | None,
     ) -> None:
-        """Hook called by the VAE: the posterior, its input shapes and the bounds of the data."""
+        """Receives the posterior, its input shapes and the bounds of the data from the VAE."""
 
     @property
     def float_dtype(self) -> str:
@@ -176,7 +176,7 @@ class StandardNormal(Prior):
     is_standard = True
 
     def parameters(self, condition: Any = None) -> dict[str, tf.Tensor]:
-        """Returns no parameters: there are none."""
+        """Returns an empty dict: there are no parameters."""
         return {}
 
     def make_distribution(self) -> tfd.Distribution:

@@ -1,4 +1,4 @@
-"""Supports of likelihoods: where data may lie, and what to say to data that lies elsewhere."""
+"""Supports of likelihoods: where data may lie, and messages for data outside."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ __all__ = [
 ]
 
 CHECKED_BYTES = 16 * 2**20
-"""Of an array that may be a mapped file, how much is read at once to check it."""
+"""Maximum bytes of an array, possibly in a mapped file, that are read at once for a check."""
 
 
 @dataclass(frozen=True)
 class Support:
-    """A set of arrays, with the sentence for what lies outside it.
+    """A set of arrays, with the message for data outside it.
 
     Attributes:
         description: the set in words, as in "binary data {0, 1}".
         remedy: what to do with data outside it.
         contains: map of a float batch [B, ...] to booleans of any shape, all true inside.
-        low, high: bounds of each number; None where there is none.
+        low, high: bounds of each number, or None.
         integer_dtype: whether an integer dtype is acceptable.
         is_discrete: whether distributions on it have probabilities (True) or densities (False);
-            None if unknown, and then nothing is compared with them.
+            None if unknown; then they are not compared with others.
         is_whole: whether all of its numbers are whole.
         is_one_hot: whether its elements are one-hot vectors along the last axis.
         event_dim: number of last axes that hold one variable together, 1 for one-hot vectors.
@@ -53,11 +53,11 @@ class Support:
     event_dim: int = 0
 
     def sentence(self, owner: str, found: str) -> str:
-        """The refusal: what `owner` expects, what came, what to do."""
+        """Returns the message of a refusal: what `owner` expects, what came, what to do."""
         return f"{owner} models {self.description}; got {found}. {self.remedy}"
 
     def dtype_refusal(self, dtype: tf.DType, owner: str) -> str | None:
-        """The message that refuses a dtype, None where the dtype is acceptable."""
+        """Returns the message that refuses a dtype; None if the dtype is acceptable."""
         if self.integer_dtype or not (dtype.is_bool or dtype.is_integer):
             return None
         return self.sentence(owner, "booleans" if dtype.is_bool else f"{dtype.name} integers")
@@ -66,7 +66,7 @@ class Support:
         """Refuses an array that is not finite or lies outside the support.
 
         Args:
-            x: data [N, ...]; memory-mapped arrays are read in slices.
+            x: data [N, ...]; memory-mapped arrays are read in chunks.
             owner: name of the likelihood, for the message.
 
         Raises:
@@ -97,7 +97,7 @@ class Support:
             raise DataError(self.sentence(owner, f"{found} in example {start + int(where[0])}"))
 
     def assertions(self, x: tf.Tensor, owner: str) -> dict[str, tf.Tensor]:
-        """The same checks of a batch inside a graph: booleans, by the sentence to say if false."""
+        """Makes the same checks in a graph: booleans by the message for a false one."""
         x = tf.cast(x, tf.float32)
         not_finite = f"{owner} was given NaN or infinity by the dataset; remove or impute it first."
         outside = self.sentence(owner, "values outside it in the dataset")
@@ -112,7 +112,7 @@ def _is_integral(x: tf.Tensor) -> tf.Tensor:
 
 
 def binary() -> Support:
-    """The set {0, 1}."""
+    """Makes the set {0, 1}."""
     return Support(
         description="binary data {0, 1}",
         remedy=(
@@ -128,7 +128,7 @@ def binary() -> Support:
 
 
 def unit_interval() -> Support:
-    """The interval [0, 1], in a floating dtype: a density does not compare integers."""
+    """Makes the interval [0, 1] of a floating dtype: integers have no density."""
     return Support(
         description="numbers in [0, 1]",
         remedy=(
@@ -144,7 +144,7 @@ def unit_interval() -> Support:
 
 
 def reals() -> Support:
-    """The real numbers, in a floating dtype: a density does not compare integers."""
+    """Makes the real numbers of a floating dtype: integers have no density."""
     return Support(
         description="real numbers by a density",
         remedy=(
@@ -158,7 +158,7 @@ def reals() -> Support:
 
 
 def integers(high: int | None = None) -> Support:
-    """The integers 0 .. high, or all from 0 on."""
+    """Makes the integers 0 .. high, or all from 0 on."""
     if high is None:
         return Support(
             description="counts 0, 1, 2, ...",
@@ -180,7 +180,7 @@ def integers(high: int | None = None) -> Support:
 
 
 def one_hot() -> Support:
-    """Vectors with a single 1, along the last axis."""
+    """Makes the set of vectors with a single 1 along the last axis."""
 
     def contains(x: tf.Tensor) -> tf.Tensor:
         binary_rows = tf.reduce_all((x == 0.0) | (x == 1.0), axis=-1)

@@ -43,7 +43,7 @@ _TAILS = 16
 
 
 class Independent(tfd.Independent):
-    """Independent entries as one event; of vectors the covariance is the diagonal of variances."""
+    """Independent entries as one event; the covariance of a vector is diagonal."""
 
     def _covariance(self) -> tf.Tensor:
         if self.event_shape.rank != 1:
@@ -51,25 +51,27 @@ class Independent(tfd.Independent):
         return tf.linalg.diag(self.variance())
 
 
-def statistic(law: tfd.Distribution, name: Literal["mean", "stddev"], needed_by: str) -> tf.Tensor:
-    """Mean or standard deviation of a posterior.
+def statistic(
+    distribution: tfd.Distribution, name: Literal["mean", "stddev"], needed_by: str
+) -> tf.Tensor:
+    """Computes the mean or standard deviation of a posterior.
 
     Args:
-        law: q(z | x).
-        name: which of the two.
+        distribution: q(z | x).
+        name: "mean" or "stddev".
         needed_by: what needs it, for the message.
 
     Raises:
-        ValueError: if the posterior has none in closed form, as most flows.
+        ValueError: if the posterior has none in closed form, like most flows.
     """
     try:
-        return getattr(law, name)()
+        return getattr(distribution, name)()
     except NotImplementedError as error:
         word = "mean" if name == "mean" else "standard deviation"
         raise ValueError(
-            f"{needed_by} needs the {word} of q(z | x), and {law.name} has none in closed form. "
-            "`elbo`, `sample` and `log_marginal` by importance sampling or quadrature need draws "
-            "alone; for a reconstruction decode a draw, "
+            f"{needed_by} needs the {word} of q(z | x), and {distribution.name} has none in closed "
+            "form. `elbo`, `sample` and `log_marginal` by importance sampling or quadrature need "
+            "only draws; for a reconstruction decode a draw, "
             "vae.decode(vae.encode(x).sample(seed=0)).mean()."
         ) from error
 
@@ -77,7 +79,7 @@ def statistic(law: tfd.Distribution, name: Literal["mean", "stddev"], needed_by:
 class Normal(tfd.Normal):
     """Normal distribution whose log-density is that of (x - loc) / scale.
 
-    TFP subtracts loc / scale from x / scale, which leaves float32 no digits where loc is large.
+    TFP subtracts loc / scale from x / scale, which leaves float32 no digits if loc is large.
     """
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
@@ -88,7 +90,7 @@ class Normal(tfd.Normal):
 
 @tfd.RegisterKL(Normal, Normal)
 def _kl_normal(q: Normal, p: Normal, name: str | None = None) -> tf.Tensor:
-    """Divergence KL(q || p) = 1/2 (r^2 + ((m_q - m_p) / s_p)^2 - 1) - log r, r = s_q / s_p."""
+    """Computes KL(q || p) = 1/2 (r^2 + ((m_q - m_p) / s_p)^2 - 1) - log r, r = s_q / s_p."""
     with tf.name_scope(name or "kl_normal"):
         ratio = q.scale / p.scale
         shift = (q.loc - p.loc) / p.scale
@@ -112,7 +114,7 @@ class Binomial(tfd.Binomial):
 
 
 class IndependentBernoulli(tfd.Independent):
-    """Independent Bernoulli laws of an event's entries, log p(x) = sum x logits - softplus(logits).
+    """Independent Bernoulli entries of an event, log p(x) = sum x logits - softplus(logits).
 
     Args:
         logits: log-odds [..., *event_shape].
@@ -134,20 +136,20 @@ class IndependentBernoulli(tfd.Independent):
         return tf.reduce_sum(chosen, list(range(-rank, 0))) - _sum_remainder(_flat(logits, rank))
 
 
-def fused_log_prob(law: tfd.Distribution, event: tf.Tensor) -> tf.Tensor:
-    """Log-probability as `law.log_prob`, of Bernoulli laws in one kernel of XLA.
+def fused_log_prob(distribution: tfd.Distribution, event: tf.Tensor) -> tf.Tensor:
+    """Computes the log-probability; that of Bernoulli distributions in one kernel of XLA.
 
-    TensorFlow passes over memory once for each operation, and there are nine of them. It takes most
-    of a second to compile, has no gradient and has no place in a graph that is exported.
+    TensorFlow passes over memory once for each of nine operations; XLA does so once. The kernel
+    takes most of a second to compile, has no gradient and must not be part of an exported graph.
     """
-    if not isinstance(law, IndependentBernoulli):
-        return law.log_prob(event)
-    return _fused_bernoulli(law.distribution.logits, event, law._event_rank)
+    if not isinstance(distribution, IndependentBernoulli):
+        return distribution.log_prob(event)
+    return _fused_bernoulli(distribution.distribution.logits, event, distribution._event_rank)
 
 
 @tf.function(jit_compile=True, autograph=False)
 def _fused_bernoulli(logits: tf.Tensor, event: tf.Tensor, rank: int) -> tf.Tensor:
-    """The sums in slices, which XLA fuses into one vectorised loop, as it does no reduction."""
+    """Computes the sums in chunks, which XLA fuses into one vectorised loop, unlike a reduction."""
     size = math.prod(logits.shape[-rank:])
     count = next(n for n in range(_SLICES, 0, -1) if size % n == 0)
     logits, event = (
@@ -162,7 +164,7 @@ def _fused_bernoulli(logits: tf.Tensor, event: tf.Tensor, rank: int) -> tf.Tenso
 
 
 def _flat(values: tf.Tensor, event_rank: int) -> tf.Tensor:
-    """The event's axes as two, [..., G, W], G their size's largest divisor up to 100."""
+    """Folds the event's axes into two, [..., G, W], with G the largest divisor up to 100."""
     size = math.prod(values.shape[-event_rank:])
     group = next(n for n in range(_PRODUCT, 0, -1) if size % n == 0)
     return tf.reshape(
@@ -172,11 +174,12 @@ def _flat(values: tf.Tensor, event_rank: int) -> tf.Tensor:
 
 @tf.custom_gradient
 def _sum_remainder(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Sum of log(1 + exp(-|x|)) over the last two axes, with the gradient of all of softplus.
+    """Sums log(1 + exp(-|x|)) over the last two axes, with the gradient of all of softplus.
 
     softplus(x) = max(x, 0) + log(1 + exp(-|x|)). The first term is subtracted from x times the
-    event entry by entry, where it cancels, and held constant there. Logarithms are the dear part:
-    each is taken of a product over the last axis but one, whose factors lie between 1 and 2.
+    event entry by entry, where it cancels, and held constant there. Logarithms are
+    expensive: each is taken of a product over the last axis but one, whose factors lie between 1
+    and 2.
     """
     factors = 1.0 + tf.exp(-tf.abs(x))
     logs = tf.math.log(tf.reduce_prod(factors, axis=-2))
@@ -188,7 +191,7 @@ class Numbers(tfd.Distribution):
     """A distribution of single numbers; a subclass defines `_log_prob`, `_mean` and `_sample_n`.
 
     Args:
-        name: of the distribution.
+        name: name of the distribution.
         tensors: parameters by name; their shapes broadcast to the batch shape.
         constants: other arguments of the constructor.
     """
@@ -229,7 +232,7 @@ class Numbers(tfd.Distribution):
 
 
 class DiscretizedLogistic(Numbers):
-    r"""A logistic law rounded to the integers 0 .. levels-1, the outer bins open.
+    r"""A logistic distribution rounded to the integers 0 .. levels-1, the outer bins open.
 
     P(x = k) = F(k + 1/2) - F(k - 1/2), F(t) = sigmoid((t - loc) / scale), F(-1/2) := 0 and
     F(levels - 1/2) := 1. With a = (k + 1/2 - loc) / scale and b = a - 1/scale the difference is
@@ -277,18 +280,19 @@ class DiscretizedLogistic(Numbers):
 
 
 class FullNormal(tfd.MultivariateNormalTriL):
-    """A normal law with full covariance that knows its divergence from a diagonal normal."""
+    """A normal distribution with full covariance and a closed divergence from diagonal ones."""
 
 
-def is_normal(law: tfd.Distribution) -> bool:
-    """Whether a distribution over vectors is a normal one, of any covariance."""
-    diagonal = isinstance(law, tfd.Independent) and isinstance(law.distribution, tfd.Normal)
-    return diagonal or isinstance(law, FullNormal)
+def is_normal(distribution: tfd.Distribution) -> bool:
+    """Tells whether a distribution over vectors is normal, with any covariance."""
+    if isinstance(distribution, tfd.Independent):
+        return isinstance(distribution.distribution, tfd.Normal)
+    return isinstance(distribution, FullNormal)
 
 
 @tfd.RegisterKL(FullNormal, tfd.Independent)
 def _kl_full_diagonal(q: FullNormal, p: tfd.Independent, name: str | None = None) -> tf.Tensor:
-    """Divergence KL(q || p) = 1/2 (|inv(P) S|^2 + |inv(P)(m_p - m_q)|^2 - N) + log|P| - log|S|."""
+    """Computes 1/2 (|inv(P) S|^2 + |inv(P)(m_p - m_q)|^2 - N) + log|P| - log|S|."""
     base = p.distribution
     if not isinstance(base, tfd.Normal) or base.batch_shape.rank is None:
         raise NotImplementedError(f"No closed KL from {q.name} to Independent({base.name}).")
@@ -305,7 +309,7 @@ def _kl_full_diagonal(q: FullNormal, p: tfd.Independent, name: str | None = None
 def fill_scale_tril(
     raw: tf.Tensor, size: int, positive: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.Tensor:
-    """Lower triangular factor [..., size, size] with `positive` applied to the diagonal.
+    """Makes a lower triangular factor [..., size, size] with `positive` on the diagonal.
 
     Args:
         raw: unconstrained numbers [..., size (size + 1) / 2]; the first `size` are the diagonal,

@@ -1,7 +1,7 @@
 """Base of the objectives, and what they return.
 
-Every objective returns its loss and, unweighted, the distortion and the rate of the same draws, so
-`elbo = -(distortion + rate)` is logged as a bound in nats whatever is optimised.
+Every objective returns its loss, and the unweighted distortion and rate of the same draws. So
+`elbo = -(distortion + rate)` is logged as a bound in nats whatever the loss.
 """
 
 import abc
@@ -20,15 +20,15 @@ __all__ = ["Objective", "Player", "Terms", "with_penalties"]
 
 
 class Terms(NamedTuple):
-    """What an objective says of each example, [B], in nats.
+    """Terms of an objective for each example, [B], in nats.
 
     Attributes:
-        loss: what is minimised.
+        loss: value to minimise.
         distortion: estimate of -E_q log p(x | z).
         rate: KL(q(z | x) || p(z)), in closed form or estimated.
         extra: further terms by name, such as the loss of a critic; those of `metric_names` are
             logged.
-        trace: what the model says of the batch at the draws; None leaves the monitor without data.
+        trace: trace at the draws; None leaves the monitor without data.
     """
 
     loss: tf.Tensor
@@ -39,7 +39,7 @@ class Terms(NamedTuple):
 
 
 class Player(NamedTuple):
-    """Who moves which weights, with which optimizer, on which loss.
+    """Weights that one optimizer moves, and the loss on which it moves them.
 
     Attributes:
         weights: trainable weights that the player moves, and no other player does.
@@ -53,7 +53,7 @@ class Player(NamedTuple):
 
 
 def with_penalties(loss: tf.Tensor, trace: Trace) -> tf.Tensor:
-    """Returns the loss [B] with the penalties of the draws, which are no part of any bound."""
+    """Adds the penalties of the draws, which are not part of any bound, to the loss [B]."""
     for penalty in trace.penalties().values():
         loss += tf.reduce_mean(penalty, axis=0) if penalty.shape.rank == 2 else penalty
     return loss
@@ -64,11 +64,11 @@ def _loss(terms: Terms) -> tf.Tensor:
 
 
 class Objective(keras.layers.Layer, abc.ABC):
-    """A value to minimise, as a function of what the model says of a batch.
+    """A value to minimise, as a function of what a model infers from a batch.
 
     A subclass defines `terms`. Variables that a schedule moves (`beta`, `capacity`) are kept by
-    name in `schedulable`. Variables and networks of an objective are saved with the model; they are
-    no weights of the model and are never exported. An objective with a network that is trained
+    name in `schedulable`. Variables and networks of an objective are saved with the model, but they
+    are not weights of the model and are never exported. An objective with a network that is trained
     against the model, such as a critic, names it and its optimizer in `players`.
 
     Args:
@@ -106,14 +106,14 @@ class Objective(keras.layers.Layer, abc.ABC):
         self.built = True
 
     def noise(self, model: Any) -> dict[str, Any]:
-        """Returns the noise of one draw, by name: that of the model's latents, by default."""
+        """Returns the noise of one draw, by name; by default, that of the model's latents."""
         return model.noise()
 
     def check(self, inference: Inference, noise: Any) -> None:
-        """Hook of `compile`: refuses a model that does not have what the objective needs.
+        """Refuses a model that lacks what the objective needs; a hook of `compile`.
 
         Args:
-            inference: of one example of zeros.
+            inference: inference from one example of zeros.
             noise: noise of one draw for it.
         """
         if self.gradient != "pathwise":
@@ -124,12 +124,12 @@ class Objective(keras.layers.Layer, abc.ABC):
         """Returns loss, distortion and rate of each example, from one set of draws.
 
         Args:
-            inference: what the model infers from the batch.
+            inference: inference of the model from the batch.
             noise: noise of S draws per example, by name, [S, B, ...].
         """
 
     def players(self, model: Any) -> list[Player]:
-        """Returns who is trained: the model alone, by default."""
+        """Returns the players of the training; by default, the model alone."""
         return [Player(model.trainable_weights, model.optimizer, _loss)]
 
     @staticmethod
@@ -147,7 +147,7 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     @property
     def has_networks(self) -> bool:
-        """Whether the objective has layers of its own."""
+        """Whether the objective has its own layers."""
         return bool(self._layers)
 
     def save_own_variables(self, store: Any) -> None:

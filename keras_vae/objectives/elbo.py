@@ -17,23 +17,31 @@ __all__ = ["ELBO"]
 class ELBO(Objective):
     """Evidence lower bound: loss = distortion + beta * rate, which is -ELBO at beta 1.
 
-    With `free_bits` f the rate in the loss is sum_j max(f, KL_j), so that latents below f nats are
-    left alone; with `capacity` C it is |rate - C|. Both act on each example, so the loss does not
+    With `free_bits` f, the rate in the loss is sum_j max(f, KL_j), so the loss does not push
+    latents below f nats. With `capacity` C, it is |rate - C|. Both act on each example, so the loss
+    does not
     depend on how examples fall into batches. Sources: Kingma and Welling (2014), arXiv:1312.6114;
     Higgins et al. (2017), beta-VAE; Kingma et al. (2016), free bits, arXiv:1606.04934; Burgess et
     al. (2018), capacity, arXiv:1804.03599.
 
     Args:
-        kl: "analytic", "monte_carlo", or None: the closed form where there is one.
+        kl: "analytic", "monte_carlo", or None, the closed form if there is one.
         num_samples: draws z per example.
         beta: weight of the rate, at least 0; may be scheduled.
         free_bits: nats per latent that are free; needs distributions that factorise over latents.
-        capacity: nats that the rate is drawn to; may be scheduled. None leaves it out.
+        capacity: target of the rate in nats; may be scheduled. None means no target.
         gradient: "pathwise" or "sticking_the_landing" (which needs the Monte Carlo rate).
 
     Raises:
-        ValueError: if an argument is none of these, or when compiled if the closed form asked for
-            does not exist.
+        ValueError: if an argument is none of these, or in `compile` if a requested closed form does
+            not exist.
+
+    Example:
+        >>> import keras_vae
+        >>> vae = keras_vae.mlp_vae(6, 2, "normal", hidden=(8,))
+        >>> vae.compile(objective=ELBO(beta=0.5, num_samples=2))
+        >>> vae.objective.beta.numpy().item()
+        0.5
     """
 
     _gradients = ("pathwise", "sticking_the_landing")

@@ -17,8 +17,8 @@ __all__ = ["IWAE"]
 class IWAE(Objective):
     """Importance-weighted bound: loss = -log 1/k sum_s p(x, z_s) / q(z_s | x).
 
-    A lower bound on log p(x) that rises with k; at k = 1 it is the ELBO. `elbo`, `distortion` and
-    `rate` are those of the same draws. Source: Burda, Grosse and Salakhutdinov (2016),
+    It is a lower bound on log p(x) that rises with k; at k = 1 it is the ELBO. `elbo`, `distortion`
+    and `rate` come from the same draws. Source: Burda, Grosse and Salakhutdinov (2016),
     Importance weighted autoencoders, arXiv:1509.00519.
 
     Args:
@@ -28,6 +28,14 @@ class IWAE(Objective):
 
     Raises:
         ValueError: if an argument is none of these.
+
+    Example:
+        >>> import keras_vae, numpy as np
+        >>> vae = keras_vae.mlp_vae(6, 2, "normal", hidden=(8,))
+        >>> vae.compile(objective=IWAE(5))
+        >>> logs = vae.fit(np.zeros([32, 6], "float32"), verbose=0).history
+        >>> logs["loss"][0] <= -logs["elbo"][0]
+        True
     """
 
     _gradients = ("pathwise", "doubly_reparameterized")

@@ -20,7 +20,7 @@ __all__ = ["Binomial", "Poisson"]
 
 @register
 class Binomial(Likelihood):
-    """Counts out of a known total: x ~ Binomial(total_count, sigmoid(logits)).
+    """Likelihood of counts out of a known total: x ~ Binomial(total_count, sigmoid(logits)).
 
     Args:
         event_shape: shape of one example.
@@ -57,7 +57,7 @@ class Binomial(Likelihood):
 
     @classmethod
     def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
-        """Takes the counts as they are; the largest possible one is the number of trials."""
+        """Leaves the counts as they are; the largest possible one is the number of trials."""
         return Preparation(), {"total_count": max(1, int(facts.top))}
 
     def make_distribution(self, logits: tf.Tensor) -> tfd.Distribution:
@@ -71,13 +71,13 @@ class Binomial(Likelihood):
         return Draw(self._inverted(random.binomial, noise, total_count, tf.math.sigmoid(logits)))
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Returns the constructor arguments."""
         return {**super().get_config(), "total_count": self.total_count}
 
 
 @register
 class Poisson(Likelihood):
-    """Counts: x ~ Poisson(exp(log_rate))."""
+    """Likelihood of counts: x ~ Poisson(exp(log_rate))."""
 
     reading = "Poisson counts of rate exp(log_rate)."
 
@@ -92,7 +92,7 @@ class Poisson(Likelihood):
 
     @classmethod
     def proposal(cls, facts: Facts) -> Proposal | None:
-        """Suits counts of which at least half are 0."""
+        """Proposes the family for counts of which at least half are 0."""
         if facts.are_levels or not (facts.are_counts and facts.are_sparse):
             return None
         reason = f"counts up to {facts.highest:g}, {facts.zeros:.0%} of them 0"
@@ -104,7 +104,7 @@ class Poisson(Likelihood):
         return True
 
     def raw_mean(self, mean: np.ndarray) -> np.ndarray:
-        """Logarithm of the mean, which is kept above 0.001."""
+        """Returns the logarithm of the mean, which is kept above 0.001."""
         return np.log(np.maximum(mean, 0.001))
 
     def make_distribution(self, log_rate: tf.Tensor) -> tfd.Distribution:

@@ -21,13 +21,13 @@ from keras_vae.replicas import summed
 __all__ = ["DiscretizedLogistic", "Laplace", "Normal"]
 
 _FORGOTTEN = 0.01
-"""Share of what an optimal scale has seen that each batch lets it forget."""
+"""Share of its past examples that an optimal scale forgets with each batch."""
 
 ScaleMode = float | Literal["learned", "per_feature", "decoder", "optimal"]
 
 
 class _LocationScale(Likelihood):
-    """A likelihood with a centre from the decoder and a scale from one of five places.
+    """Likelihood with a centre from the decoder and a scale from one of five sources.
 
     Args:
         event_shape: shape of one example.
@@ -78,14 +78,14 @@ class _LocationScale(Likelihood):
             )
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """Returns the centre, and the scale where the decoder computes it."""
+        """Returns the centre, and the scale if the decoder computes it."""
         specs = {"loc": Parameter(self.channels, self._centre)}
         if self.scale == "decoder":
             specs["scale"] = Parameter(self.channels, self._spread)
         return specs
 
     def shared_parameters(self) -> dict[str, tf.Tensor]:
-        """Returns the scale, where it is not computed by the decoder."""
+        """Returns the scale unless the decoder computes it."""
         if self.scale == "decoder":
             return {}
         if self.scale == "optimal":
@@ -99,8 +99,8 @@ class _LocationScale(Likelihood):
     ) -> None:
         """Moves an optimal scale towards its closed form on this batch.
 
-        `observations` is the weight of the examples seen, of which each batch lets a hundredth be
-        forgotten.
+        `observations` is the weight of past examples, a hundredth of which is forgotten with each
+        batch.
         """
         if self.scale != "optimal":
             return
@@ -129,12 +129,12 @@ class _LocationScale(Likelihood):
         raise NotImplementedError(f"{type(self).__name__} has no closed-form scale.")
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Returns the constructor arguments."""
         return {**super().get_config(), "scale": self.scale}
 
 
 class _Real(_LocationScale):
-    """A density of real numbers whose centre is its mean."""
+    """Density of real numbers whose centre is its mean."""
 
     has_cdf = True
 
@@ -150,23 +150,23 @@ class _Real(_LocationScale):
 
     @classmethod
     def starts_at_mean(cls, preparation: Preparation) -> bool:
-        """Returns whether the data is not centred."""
+        """Tells whether the data is not centred."""
         return not preparation.center
 
     def raw_mean(self, mean: np.ndarray) -> np.ndarray:
-        """The mean itself."""
+        """Returns the mean itself."""
         return mean
 
 
 @register
 class Normal(_Real):
-    """Real data: log p(x | z) = -1/2 |(x - loc) / scale|^2 - sum log scale - D/2 log 2 pi.
+    """Likelihood of real data: log p = -1/2 |(x - loc) / scale|^2 - sum log scale - D/2 log 2 pi.
 
     `scale` is a positive number (default 1), "learned" (one weight for all entries), "per_feature"
     (one weight per entry), "decoder" (computed from z) or "optimal": the root mean squared error,
     which maximises the bound in closed form, over examples weighted as in the loss. Each training
-    step uses the present scale, so its bound is a bound, and then moves the scale to the mean over
-    the examples of the last hundred batches or so. Source of the optimal scale: Rybkin, Daniilidis
+    step uses the current scale, so its bound is valid, and then moves the scale to the mean over
+    the examples of about the last hundred batches. Source of the optimal scale: Rybkin, Daniilidis
     and Levine (2021), Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
 
     Raises:
@@ -181,7 +181,7 @@ class Normal(_Real):
 
     @classmethod
     def proposal(cls, facts: Facts) -> Proposal | None:
-        """Suits all data."""
+        """Proposes the family for any data."""
         is_whole = bool(facts.whole.all())
         numbers = "whole numbers" if is_whole else "real numbers"
         if facts.whole.any() and not is_whole:
@@ -209,7 +209,7 @@ class Normal(_Real):
 
 @register
 class Laplace(_Real):
-    """Real data: log p(x | z) = -sum |x - loc| / scale - sum log(2 scale).
+    """Likelihood of real data: log p(x | z) = -sum |x - loc| / scale - sum log(2 scale).
 
     `scale` as for `Normal`; the optimal one is the mean absolute error.
     """
@@ -233,11 +233,11 @@ class Laplace(_Real):
 
 @register
 class DiscretizedLogistic(_LocationScale):
-    """Integer levels 0 .. levels-1, such as 8-bit pixels: a logistic integrated over bins.
+    """Likelihood of integer levels 0 .. levels-1: a logistic distribution integrated over bins.
 
-    P(x = k) = F(k + 1/2) - F(k - 1/2) with the outer bins open. Raw parameters are relative to the
-    range of levels: at zero the centre is mid-range and the scale an eighth of the range. Source:
-    Salimans, Karpathy, Chen and Kingma (2017), PixelCNN++, arXiv:1701.05517.
+    P(x = k) = F(k + 1/2) - F(k - 1/2) with the outer bins open, as for 8-bit pixels. Raw parameters
+    are relative to the range of levels: at zero the centre is mid-range and the scale an eighth of
+    the range. Source: Salimans, Karpathy, Chen and Kingma (2017), PixelCNN++, arXiv:1701.05517.
 
     Args:
         event_shape: shape of one example.
@@ -277,14 +277,14 @@ class DiscretizedLogistic(_LocationScale):
 
     @classmethod
     def proposal(cls, facts: Facts) -> Proposal | None:
-        """Suits images of up to 1024 levels."""
+        """Proposes the family for images of up to 1024 levels."""
         if not facts.are_few_levels:
             return None
         return Proposal(cls.key(), {}, f"images of levels 0 to {facts.top:g}")
 
     @classmethod
     def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
-        """Takes the levels as they are; the largest possible one decides how many there are."""
+        """Leaves the levels as they are; the largest possible one decides their number."""
         return Preparation(), {"levels": max(2, int(facts.top) + 1)}
 
     @classmethod
@@ -293,7 +293,7 @@ class DiscretizedLogistic(_LocationScale):
         return True
 
     def raw_mean(self, mean: np.ndarray) -> np.ndarray:
-        """The raw centre that is the mean, near which the mean of the levels lies."""
+        """Returns the raw centre at which the distribution has nearly this mean."""
         return mean / (self.levels - 1) - 0.5
 
     def make_distribution(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
@@ -312,5 +312,5 @@ class DiscretizedLogistic(_LocationScale):
         return (self.levels - 1) * positive(raw) / 8.0
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Returns the constructor arguments."""
         return {**super().get_config(), "levels": self.levels}

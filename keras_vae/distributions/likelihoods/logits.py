@@ -19,7 +19,7 @@ __all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli"]
 
 @register
 class Bernoulli(Likelihood):
-    """Binary data: P(x = 1) = sigmoid(logits).
+    """Likelihood of binary data: P(x = 1) = sigmoid(logits).
 
     Example:
         >>> likelihood = Bernoulli((28, 28, 1))
@@ -37,17 +37,17 @@ class Bernoulli(Likelihood):
 
     @classmethod
     def proposal(cls, facts: Facts) -> Proposal | None:
-        """Suits zeros and ones."""
+        """Proposes the family for zeros and ones."""
         is_binary = facts.are_counts and facts.highest <= 1.0
         return Proposal(cls.key(), {}, "zeros and ones") if is_binary else None
 
     @classmethod
     def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
-        """Binarises grey levels anew at each presentation."""
+        """Binarises grey levels again at each presentation."""
         return preparation.binarized(facts, cls.key()), {}
 
     def raw_mean(self, mean: np.ndarray) -> np.ndarray:
-        """Logits of the mean, which is kept from 0.001 to 0.999."""
+        """Returns the logits of the mean, which is kept from 0.001 to 0.999."""
         p = np.clip(mean, 0.001, 0.999)
         return np.log(p) - np.log1p(-p)
 
@@ -66,10 +66,10 @@ class Bernoulli(Likelihood):
 
 @register
 class ContinuousBernoulli(Likelihood):
-    """Numbers in [0, 1]: p(x) = C(logits) exp(x logits), the cross entropy with its normaliser.
+    """Likelihood of numbers in [0, 1]: p(x) = C(logits) exp(x logits).
 
-    The density that a cross entropy on grey pixels leaves out. Source: Loaiza-Ganem and
-    Cunningham (2019), The continuous Bernoulli, arXiv:1907.06845.
+    It is a cross entropy on grey pixels with its normaliser C. Source: Loaiza-Ganem and Cunningham
+    (2019), The continuous Bernoulli, arXiv:1907.06845.
     """
 
     reading = "Density proportional to exp(x logits) on [0, 1]."
@@ -82,7 +82,7 @@ class ContinuousBernoulli(Likelihood):
 
     @classmethod
     def proposal(cls, facts: Facts) -> Proposal | None:
-        """Suits images of numbers in [0, 1]."""
+        """Proposes the family for images of numbers in [0, 1]."""
         is_unit = facts.rank == 4 and facts.lowest >= 0.0 and facts.highest <= 1.0
         return Proposal(cls.key(), {}, "images of numbers in [0, 1]") if is_unit else None
 
@@ -106,7 +106,7 @@ class ContinuousBernoulli(Likelihood):
 
 @register
 class Categorical(Likelihood):
-    """One-hot data: event shape [..., K], P(x = e_k) = softmax(logits)_k along the last axis.
+    """Likelihood of one-hot data [..., K]: P(x = e_k) = softmax(logits)_k on the last axis.
 
     The mean is the vector of probabilities, so `reconstruct` and `decode` return those.
     """
