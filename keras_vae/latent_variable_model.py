@@ -50,7 +50,8 @@ class LatentVariableModel(Trainer, abc.ABC):
     - `generate(noise, latents, condition)`: a `Generation`, from noise or from given latents.
 
     Example:
-        docs/architecture.md has a chain of two latents, z2 -> z1 -> x, with q(z1 | x) q(z2 | z1).
+        docs/architecture.md has a chain of two latents, z2 -> z1 -> x, with
+        q(z2 | x) q(z1 | z2, x).
     """
 
     @abc.abstractmethod

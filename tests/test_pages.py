@@ -1,4 +1,4 @@
-"""The pages on data and on Keras run as they are written, and print what they say."""
+"""The pages with Python in them run as they are written, and print what they say."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ BLOCK = re.compile(
 )
 
 
-@pytest.mark.parametrize("page", ["data", "keras"])
+@pytest.mark.parametrize("page", ["architecture", "data", "keras"])
 def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
