@@ -68,16 +68,16 @@ def mlp_vae(
         condition_shape=condition,
         name="decoder",
     )
-    law = make(shape, network=decoder, **likelihood_options)
+    layer = make(shape, network=decoder, **likelihood_options)
     encoder = networks.mlp(
         shape,
         hidden,
         activation=activation,
         condition_shape=condition,
         name="encoder",
-        **_range_of(law),
+        **_range_of(layer),
     )
-    return _assemble(law, encoder, latent_size, posterior, prior, num_components, condition)
+    return _assemble(layer, encoder, latent_size, posterior, prior, num_components, condition)
 
 
 def conv_vae(
@@ -127,7 +127,7 @@ def conv_vae(
     head = keras.layers.Conv2D(
         flat._last_size, 3, padding="same", dtype=flat.float_dtype, name="parameters"
     )
-    law = make(shape, network=decoder, head=head, **likelihood_options)
+    layer = make(shape, network=decoder, head=head, **likelihood_options)
     encoder = networks.conv_encoder(
         shape,
         filters,
@@ -135,9 +135,9 @@ def conv_vae(
         activation=activation,
         condition_shape=condition,
         name="encoder",
-        **_range_of(law),
+        **_range_of(layer),
     )
-    return _assemble(law, encoder, latent_size, posterior, prior, num_components, condition)
+    return _assemble(layer, encoder, latent_size, posterior, prior, num_components, condition)
 
 
 def start_at_mean(vae: VAE, mean: np.ndarray) -> None:

@@ -69,7 +69,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
     def _nats(self, y: Any, output: Any) -> tf.Tensor:
         if _is_placeholder(output):  # Keras builds the loss on the shapes of outputs
             return tf.zeros(tf.shape(output)[:1], output.dtype)
-        layer, law = producer_of(output), distribution_of(output)
+        layer, distribution = producer_of(output), distribution_of(output)
         if getattr(layer, "scale", None) == "optimal":
             raise ValueError(
                 f'{layer.name} has scale="optimal", which only the training of a VAE updates. '
@@ -82,7 +82,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
             assertions = layer.support.assertions(y, owner)
             checks = [tf.debugging.Assert(holds, [said]) for said, holds in assertions.items()]
         with tf.control_dependencies([check for check in checks if check is not None]):
-            return -law.log_prob(tf.identity(tf.cast(y, layer.float_dtype)))
+            return -distribution.log_prob(tf.identity(tf.cast(y, layer.float_dtype)))
 
 
 def _targets(y: tf.Tensor, layer: Any) -> tf.Tensor:

@@ -273,7 +273,7 @@ def test_refusals():
         ("Expected 'boosted' or 'forest'", lambda: dci(codes, factors, trees="oak")),
         ("must be finite", lambda: mig(codes + np.nan, factors)),
         ("must be integers", lambda: mig(codes, factors + 0.5)),
-        ("Factor 0 has one value only", lambda: mig(codes, 0 * factors)),
+        ("Factor 0 has only one value", lambda: mig(codes, 0 * factors)),
     ):
         with pytest.raises(ValueError, match=match):
             call()

@@ -347,7 +347,7 @@ def test_weights_without_variance_are_recognised():
     kernel, _ = vae.posterior.head.get_weights()
     deviation = np.sqrt(0.5)
     vae.posterior.head.set_weights([kernel, np.array([0.0, inverse_positive(r * deviation)])])
-    with pytest.warns(UserWarning, match="not to be trusted for .* of 40 examples"):
+    with pytest.warns(UserWarning, match="not reliable for .* of 40 examples"):
         found = log_marginal(vae, np.ones((40, 1)), num_samples=20_000)
     # the power law is reached slowly: its logarithmic factor moves k by about a tenth
     assert found.pareto_k.mean() == pytest.approx(1.0 - r**2, abs=0.12)
@@ -377,7 +377,7 @@ def test_refusals():
     x = np.zeros((2, 6), np.float32)
     wide = keras_vae.mlp_vae(6, 4, "normal", hidden=(8,))
     for match, arguments in (
-        ("Quadrature is for 1 to 3 latents, and this model has 4", (wide, x, "quadrature")),
+        ("Quadrature is for 1 to 3 latents, but this model has 4", (wide, x, "quadrature")),
         ("Expected 'posterior' or 'prior'", (vae, x, "annealed", {"start": "middle"})),
         ("temperatures.*at least 1", (vae, x, "annealed", {"temperatures": 0})),
         ("leapfrog_steps.*at least 1", (vae, x, "annealed", {"leapfrog_steps": 0})),

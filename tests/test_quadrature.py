@@ -49,7 +49,7 @@ def checked(vae: keras_vae.VAE, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = log_marginal(vae, x, "quadrature")
-    assert all("Quadrature is not to be trusted" in str(warning.message) for warning in caught)
+    assert all("Quadrature is not reliable" in str(warning.message) for warning in caught)
     return found.value, found.standard_error, bool(caught)
 
 

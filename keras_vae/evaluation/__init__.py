@@ -1,7 +1,7 @@
-"""Evaluation: how far the bound is from log p(x), what the latents carry, what is an anomaly.
+"""Evaluation: distance of the bound from log p(x), use of the latents, anomaly scores.
 
-Every value is in nats per example unless its name says otherwise, comes with its error, and says
-on which side of the truth it lies.
+Every value is in nats per example unless its name says otherwise. It comes with its error, and
+says on which side of the truth it lies.
 """
 
 from keras_vae.evaluation.bdmc import Bracket as Bracket

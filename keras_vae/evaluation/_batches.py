@@ -16,17 +16,17 @@ SEED = tf.TensorSpec([2], tf.int32)
 
 
 def count_of(x: Any) -> int:
-    """Number N of examples in x or {"x": ..., "condition": ...}."""
+    """Returns the number N of examples in x or {"x": ..., "condition": ...}."""
     return len(keras.tree.flatten(x)[0])
 
 
 def take(x: Any, rows: Any) -> Any:
-    """The examples that `rows`, a slice or indices, selects, as tensors."""
+    """Selects examples by `rows`, a slice or indices, as tensors."""
     return keras.tree.map_structure(lambda part: tf.convert_to_tensor(part[rows]), x)
 
 
 def batches(x: Any, size: int, progress: Progress | None = None) -> Iterator[tuple[int, Any]]:
-    """Pairs of the index of the first example and the batch; progress counts examples."""
+    """Yields pairs of the index of the first example and the batch; progress counts examples."""
     count = count_of(x)
     for start in range(0, count, size):
         yield start, take(x, slice(start, start + size))
@@ -35,10 +35,10 @@ def batches(x: Any, size: int, progress: Progress | None = None) -> Iterator[tup
 
 
 def batch_seed(seed: int, start: int) -> tf.Tensor:
-    """Seed of the draws for the batch that starts at an example, int32 [2].
+    """Derives the seed of a batch's draws from the index of its first example, int32 [2].
 
     It is not the pair (seed, start) itself, from which TFP may have drawn the data or z: an
-    evaluator that is given the seed of its data must not draw the same noise again.
+    evaluator with the same seed as its data must not draw the same noise again.
 
     Raises:
         TypeError: if `seed` is not an integer.
@@ -49,7 +49,7 @@ def batch_seed(seed: int, start: int) -> tf.Tensor:
 
 
 def compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
-    """The function as one graph, traced once, for tensors of the given specifications."""
+    """Traces the function once as a graph, for tensors of the given specifications."""
 
     def unpacked(*parts: tf.Tensor) -> Any:
         return function(*tf.nest.pack_sequence_as(specs, parts))

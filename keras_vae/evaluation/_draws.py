@@ -29,19 +29,19 @@ def size_of(batch: Any) -> Any:
 
 
 def draw_noise(vae: LatentVariableModel, seed: tf.Tensor, leading: Sequence[Any], size: Any) -> Any:
-    """Returns noise of posterior draws by latent, [*leading, B, ...], from one seed int32 [2]."""
+    """Draws noise of posterior draws by latent, [*leading, B, ...], from one seed int32 [2]."""
     return from_seed(vae.noise(), seed, [*leading, size], vae.float_dtype)
 
 
 def trace_of(vae: LatentVariableModel, batch: Any, num_samples: int, seed: tf.Tensor) -> Trace:
-    """Returns what the model says of a batch at posterior draws, from one seed int32 [2]."""
+    """Makes the trace of a batch at posterior draws, from one seed int32 [2]."""
     return vae.infer(batch).trace(draw_noise(vae, seed, [num_samples], size_of(batch)))
 
 
 def only_posterior(vae: LatentVariableModel, inference: Inference, batch: Any) -> tfd.Distribution:
-    """Returns q(z | x) of a model with one latent, from what it inferred from a batch.
+    """Returns q(z | x) of a model with one latent, from its inference on a batch.
 
-    In a graph the likelihood at the centre, which the trace has too, is never computed.
+    In a graph, the likelihood at the centre, which is also in the trace, is never computed.
     """
     noise = centre(vae.noise(), [1, size_of(batch)], vae.float_dtype)
     (latent,) = inference.trace(noise).latents.values()
@@ -51,11 +51,11 @@ def only_posterior(vae: LatentVariableModel, inference: Inference, batch: Any) -
 def prior_draws(
     vae: LatentVariableModel, trace: Trace, leading: Sequence[Any], size: Any, seed: tf.Tensor
 ) -> Mapping[str, tf.Tensor]:
-    """Returns draws from p(z) by latent, [*leading, B, ...].
+    """Draws from p(z) by latent, [*leading, B, ...].
 
     Args:
         vae: the model.
-        trace: of any draws for the batch; a prior that does not depend on a draw is read from it.
+        trace: trace of any draws for the batch; a prior that depends on no draw is read from it.
         leading: axes before the batch.
         size: number of examples B.
         seed: int32 [2].
@@ -72,7 +72,7 @@ class FlatLatents:
     """All latents of a model side by side, as one vector.
 
     Args:
-        trace: of any draws.
+        trace: trace of any draws.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -87,7 +87,7 @@ class FlatLatents:
         return sum(self._sizes)
 
     def joined(self, parts: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns values by latent, [..., *shape], as [..., L]."""
+        """Joins values by latent, [..., *shape], to [..., L]."""
         if len(self._shapes) == 1:
             ((name, shape),) = self._shapes.items()
             if len(shape) == 1:
@@ -100,7 +100,7 @@ class FlatLatents:
         return tf.concat(flat, axis=-1)
 
     def split(self, z: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the values by latent of a vector [..., L]."""
+        """Splits a vector [..., L] into the values by latent."""
         if len(self._shapes) == 1:
             ((name, shape),) = self._shapes.items()
             if len(shape) == 1:
@@ -113,5 +113,5 @@ class FlatLatents:
         return parts
 
     def at(self, inference: Inference, z: tf.Tensor) -> Trace:
-        """Returns the trace at a vector [S, B, L]."""
+        """Makes the trace at a vector [S, B, L]."""
         return inference.at(self.split(z))

@@ -1,4 +1,4 @@
-"""Progress: one line on standard error that says how long the rest takes."""
+"""Progress: one line on standard error with the time left."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PERIOD = 0.2
 class Progress:
     """A line with the share done and an estimate of the time left, on standard error.
 
-    It is shown from the second second on. In a terminal it is one line, which vanishes at the end;
-    elsewhere a line for each tenth.
+    It appears after one second. In a terminal it is one line, which vanishes at the end; elsewhere
+    it is a line for each tenth of the work.
 
     Args:
-        name: of what takes the time.
+        name: name of the work.
         total: amount of work, in any unit.
-        show: whether to show it; None for only where standard error is a terminal.
+        show: whether to show it; None shows it if standard error is a terminal.
     """
 
     def __init__(self, name: str, total: float, show: bool | None) -> None:
@@ -51,7 +51,7 @@ class Progress:
             sys.stderr.flush()
 
     def add(self, amount: float) -> None:
-        """Counts work that is done."""
+        """Counts finished work."""
         self._done += amount
         now = time.perf_counter()
         if not self._show or now - self._start < _PATIENCE:
@@ -69,7 +69,7 @@ class Progress:
         self._width = len(line)
 
     def add_in_graph(self, amount: tf.Tensor) -> None:
-        """Counts work from within a graph, whenever the graph comes to this place."""
+        """Counts work from within a graph, whenever it reaches this op."""
         if self._show:
             tf.numpy_function(self._added, [tf.cast(amount, tf.float32)], [], name="progress")
 

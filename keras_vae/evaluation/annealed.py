@@ -1,4 +1,4 @@
-"""Annealed importance sampling: chains from a distribution that can be drawn to the posterior.
+"""Annealed importance sampling: chains from a distribution that can be sampled to the posterior.
 
 Axes: C chains, B examples, L latents, T temperatures.
 """
@@ -31,12 +31,12 @@ _RANK_OF_DRAWS = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """How chains are run.
+    """Settings of the chains.
 
     Attributes:
         chains: C, per example.
         temperatures: T, intermediate distributions.
-        leapfrog_steps: of each Hamiltonian proposal.
+        leapfrog_steps: leapfrog steps of each Hamiltonian proposal.
         start: "posterior" for q(z | x) or "prior" for p(z).
 
     Raises:
@@ -49,7 +49,7 @@ class Settings:
     start: Start = "posterior"
 
     def work(self, examples: int) -> float:
-        """Gradients of the decoder in one run of the chains of some examples."""
+        """Returns the number of decoder gradients in one run of the chains of some examples."""
         return float(examples * self.chains * self.temperatures * self.leapfrog_steps)
 
     def __post_init__(self) -> None:
@@ -63,10 +63,10 @@ class Settings:
 
 
 class Chains(NamedTuple):
-    """What chains leave behind.
+    """Weights and acceptance of finished chains.
 
     Attributes:
-        log_weights: log w of each chain, [N, C], in nats; E[w] = p(x). Of reverse chains -log w,
+        log_weights: log w of each chain, [N, C], in nats; E[w] = p(x). For reverse chains -log w,
             whose exponential has the mean 1 / p(x).
         acceptance: share of the proposals accepted, [N].
     """
@@ -76,7 +76,7 @@ class Chains(NamedTuple):
 
 
 class _State(NamedTuple):
-    """A point of each chain with what is known there."""
+    """A point of each chain, with log-densities and gradients there."""
 
     z: tf.Tensor
     base: tf.Tensor
@@ -86,7 +86,7 @@ class _State(NamedTuple):
 
 
 def schedule(temperatures: int) -> np.ndarray:
-    """Sigmoid schedule 0 = b_0 < b_1 < ... < b_T = 1, slow at both ends, [T + 1].
+    """Computes a sigmoid schedule 0 = b_0 < b_1 < ... < b_T = 1, slow at both ends, [T + 1].
 
     b_t is sigmoid(4 (2 t / T - 1)), shifted and scaled to end in 0 and 1. Source: Wu et al. (2017),
     arXiv:1611.04273.
@@ -96,7 +96,7 @@ def schedule(temperatures: int) -> np.ndarray:
 
 
 def log_mean(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log mean of the weights of each example and their effective sample size, [N] each."""
+    """Computes the log mean of each example's weights and their effective sample size, [N] each."""
     top = log_weights.max(axis=1, keepdims=True)
     w = np.exp(log_weights - top)
     return top[:, 0] + np.log(w.mean(axis=1)), w.sum(axis=1) ** 2 / (w**2).sum(axis=1)
@@ -105,14 +105,14 @@ def log_mean(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def forward(
     vae: VAE, x: Any, settings: Settings, seed: int, memory: int, progress: Progress
 ) -> Chains:
-    """Returns weights of chains from the start distribution f_0 to the joint f_1 = p(x, z).
+    """Runs chains from the start distribution f_0 to the joint f_1 = p(x, z).
 
     The intermediate distributions are f_b = f_0^(1-b) p(x, z)^b. A chain draws z_0 from f_0,
     multiplies its weight by f_{b_t}(z) / f_{b_{t-1}}(z) and moves z by Hamiltonian Monte Carlo that
     leaves f_{b_t} invariant. Step sizes, one per example and temperature, aim at an acceptance of
-    0.8 and come from a separate run of the same length: steps that followed the measured chains
-    would bias them. Positions are scaled by the standard deviations of f_0 and q. Since E[w] =
-    p(x), log mean w is a lower bound in expectation. Sources: Neal (2001), Annealed importance
+    0.8 and come from a separate run of the same length, because steps adapted to the measured
+    chains would bias them. Positions are scaled by the standard deviations of f_0 and q. Since E[w]
+    = p(x), log mean w is a lower bound in expectation. Sources: Neal (2001), Annealed importance
     sampling; Wu et al. (2017), On the quantitative analysis of decoder-based generative models,
     arXiv:1611.04273.
     """
@@ -135,20 +135,20 @@ def round_trip(
     progress: Progress,
     end: np.ndarray | None = None,
 ) -> tuple[Chains, Chains]:
-    """Forward chains, and reverse chains from posterior draws with the same steps.
+    """Runs forward chains, and reverse chains from posterior draws with the same steps.
 
-    A reverse chain leaves a draw of the posterior, moves and weighs in the opposite order, and
+    A reverse chain starts at a draw from the posterior and moves and weights in the opposite order.
     E[1 / w] = 1 / p(x), so -log mean 1/w is an upper bound in expectation.
 
     Args:
         vae: the model.
         x: checked data.
-        settings: of the chains.
+        settings: settings of the chains.
         seed: integer.
-        memory: bytes.
-        progress: where gradients of the decoder are counted.
-        end: draws of the posterior p(z | x), [N, L]; None takes the ends of the forward chains,
-            drawn by their weights, which are such draws in the limit of many temperatures only.
+        memory: memory to use, in bytes.
+        progress: counts gradients of the decoder.
+        end: draws from the posterior p(z | x), [N, L]. None takes the ends of the forward chains,
+            drawn by their weights, which are such draws only in the limit of many temperatures.
     """
     adapt, measure, go_back = _runners(vae, x, settings, progress)
     ends = iter(())
@@ -204,10 +204,10 @@ def _fold(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
 def _runners(
     vae: VAE, x: Any, settings: Settings, progress: Progress
 ) -> tuple[Callable[..., Any], ...]:
-    """Compiled runs: one that adapts the step sizes, one forward with them, one back with them.
+    """Compiles three runs: adapting step sizes, forward with them, and backward with them.
 
-    They take a batch, a seed, then step sizes [T, B], then ends [C, B, L], and return z, log w,
-    the acceptance and the step sizes.
+    They take a batch, a seed, step sizes [T, B] (from the second on) and ends [C, B, L] (the
+    third), and return z, log w, the acceptance and the step sizes.
     """
     run, dtype = _make_run(vae, settings, progress), vae.float_dtype
     steps = tf.TensorSpec([settings.temperatures, None], dtype)
@@ -311,9 +311,9 @@ def _scales(trace: Trace, of_prior: bool) -> dict[str, tf.Tensor]:
 
 
 def _at(trace_at: Callable[[tf.Tensor], Trace], z: tf.Tensor, from_prior: bool) -> _State:
-    """Returns log f_0, log p(x, z) less it, and their gradients at z.
+    """Returns log f_0, log p(x, z) minus it, and their gradients at z.
 
-    z is copied: TFP remembers what noise a draw came from, and would not differentiate at the draw.
+    z is copied: TFP remembers the noise of a draw, and would not differentiate at the draw.
     """
     z = tf.identity(z)
     with tf.GradientTape() as tape:
@@ -336,16 +336,16 @@ def _transition(
     leapfrog_steps: int,
     seed: tf.Tensor,
 ) -> tuple[_State, tf.Tensor]:
-    """One Hamiltonian move that leaves base^(1-b) joint^b invariant, and its chance [B].
+    """Makes a Hamiltonian move that leaves base^(1-b) joint^b invariant; returns its chance [B].
 
-    The step size is jittered by a fifth, so that no orbit closes on itself.
+    The step size is jittered by a fifth to prevent closed orbits.
 
     Args:
         at: map from z to the state there.
-        state: present points.
+        state: current points.
         beta: inverse temperature b.
         step: step size times scale, [B, L].
-        leapfrog_steps: of the trajectory.
+        leapfrog_steps: leapfrog steps of the trajectory.
         seed: int32 [2].
     """
     dtype = state.z.dtype

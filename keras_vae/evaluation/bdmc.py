@@ -1,4 +1,4 @@
-"""Brackets: log p(x) from below and from above on data that the model made itself."""
+"""Bidirectional Monte Carlo: bounds log p(x) from both sides on data drawn from the model."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Bracket:
         upper: -log mean 1/w of reverse chains, [N]; its expectation lies above log p(x).
         lower_error, upper_error: standard errors by the delta method, [N], from the scatter of
             the chains, NaN for one chain; the reverse chains of an example share their start,
-            whose scatter is not in the error.
+            whose scatter the error does not include.
         x: the examples, [N, *D].
         condition: their conditions, or None.
         acceptance: share of the Hamiltonian proposals accepted, [N].
@@ -43,7 +43,7 @@ class Bracket:
 
     @property
     def width(self) -> float:
-        """Mean of upper less lower: how far from the truth, at most, either is on average."""
+        """Mean of upper minus lower, the largest distance of either from the truth on average."""
         return float(np.mean(self.upper - self.lower))
 
     @property
@@ -65,12 +65,12 @@ def bdmc(
     memory: int = 256 * 2**20,
     progress: bool | None = None,
 ) -> Bracket:
-    """Bidirectional Monte Carlo: log p(x) between two bounds, on data drawn from the model.
+    """Bounds log p(x) from both sides on data drawn from the model: bidirectional Monte Carlo.
 
-    A pair (z, x) drawn from p(z) p(x | z) brings an exact draw of the posterior p(z | x) with it.
+    If (z, x) is drawn from p(z) p(x | z), then z is an exact draw from the posterior p(z | x).
     Annealed chains towards the posterior bound log p(x) from below; the same chains run
-    backwards from that draw bound it from above. The width tells how exact annealing is on this
-    model, with these settings, if the data resembles what the model draws. Source: Grosse,
+    backwards from that draw bound it from above. The width shows how exact annealing is on this
+    model, with these settings, if the data resembles draws from the model. Source: Grosse,
     Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte
     Carlo, arXiv:1511.02543.
 
@@ -79,15 +79,22 @@ def bdmc(
         num_examples: number N of simulated examples, at least 2.
         condition: conditions [N, *C] of a conditional model.
         num_chains: chains per example and direction.
-        temperatures: intermediate laws.
-        leapfrog_steps: of each Hamiltonian proposal.
+        temperatures: number of intermediate distributions.
+        leapfrog_steps: leapfrog steps of each Hamiltonian proposal.
         start: where forward chains start, "posterior" for q(z | x) or "prior".
         seed: integer, for the data and the chains.
-        memory: bytes, about.
-        progress: whether to say how long the rest takes; None for only in a terminal.
+        memory: approximate memory to use, in bytes.
+        progress: whether to show the time left; None shows it in a terminal.
 
     Raises:
         ValueError: if a number or the start is out of range, or the condition is missing.
+
+    Example:
+        >>> import keras_vae
+        >>> vae = keras_vae.mlp_vae(5, 2, "normal", hidden=(8,))
+        >>> bracket = bdmc(vae, 4, num_chains=2, temperatures=5)
+        >>> bracket.lower.shape, bracket.upper.shape
+        ((4,), (4,))
     """
     num_examples = as_count("num_examples", num_examples, least=2)
     seed = random.as_seed(seed)

@@ -1,4 +1,4 @@
-"""Diagnosis of a trained model: what its latents carry and whether its decoder is calibrated."""
+"""Diagnosis of a trained model: use of its latents and calibration of its decoder."""
 
 import math
 from collections.abc import Callable
@@ -36,9 +36,9 @@ _LEVELS = (0.5, 0.9, 0.99)
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether the spread that p(x | z) claims is the spread of the data.
+    """Agreement of the spread of p(x | z) with the spread of the data.
 
-    With z from the true posterior and data from the model, residuals have mean 0 and deviation 1
+    If z is from the true posterior and data from the model, residuals have mean 0 and deviation 1,
     and each interval covers its level.
 
     Attributes:
@@ -54,7 +54,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a model does with its latents, in nats per example unless said otherwise.
+    """Use that a model makes of its latents, in nats per example unless said otherwise.
 
     Attributes:
         distortion: -E_q log p(x | z), mean.
@@ -62,17 +62,17 @@ class Diagnosis:
         rate_per_latent: E_x KL(q(z_j | x) || p(z_j)), [L]; their sum is the rate if q and the prior
             factorise over latents.
         posterior_mean_variance: Var_x(E_q z_j), [L].
-        active_units: number of latents where it exceeds 0.01.
-        mutual_information: I(x; z) = E log q(z | x) / q(z), q(z) the mean of the N posteriors; at
-            most log N.
+        active_units: number of latents for which it exceeds 0.01.
+        mutual_information: I(x; z) = E log q(z | x) / q(z), with q(z) the mean of the N
+            posteriors; at most log N.
         marginal_kl: KL(q(z) || p(z)); rate = mutual information + marginal KL.
         information_error: standard error of the mutual information, from one draw per example.
-        log_count: log N, the cap.
+        log_count: log N, the maximum of the mutual information.
         sensitivity: root mean square over x of |d E[x | z] / d z_j|, [L], in units of the data, by
             central differences of step 0.1.
-        calibration: of a continuous likelihood; None for the others.
+        calibration: calibration of a continuous likelihood; None for others.
         collapsed: whether the latents carry nothing.
-        verdict: the same in one sentence with its numbers.
+        verdict: the diagnosis in one sentence with its numbers.
         num_examples: N.
     """
 
@@ -101,26 +101,33 @@ def diagnose(
     memory: int = 256 * 2**20,
     progress: bool | None = None,
 ) -> Diagnosis:
-    """Diagnosis of a model on a data set.
+    """Diagnoses a model on a data set.
 
-    The rate of a latent is that of the marginal laws; where the prior is a mixture it is estimated
-    from the draws. Mutual information and KL of the aggregated posterior take all N x N pairs of
-    a draw and a posterior. The model is called collapsed if no latent is active or the mutual
-    information is below 0.1 nats. Sources: Burda et al. (2016), arXiv:1509.00519, of active
-    units; Hoffman and Johnson (2016), ELBO surgery, of the split of the rate.
+    The rate of a latent is that of the marginal distributions; if the prior is a mixture, it is
+    estimated from the draws. Mutual information and KL of the aggregated posterior use all N x N
+    pairs of a draw and a posterior. The model is called collapsed if no latent is active or the
+    mutual
+    information is below 0.1 nats. Sources: Burda et al. (2016), arXiv:1509.00519, for active units;
+    Hoffman and Johnson (2016), ELBO surgery, for the split of the rate.
 
     Args:
         vae: the model.
         x: data [N, *D], or {"x": ..., "condition": ...}, at least 2 examples.
-        num_samples: draws per example of distortion, rates and calibration.
+        num_samples: draws per example for distortion, rates and calibration.
         seed: integer, for all draws.
-        memory: bytes, about.
-        progress: whether to say how long the rest takes; None for only in a terminal.
+        memory: approximate memory to use, in bytes.
+        progress: whether to show the time left; None shows it in a terminal.
 
     Raises:
         DataError: if x lies outside the support of the likelihood.
-        ValueError: if there is but one example, an argument is out of range or the posterior is
+        ValueError: if there is only one example, an argument is out of range or the posterior is
             not normal.
+
+    Example:
+        >>> import keras_vae, numpy as np
+        >>> vae = keras_vae.mlp_vae(5, 2, "normal", hidden=(8,))
+        >>> diagnose(vae, np.random.default_rng(0).normal(size=(64, 5))).rate_per_latent.shape
+        (2,)
     """
     num_samples = as_count("num_samples", num_samples, least=1)
     x = vae.data.arrays(x, in_support=True)
@@ -163,9 +170,9 @@ def diagnose(
 
 
 def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
-    """Rate of each latent, E_x KL(q(z_j | x) || p(z_j)), in nats per example, [L].
+    """Computes the rate of each latent, E_x KL(q(z_j | x) || p(z_j)), in nats per example, [L].
 
-    Where the prior is a mixture it is estimated from one draw per example.
+    If the prior is a mixture, it is estimated from one draw per example.
 
     Args:
         vae: the model.
@@ -219,7 +226,7 @@ def _verdict(
 
 
 def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
-    """Map from a batch and a seed to what is needed of each example."""
+    """Makes a function from a batch and a seed to the numbers needed of each example."""
 
     def terms(x: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         inference = vae.infer(x)
@@ -254,7 +261,7 @@ def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
 
 
 def _log_aggregate(found: dict[str, np.ndarray], memory: int) -> np.ndarray:
-    """Log-density of the aggregated posterior 1/N sum_n q(z | x_n) at one draw per example, [N].
+    """Computes the log-density of 1/N sum_n q(z | x_n) at one draw per example, [N].
 
     The square of the whitened distance is expanded, so all pairs are matrix products.
     """

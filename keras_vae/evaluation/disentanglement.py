@@ -1,9 +1,9 @@
-"""Disentanglement: whether each known factor of the data has a latent to itself.
+"""Disentanglement: whether each known factor of the data has its own latent.
 
-MIG, SAP, DCI and the FactorVAE score are computed with the settings of Locatello et al. (2019),
-Challenging common assumptions in the unsupervised learning of disentangled representations,
-arXiv:1811.12359, and its library, so that values can be compared with published ones; where a
-setting can be changed its documentation says so. Axes: N examples, L latents, K factors.
+MIG, SAP, DCI and the FactorVAE score use the settings of Locatello et al. (2019), Challenging
+common assumptions in the unsupervised learning of disentangled representations, arXiv:1811.12359,
+and its library, so values can be compared with published ones; the documentation of an option says
+if it changes this. Axes: N examples, L latents, K factors.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _DEAD = 1e-8
 
 @dataclass(frozen=True)
 class Disentanglement:
-    """Metrics between 0 and 1, where 1 is one latent for each factor.
+    """Metrics between 0 and 1; 1 means one latent for each factor.
 
     Attributes:
         mig: mutual information gap, see `mig`.
@@ -37,7 +37,7 @@ class Disentanglement:
 
 
 def disentanglement(codes: Any, factors: Any, *, seed: int = 0) -> Disentanglement:
-    """All metrics of codes, such as `vae.encode(x).mean()`, against known factors.
+    """Computes all metrics of codes, such as `vae.encode(x).mean()`, against known factors.
 
     Args:
         codes: real numbers [N, L].
@@ -57,13 +57,13 @@ def disentanglement(codes: Any, factors: Any, *, seed: int = 0) -> Disentangleme
 
 
 def mig(codes: Any, factors: Any, *, bins: Literal["width", "quantile"] = "width") -> float:
-    """Mutual information gap: mean over factors of (I(z_(1); v) - I(z_(2); v)) / H(v).
+    """Computes the mutual information gap: mean over factors of (I(z_(1); v) - I(z_(2); v)) / H(v).
 
-    z_(1) and z_(2) are the two latents that tell most of factor v, each in 20 bins. Bins of equal
-    width are those of the literature; a single outlier stretches them until they tell nothing
-    apart. Bins of equal counts do not mind outliers, and their values compare among themselves
-    only. Source: Chen, Li, Grosse and Duvenaud (2018), Isolating sources of disentanglement in
-    variational autoencoders, arXiv:1802.04942.
+    z_(1) and z_(2) are the two latents with the most information on factor v, each in 20 bins. The
+    literature uses bins of equal width, which a single outlier makes useless. Bins of equal counts
+    are robust, but their values compare only among themselves. Source: Chen, Li, Grosse and
+    Duvenaud (2018), Isolating sources of disentanglement in variational autoencoders,
+    arXiv:1802.04942.
 
     Args:
         codes: real numbers [N, L].
@@ -95,11 +95,12 @@ def mig(codes: Any, factors: Any, *, bins: Literal["width", "quantile"] = "width
 
 
 def sap(codes: Any, factors: Any, *, seed: int = 0) -> float:
-    """Gap in the accuracy with which the two best single latents predict a factor, mean.
+    """Computes the mean accuracy gap between the two best single latents that predict a factor.
 
-    A linear support vector machine (C 0.01, balanced classes) classifies the factor from one latent
-    as it is, neither centred nor scaled, fitted to a half of the data and scored on the other. So
-    the value depends on the scale of the codes, as published values do. A latent that does not vary
+    A linear support vector machine (C 0.01, balanced classes) classifies the factor from one
+    latent, neither centred nor scaled; it is fitted to one half of the data and scored on the
+    other. So the value depends on the scale of the codes, as published values do. A latent that
+    does not vary
     scores zero. Source: Kumar, Sattigeri
     and Balakrishnan (2018), Variational inference of disentangled latent concepts,
     arXiv:1711.00848.
@@ -138,14 +139,14 @@ def dci(
     trees: Literal["boosted", "forest"] = "boosted",
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Disentanglement, completeness and informativeness from the importances R [L, K] of trees.
+    """Computes disentanglement, completeness and informativeness from tree importances R [L, K].
 
-    D = sum_l rho_l (1 - H_K(R_l / sum R_l)), rho_l the share of latent l in all importance;
+    D = sum_l rho_l (1 - H_K(R_l / sum R_l)), with rho_l the share of latent l in all importance;
     C = mean_k (1 - H_L(R_k / sum R_k)); informativeness is the accuracy on the half of the data
     that was not fitted. Entropies are to the base of the number of factors or latents. Gradient
     boosted trees with the defaults of scikit-learn are those of the literature; they take 100 trees
-    for each value of a factor. A forest of 50 full trees, which may split by any latent, is faster;
-    its values are different ones, and compare among themselves only. Source: Eastwood and Williams
+    for each value of a factor. A forest of 50 full trees, which may split by any latent, is faster,
+    but its values compare only among themselves. Source: Eastwood and Williams
     (2018), A framework for the quantitative evaluation of disentangled representations.
 
     Args:
@@ -189,19 +190,20 @@ def dci(
 def factor_vae_score(
     codes: Any, factors: Any, *, votes: int = 800, batch_size: int = 64, seed: int = 0
 ) -> float:
-    """Accuracy of the vote that names the fixed factor from the latent that varies least.
+    """Computes the accuracy of votes for the fixed factor by the latent that varies least.
 
-    For each vote a factor is fixed at one of its values and a batch drawn from the examples that
-    have it; the latent whose variance, relative to its variance over all data, is least casts the
-    vote. The classifier is the majority of half of the votes, scored on the other half. Latents
-    that do not vary take no part. Source: Kim and Mnih (2018), Disentangling by factorising,
-    arXiv:1802.05983.
+    For each vote, a factor is fixed at one of its values and a batch is drawn from the examples
+    with that value. The latent with the smallest variance, relative to its variance over all data,
+    casts the vote. The classifier is the majority of one half of the votes, scored on the other
+    half.
+    Latents that do not vary take no part. Source: Kim and Mnih (2018), Disentangling by
+    factorising, arXiv:1802.05983.
 
     Args:
         codes: real numbers [N, L].
         factors: integers [N, K].
         votes: number of votes.
-        batch_size: examples of each.
+        batch_size: number of examples per vote.
         seed: integer, of the draws.
     """
     codes, factors = _checked(codes, factors)
@@ -222,14 +224,14 @@ def factor_vae_score(
 
 
 def _edges(code: np.ndarray, bins: str) -> np.ndarray:
-    """Lower edges of the bins of a latent."""
+    """Returns the lower edges of a latent's bins."""
     if bins == "width":
         return np.histogram_bin_edges(code, _BINS)[:-1]
     return np.unique(np.quantile(code, np.arange(_BINS) / _BINS))
 
 
 def _entropy(table: np.ndarray, axis: int) -> np.ndarray:
-    """Entropy of the shares along an axis, to the base of its length; 1 where all are zero."""
+    """Computes the entropy of shares along an axis, to the base of its length; 1 if all are 0."""
     if table.shape[axis] == 1:
         return np.zeros(table.shape[1 - axis])
     total = table.sum(axis=axis, keepdims=True)
@@ -254,5 +256,5 @@ def _checked(codes: Any, factors: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("factors must be integers, the value of each factor; bin real ones first.")
     constant = np.flatnonzero(factors.max(axis=0) == factors.min(axis=0))
     if len(constant):
-        raise ValueError(f"Factor {constant[0]} has one value only: leave it out.")
+        raise ValueError(f"Factor {constant[0]} has only one value: leave it out.")
     return codes, factors.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Ex-post density: a prior fitted to where the posteriors of a trained model lie."""
+"""Ex-post density: a prior fitted to the posteriors of a trained model."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ def ex_post_density(
     seed: int = 0,
     memory: int = 256 * 2**20,
 ) -> VAE:
-    """The model with a mixture of normal laws as its prior, fitted to posterior draws.
+    """Fits a mixture of normal distributions to posterior draws and makes it the prior.
 
-    Decoder and encoder are those of `vae`, shared and not copied; the mixture has diagonal
-    covariances. Its own bound, elbo, and log p(x) are those of a model whose prior has less of a
-    KL from the aggregated posterior; judge it on data that it was not fitted to. Source: Ghosh,
+    The new model shares decoder and encoder with `vae`; the mixture has diagonal covariances. Its
+    prior is closer in KL to the aggregated posterior, which changes its elbo and log p(x); judge it
+    on data that it was not fitted to. Source: Ghosh,
     Sajjadi, Vergari, Black and Scholkopf (2020), From variational to deterministic autoencoders,
     arXiv:1903.12436.
 
@@ -35,13 +35,22 @@ def ex_post_density(
         vae: a trained model.
         x: the training data [N, *D], or {"x": ..., "condition": ...}.
         num_components: K.
-        draws: from each posterior.
+        draws: number of draws from each posterior.
         seed: integer, for the draws and the fit.
-        memory: bytes, about.
+        memory: approximate memory to use, in bytes.
+
+    Returns:
+        The model with the new prior.
 
     Raises:
         DataError: if a shape is wrong or a number is not finite.
         ValueError: if there are fewer draws than components or a number is out of range.
+
+    Example:
+        >>> import keras_vae, numpy as np
+        >>> vae = keras_vae.mlp_vae(5, 2, "normal", hidden=(8,))
+        >>> ex_post_density(vae, np.random.default_rng(0).normal(size=(64, 5)), 3).prior.name
+        'normal_mixture'
     """
     from sklearn.mixture import GaussianMixture
 

@@ -1,4 +1,4 @@
-"""The gap log p(x) - ELBO(x), measured, and split by what causes it."""
+"""Inference gap log p(x) - ELBO(x): its size, and its split into approximation and amortisation."""
 
 import math
 from collections.abc import Callable
@@ -43,20 +43,20 @@ class BoundGap:
     """The gap of each example and its parts, in nats.
 
     gap = approximation + amortisation. With the best full covariance instead of the best member of
-    the family of q, `approximation_full` is what remains.
+    q's family, `approximation_full` remains.
 
     Attributes:
-        elbo: of the encoder's q(z | x), [N].
-        elbo_family: of the best member of q's family for each x, [N].
-        elbo_full: of the best normal law with any covariance for each x, [N].
-        lower, upper: bounds on log p(x), [N]; equal to `log_marginal` if it is exact. Of
-            annealed chains the lower one is a bound in expectation; the upper one comes from
-            chains run back from the ends of the forward ones, hence is a bound in expectation to
-            the extent that these are posterior draws.
+        elbo: ELBO of the encoder's q(z | x), [N].
+        elbo_family: ELBO of the best member of q's family for each x, [N].
+        elbo_full: ELBO of the best normal distribution with any covariance for each x, [N].
+        lower, upper: bounds on log p(x), [N]; equal to `log_marginal` if it is exact. With
+            annealed chains, the lower one is a bound in expectation. The upper one comes from
+            chains run back from the ends of the forward ones, so it is a bound in expectation only
+            to the extent that these ends are posterior draws.
         log_marginal: log p(x), or its estimate from below, [N].
-        log_marginal_error: standard error of it, [N].
+        log_marginal_error: its standard error, [N].
         elbo_error: largest standard error of the three bounds, [N].
-        method: how log p(x) was had.
+        method: how log p(x) was computed.
         family: family of q.
     """
 
@@ -80,23 +80,23 @@ class BoundGap:
     def gap_interval(self) -> tuple[np.ndarray, np.ndarray]:
         """The gap by the lower and by the upper bound on log p(x), [N] each.
 
-        Annealed bounds are estimates: where they are closer than their noise, they may cross.
+        Annealed bounds are estimates: if they are closer than their noise, they may cross.
         """
         return self.lower - self.elbo, self.upper - self.elbo
 
     @property
     def approximation(self) -> np.ndarray:
-        """What the family of q costs even with its best member for each x, [N]."""
+        """Gap of the best member of q's family for each x, [N]."""
         return self.log_marginal - self.elbo_family
 
     @property
     def amortisation(self) -> np.ndarray:
-        """What it costs that one encoder serves every x, [N]."""
+        """Gap that remains because one encoder serves every x, [N]."""
         return self.elbo_family - self.elbo
 
     @property
     def approximation_full(self) -> np.ndarray:
-        """What normal laws with any covariance cost with the best member for each x, [N]."""
+        """Gap of the best normal distribution with any covariance for each x, [N]."""
         return self.log_marginal - self.elbo_full
 
     def __str__(self) -> str:
@@ -122,37 +122,45 @@ def bound_gap(
     memory: int = 256 * 2**20,
     progress: bool | None = None,
 ) -> BoundGap:
-    """The gap log p(x) - ELBO(x) of each example, split into approximation and amortisation.
+    """Measures the gap log p(x) - ELBO(x) of each example: approximation and amortisation.
 
-    The best q of a family maximises the ELBO of one x, without an encoder: Adam, from the encoder's
-    q on, with the rate falling to zero, in coordinates scaled by q. As it may stop short of the
-    best, approximation is an upper bound on its share and amortisation a lower one. Expectations
-    use noise in antithetic pairs, rotated and scaled to covariance I, so terms up to the third
-    order in z are exact; of those of the fourth order a share of 2 over the draws of a block is
-    missing.
+    The best q of a family maximises the ELBO of one x without an encoder. Adam finds it from the
+    encoder's q, with a learning rate that falls to zero, in coordinates scaled by q. Adam may stop
+    short of the best, so approximation is an upper bound on its share and amortisation a lower
+    bound. Expectations use noise in antithetic pairs, rotated and scaled to covariance I, so terms
+    up to the third order in z are exact; of fourth-order terms, a share of 2 over the draws of a
+    block is missing.
 
-    It costs 2 steps num_samples + 15 num_chains temperatures gradients of the decoder per example,
-    250 000 with the defaults and annealed chains: about 4 seconds of CPU time for each example of a
-    decoder 50-200-200-784. Take few examples, steps and temperatures for a first look. Source:
-    Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders,
+    The cost is 2 steps num_samples + 15 num_chains temperatures gradients of the decoder per
+    example, 250 000 with the defaults and annealed chains: about 4 seconds of CPU time per example
+    for a decoder 50-200-200-784. Take few examples, steps and temperatures for a first look.
+    Source: Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders,
     arXiv:1801.03558.
 
     Args:
         vae: a model whose posterior is isotropic, diagonal or full normal.
         x: data [N, *D], or {"x": ..., "condition": ...}.
-        method: how log p(x) is had: "exact", "quadrature", "annealed", or "auto": the first of
+        method: how log p(x) is computed: "exact", "quadrature", "annealed", or "auto", the first of
             these that the model allows.
-        steps: of Adam.
+        steps: number of Adam steps.
         num_samples: draws per step; final bounds use 8 blocks of 8 times as many.
         num_chains: annealed chains per example and direction.
-        temperatures: of the annealed chains.
+        temperatures: number of temperatures of the annealed chains.
         seed: integer, for all draws.
-        memory: bytes, about.
-        progress: whether to say how long the rest takes; None for only in a terminal.
+        memory: approximate memory to use, in bytes.
+        progress: whether to show the time left; None shows it in a terminal.
 
     Raises:
         DataError: if x lies outside the support of the likelihood.
         ValueError: if the posterior is of another kind or an argument is out of range.
+
+    Example:
+        >>> import keras_vae, numpy as np
+        >>> vae = keras_vae.mlp_vae(5, 1, "normal", hidden=(8,))
+        >>> x = np.random.default_rng(0).normal(size=(2, 5))
+        >>> gap = bound_gap(vae, x, steps=10)
+        >>> gap.method, gap.gap.shape
+        ('quadrature', (2,))
     """
     family = _family_of(vae)
     x = vae.data.arrays(x, in_support=True)
@@ -232,7 +240,7 @@ def _best_bounds(
     memory: int,
     progress: Progress,
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Bounds of the encoder's q, of the best of its family and of the best full one, [N] each."""
+    """Computes the bounds of the encoder's q, of its family's best and of the full best, [N]."""
     rows = rows_in(memory, vae)
     evaluation_samples = max(8 * num_samples, 2 * vae.latent_size + 2)
     size = max(1, rows // max(_TAPES * num_samples, evaluation_samples))
@@ -258,7 +266,7 @@ def _best_bounds(
 
 
 def _matched_noise(num_samples: int, latents: int, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Normal noise [S, L] in antithetic pairs, of covariance I if there are enough of them."""
+    """Draws normal noise [S, L] in antithetic pairs, of covariance I if there are enough."""
     half = tf.random.stateless_normal([max(1, num_samples // 2), latents], seed, dtype=dtype)
     if half.shape[0] >= latents + 1:
         covariance = tf.matmul(half, half, transpose_a=True) / half.shape[0]
@@ -268,7 +276,7 @@ def _matched_noise(num_samples: int, latents: int, seed: tf.Tensor, dtype: tf.DT
 
 
 def _elbo(inference: Inference, noise: tf.Tensor, loc: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Returns the ELBO [B] of q = N(loc, factor factor'), its entropy in closed form."""
+    """Computes the ELBO [B] of q = N(loc, factor factor'), with the entropy in closed form."""
     z = loc + tf.einsum("blm,sm->sbl", factor, noise)
     log_joint = inference.at({"z": z}).log_joint()
     log_det = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(factor)), axis=-1)
@@ -292,20 +300,20 @@ def _make_measure(vae: VAE, num_samples: int) -> Callable[..., tf.Tensor]:
     return measure
 
 
-def _moments(law: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor]:
-    """Centre [B, L] and factor [B, L, L] of a normal law."""
-    if isinstance(law, FullNormal):
-        return law.mean(), law.scale.to_dense()
-    return law.mean(), tf.linalg.diag(law.stddev())
+def _moments(q: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns centre [B, L] and factor [B, L, L] of a normal distribution."""
+    if isinstance(q, FullNormal):
+        return q.mean(), q.scale.to_dense()
+    return q.mean(), tf.linalg.diag(q.stddev())
 
 
 def _make_climb(
     vae: VAE, family: Family, steps: int, num_samples: int, progress: Progress
 ) -> Callable[[Any, tf.Tensor], list[tuple[tf.Tensor, tf.Tensor]]]:
-    """Map from a batch to (loc, factor) of the encoder, of the family's best and of the full best.
+    """Makes a function from a batch to (loc, factor) of the encoder, family best and full best.
 
-    With m, S of the encoder's q a candidate is loc = m + s a, factor = exp(d) S + s T, s the
-    diagonal of S and T strictly lower triangular: at zero it is q. The families differ by which of
+    With m, S of the encoder's q, a candidate is loc = m + s a, factor = exp(d) S + s T, with s the
+    diagonal of S and T strictly lower triangular: at zero it is q. The families differ in which of
     the numbers a, d, T are free.
     """
     latents = vae.latent_size

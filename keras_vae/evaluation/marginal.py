@@ -43,11 +43,11 @@ _DRAWS = {"importance": 5000, "prior": 5000, "annealed": 16, "quadrature": 24}
 _FEWEST_EFFECTIVE = 10.0
 _TOLERATED = 0.05
 _CACHED = 48 * 2**20
-"""Bytes of a chunk whose activations stay in a processor's cache: larger ones are slower there."""
+"""Bytes of a chunk whose activations stay in the CPU's cache; larger chunks are slower."""
 _NOISE = 2**21
-"""Latents that are drawn at once: TensorFlow's normals are slower by the piece."""
+"""Number of latents that are drawn at once: TensorFlow draws small amounts more slowly."""
 _WORTH_FUSING = 2**28
-"""Log-probabilities of single entries from which on compilation by XLA, about a second, pays."""
+"""Number of single-entry log-probabilities above which compilation by XLA, about a second, pays."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,20 @@ class LogMarginal:
     """Log-evidence log p(x) of each example, in nats.
 
     Attributes:
-        value: [N]. For an estimate from k samples its expectation is the k-sample bound L_k, which
-            lies below log p(x) and rises to it with k; so for k annealed chains.
-        standard_error: of each value, [N]; for k samples by the delta method, sqrt((1/ESS - 1/k)
-            k / (k - 1)), which is NaN for one; for quadrature the change under the last refinement
-            or what lies outside of the grid. With few samples or heavy weights two errors cover
-            less than 95 %, see `pareto_k`.
+        value: log p(x), [N]. The expectation of an estimate from k samples is the k-sample bound
+            L_k, which lies below log p(x) and rises to it with k; the same holds for k annealed
+            chains.
+        standard_error: standard error of each value, [N]; for k samples by the delta method,
+            sqrt((1/ESS - 1/k) k / (k - 1)), which is NaN for one; for quadrature the change under
+            the last refinement or the mass outside of the grid. With few samples or heavy weights,
+            two errors cover less than 95 %, see `pareto_k`.
         effective_sample_size: (sum w)^2 / sum w^2 of each example, [N], between 1 and k.
         side: "below" if the expectation is a lower bound, "exact" if it is log p(x) itself,
             "either" if the error may have any sign.
         method: how it was computed.
         num_samples: k: draws, chains, or points along each axis of the last grid.
-        pareto_k: shape of the weights' tail, [N], where draws were weighed and there were enough:
-            above 0.7 the value and its error are not to be trusted.
+        pareto_k: shape of the weights' tail, [N], if there were enough weighted draws; above 0.7,
+            the value and its error are not reliable.
         acceptance: share of the Hamiltonian proposals accepted, [N], of annealed chains.
     """
 
@@ -94,14 +95,14 @@ def log_marginal(
     memory: int = 256 * 2**20,
     progress: bool | None = None,
 ) -> LogMarginal:
-    """Log-evidence log p(x) = log E_q[p(x, z) / q(z | x)] of each example.
+    """Computes log p(x) = log E_q[p(x, z) / q(z | x)] of each example.
 
     | method | how | side |
     |---|---|---|
-    | importance | k draws from q(z given x), weighed | below |
+    | importance | k weighted draws from q(z given x) | below |
     | annealed | k chains from q or the prior to the posterior, see `annealed` | below |
     | quadrature | a grid over the posterior of 1 to 3 latents, see `quadrature` | either |
-    | prior | k draws from p(z): it takes exp(rate) of them, and is here to show that | below |
+    | prior | k draws from p(z), for comparison: exp(rate) of them are needed | below |
     | exact | closed form of the linear-Gaussian model | exact |
 
     Sources: Rezende, Mohamed and Wierstra (2014), arXiv:1401.4082; Burda, Grosse and Salakhutdinov
@@ -113,23 +114,30 @@ def log_marginal(
         method: one of the above.
         num_samples: draws k per example (default 5000), annealed chains per example (default 16),
             or points along each axis of the first grid (default 24).
-        temperatures: intermediate laws of "annealed".
-        leapfrog_steps: of each Hamiltonian proposal of "annealed".
+        temperatures: number of intermediate distributions of "annealed".
+        leapfrog_steps: leapfrog steps of each Hamiltonian proposal of "annealed".
         start: where annealed chains start, "posterior" for q(z | x) or "prior".
         seed: integer, for the draws.
-        memory: bytes that the draws of one chunk may take, about; the result does not depend on it
-            but for rounding and the choice of draws.
-        progress: whether to say how long the rest takes; None for only in a terminal.
+        memory: approximate bytes for the draws of one chunk; the result depends on it only by
+            rounding and the choice of draws.
+        progress: whether to show the time left; None shows it in a terminal.
 
     Raises:
         DataError: if x lies outside the support of the likelihood.
-        ValueError: if the method or the start is unknown, "exact" is asked of a model without a
-            closed form or "quadrature" of one with more than 3 latents.
+        ValueError: if the method or the start is unknown, the model has no closed form for "exact",
+            or it has more than 3 latents for "quadrature".
 
     Warns:
         UserWarning: if for more than one example in twenty the Pareto-k of importance sampling
             exceeds 0.7 or the effective sample size is below 10 (one in a hundred exceeds it by
-            chance where the true k is 1/2), or if the quadrature has not converged.
+            chance if the true k is 1/2), or if the quadrature has not converged.
+
+    Example:
+        >>> import keras_vae
+        >>> vae = keras_vae.LinearGaussian([[1.0]], [0.0], 0.5**0.5).vae()
+        >>> found = log_marginal(vae, [[1.0]], num_samples=100)
+        >>> found.value.round(3), found.side
+        (array([-1.455]), 'below')
     """
     x = vae.data.arrays(x, in_support=True)
     if method == "exact":
@@ -166,7 +174,7 @@ def _warn(ess: np.ndarray, k: np.ndarray) -> None:
     doubtful = (k > TRUSTED) | (ess < _FEWEST_EFFECTIVE)
     if doubtful.mean() > _TOLERATED:
         warnings.warn(
-            f"Importance sampling is not to be trusted for {int(doubtful.sum())} of {len(k)} "
+            f"Importance sampling is not reliable for {int(doubtful.sum())} of {len(k)} "
             f"examples, whose Pareto-k exceeds {TRUSTED} (largest {k.max():.2f}) or whose "
             f"effective sample size is below {_FEWEST_EFFECTIVE:.0f} (least {ess.min():.1f}): "
             "log p(x) lies above the value by more than the standard error says; draw more "
@@ -178,7 +186,7 @@ def _warn(ess: np.ndarray, k: np.ndarray) -> None:
 def _weighed(
     vae: VAE, x: Any, method: Method, num_samples: int, seed: int, memory: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Log mean of the weights, effective sample size and Pareto-k, [N] each."""
+    """Computes log mean of the weights, effective sample size and Pareto-k, [N] each."""
     plan = _plan(vae, count_of(x), num_samples, memory)
     fuse = count_of(x) * num_samples * vae.numbers_per_example >= _WORTH_FUSING
     spec = spec_of(x)
@@ -202,14 +210,14 @@ def _weighed(
 
 
 class _Plan(NamedTuple):
-    """How N examples and S draws are cut into equal pieces; what exceeds them is left out.
+    """Division of N examples and S draws into equal chunks; the excess is left out.
 
     Attributes:
-        examples: of a batch.
-        slices: that one call of the fused program goes through, one after the other.
-        chunk: draws per example in a slice.
+        examples: examples per batch.
+        slices: chunks that one call of the fused program processes one after the other.
+        chunk: draws per example in a chunk.
         blocks: calls of the fused program for the S draws of a batch.
-        blocks_at_once: of them, in one call of the graph, whose weights are held.
+        blocks_at_once: calls of the fused program per call of the graph, which holds their weights.
     """
 
     examples: int
@@ -239,17 +247,17 @@ def _plan(vae: VAE, count: int, num_samples: int, memory: int) -> _Plan:
 
 
 def _even(total: int, most: int) -> int:
-    """Size, at most `most`, of the fewest pieces of equal size that hold `total`."""
+    """Returns the size, at most `most`, of the fewest equal chunks that hold `total`."""
     return -(-total // -(-total // most))
 
 
 def _filled(part: tf.Tensor, count: int) -> tf.Tensor:
-    """The rows of a batch, the first of them repeated until there are `count`."""
+    """Repeats the first row of a batch until there are `count` rows."""
     return tf.concat([part, tf.repeat(part[:1], count - len(part), axis=0)], axis=0)
 
 
 class _Sums:
-    """What is kept of the weights of B examples: their sums and the largest `kept` logarithms."""
+    """Sums of the weights of B examples, and their largest `kept` logarithms."""
 
     def __init__(self, kept: int) -> None:
         self.kept = kept
@@ -278,7 +286,7 @@ class _Sums:
 
 
 def _make_weigh(vae: VAE, method: Method, plan: _Plan, fuse: bool) -> Callable[..., tf.Tensor]:
-    """Map from a batch, a seed and the first and last block to log-weights [S, B]."""
+    """Makes a function from a batch, a seed and the first and last block to log-weights [S, B]."""
     whole = fuse and compiles_well(vae)
     log_prob = fused_log_prob if fuse else tfd.Distribution.log_prob
     shape, dtype = [plan.slices, plan.chunk], vae.float_dtype

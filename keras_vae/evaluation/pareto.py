@@ -1,4 +1,4 @@
-"""Pareto-k: how heavy the tail of importance weights is, hence whether to trust their mean."""
+"""Pareto-k: how heavy the tail of importance weights is, and so whether their mean is reliable."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 __all__ = ["FEWEST_DRAWS", "TRUSTED", "pareto_k", "tail_size"]
 
 FEWEST_DRAWS = 100
-"""With fewer draws the tail has fewer than 20 weights and its shape is not known."""
+"""With fewer draws, the tail has fewer than 20 weights and its shape cannot be estimated."""
 
 TRUSTED = 0.7
 """Below this k the error of the mean falls with the number of draws, in practice."""
@@ -16,20 +16,20 @@ _FLAT = 0.01
 
 
 def tail_size(num_samples: int) -> int:
-    """Number of largest weights that are the tail: min(S / 5, 3 sqrt(S)), rounded up."""
+    """Returns the number of largest weights in the tail: min(S / 5, 3 sqrt(S)), rounded up."""
     return math.ceil(min(num_samples / 5, 3.0 * math.sqrt(num_samples)))
 
 
 def pareto_k(largest: np.ndarray) -> np.ndarray:
-    """Shape k of the generalised Pareto law fitted to the largest weights of each example, [N].
+    """Fits a generalised Pareto distribution to each example's largest weights; returns k, [N].
 
     Weights have 1/k finite moments: the variance exists for k < 1/2, the mean for k < 1. The fit is
-    the one of Zhang and Stephens (2009) with the weak prior of Vehtari et al., k 0.5 worth ten
-    weights. Weights that agree within a percent have no tail: k is -inf.
+    that of Zhang and Stephens (2009) with the weak prior of Vehtari et al., which counts as ten
+    weights with k 0.5. Weights that agree within a percent have no tail: k is -inf.
 
     Args:
-        largest: the M + 1 largest log-weights of each example in any order, [N, M + 1]; the least
-            of them is the threshold.
+        largest: the M + 1 largest log-weights of each example in any order, [N, M + 1]; the
+            smallest is the threshold.
 
     Sources: Zhang and Stephens (2009), A new and efficient estimation method for the generalized
     Pareto distribution; Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance

@@ -31,7 +31,7 @@ _DRAWS = 1024
 _MOST_ROUNDS = 60
 _RADIUS = 6.0
 _OVERVIEW = {1: 4096, 2: 128, 3: 32}
-"""Points along each axis of the grid that looks for probability outside of the fine one."""
+"""Points along each axis of the wide grid, which finds probability outside of the fine one."""
 _FAR = math.asinh(60.0)
 _MOST_MOVES = 3
 
@@ -43,9 +43,9 @@ class Integral(NamedTuple):
 
     Attributes:
         value: log of the integral, [N], in nats.
-        error: change under the last refinement, or what the overview finds outside of the grid, if
-            that is more, [N].
-        points: along each axis of the finest grid used.
+        error: change under the last refinement, or the mass outside of the grid if that is more,
+            [N].
+        points: points along each axis of the finest grid.
     """
 
     value: np.ndarray
@@ -56,21 +56,22 @@ class Integral(NamedTuple):
 def integrate(
     vae: VAE, x: Any, points: int, seed: int, memory: int, progress: Progress
 ) -> Integral:
-    """Log-evidence log p(x) = log sum_u p(x, m + A u) h^L det A by the trapezoid rule.
+    """Computes log p(x) = log sum_u p(x, m + A u) h^L det A by the trapezoid rule.
 
-    Centre m and factor A, A A' the covariance, are those of the posterior, found by a sequence of
-    normal laws fitted to weighted draws: from the mixture of prior and q towards the posterior,
-    each as near to it as keeps a twentieth of the draws effective. The grid covers 6 standard
+    Centre m and factor A, with A A' the covariance, are those of the posterior. A sequence of
+    normal
+    distributions fitted to weighted draws finds them: it goes from the mixture of prior and q to
+    the posterior, in steps that keep a twentieth of the draws effective. The grid covers 6 standard
     deviations at first; each refinement doubles the points and widens the grid by a half, so its
     step shrinks to three quarters, until the value moves by less than 1e-6 or the grid would have
     2^21 points. The rule converges geometrically, since p(x, z) is smooth and vanishes at the
     boundary.
 
-    Refinements of a grid that misses a mode agree with each other. So an overview, 4096, 128^2 or
-    32^3 points as far as 60 prior standard deviations, denser towards the middle, looks at the
-    rest. Where it finds more than the grid holds, the grid moves there and is refined again. What
-    then still lies outside is added to the value and is its error. A mode that is narrower than the
-    step of the overview, 0.002, 0.07 or 0.3 prior standard deviations in the middle, may be missed.
+    Refinements of a grid that misses a mode agree with each other. So a wide grid of 4096, 128^2 or
+    32^3 points, denser towards the middle, covers 60 prior standard deviations. If it finds more
+    mass than the fine grid holds, the fine grid moves there and is refined again. The mass that
+    remains outside is added to the value and is its error. A mode narrower than the step of the
+    wide grid, 0.002, 0.07 or 0.3 prior standard deviations in the middle, may be missed.
     Source of the fitted sequence: Cappe, Guillin, Marin and Robert (2004), Population
     Monte Carlo; of the rule: Trefethen and Weideman (2014), The exponentially convergent
     trapezoidal rule.
@@ -78,16 +79,16 @@ def integrate(
     Args:
         vae: the model.
         x: checked data.
-        points: along each axis of the first grid.
-        seed: of the draws that find the posterior.
-        memory: bytes.
-        progress: where examples are counted.
+        points: points along each axis of the first grid.
+        seed: seed of the draws that find the posterior.
+        memory: memory to use, in bytes.
+        progress: counts examples.
 
     Raises:
         ValueError: if there are more than 3 latents or fewer than 4 points.
 
     Warns:
-        UserWarning: if the finest grid does not agree with the one before, or much lies outside.
+        UserWarning: if the finest grid disagrees with the one before, or much mass lies outside.
     """
     if not isinstance(vae, VAE) or vae.prior.is_conditional:
         raise ValueError(
@@ -96,7 +97,7 @@ def integrate(
         )
     if vae.latent_size > _MOST_LATENTS:
         raise ValueError(
-            f"Quadrature is for 1 to {_MOST_LATENTS} latents, and this model has "
+            f"Quadrature is for 1 to {_MOST_LATENTS} latents, but this model has "
             f"{vae.latent_size}: a grid of 50 points along each axis would have "
             f"{50.0**vae.latent_size:.0e}. Choose method='importance' or 'annealed'."
         )
@@ -144,8 +145,8 @@ def integrate(
     doubtful = error > 100 * _tolerance(value, dtype)
     if doubtful.any():
         warnings.warn(
-            f"Quadrature is not to be trusted for {int(doubtful.sum())} of {len(value)} examples: "
-            "the last refinement, or what lies outside of the grid, moves the value by up to "
+            f"Quadrature is not reliable for {int(doubtful.sum())} of {len(value)} examples: "
+            "the last refinement, or the mass outside of the grid, moves the value by up to "
             f"{error.max():.1e} nats.",
             stacklevel=4,
         )
@@ -159,7 +160,7 @@ def _tolerance(value: np.ndarray, dtype: str) -> np.ndarray:
 def _locate(
     vae: VAE, batch: Any, log_joint: LogJoint, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centre [B, L] and Cholesky factor of the covariance [B, L, L] of the posterior."""
+    """Finds centre [B, L] and Cholesky factor of the covariance [B, L, L] of the posterior."""
     seeds = tf.constant(rng.integers(2**31, size=[2, 2]), tf.int32)
     half, inference = _DRAWS // 2, vae.infer(batch)
     noise = draw_noise(vae, seeds[0], [half], size_of(batch))
@@ -181,7 +182,7 @@ def _fitted(
     factor: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and factor of the posterior, by normal laws that begin with the given ones."""
+    """Fits normal distributions to the posterior in turn, beginning with the given ones."""
     done = np.zeros(len(loc), bool)
     for _ in range(_MOST_ROUNDS):
         noise = rng.standard_normal([_DRAWS, *loc.shape])
@@ -195,7 +196,7 @@ def _fitted(
 
 
 def _moments(z: np.ndarray, log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, factor of the covariance and whether the full weights were used, by example.
+    """Computes mean, covariance factor and whether the full weights were used, by example.
 
     Weights w^b, with the largest b <= 1 that leaves a twentieth of the draws effective.
     """
@@ -217,7 +218,7 @@ def _moments(z: np.ndarray, log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 
 
 class _Overview:
-    """A wide grid over the latents: log p(x, z) at its points, and what lies outside of a box."""
+    """A wide grid over the latents, with log p(x, z) at its points and the mass outside a box."""
 
     def __init__(self, vae: VAE, rows: int) -> None:
         prior = vae.prior.distribution()
@@ -232,7 +233,7 @@ class _Overview:
         self.rows = rows
 
     def log_joint(self, batch: Any, log_joint: LogJoint) -> np.ndarray:
-        """Log p(x, z) at the points, [G, B]; the decoder runs once for all examples."""
+        """Computes log p(x, z) at the points, [G, B]; the decoder runs once for all examples."""
         count = len(keras.tree.flatten(batch)[0])
         chunk = max(1, self.rows // count)
         parts = []
@@ -244,7 +245,7 @@ class _Overview:
     def _masses(
         self, seen: np.ndarray, loc: np.ndarray, factor: np.ndarray, radius: np.ndarray
     ) -> np.ndarray:
-        """Logarithm of what each point stands for, [G, B]; minus infinity inside of the box."""
+        """Computes the log-mass of each point, [G, B]; minus infinity inside of the box."""
         inverse = np.linalg.inv(factor)
         far = np.zeros(seen.shape)
         for axis in range(loc.shape[1]):
@@ -256,13 +257,13 @@ class _Overview:
     def outside(
         self, seen: np.ndarray, loc: np.ndarray, factor: np.ndarray, radius: np.ndarray
     ) -> np.ndarray:
-        """Log-integral outside of the box of each example, [B]."""
+        """Computes the log-integral outside of each example's box, [B]."""
         return np.logaddexp.reduce(self._masses(seen, loc, factor, radius), axis=0)
 
     def largest_outside(
         self, seen: np.ndarray, loc: np.ndarray, factor: np.ndarray, radius: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where most of it lies, [B, L], and a factor as wide as the grid's steps, [B, L, L]."""
+        """Finds where most of the outer mass is, [B, L], and a factor of the steps, [B, L, L]."""
         best = self._masses(seen, loc, factor, radius).argmax(axis=0)
         return self.z[best], self.steps[best][..., np.newaxis] * np.eye(loc.shape[1])
 
@@ -281,7 +282,7 @@ def _refine(
     rows: int,
     dtype: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Value, error and radius [B] after as many refinements as are needed, and the points used."""
+    """Refines the grid as often as needed; returns value, error, radius [B] and the points used."""
     count, latents = loc.shape
     value, error = np.full(count, np.nan), np.full(count, np.inf)
     radii = np.full(count, _RADIUS)

@@ -1,4 +1,4 @@
-"""Rate against distortion: what models trained at several beta pay in nats for their latents."""
+"""Rate against distortion of models trained at several beta."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,11 +58,11 @@ def rate_distortion(
     memory: int = 256 * 2**20,
     progress: bool | None = None,
 ) -> RateDistortion:
-    """Rate and distortion of models trained with `ELBO(beta=...)` on the same data.
+    """Measures rate and distortion of models trained with `ELBO(beta=...)` on the same data.
 
-    A model that minimises distortion + beta rate lies where the curve of the least distortion at
-    each rate has the slope -beta; its ELBO is the best at beta 1. With many latents used and none
-    wasted the curve is convex, and a point above it is a model that trained badly. Source: Alemi,
+    A model that minimises distortion + beta rate lies where the curve of the smallest distortion at
+    each rate has the slope -beta; the ELBO is best at beta 1. The ideal curve is convex, and a
+    point above it is a model that trained badly. Source: Alemi,
     Poole, Fischer, Dillon, Saurous and Murphy (2018), Fixing a broken ELBO, arXiv:1711.00464.
 
     Args:
@@ -70,13 +70,19 @@ def rate_distortion(
         x: data [N, *D], or {"x": ..., "condition": ...}.
         num_samples: draws per example.
         seed: integer, for the draws, which all models share.
-        memory: bytes, about.
-        progress: whether to say for each model how long the rest takes; None for only in a
-            terminal.
+        memory: approximate memory to use, in bytes.
+        progress: whether to show the time left for each model; None shows it in a terminal.
 
     Raises:
         DataError: if x lies outside the support of a likelihood.
         ValueError: if there is no model or the number of draws is out of range.
+
+    Example:
+        >>> import keras_vae, numpy as np
+        >>> models = {beta: keras_vae.mlp_vae(5, 2, "normal", hidden=(8,)) for beta in (0.5, 1.0)}
+        >>> x = np.random.default_rng(0).normal(size=(16, 5))
+        >>> rate_distortion(models, x, num_samples=2).beta
+        array([0.5, 1. ])
     """
     num_samples = as_count("num_samples", num_samples, least=1)
     if not models:
@@ -92,7 +98,7 @@ def rate_distortion(
 def _point(
     vae: VAE, x: Any, num_samples: int, seed: int, memory: int, progress: bool | None
 ) -> tuple[float, float, float, float]:
-    """Mean and standard error of the distortion, then of the rate."""
+    """Computes mean and standard error of the distortion, then of the rate."""
     x = vae.data.arrays(x, in_support=True)
 
     def terms(batch: Any, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

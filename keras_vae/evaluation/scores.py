@@ -1,4 +1,4 @@
-"""Scores: how unlikely each example is, and log-probabilities in bits per dimension."""
+"""Scores: anomaly scores of examples, and log-probabilities in bits per dimension."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ __all__ = ["AnomalyScores", "anomaly_scores", "bits_per_dim"]
 
 @dataclass(frozen=True)
 class AnomalyScores:
-    """Scores of each example, [N], in nats; the higher, the less the example is like the data.
+    """Scores of each example, [N], in nats; a higher score is less like the training data.
 
     Attributes:
         negative_log_marginal: -log p(x) by importance sampling.
@@ -55,24 +55,31 @@ def anomaly_scores(
     memory: int = 256 * 2**20,
     progress: bool | None = None,
 ) -> AnomalyScores:
-    """Anomaly scores of each example, and how well they tell labels apart.
+    """Computes anomaly scores of each example, and how well they separate labels.
 
     Args:
         vae: a model trained on normal data.
         x: data [N, *D], or {"x": ..., "condition": ...}.
-        labels: [N], 1 or True for an anomaly; None leaves `auroc` out.
+        labels: labels [N], 1 or True for an anomaly; None leaves `auroc` out.
         num_samples: importance samples per example.
-        elbo_samples: draws per example of the ELBO.
+        elbo_samples: draws per example for the ELBO.
         seed: integer, for all draws.
-        memory: bytes, about.
-        progress: whether to say how long the rest takes; None for only in a terminal.
+        memory: approximate memory to use, in bytes.
+        progress: whether to show the time left; None shows it in a terminal.
 
     Raises:
         DataError: if x lies outside the support of the likelihood.
         ValueError: if the labels are not N numbers 0 and 1, both present.
 
     Warns:
-        UserWarning: as `log_marginal`; anomalies lie where q is bad, so expect it.
+        UserWarning: as `log_marginal`; expect it, since q is bad at anomalies.
+
+    Example:
+        >>> import keras_vae
+        >>> vae = keras_vae.LinearGaussian([[1.0]], [0.0], 0.5**0.5).vae()
+        >>> scores = anomaly_scores(vae, [[0.0], [0.5], [4.0]], [0, 0, 1], num_samples=100)
+        >>> scores.auroc["negative_log_marginal"]
+        1.0
     """
     elbo_samples = as_count("elbo_samples", elbo_samples, least=1)
     x = vae.data.arrays(x, in_support=True)
@@ -121,11 +128,12 @@ def _labels(labels: Any, count: int) -> np.ndarray:
 def bits_per_dim(
     log_prob: Any, event_shape: int | Sequence[int], *, levels: int | None = None
 ) -> np.ndarray:
-    """Bits per dimension -log2 P(x) / D of log-probabilities in nats.
+    """Converts log-probabilities in nats to bits per dimension, -log2 P(x) / D.
 
-    Integer data modelled by a density is dequantised, y = (x + u) / levels, u uniform on [0, 1).
-    Then log P(x) >= E log p(y) - D log levels, and the second term, log2 levels bits per dimension,
-    is added when `levels` is given. For a density of real data leave it out: the result then
+    Integer data modelled by a density is dequantised, y = (x + u) / levels, with u uniform on [0,
+    1). Then log P(x) >= E log p(y) - D log levels, and the second term, log2 levels bits per
+    dimension, is added if `levels` is given. For a density of real data leave it out: the result
+    then
     depends on the unit of the data and may be negative. Source: Theis, van den Oord and Bethge
     (2016), A note on the evaluation of generative models, arXiv:1511.01844.
 

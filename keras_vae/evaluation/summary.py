@@ -12,7 +12,7 @@ __all__ = ["active_units", "log_mean_error", "mean_and_error"]
 
 
 def active_units(vae: VAE, x: Any, threshold: float = ACTIVE) -> int:
-    """Number of latents whose posterior mean varies over the data: Var_x(E_q[z_j]) > threshold.
+    """Counts the latents whose posterior mean varies over the data: Var_x(E_q[z_j]) > threshold.
 
     Source: Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519.
     """
@@ -21,12 +21,12 @@ def active_units(vae: VAE, x: Any, threshold: float = ACTIVE) -> int:
 
 
 def log_mean_error(ess: np.ndarray, num_samples: int) -> np.ndarray:
-    """Standard error of log mean w of k weights by the delta method, NaN for k = 1.
+    """Computes the standard error of log mean w of k weights by the delta method; NaN for k = 1.
 
     It is sqrt((1 / ESS - 1 / k) k / (k - 1)), the relative deviation of the mean of w. The log mean
     is skewed and biased downwards, so value +- 2 errors covers log p(x) less often than the 95 % of
-    a normal estimate: of importance weights with a standard normal logarithm 80 % at k = 5, 88 % at
-    20 and 93 % at 100.
+    a normal estimate: for importance weights with a standard normal logarithm, 80 % at k = 5, 88 %
+    at 20 and 93 % at 100.
     """
     if num_samples < 2:
         return np.full(np.shape(ess), math.nan)
@@ -35,7 +35,7 @@ def log_mean_error(ess: np.ndarray, num_samples: int) -> np.ndarray:
 
 
 def mean_and_error(values: Any) -> tuple[float, float]:
-    """Mean over examples and its standard error, from the scatter of the examples."""
+    """Computes the mean over examples and its standard error."""
     values = np.asarray(values, np.float64)
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return float(values.mean()), float(error)

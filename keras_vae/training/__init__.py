@@ -1,1 +1,1 @@
-"""Training: what `fit` does with a model, its data and its objective."""
+"""Training: `fit` and its parts."""

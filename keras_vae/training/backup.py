@@ -1,4 +1,4 @@
-"""Backup: what a killed training goes on from, whole at any moment."""
+"""Backup: a state from which a killed training continues, complete at any moment."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _TEMPORARY = ".keras_vae-"
 
 
 class Backup(keras.callbacks.Callback):
-    """State of a training after each epoch, from which the next `fit` goes on by itself.
+    """Backup of a training after each epoch, with which the next `fit` continues by itself.
 
-    A training that was killed and started again by the same program ends with the weights of one
-    that was not: `fit` restores weights, optimizer, scheduled variables and random states before it
-    takes the first batch, and continues the order of the examples. What other callbacks remember,
-    such as the patience of early stopping, begins anew.
+    A training that was killed and started again by the same program ends with the weights of an
+    uninterrupted one: `fit` restores weights, optimizer, scheduled variables and random states
+    before the first batch, and continues the order of the examples. Other callbacks start afresh,
+    including the patience of early stopping.
 
-    A file is written beside the last one and takes its place in one rename. On several machines the
-    chief writes and every worker reads, so the directory must be one that all of them see.
+    A file is written beside the last one and replaces it by one rename. On several machines the
+    chief writes and every worker reads, so all of them must see the directory.
 
     Args:
-        directory: made if it is missing; removed from it at the end of the training is what this
-            callback wrote.
-        keep: whether to leave the last backup there when the training has ended.
+        directory: directory of the backups; created if it does not exist. The callback's own files
+            are removed from it at the end of the training.
+        keep: whether to keep the last backup after the training.
 
     Example:
         >>> import keras_vae, numpy as np
@@ -55,10 +55,10 @@ class Backup(keras.callbacks.Callback):
         self.keep = keep
 
     def restore(self, model: Any) -> int:
-        """Puts a model into the state of the last backup, and returns its number of epochs, or 0.
+        """Restores the last backup into a model, and returns its number of epochs, or 0.
 
         Raises:
-            ValueError: if the backup is of another model, or workers see different ones.
+            ValueError: if the backup belongs to another model, or workers see different ones.
         """
         epochs = max(self._found(), default=0)
         if not replicas.agree(model.strategy, epochs):
@@ -80,7 +80,7 @@ class Backup(keras.callbacks.Callback):
         return epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes the state, and removes the one before it."""
+        """Writes the state, and removes the previous one."""
         if not replicas.is_chief(self.model.strategy):
             return
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class Backup(keras.callbacks.Callback):
         self._remove(but=epoch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Removes the last one, unless it is to stay."""
+        """Removes the last backup, unless it is to be kept."""
         if not self.keep and replicas.is_chief(self.model.strategy):
             self._remove()
 
@@ -110,7 +110,7 @@ class Backup(keras.callbacks.Callback):
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, on disk, if the block succeeds.
+    """Yields a temporary path beside `path` that replaces it if the block succeeds.
 
     Raises:
         OSError: if the directory cannot be written.
@@ -140,7 +140,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 def leftovers(directory: Path) -> list[Path]:
-    """Returns the temporary files that killed processes left in a directory."""
+    """Lists the temporary files that killed processes left in a directory."""
     return [path for path in directory.glob(f"{_TEMPORARY}*") if path.is_file()]
 
 

@@ -1,4 +1,4 @@
-"""Base of the model: the inherited methods of Keras check their data, or say what to do instead."""
+"""Base of the model: methods inherited from Keras check their data or say what to do instead."""
 
 import contextlib
 import os
@@ -18,11 +18,11 @@ from keras_vae.training.guard import check_step
 __all__ = ["CheckedModel"]
 
 _HOOKS = ("compute_loss", "compute_metrics")
-"""Methods that Keras' own training step calls, and a VAE's does not."""
+"""Methods that Keras' own training step calls and a VAE's does not."""
 
 
 class CheckedModel(keras.Model):
-    """A Keras model whose data passes its contract at every method that takes data.
+    """A Keras model that checks its data in every method that takes data.
 
     A subclass has `data` and an objective.
     """
@@ -37,10 +37,10 @@ class CheckedModel(keras.Model):
     def evaluate(
         self, x: Any = None, y: Any = None, *, sample_weight: Any = None, **kwargs: Any
     ) -> Any:
-        """Mean loss, elbo, distortion and rate over a data set, as the objective draws them.
+        """Computes mean loss, elbo, distortion and rate over a data set, by the objective's draws.
 
-        Arrays go through in as many examples at once as take about 128 MiB, unless `batch_size` is
-        given; the means do not depend on it but for the draws.
+        Unless `batch_size` is given, arrays are processed in batches of about 128 MiB; only the
+        draws depend on it.
         """
         contract = self.data
         if not kwargs.get("_use_cached_eval_dataset"):
@@ -52,10 +52,10 @@ class CheckedModel(keras.Model):
             return super().evaluate(x, y, sample_weight=sample_weight, **kwargs)
 
     def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
-        """Decoder means at the posterior means, batch by batch, [N, *D]; see `reconstruct`.
+        """Computes decoder means at the posterior means, in batches, [N, *D]; see `reconstruct`.
 
-        Arrays go through in as many examples at once as take about 128 MiB, unless `batch_size` is
-        given; the means do not depend on it.
+        Unless `batch_size` is given, arrays are processed in batches of about 128 MiB; the means do
+        not depend on it.
         """
         (x, *_), kwargs["batch_size"] = in_batches(
             (self.data.readable(x), None, None),
@@ -72,7 +72,7 @@ class CheckedModel(keras.Model):
         class_weight: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """One step of the optimizer on one batch of arrays, checked as `fit` checks them.
+        """Makes one step of the optimizer on one batch of arrays, checked as in `fit`.
 
         Raises:
             DataError: if data lies outside the support, has a wrong shape or is not finite.
@@ -80,7 +80,7 @@ class CheckedModel(keras.Model):
         """
         if class_weight is not None:
             raise ValueError(
-                "train_on_batch was given class_weight, and a VAE has no classes: use "
+                "train_on_batch was given class_weight, but a VAE has no classes: use "
                 "sample_weight."
             )
         batch = self._batch("train_on_batch", x, y, sample_weight)
@@ -91,12 +91,12 @@ class CheckedModel(keras.Model):
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
     ) -> Any:
-        """Loss, elbo, distortion and rate of one batch of arrays, checked as `evaluate` does."""
+        """Computes loss, elbo, distortion and rate of one batch, checked as in `evaluate`."""
         batch = self._batch("test_on_batch", x, y, sample_weight)
         return super().test_on_batch(*batch, return_dict=return_dict)
 
     def predict_on_batch(self, x: Any) -> np.ndarray:
-        """Decoder means at the posterior means of one batch of arrays, [B, *D]."""
+        """Computes decoder means at the posterior means of one batch of arrays, [B, *D]."""
         return super().predict_on_batch(self.data.arrays(x, in_support=False))
 
     def _batch(self, method: str, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
@@ -106,7 +106,7 @@ class CheckedModel(keras.Model):
         return self.data.weighted(x, sample_weight)
 
     def _rows_at_once(self, draws: int | None = None) -> int:
-        """Examples in a chunk, by default with the draws of the objective."""
+        """Returns the number of examples in a chunk, by default with the objective's draws."""
         if draws is None:
             draws = self.objective.num_samples if self.compiled else 1
         return max(1, rows_in(CHUNK, self) // draws)
@@ -117,7 +117,7 @@ class CheckedModel(keras.Model):
         """Saves the model as a .keras file, as `keras.Model.save` does.
 
         Raises:
-            ValueError: for an HDF5 file, from which Keras does not load a model of its own class.
+            ValueError: for an HDF5 file, from which Keras cannot load a model of this class.
         """
         if os.fspath(filepath).lower().endswith((".h5", ".hdf5")) or kwargs.get("save_format"):
             raise ValueError(
@@ -128,13 +128,13 @@ class CheckedModel(keras.Model):
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> None:
-        """Refuses what Keras would export: not the signatures of this package, and unverified.
+        """Refuses: Keras would export other signatures than this package, unverified.
 
         Raises:
             NotImplementedError: always, with the command to use.
         """
         raise NotImplementedError(
-            "A VAE is exported by a command of its own, which verifies what it writes: call "
+            "A VAE has its own export command, which verifies what it writes: call "
             'save("model.keras") and run "keras-vae export model.keras --to DIRECTORY" (also '
             '"python -m export"), for SavedModel and ONNX together.'
         )
@@ -146,11 +146,11 @@ class CheckedModel(keras.Model):
             super().summary(*args, expand_nested=expand_nested, **kwargs)
 
     def add_loss(self, loss: Any) -> None:
-        """Adds a loss to a call, as `keras.Model.add_loss` does, where a train_step may read it.
+        """Adds a loss in a call, as `keras.Model.add_loss` does, if a train_step may read it.
 
         Raises:
-            TypeError: if the training step is that of the class, which evaluates the distributions
-                and does not call the model.
+            TypeError: if the training step is not overridden: it evaluates the distributions and
+                does not call the model.
         """
         self._adds_loss = True
         if not self._overrides("train_step"):
@@ -172,13 +172,13 @@ class CheckedModel(keras.Model):
             self._adds_loss = False
             specs = spec_of(self.data.zeros())
             graph = tf.function(lambda x: self(x, training=True), autograph=False)
-            with contextlib.suppress(Exception):  # what else a call may do is not judged here
+            with contextlib.suppress(Exception):  # other errors of the call are not checked here
                 graph.get_concrete_function(specs)
             if self._adds_loss:
                 raise TypeError(_refusal(self, "add_loss in call"))
 
     def _overrides(self, method: str) -> bool:
-        """Whether a class of the user's defines the method."""
+        """Tells whether a user's class defines the method."""
         return getattr(type(self), method).__module__.split(".")[0] not in ("keras", "keras_vae")
 
 
@@ -190,7 +190,7 @@ def refuse_targets(method: str, y: Any) -> None:
     """
     if y is not None:
         raise ValueError(
-            f"{method} was given targets y, and a VAE models p(x) alone: call {method}(x). To "
+            f"{method} was given targets y, but a VAE models only p(x): call {method}(x). To "
             f"condition on y build it with condition_shape= and call "
             f'{method}({{"x": x, "condition": y}}).'
         )
@@ -208,7 +208,7 @@ def _refusal(model: keras.Model, what: str) -> str:
 def _listing_their_layers(parts: list[ConditionalDistribution]) -> Iterator[None]:
     """Shows networks and heads to the summary of Keras, which looks for `layers`.
 
-    It is no property of the class: Keras would save the layers under this name, too.
+    It is not a property of the class, because Keras would also save the layers under this name.
     """
     for part in parts:
         object.__setattr__(part, "layers", part._layers)

@@ -1,4 +1,4 @@
-"""Functions of rows, computed chunk by chunk: memory for the result and one chunk, gradient too."""
+"""Functions of rows and their gradients, computed in chunks to save memory."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ import tensorflow as tf
 __all__ = ["CHUNK", "by_chunks", "rows_in", "spec_of"]
 
 CHUNK = 128 * 2**20
-"""Bytes that the activations of a chunk take, about."""
+"""Approximate bytes of the activations of a chunk."""
 
 _ALIGNMENT = 64
-"""Bytes to which TensorFlow aligns the memory of a tensor; it copies other memory."""
+"""Alignment in bytes that TensorFlow needs to use memory without copying it."""
 
 
 def rows_in(memory: int, model: Any) -> int:
-    """Number of (draw, example) pairs whose activations take about `memory` bytes."""
+    """Returns the number of (draw, example) pairs whose activations take about `memory` bytes."""
     shapes = [weight.shape[1:] for weight in model.weights]
     for layer in model._flatten_layers():
         shapes += [y.shape[1:] for node in layer._inbound_nodes for y in node.output_tensors]
@@ -27,23 +27,23 @@ def rows_in(memory: int, model: Any) -> int:
 
 
 def spec_of(x: Any) -> Any:
-    """Specification of batches of x, of any size."""
+    """Returns the specification of batches of x, of any size."""
     return keras.tree.map_structure(
         lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), x
     )
 
 
 def by_chunks(graph: Callable[..., Any], inputs: Any, rows: int) -> Any:
-    """The result of a function for all rows, put together from its results for a few at a time.
+    """Computes a function of all rows by calling it on a few rows at a time.
 
-    The chunks are written into the memory of the result, in which a tensor then lies; they are
-    computed again, one after the other, for a gradient.
+    The chunks are written into the memory of the result, which a tensor then uses. For a gradient,
+    they are computed again, one after the other.
 
     Args:
-        graph: map of tensors [n, ...] to tensors [n, ...], each row of which depends on the same
-            row alone, in any structure.
+        graph: function from tensors [n, ...] to tensors [n, ...], in any structure, each row of
+            which depends only on the same row.
         inputs: structure of arrays and tensors [N, ...]; arrays may be memory-mapped.
-        rows: of a chunk.
+        rows: number of rows per chunk.
 
     Returns:
         The structure of `graph`, of tensors [N, ...] in the memory of the CPU.
@@ -102,7 +102,7 @@ def _is_differentiable(part: Any) -> bool:
 
 
 def _aligned(shape: Sequence[int], dtype: tf.DType) -> np.ndarray:
-    """Memory for a tensor."""
+    """Allocates memory for a tensor."""
     size = math.prod(shape) * dtype.size
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
@@ -110,5 +110,5 @@ def _aligned(shape: Sequence[int], dtype: tf.DType) -> np.ndarray:
 
 
 def _tensor(array: np.ndarray) -> tf.Tensor:
-    """The tensor that lies in the memory of an array, which nobody else may write to."""
+    """Wraps an array as a tensor in the same memory, which nobody else may write to."""
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

@@ -1,4 +1,4 @@
-"""Containers of batches: PyDatasets that check what they yield, and slices of long arrays."""
+"""Containers of batches: PyDatasets that check their batches, and batches of long arrays."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["CheckedPyDataset", "in_batches", "is_stream"]
 
 
 def is_stream(inputs: Any) -> bool:
-    """Whether the inputs yield batches, and are no arrays."""
+    """Tells whether the inputs yield batches instead of being arrays."""
     kinds = (
         tf.data.Dataset,
         tf.distribute.DistributedDataset,
@@ -27,7 +27,7 @@ class CheckedPyDataset(keras.utils.PyDataset):
 
     Args:
         inner: the PyDataset.
-        check: map of a batch to the batch that is checked.
+        check: function from a batch to the checked batch.
     """
 
     def __init__(self, inner: keras.utils.PyDataset, check: Callable[[Any], Any]) -> None:
@@ -57,7 +57,7 @@ class CheckedPyDataset(keras.utils.PyDataset):
 
 
 class _Slices(keras.utils.PyDataset):
-    """Batches of arrays in their order, none of which is read or copied before its turn."""
+    """PyDataset of batches of arrays in order, each read and copied only when it is needed."""
 
     def __init__(self, parts: Any, batch_size: int) -> None:
         super().__init__()
@@ -77,16 +77,16 @@ class _Slices(keras.utils.PyDataset):
 def in_batches(
     data: tuple[Any, Any, Any], given: int | None, most: int
 ) -> tuple[tuple[Any, Any, Any], int]:
-    """The triple x, y, sample_weight as Keras reads it, and the size of its batches.
+    """Returns x, y, sample_weight in a form that Keras reads in batches, and the batch size.
 
-    Keras copies an array whole, a memory-mapped one from its file, before it takes batches of it.
-    So long arrays become a PyDataset of slices, unless small batches are asked for, which are read
-    faster from memory.
+    Keras copies an array completely, even a memory-mapped one, before it takes batches of it. So
+    long arrays become a PyDataset, unless the user asks for small batches, which are read faster
+    from memory.
 
     Args:
         data: arrays, or a stream of batches.
-        given: examples in a batch that the user asks for, or None.
-        most: examples that should be in memory at once.
+        given: batch size that the user asks for, or None.
+        most: maximum number of examples in memory at once.
     """
     x, y, sample_weight = data
     size = given or most

@@ -1,4 +1,4 @@
-"""Guard of `fit`: training that stops being finite stops at once, before anything is written."""
+"""Guard of `fit`: stops a training at once, before anything is saved, if it is not finite."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ __all__ = ["NonFiniteError", "NonFiniteGuard", "check_step", "saves_within_epoch
 
 
 class NonFiniteError(FloatingPointError):
-    """A term of the loss, or a weight, became NaN or infinite during training."""
+    """Error raised when a term of the loss, or a weight, becomes NaN or infinite."""
 
 
 class NonFiniteGuard(keras.callbacks.Callback):
-    """Raises `NonFiniteError` with the step and the terms that became NaN or infinite.
+    """Callback that raises `NonFiniteError` with the step and the terms that are not finite.
 
-    `fit` puts it before every other callback, so that none of them saves a broken model: what an
-    earlier epoch left on disk stays the last good state.
+    `fit` calls it before every other callback, so none of them saves a broken model: the files of
+    an earlier epoch stay the last good state.
 
     Args:
-        each_step: look at the weights after every step and not only after every epoch, for
+        each_step: whether to check the weights after every step instead of every epoch, for
             callbacks that save within epochs.
     """
 
@@ -33,7 +33,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self._last_batch = -1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Checks the running means, in which one bad term stays."""
+        """Checks the running means, which stay non-finite after one bad term."""
         logs = logs or {}
         if terms := _broken_terms(logs):
             first, last = self._last_batch + 2, min(batch + 1, self.params["steps"] or batch + 1)
@@ -48,7 +48,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
             _check_weights(self.model, f"in step {batch + 1} of epoch {self._epoch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Checks the weights, which a last bad gradient may have broken unseen, and validation."""
+        """Checks validation, and the weights, which a last bad gradient may have broken."""
         _check_weights(self.model, f"at the end of epoch {epoch + 1}")
         for name, value in (logs or {}).items():
             if name.startswith("val_") and not np.isfinite(value):
@@ -75,7 +75,7 @@ def check_step(model: keras.Model, logs: dict[str, Any]) -> None:
 
 
 def _broken_terms(logs: dict[str, Any]) -> list[str]:
-    """Names of the terms of the loss that are not finite, or of the loss alone if they are."""
+    """Lists the terms of the loss that are not finite, or the loss if all of them are finite."""
     if np.isfinite(logs["loss"]):
         return []
     return [name for name in ("distortion", "rate") if not np.isfinite(logs[name])] or ["loss"]
@@ -92,5 +92,5 @@ def _check_weights(model: keras.Model, moment: str) -> None:
 
 
 def saves_within_epochs(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback, such as `BackupAndRestore(save_freq=100)`, saves between epochs."""
+    """Tells whether a callback, such as `BackupAndRestore(save_freq=100)`, saves within epochs."""
     return getattr(callback, "save_freq", "epoch") != "epoch"

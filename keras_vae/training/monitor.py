@@ -1,4 +1,4 @@
-"""Monitor: what the latents carry, as Keras metrics while the model trains."""
+"""Monitor: use of the latents, as Keras metrics during training."""
 
 import math
 
@@ -25,9 +25,9 @@ class LatentMonitor(keras.metrics.Metric):
     - `active_units`: number of latents with Var_x(E_q z_j) > 0.01. Source: Burda, Grosse and
       Salakhutdinov (2016), arXiv:1509.00519.
     - `rate_max`, `rate_median`: largest and median of E_x KL(q(z_j | x) || p(z_j)) over the
-      latents j, in nats. Where the prior is a mixture it is estimated from one draw per example.
+      latents j, in nats. If the prior is a mixture, it is estimated from one draw per example.
 
-    All three near zero say that the posterior has collapsed; `evaluation.diagnose` measures more.
+    If all three are near zero, the posterior has collapsed; `evaluation.diagnose` measures more.
 
     Args:
         latent_size: number L of latents.
@@ -35,7 +35,7 @@ class LatentMonitor(keras.metrics.Metric):
 
     def __init__(self, latent_size: int, name: str = "latents") -> None:
         super().__init__(name=name)
-        # The variance is a difference of sums, of which float32 keeps few digits far from 0.
+        # The variance is a difference of sums, which loses digits in float32 far from 0.
         self.count = self.add_variable((), "zeros", dtype=_SUMS, name="count")
         self.means, self.squares, self.rates = (
             self.add_variable((latent_size,), "zeros", dtype=_SUMS, name=name)
@@ -48,9 +48,9 @@ class LatentMonitor(keras.metrics.Metric):
         """Adds a batch.
 
         Args:
-            trace: what the model says of the batch; its one latent is a vector.
-            components: of the prior, to which the rates are relative.
-            weight: what an example counts.
+            trace: trace of the batch; its only latent is a vector.
+            components: components of the prior, to which the rates are relative.
+            weight: weight of an example.
         """
         (latent,) = trace.latents.values()
         q = latent.posterior()
@@ -63,7 +63,7 @@ class LatentMonitor(keras.metrics.Metric):
             variable.assign_add(weight * tf.reduce_sum(values, axis=0))
 
     def result(self) -> dict[str, tf.Tensor]:
-        """The numbers by name, zero before the first batch."""
+        """Returns the numbers by name, zero before the first batch."""
         count = tf.maximum(self.count.value, 1.0)
         variance = self.squares / count - (self.means / count) ** 2
         variance, rates = tf.cast(variance, self.dtype), tf.sort(self.rates / count)
@@ -77,11 +77,11 @@ class LatentMonitor(keras.metrics.Metric):
 
 
 def marginal_rates(prior: Components, z: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """KL(q(z_j | x) || p(z_j)) of each latent, [B, L]: closed for one normal law as the prior.
+    """Computes KL(q(z_j | x) || p(z_j)), [B, L], in closed form if the prior is normal.
 
     Args:
-        prior: its components.
-        z: draws from q(z | x), [S, B, L], that estimate it where the prior is a mixture.
+        prior: components of the prior.
+        z: draws from q(z | x), [S, B, L], for the estimate if the prior is a mixture.
         loc, scale: means and standard deviations of q(z_j | x), [B, L].
     """
     spread = tf.convert_to_tensor(prior.scale)

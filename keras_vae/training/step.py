@@ -1,4 +1,4 @@
-"""Training step: one update of every player on one batch, and the evaluation of one."""
+"""Training step: updates every player on one batch; and the evaluation of one batch."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def train_on(model: Any, data: Any, noise: Any) -> dict[str, tf.Tensor]:
 
     Args:
         model: the model, compiled.
-        data: batch as Keras passes it, x or (x, y, sample_weight).
+        data: batch from Keras, x or (x, y, sample_weight).
         noise: noise of the whole batch, from `draw_noise`.
 
     Returns:
@@ -69,7 +69,7 @@ def draw_noise(model: Any, seed: tf.Tensor, size: Any) -> Any:
 def _losses(
     model: Any, players: list[Player], data: Any, noise: Any, share: Share, training: bool
 ) -> list[tf.Tensor]:
-    """Returns the loss of each player for each example of a share, and records the terms."""
+    """Computes the loss of each player for each example of a shard, and records the terms."""
     x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     rows = tf.nest.map_structure(share.of, x)
     own_noise = tf.nest.map_structure(lambda part: share.of(part, axis=1), noise)
@@ -91,7 +91,7 @@ def _losses(
 
 
 def _record(model: Any, share: Share, loss: tf.Tensor, terms: Terms) -> None:
-    """Adds the terms of a share to the metrics of the model."""
+    """Adds the terms of a shard to the metrics of the model."""
     weight = tf.fill(tf.shape(loss), tf.cast(share.weight, loss.dtype))
     named = {
         model.loss_metric: loss,
@@ -107,7 +107,7 @@ def _record(model: Any, share: Share, loss: tf.Tensor, terms: Terms) -> None:
 
 
 def _mean_over_batch(loss: tf.Tensor, share: Share) -> tf.Tensor:
-    """Returns what a share adds to the mean over the batch."""
+    """Computes the contribution of a shard to the mean over the batch."""
     count = tf.cast(share.total, loss.dtype)
     return tf.reduce_sum(loss) * tf.cast(share.weight, loss.dtype) / count
 
@@ -119,7 +119,7 @@ def size_of(data: Any) -> Any:
 
 
 def _per_example(sample_weight: tf.Tensor) -> tf.Tensor:
-    """Returns weights as [B], from [B] or [B, 1]: any other shape would broadcast silently."""
+    """Reshapes weights [B] or [B, 1] to [B]; any other shape would broadcast silently."""
     if sample_weight.shape.rank == 2 and sample_weight.shape[1] == 1:
         return sample_weight[:, 0]
     if sample_weight.shape.rank != 1:
