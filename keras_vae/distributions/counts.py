@@ -71,16 +71,16 @@ def remainder(k: tf.Tensor) -> tf.Tensor:
     return horner(1.0 / (k * k), STIRLING[:_STIRLING_TERMS]) / k
 
 
-def saturated(k: tf.Tensor, asymptotic: float = _ASYMPTOTIC) -> tf.Tensor:
+def saturated(k: tf.Tensor) -> tf.Tensor:
     """Computes the largest log-probability of a real count, k log k - k - log k!.
 
-    From `asymptotic` on it is -1/2 log(2 pi k) less the remainder of Stirling's series.
+    From 8 on it is -1/2 log(2 pi k) less the remainder of Stirling's series.
     """
-    large = tf.maximum(k, asymptotic)
-    small = tf.minimum(k, asymptotic)
+    large = tf.maximum(k, _ASYMPTOTIC)
+    small = tf.minimum(k, _ASYMPTOTIC)
     exact = small * tf.math.log(tf.maximum(small, _TINY)) - small - tf.math.lgamma(small + 1.0)
-    series = -0.5 * tf.math.log(2.0 * math.pi * large) - remainder(large)
-    return tf.where(k < asymptotic, exact, series)
+    asymptotic = -0.5 * tf.math.log(2.0 * math.pi * large) - remainder(large)
+    return tf.where(k < _ASYMPTOTIC, exact, asymptotic)
 
 
 def deviance(
