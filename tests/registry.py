@@ -42,6 +42,10 @@ LIKELIHOODS = {
     "binomial": likelihood(keras_vae.Binomial, total_count=5),
     "categorical": likelihood(keras_vae.Categorical),
     "poisson": likelihood(keras_vae.Poisson),
+    "negative_binomial": likelihood(keras_vae.NegativeBinomial),
+    "negative_binomial_fixed": likelihood(keras_vae.NegativeBinomial, dispersion=2.5),
+    "negative_binomial_learned": likelihood(keras_vae.NegativeBinomial, dispersion="learned"),
+    "negative_binomial_decoder": likelihood(keras_vae.NegativeBinomial, dispersion="decoder"),
 }
 
 OPTIONS = {"binomial": {"total_count": 3}}
@@ -69,6 +73,10 @@ def log_discretized_logistic(loc, scale):
     return logpmf
 
 
+def log_negative_binomial(log_mean, dispersion):
+    return stats.nbinom(dispersion, dispersion / (dispersion + np.exp(log_mean))).logpmf
+
+
 ORACLES = {
     keras_vae.Bernoulli: lambda logits: stats.bernoulli(special.expit(logits)).logpmf,
     keras_vae.ContinuousBernoulli: log_continuous_bernoulli,
@@ -78,6 +86,7 @@ ORACLES = {
     keras_vae.Binomial: lambda logits: stats.binom(5, special.expit(logits)).logpmf,
     keras_vae.Categorical: lambda logits: lambda x: x * special.log_softmax(logits, -1),
     keras_vae.Poisson: lambda log_rate: stats.poisson(np.exp(log_rate)).logpmf,
+    keras_vae.NegativeBinomial: log_negative_binomial,
 }
 """Log-probability of independent entries by the parameters, of an implementation not ours."""
 
@@ -87,6 +96,7 @@ ATOMS = {
     keras_vae.Binomial: np.arange(6.0)[:, None],
     keras_vae.Categorical: np.eye(3),
     keras_vae.Poisson: np.arange(200.0)[:, None],
+    keras_vae.NegativeBinomial: np.arange(2000.0)[:, None],
 }
 """All events of one entry, or so many that the others have no weight."""
 
@@ -151,6 +161,12 @@ def as_float32(value: float) -> float:
     return float(np.float32(value))
 
 
+def negative_binomial_draws(mean: float, dispersion: float) -> Inversion:
+    m, t = as_float32(mean), as_float32(dispersion)
+    exact = stats.nbinom(t, t / (t + m))
+    return Inversion(random.negative_binomial, (mean, dispersion), exact, True)
+
+
 INVERSIONS = {
     "bernoulli": Inversion(random.bernoulli, (-1.0,), stats.bernoulli(special.expit(-1)), True),
     "logistic": Inversion(random.logistic, (), "logistic", False),
@@ -178,6 +194,13 @@ INVERSIONS = {
     "binomial, 2000": Inversion(
         random.binomial, (2000.0, 0.3), stats.binom(2000, as_float32(0.3)), True
     ),
+    **{
+        f"negative_binomial, {mean:g} {dispersion:g}": negative_binomial_draws(mean, dispersion)
+        for mean, dispersion in [
+            *[(0.0, 1.0), (1e-3, 1e-3), (3.0, 0.5), (3.0, 1e8), (20.0, 1.5), (60.5, 40.0)],
+            *[(1e3, 0.5), (3e5, 1e8)],
+        ]
+    },
 }
 
 CONVERTED: dict[str, Callable[[np.random.Generator, tuple[int, int]], list[np.ndarray]]] = {
@@ -190,6 +213,10 @@ CONVERTED: dict[str, Callable[[np.random.Generator, tuple[int, int]], list[np.nd
     "binomial": lambda rng, shape: [
         rng.integers(0, 300, size=shape),
         rng.uniform(0, 1, size=shape),
+    ],
+    "negative_binomial": lambda rng, shape: [
+        np.exp(rng.normal(size=shape)),
+        0.5 + np.exp(rng.normal(size=shape)),
     ],
 }
 
@@ -227,6 +254,50 @@ def binomial_case(n: int, spread: float, dtype: str) -> tuple[Any, ...]:
     return lambda p: tfp.Binomial(total, logits=p), x, logits, x - n * p, log_binomial(n)
 
 
+def log_negative(x, log_mean, t):
+    m = mpmath.exp(log_mean)
+    choose = mpmath.loggamma(x + t) - mpmath.loggamma(t) - mpmath.loggamma(x + 1)
+    return choose - t * mpmath.log1p(m / t) + x * (log_mean - mpmath.log(t + m))
+
+
+def negative_binomial_case(mean: float, dispersion: float, dtype: str) -> tuple[Any, ...]:
+    """By the logarithm of the mean; beside counts that are drawn there are none and one far out."""
+    rng, t = np.random.default_rng(0), np.asarray(dispersion, dtype)
+    log_mean = (np.log(mean) + 0.1 * rng.standard_normal(60)).astype(dtype)
+    x = rng.poisson(rng.gamma(dispersion, mean / dispersion, 60)).astype(dtype)
+    x[:2] = 0, min(20.0 * mean + 5.0, 1e6)
+    m, exact_t = np.exp(log_mean.astype(float)), float(t)
+    layer = keras_vae.NegativeBinomial(1, dtype=dtype)
+    return (
+        lambda p: layer.make_distribution(p, t).distribution,
+        x,
+        log_mean,
+        (x - m) * (exact_t / (m + exact_t)),
+        lambda x, log_mean: log_negative(x, log_mean, mpmath.mpf(exact_t)),
+    )
+
+
+def dispersion_case(mean: float, dispersion: float, dtype: str) -> tuple[Any, ...]:
+    """By the dispersion, which the derivative is of, too."""
+    rng, log_mean = np.random.default_rng(0), np.asarray(np.log(mean), dtype)
+    t = (dispersion * np.exp(0.1 * rng.standard_normal(60))).astype(dtype)
+    x = rng.poisson(rng.gamma(t, mean / t)).astype(dtype)
+    layer, exact = keras_vae.NegativeBinomial(1, dtype=dtype), mpmath.mpf(float(log_mean))
+
+    def slope(x: float, t: float) -> float:
+        m, x, t = mpmath.exp(exact), mpmath.mpf(x), mpmath.mpf(t)
+        gain = mpmath.digamma(x + t) - mpmath.digamma(t) - mpmath.log1p(m / t)
+        return float(gain + (m - x) / (m + t))
+
+    return (
+        lambda p: layer.make_distribution(log_mean, p).distribution,
+        x,
+        t,
+        np.array([slope(*map(float, pair)) for pair in zip(x, t, strict=True)]),
+        lambda x, t: log_negative(x, exact, t),
+    )
+
+
 COUNTS = {
     **{
         f"poisson {rate:g} {spread}": (poisson_case, rate, spread)
@@ -235,6 +306,16 @@ COUNTS = {
     **{
         f"binomial {n} {spread}": (binomial_case, n, spread)
         for n, spread in [(5, 1), (255, 2), (65_535, 1), (1_000_000, 6), (65_535, 30)]
+    },
+    **{
+        f"negative_binomial {mean:g} {dispersion:g}": (negative_binomial_case, mean, dispersion)
+        for mean in (1e-3, 3.0, 1e4, 1e6)
+        for dispersion in (1e-3, 0.7, 7.9, 1e3, 1e8)
+    },
+    **{
+        f"dispersion {mean:g} {dispersion:g}": (dispersion_case, mean, dispersion)
+        for mean in (3.0, 1e3)
+        for dispersion in (0.1, 7.9, 1e6)
     },
 }
 
@@ -259,6 +340,9 @@ EXPORTED = {
     ),
     ("categorical", "full", "standard_normal"): lambda **k: keras_vae.mlp_vae((20, 5), 4, **k),
     ("poisson", "diagonal", "vamp"): lambda **k: keras_vae.mlp_vae(20, 4, num_components=20, **k),
+    ("negative_binomial", "full", "normal_mixture"): lambda **k: keras_vae.mlp_vae(
+        20, 4, dispersion="decoder", num_components=5, **k
+    ),
 }
 """Every likelihood, posterior and prior at least once, at sizes people have."""
 

@@ -48,6 +48,7 @@ LIKELIHOODS: Final[Mapping[str, Family]] = {
     "discretized_logistic": Family("DiscretizedLogistic", {"levels": _LEVELS, "scale": _SPREAD}),
     "continuous_bernoulli": Family("ContinuousBernoulli"),
     "poisson": Family("Poisson", takes_top=False),
+    "negative_binomial": Family("NegativeBinomial", {"dispersion": _SPREAD}, takes_top=False),
     "binomial": Family("Binomial", {"total_count": _TRIALS}),
     "categorical": Family("Categorical", takes_top=False),
     "normal": Family("Normal", {"scale": _SCALE}),

@@ -19,6 +19,7 @@ __all__ = [
     "continuous_bernoulli",
     "laplace",
     "logistic",
+    "negative_binomial",
     "poisson",
 ]
 
@@ -234,3 +235,120 @@ def binomial(u: Tensor, total_count: Tensor, probs: Tensor) -> Tensor:
         lambda k: k / ((n - k + 1.0) * odds),
     )
     return tf.where(is_flipped, n - draw, draw)
+
+
+def negative_binomial(u: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+    """Draws from negative binomial distributions by inversion, in blocks outwards from the mode.
+
+    Where the mode is below 8 or the dispersion below 1, the counts are visited from 0. A block is
+    as wide as a 128th of its counts and of the standard deviation (of m / t for t < 1), over which
+    the probabilities are all but equal, so that no draw takes more than about 3000 steps. Of 2^14
+    equidistant uniforms every count gets its share to within one.
+
+    Args:
+        u: Uniforms in (0, 1), float32.
+        mean: Mean m, at least 0, of a shape that broadcasts to that of `u`.
+        dispersion: Positive number t, likewise; the variance is m + m^2 / t.
+
+    Returns:
+        float32, whole numbers; NaN where the mean is NaN.
+    """
+    m = tf.broadcast_to(mean, tf.shape(u))
+    t = tf.broadcast_to(dispersion, tf.shape(u))
+    tail = 1.0 + m / t
+    peak = m - m / t
+    is_small = (peak < 8.0) | (t < 1.0)
+    mode = tf.where(is_small, 0.0, tf.floor(peak))
+
+    # The mass at the mode k is that of k successes among n = k + t trials, times t / n.
+    k, failures = tf.maximum(mode, 8.0), tf.maximum(t, 1.0)
+    excess = tf.clip_by_value((m - k) / tail, 0.0, 1.0)
+    log_ratio = (
+        _stirling_remainder(k + failures)
+        - _stirling_remainder(k)
+        - _stieltjes_remainder(failures)
+        - _deviance(k, excess)
+        + failures * _log1p(-tf.minimum(excess / failures, 1.0 - 2.0**-20))
+        + excess
+    )
+    at_mode = tf.exp(tf.where(is_small, -t * _log1p(m / t), log_ratio))
+    spread = 2.0 * math.pi * k * (1.0 + k / failures)
+    mass = at_mode * tf.where(is_small, 1.0, tf.math.rsqrt(spread))
+    return _walk_in_blocks(u, mode, mass, peak, tail, tf.where(t < 1.0, tail, tf.sqrt(m * tail)))
+
+
+def _stieltjes_remainder(n: Tensor) -> Tensor:
+    """Computes `_stirling_remainder` for n >= 1 by the continued fraction of Stieltjes."""
+    result = n
+    for part in (29944523 / 19733142, 22999 / 22737, 195 / 371, 53 / 210, 1 / 30):
+        result = n + part / result
+    return 1.0 / (12.0 * result)
+
+
+def _log1p(x: Tensor) -> Tensor:
+    """Computes log(1 + x) for x from 2^-20 - 1 to 2^60."""
+    total = 1.0 + x
+    size = log(tf.minimum(total, 1.0 / total), largest_shift=32)
+    far = tf.where(x > 0.0, -size, size)
+    return tf.where((x < -0.5) | (x > 1.0), far, _log1p_near(x))
+
+
+def _log1p_near(x: Tensor) -> Tensor:
+    """Computes log(1 + x) for x from -1/2 to 1."""
+    near = tf.clip_by_value(x, -0.5, 1.0)
+    ratio = near / (2.0 + near)
+    return ratio * horner(ratio * ratio, [2.0 / (2 * k + 1) for k in range(9)])
+
+
+def _walk_in_blocks(
+    u: Tensor, start: Tensor, mass: Tensor, peak: Tensor, tail: Tensor, width: Tensor
+) -> Tensor:
+    """Inverts a distribution on the counts, visiting blocks of them outwards from `start`.
+
+    Probabilities obey p(k + 1) / p(k) - 1 = (peak / (k + 1) - 1) / tail. A block that starts at k
+    has min(k, width) / 128 counts, at least one, which are taken for equally probable. The masses
+    of the blocks are subtracted from u until it is negative.
+
+    Args:
+        u: Uniforms.
+        start: First count, at or near the mode, as float32 of the shape of `u`.
+        mass: Its probability.
+        peak, tail: Of the ratio above; `tail` is at least 1.
+        width: Counts over which the probability changes by a factor.
+    """
+
+    def size(edge: Tensor) -> Tensor:
+        return tf.maximum(1.0, tf.floor(tf.minimum(edge, width) / 128.0))
+
+    least = 2.0**-36 / size(width)
+
+    def moved(density: Tensor, change: Tensor, distance: Tensor) -> Tensor:
+        many = density * tf.exp(distance * _log1p_near(change))
+        return tf.where(distance == 1.0, density + density * change, many)
+
+    def is_open(_: Tensor, rest: Tensor, __: Tensor, *state: Tensor) -> Tensor:
+        return tf.reduce_any((rest >= 0.0) & (state[2] + state[5] > least))
+
+    def visit(step: Tensor, rest: Tensor, draw: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        top, upper, above, bottom, lower, below = state  # first count, last centre, last density
+        count = size(top)
+        center = top + 0.5 * (count - 1.0)
+        middle = 0.5 * (upper + center + 1.0)
+        above = moved(above, (peak / middle - 1.0) / tail, center - upper)
+        after = rest - count * above
+        place = tf.minimum(tf.floor(rest / tf.maximum(above, 1e-30)), count - 1.0)
+        draw = tf.where((rest >= 0.0) & (after < 0.0), top + place, draw)
+        top, upper = top + count, center
+
+        count = size(bottom)
+        center = bottom - 0.5 * (count - 1.0)
+        middle = tf.maximum(0.5 * (lower + center + 1.0), 0.0)
+        change = (middle - peak) / tf.maximum(peak + (tail - 1.0) * middle, 1e-30)
+        below = moved(below, tf.where(middle > 0.0, change, -1.0), lower - center)
+        rest = after - count * below
+        place = tf.minimum(tf.floor(after / tf.maximum(below, 1e-30)), count - 1.0)
+        draw = tf.where((after >= 0.0) & (rest < 0.0), bottom - place, draw)
+        return step + 1.0, rest, draw, top, upper, above, bottom - count, center, below
+
+    state = (tf.constant(0.0), u - mass, start, start + 1.0, start, mass, start - 1.0, start, mass)
+    return tf.while_loop(is_open, visit, state, maximum_iterations=2**14)[2]
