@@ -16,7 +16,7 @@ def silent(sentence: str) -> None:
 
 
 class Clock:
-    """Reports how long each part took."""
+    """Timer that reports how long each part took."""
 
     def __init__(self, report: Report) -> None:
         self._report = report

@@ -1,4 +1,4 @@
-"""Gates: what a model and its signatures must be before anything is written."""
+"""Gates: requirements on a model and its signatures that are checked before anything is written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RESERVED = frozenset({"condition", "mean", "sample", "seed", "x", "z"})
 
 
 def family(vae: VAE) -> str:
-    """The model in words, as in "Bernoulli with DiagonalNormal and VampPrior"."""
+    """Describes the model, as in "Bernoulli with DiagonalNormal and VampPrior"."""
     likelihood, posterior, prior = (
         type(each).__name__ for each in (vae.likelihood, vae.posterior, vae.prior)
     )
@@ -33,7 +33,7 @@ def family(vae: VAE) -> str:
 
 
 def check_model(vae: Any) -> None:
-    """Refuses what is no VAE, weights that are not finite, and Lambda layers.
+    """Refuses anything but a VAE, weights that are not finite, and Lambda layers.
 
     Raises:
         ExportError: naming the weight or the layer.
@@ -43,7 +43,7 @@ def check_model(vae: Any) -> None:
     for layer in vae._flatten_layers():
         if isinstance(layer, keras.layers.Lambda):
             raise ExportError(
-                f"The layer {layer.name} is a Lambda, which runs Python code of its own. Replace "
+                f"The layer {layer.name} is a Lambda, which runs its own Python code. Replace "
                 "it with a registered layer of keras.ops."
             )
     for weight in vae.weights:
@@ -110,19 +110,19 @@ def check_function(signature: Signature, concrete: Any) -> None:
         if shape.rank is None or shape.rank == 0 or None in shape[1:].as_list():
             raise ExportError(
                 f"{name}: the output {output} has shape {shape}; expected the batch as axis 0 and "
-                "sizes that are known."
+                "known sizes."
             )
 
 
 def layer_of(node_name: str) -> str:
-    """The layer that made a node, by the scopes in the node's name."""
+    """Returns the layer that made a node, by the scopes in the node's name."""
     parts = [part for part in node_name.split("/") if "PartitionedCall" not in part]
     return "layer " + "/".join(parts[:-1]) if len(parts) > 1 else f"node {node_name}"
 
 
 @contextlib.contextmanager
 def _blamed_on(layer: ConditionalDistribution) -> Iterator[None]:
-    """Any exception inside the block becomes an `ExportError` that names the layer."""
+    """Raises every exception inside the block as an `ExportError` that names the layer."""
     try:
         yield
     except ExportError:
@@ -136,7 +136,7 @@ def _blamed_on(layer: ConditionalDistribution) -> Iterator[None]:
 def _distribution(
     layer: ConditionalDistribution, inputs: list[tf.Tensor]
 ) -> tuple[dict[str, Any], Any]:
-    """Returns the parameters and the distribution at a batch."""
+    """Returns parameters and distribution of a layer at a batch."""
     inputs = [tf.cast(part, layer.float_dtype) for part in inputs]
     parameters = layer.parameters(inputs if len(inputs) > 1 else inputs[0])
     _check_names(layer, parameters)
@@ -145,8 +145,8 @@ def _distribution(
         if value.shape.rank == 0 or value.shape[0] != _ROWS:
             raise ExportError(
                 f"{type(layer).__name__}: the parameter {name} has shape {tuple(value.shape)} for "
-                f"{_ROWS} rows; its axis 0 must be the batch. What belongs to the layer alone "
-                "comes from `shared_parameters`."
+                f"{_ROWS} rows; its axis 0 must be the batch. Return parameters of the layer alone "
+                "from `shared_parameters`."
             )
     if not getattr(layer, "tells_density", True):
         return parameters, None

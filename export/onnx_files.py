@@ -48,7 +48,7 @@ class Weight:
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Size in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def content(self) -> memoryview:

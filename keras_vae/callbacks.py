@@ -53,7 +53,7 @@ class _Schedule(keras.callbacks.Callback, abc.ABC):
     @property
     @abc.abstractmethod
     def epochs_needed(self) -> float:
-        """Epochs until the variable reaches its last value."""
+        """Number of epochs until the variable reaches its last value."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the value of the epoch's first step."""
@@ -106,7 +106,7 @@ class LinearSchedule(_Schedule):
 
     @property
     def epochs_needed(self) -> float:
-        """Epochs until the last value."""
+        """Number of epochs until the last value."""
         return self.epochs
 
     def value_at(self, epochs_passed: float) -> float:
@@ -158,7 +158,7 @@ class CyclicalSchedule(_Schedule):
 
     @property
     def epochs_needed(self) -> float:
-        """Epochs until the last cycle has risen."""
+        """Number of epochs until the last cycle has risen."""
         return self.cycle_epochs * (self.cycles - 1 + self.rise)
 
     def value_at(self, epochs_passed: float) -> float:

@@ -34,7 +34,7 @@ _LIKELIHOOD_OPTIONS = {
 
 
 class Group(click.Group):
-    """A group of commands that ends in one sentence instead of a traceback, unless `--debug`."""
+    """Command group whose errors end in one message without a traceback, unless `--debug`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,7 +58,7 @@ class Group(click.Group):
 
 
 def _sentence(error: Exception) -> str:
-    """Returns what an error says and its notes, in one line."""
+    """Returns the message of an error and its notes, in one line."""
     sentence = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename:
         sentence = f"{error.filename}: {error.strerror}."
@@ -68,7 +68,7 @@ def _sentence(error: Exception) -> str:
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow without the lines its libraries write at start, unless it fails."""
+    """Imports TensorFlow without the messages its libraries write at start, unless it fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with _quiet_standard_error():
@@ -94,14 +94,14 @@ def _quiet_standard_error() -> Iterator[None]:
 
 
 class _Main(Group):
-    """The commands of this module and those of the packages beside it, imported when named."""
+    """Group of this module's and other packages' commands, imported when they are named."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """Names of the commands."""
+        """Lists the names of the commands."""
         return [*super().list_commands(context), *siblings.COMMANDS]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of that name."""
+        """Returns the command of that name."""
         if name in siblings.COMMANDS:
             return siblings.command(name)
         return super().get_command(context, name)
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 class _Listed(click.ParamType):
-    """Values separated by commas."""
+    """Type of options that are values separated by commas."""
 
     def __init__(self, item: type) -> None:
         self.name = "integers" if item is int else "names"
@@ -134,7 +134,7 @@ class _Listed(click.ParamType):
 
 
 class _AtLeast(click.IntRange):
-    """Integers from a smallest one on."""
+    """Type of options that are integers with a minimum."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         """Returns the integer."""
@@ -176,7 +176,7 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _takers(option: str) -> list[str]:
-    """Names of the likelihoods that take an option."""
+    """Returns the names of the likelihoods that take an option."""
     return [name for name, family in LIKELIHOODS.items() if option in family.options]
 
 
@@ -194,8 +194,8 @@ def _dashed(name: str) -> str:
 def train_command(config: Path | None, out: Path, resume: bool, **options: Any) -> None:
     """Train a model into a run directory.
 
-    Killed at any moment, it continues with --resume from its last finished epoch, on the same
-    batches and draws as if it had not stopped.
+    A training that is killed at any moment continues with --resume after its last finished epoch,
+    with the same batches and draws as an uninterrupted one.
     """
     settings = _settings(config, options, resume_from=out if resume else None)
     load_tensorflow()
@@ -243,7 +243,7 @@ def _naming_resume(out: Path) -> Iterator[None]:
     type=_AtLeast(0),
     default=1000,
     show_default=True,
-    help="Test examples to measure, from the first on; 0 for all.",
+    help="Number of test examples to measure; 0 for all.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of all draws.")
 def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
@@ -274,11 +274,11 @@ def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
     show_default=True,
     help="Weights of the rate, beside RUN's.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the draws that measure.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
-    """Train a run's model anew at each of several betas.
+    """Train a run's model again at each of several betas.
 
-    The table shows what the latents cost and what they buy.
+    The table shows what the latents cost in rate and gain in distortion.
     """
     weights = _numbers(betas, "--betas")
     load_tensorflow()
@@ -303,7 +303,7 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
 @click.option(
     "--n", "count", type=_AtLeast(1), default=100, show_default=True, help="Number of draws."
 )
-@click.option("--seed", default=0, show_default=True, help="Same seed, same draws.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 @click.option("--mean", is_flag=True, help="Decoder means at prior draws instead of draws of x.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help=".npy, .csv, .parquet or .png."
@@ -333,7 +333,7 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
     type=click.Choice(["mean", "sum", "mean_channels"]),
     default="mean",
     show_default=True,
-    help="Over the numbers of an example.",
+    help="Reduction over the numbers of an example.",
 )
 @click.option("--kl-weight", type=float, default=1.0, show_default=True, help="w in R + w KL.")
 @click.option(
@@ -341,9 +341,9 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
     type=click.Choice(["sum", "mean"]),
     default="sum",
     show_default=True,
-    help="Over the latents.",
+    help="Reduction over the latents.",
 )
-@click.option("--shape", required=True, help="Of one example, as in 64,64,3.")
+@click.option("--shape", required=True, help="Shape of one example, as in 64,64,3.")
 @click.option("--latent", type=int, required=True, help="Number of latents.")
 def explain_loss_command(
     reconstruction: str,
@@ -376,13 +376,13 @@ def explain_loss_command(
 @click.option(
     "--artifact",
     type=click.Path(path_type=Path),
-    help="Exported version of the run's model, as in artifacts/quickstart/1; its parity is shown.",
+    help="Exported version of the run's model, such as artifacts/quickstart/1; shows its parity.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of all draws.")
 def report_command(run: Path, artifact: Path | None, seed: int) -> None:
     """Write report.html into a run.
 
-    One file that needs no network: curves, bounds, latents, draws.
+    It is a single offline file with curves, bounds, latents and draws.
     """
     load_tensorflow()
     from keras_vae import report
@@ -406,14 +406,14 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
     show_default=True,
     help="Where the exported versions go.",
 )
-@click.option("--epochs", type=int, help="Fewer epochs, to try it out.")
+@click.option("--epochs", type=int, help="Number of epochs; fewer for a trial.")
 @click.pass_context
 def quickstart_command(
     context: click.Context, out: Path, artifacts: Path, epochs: int | None
 ) -> None:
     """Train, measure and export a VAE of handwritten digits.
 
-    It takes about a minute, and verifies what it published.
+    It takes about a minute and verifies the artifact that it publishes.
     """
     if lack := extras.missing("export"):
         raise click.ClickException(lack)
@@ -447,7 +447,7 @@ def quickstart_command(
 
 
 def _invoked() -> str:
-    """How this command was called, for what the user types next."""
+    """Returns how this command was called, for commands that the user types next."""
     path = Path(sys.argv[0])
     if path.name == "__main__.py":
         return f"{sys.executable} -m keras_vae"
@@ -472,7 +472,7 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
 
 
 def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | None) -> RunConfig:
-    """Returns what to train, from a recipe or a run and what the command line says."""
+    """Returns the configuration to train, from a recipe or a run and the command line."""
     given = {name: value for name, value in options.items() if value is not None}
     if resume_from is not None and (resume_from / "config.toml").is_file():
         base = configs.read_config(resume_from / "config.toml")
@@ -483,7 +483,8 @@ def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | 
             base = dataclasses.replace(base, epochs=recipe.epochs)
         if changed:
             raise click.UsageError(
-                f"--resume continues the run as it was configured; leave out {', '.join(changed)}."
+                "--resume continues the run with its own configuration; leave out "
+                f"{', '.join(changed)}."
             )
         return dataclasses.replace(base, **given)
     likelihood_options = {name: given.pop(name) for name in _LIKELIHOOD_OPTIONS if name in given}

@@ -1,4 +1,4 @@
-"""What the commands do, on top of the library: evaluate a run, draw from it, the quickstart."""
+"""Functions behind the commands: evaluate a run, draw from it, run the quickstart."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures bound and log-likelihood of a run on its test set; writes `evaluation.json`.
 
-    Every number is of the same examples and in the units of the data file.
+    Every number is about the same examples and in the units of the data file.
 
     Args:
         run: the run.
         num_samples: importance samples per example.
         limit: number of test examples, from the first on; 0 for all.
-        seed: of all draws.
+        seed: seed of all draws.
         progress: whether to show progress bars.
-        report: called with sentences.
+        report: called with messages.
 
     Returns:
-        What is written: means in nats per example with their standard errors.
+        The content of the file: means in nats per example with their standard errors.
     """
     vae = run.load()
     train_raw, test_raw = run.raw()
@@ -58,7 +58,7 @@ def evaluate(
     elbo, distortion, rate = (np.asarray(value, np.float64) for value in bound)
     started = time.perf_counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said below, in the command's words
+        warnings.simplefilter("ignore", UserWarning)  # the command prints its own message below
         marginal = evaluation.log_marginal(
             vae, x, num_samples=num_samples, seed=seed, progress=progress
         )
@@ -113,7 +113,7 @@ def evaluate(
 
 
 def print_evaluation(values: dict[str, Any]) -> None:
-    """Prints an evaluation as a table, the best model first, and what to know about it."""
+    """Prints an evaluation as a table, the best model first, with notes."""
     from rich.console import Console
     from rich.table import Table
 
@@ -134,23 +134,23 @@ def print_evaluation(values: dict[str, Any]) -> None:
 def rate_distortion(
     run: Run, *, betas: tuple[float, ...], seed: int, report: Report
 ) -> evaluation.RateDistortion:
-    """Returns rate and distortion of the run's model trained anew at each beta, and at its own.
+    """Measures rate and distortion of the run's model at each beta, trained again for each.
 
-    Each model is a run of its own in RUN/rate_distortion, that is continued if it was interrupted;
-    the result is written to `rate_distortion.json`, which `report` draws. Distortions are in the
-    units of the data file; all test examples are measured.
+    Each model is a run in RUN/rate_distortion, which is continued if it was interrupted. The result
+    is written to `rate_distortion.json`, which `report` draws. Distortions are in the units of the
+    data file; all test examples are measured.
 
     Args:
         run: a finished run with the objective "elbo".
         betas: weights of the rate, each at least 0.
-        seed: of the draws that measure.
-        report: called with sentences.
+        seed: seed of the draws.
+        report: called with messages.
     """
     config = run.config
     if config.objective != "elbo":
         raise RunError(
-            f"The rate is weighed by beta in the objective elbo; {run.path} was trained with "
-            f"{config.objective}."
+            f"Expected a run with the objective elbo, in which beta weights the rate; {run.path} "
+            f"was trained with {config.objective}."
         )
     models = {config.beta: run.load()}
     for beta in sorted(set(betas) - set(models)):
@@ -177,15 +177,15 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
     """Writes draws from a run's model into a file, in the units and columns of the data file.
 
     A picture shows draws of x beside the decoder means at the same z. `keras_vae.data.load` reads
-    the others.
+    the other formats.
 
     Args:
         run: the run.
         count: number of draws.
-        seed: same seed, same draws.
-        mean: whether to write decoder means alone.
-        out: .npy, .csv, .parquet or .png.
-        report: called with sentences.
+        seed: seed of the draws.
+        mean: whether to write only decoder means.
+        out: path that ends in .npy, .csv, .parquet or .png.
+        report: called with messages.
     """
     if out.suffix not in (".npy", ".csv", ".parquet", ".png"):
         raise RunError(f"Expected --out to end in .npy, .csv, .parquet or .png; got {out.name}.")
@@ -222,7 +222,7 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
 
 
 def _write_table(draws: np.ndarray, names: tuple[str, ...], path: Path) -> None:
-    """Writes draws as a table with a header; columns of whole numbers as such."""
+    """Writes draws as a table with a header; whole-number columns as whole numbers."""
     import pandas as pd
 
     columns = draws.reshape(len(draws), -1).T
@@ -261,7 +261,7 @@ def draw_pictures(run: Run, seed: int) -> list[Path]:
 
 
 def quickstart_config() -> RunConfig:
-    """The quickstart's training: grey digits in 17 levels, a discretised logistic likelihood."""
+    """Returns the quickstart's configuration: digits in 17 levels, a discretised logistic."""
     return RunConfig(
         data="digits",
         test_fraction=0.2,
@@ -276,23 +276,23 @@ def quickstart_config() -> RunConfig:
 
 
 def train_with_progress(config: RunConfig, out: Path, resume: bool, report: Report) -> Run:
-    """`runs.train` with a progress bar."""
+    """Trains a run with a progress bar."""
     with EpochProgress(out, report) as progress:
         return train(config, out, resume=resume, report=report, extra_callbacks=(progress,))
 
 
 def held_out(run: Run) -> str:
-    """Returns the last held-out ELBO of a run in words, in the units of the data file."""
+    """Describes the last held-out ELBO of a run, in the units of the data file."""
     units = Units.of(run.load(), run.preparation)
     elbo = units.log_p(run.history()[-1]["val_elbo"])
     return f"held-out elbo {elbo:.2f}, a lower bound on the {units}"
 
 
 class EpochProgress(keras.callbacks.Callback):
-    """One progress bar over all epochs; plain lines where the output is a file.
+    """Progress bar over all epochs; prints plain lines if the output is a file.
 
-    Its numbers are in the units of the data file. Used as a context manager, so that the terminal
-    is as it was however the training ends.
+    Its numbers are in the units of the data file. It is a context manager, which restores the
+    terminal however the training ends.
     """
 
     def __init__(self, out: Path, report: Report) -> None:
@@ -328,7 +328,7 @@ class EpochProgress(keras.callbacks.Callback):
         self._task = self._bar.add_task("", total=total, epoch="0", numbers="")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the epoch."""
+        """Remembers the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:

@@ -38,14 +38,14 @@ def mlp_vae(
     condition_shape: int | Sequence[int] | None = None,
     **likelihood_options: Any,
 ) -> VAE:
-    """VAE whose encoder and decoder are Dense layers.
+    """Builds a VAE whose encoder and decoder are Dense layers.
 
     Args:
         event_shape: shape of one example.
         latent_size: number of latents.
         likelihood: a name in `LIKELIHOODS`, such as bernoulli, normal or poisson.
         hidden: widths of the encoder's layers; the decoder's are the same backwards.
-        activation: of the hidden layers; "glu" makes them gated.
+        activation: activation of the hidden layers; "glu" makes them gated.
         posterior: a name in `POSTERIORS`: diagonal, isotropic or full.
         prior: a name in `PRIORS`: standard_normal, normal_mixture or vamp.
         num_components: components of a mixture or vamp prior.
@@ -94,15 +94,15 @@ def conv_vae(
     condition_shape: int | Sequence[int] | None = None,
     **likelihood_options: Any,
 ) -> VAE:
-    """VAE of images whose encoder and decoder are convolutional; arguments as for `mlp_vae`.
+    """Builds a VAE of images with convolutional encoder and decoder; arguments as for `mlp_vae`.
 
     Args:
         event_shape: shape of one image, (height, width, channels).
         latent_size: number of latents.
         likelihood: as for `mlp_vae`.
         filters: filters of the encoder's convolutions; the decoder's are the same backwards.
-        width: of the Dense layers between the convolutions and the latents.
-        activation: of the hidden layers.
+        width: width of the Dense layers between the convolutions and the latents.
+        activation: activation of the hidden layers.
         posterior: as for `mlp_vae`.
         prior: as for `mlp_vae`.
         num_components: components of a mixture or vamp prior.
@@ -143,15 +143,15 @@ def conv_vae(
 def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
     """Sets the decoder's last bias so that, with features of zero, its mean is the given one.
 
-    As Burda, Grosse and Salakhutdinov (2016) start their decoders. The likelihood says in
-    `raw_mean` which bias that is; its head must be a Dense layer, as in `mlp_vae`.
+    Burda, Grosse and Salakhutdinov (2016) start their decoders in this way. The likelihood's
+    `raw_mean` gives the bias; its head must be a Dense layer, as in `mlp_vae`.
 
     Args:
-        vae: a model whose likelihood has a parameter that decides its mean.
-        mean: of the training data, of the shape of one example.
+        vae: a model whose likelihood has a parameter that determines its mean.
+        mean: mean of the training data, with the shape of one example.
 
     Raises:
-        ValueError: if the likelihood has none or the shape is wrong.
+        ValueError: if the likelihood has no such parameter or the shape is wrong.
 
     Example:
         >>> vae = mlp_vae(2, 1, "bernoulli", hidden=(4,))
@@ -193,7 +193,7 @@ def _assemble(
 
 
 def _range_of(likelihood: Likelihood) -> dict[str, Any]:
-    """Returns how an encoder sees x: bounded data in [0, 1], counts by their logarithm."""
+    """Returns how the encoder sees x: bounded data in [0, 1], counts by their logarithm."""
     support = likelihood.support
     if support.low is None:
         return {}

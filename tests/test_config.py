@@ -56,8 +56,8 @@ def read(tmp_path: Path, text: str) -> RunConfig:
             "[likelihood_options]\nscael = 1",
             "The likelihood auto takes the options levels, scale, ",
         ),
-        ("top = 255\n[likelihood_options]\nlevels = 3", "top and levels say the same"),
-        ("[preparation]\nshift = 1", r"\[preparation\] is not what a training wrote"),
+        ("top = 255\n[likelihood_options]\nlevels = 3", "top and levels mean the same"),
+        ("[preparation]\nshift = 1", r"\[preparation\] differs from what the training wrote"),
     ],
 )
 def test_a_bad_value_is_named(text: str, message: str, tmp_path: Path) -> None:

@@ -623,7 +623,7 @@ def test_lambda_layer_is_refused(tmp_path):
         likelihood=keras_vae.Bernoulli(3, network=network),
         posterior=keras_vae.DiagonalNormal(2),
     )
-    assert "is a Lambda, which runs Python code of its own" in refused(vae, tmp_path)
+    assert "is a Lambda, which runs its own Python code" in refused(vae, tmp_path)
     vae.save(tmp_path / "model.keras")
     words = [tmp_path / "model.keras", "--to", tmp_path / "artifacts"]
     assert "holds a Lambda layer" in sentence(words)

@@ -160,7 +160,7 @@ def test_a_path_that_speaks_of_lambda_does_not_blame_a_lambda_layer(tmp_path):
     (tmp_path / "lambda").mkdir()
     path = damaged(tmp_path / "lambda" / "lambda.keras")
     message = error_of([path, "--to", tmp_path / "a"])
-    assert "lambda.keras is damaged: expected a whole model file" in message
+    assert "lambda.keras is damaged: expected a complete model file" in message
     assert "Lambda layer" not in message
 
 

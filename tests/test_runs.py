@@ -196,7 +196,7 @@ def test_a_recipe_resumes_the_run_that_it_made_and_no_other(finished: Run, tmp_p
     other.write_text("latent = 5\nepochs = 9\n[likelihood_options]\nscale = 0.5")
     code, output = invoke("train", "--config", same, "--resume", "--out", finished.path)
     assert code == 0, output
-    assert "3 epochs are finished and 3 are asked for" in output
+    assert "3 epochs are finished and 3 are requested" in output
     code, output = invoke(
         "train", "--config", other, "--hidden", "9", "--resume", "--out", finished.path
     )
@@ -386,7 +386,7 @@ def test_a_preparation_in_the_config_that_is_not_the_models_is_noticed(
         for words in (["evaluate", out], ["sample", out, "--out", tmp_path / "s.csv"]):
             code, output = invoke(*words)
             assert code == 1
-            assert "edited or replaced. Put back the one that belongs to the other" in output
+            assert "edited or replaced. Restore the one that belongs to the other" in output
         with pytest.raises(RunError, match="edited or replaced"):
             loading.load(out / "model.keras")
     assert not (tmp_path / "s.csv").exists()
@@ -562,7 +562,9 @@ def test_truncated_and_damaged_models_are_told(finished: Run, tmp_path: Path) ->
     ):
         code, output = invoke(*words)
         assert code == 1
-        assert "model.keras is damaged: expected a whole model file as Keras saves it; " in output
+        assert (
+            "model.keras is damaged: expected a complete model file as Keras saves it; " in output
+        )
         assert output.endswith(
             "got 1000 bytes that are cut off or changed: restore it from a backup, or train anew "
             "with another --out."
@@ -605,7 +607,7 @@ def test_a_damaged_history_is_told(damage, message: str, finished: Run, tmp_path
     ):
         code, output = invoke(*words)
         assert code == 1
-        assert f"{message}: restore it from a backup, or train anew with another --out." in output
+        assert f"{message}: restore it from a backup, or train again with another --out." in output
     assert (out / "model.keras").read_bytes() == before
 
 
@@ -670,7 +672,7 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     assert values["log_marginal"]["heavy_tails"] is None, "20 draws have no tail"
     heavy = {**values["log_marginal"], "heavy_tails": 7}
     notes = measurements.table({**values, "log_marginal": heavy}).notes
-    assert any(note.startswith("For 7 of 50 examples a few draws carry") for note in notes)
+    assert any(note.startswith("For 7 of 50 examples a few draws dominate") for note in notes)
     # The rates of the latents sum to that of the model, whose prior and posterior factorise.
     assert sum(values["rate_per_latent"]) == pytest.approx(values["rate"]["mean"], rel=1e-5)
     code, output = invoke("evaluate", finished.path, "--samples", "20", "--limit", "1")

@@ -154,7 +154,7 @@ def where(condition: Value, yes: Number, no: Number) -> Value:
 
 
 def exp(x: Value) -> Value:
-    """The exponential."""
+    """Computes the exponential."""
     return x.apply("Exp")
 
 

@@ -1,4 +1,4 @@
-"""Preparation: how the numbers of a file become the data that a likelihood models."""
+"""Preparation: turns the numbers of a file into the data that a likelihood models."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ _FEW_PIXELS = 64
 
 @dataclass(frozen=True)
 class Preparation:
-    """Map from raw data to model data, fixed by the training set and kept with the run.
+    """Map from raw data to model data, determined by the training set and stored with the run.
 
-    First `(raw - center) / spread` per feature, in float32 as in every artifact, or one-hot coding
-    with `categories`, then division by `divide`, then one random step per presentation. A feature
-    is an entry of the last axis.
+    The steps are `(raw - center) / spread` per feature, in float32 as in every artifact, or one-hot
+    coding with `categories`; then division by `divide`; then one random step per presentation. A
+    feature is an entry of the last axis.
 
     Attributes:
         step: "none", "binarize" (Bernoulli draw) or "dequantize" (uniform noise within a level).
-        divide: largest level, for "binarize" and "none".
+        divide: the largest level, for "binarize" and "none".
         levels: number of levels, for "dequantize".
         categories: number of categories of one-hot coding, 0 for none.
-        center, spread: per feature, float32 numbers; empty for none.
+        center, spread: float32 numbers per feature; empty for none.
         whole: per feature, whether it holds whole numbers: uniform noise on [0, 1) is added to
             them, which makes the density a bound on their probability. Empty for none.
-        constant: per feature, whether it is one number: it takes the same noise, so that no density
-            can grow on it without bound, and every draw is that number. Empty for none.
-        sentence: what is done, for the reader.
+        constant: per feature, whether it is constant: it gets the same noise, so the density cannot
+            grow without bound, and every draw is the constant. Empty for none.
+        sentence: description for readers.
     """
 
     step: str = "none"
@@ -73,7 +73,7 @@ class Preparation:
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """Lowest and highest raw value that it takes; None where the likelihood says."""
+        """Lowest and highest raw value that it accepts; None if the likelihood decides."""
         if self.categories:
             return 0.0, self.categories - 1.0
         if self.step == "dequantize":
@@ -92,7 +92,7 @@ class Preparation:
 
     @property
     def is_dequantised(self) -> bool:
-        """Whether all of the data is whole numbers, whose probability the density bounds."""
+        """Whether all data is whole numbers, whose probability the density bounds."""
         return self.step == "dequantize" or (bool(self.noise.size) and bool(self.noise.all()))
 
     @property
@@ -101,7 +101,7 @@ class Preparation:
         return any(self.whole) and not self.is_dequantised
 
     def static(self, raw: np.ndarray) -> np.ndarray:
-        """Returns the part without randomness that changes shape or centre; else `raw` itself.
+        """Applies the deterministic steps that change shape or centre, or returns `raw` itself.
 
         Raises:
             DataError: if a value lies outside `range`.
@@ -118,7 +118,7 @@ class Preparation:
     def _check(self, raw: np.ndarray) -> None:
         if self.center and len(self.center) != raw.shape[-1]:
             raise data.DataError(
-                f"The training data has {len(self.center)} features; this data has "
+                f"Expected the {len(self.center)} features of the training data; got "
                 f"{raw.shape[-1]}. Give the same ones."
             )
         if self.range is None:
@@ -131,8 +131,8 @@ class Preparation:
                 raise data.DataError(
                     f"The model was trained on values from {low:g} to {high:g}; got "
                     f"{part.reshape(len(part), -1)[row, entry]:g} in example {start + int(row)}. "
-                    "Leave such examples out, or train anew and say the largest possible value "
-                    "with --top (--levels or --total-count where the likelihood takes it)."
+                    "Leave such examples out, or train again and set the largest possible value "
+                    "with --top (or --levels or --total-count, if the likelihood takes it)."
                 )
 
     def stream(self) -> dict[str, Any]:
@@ -163,9 +163,9 @@ class Preparation:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that changes a number, in hexadecimal: everything but the sentence.
+        """SHA-256 in hexadecimal of everything that changes a number: all fields but the sentence.
 
-        Fields at their defaults do not count, so that a field that is added later changes none.
+        Fields at their defaults do not count, so a new field does not change old digests.
         """
         said = {
             entry.name: (_plain(getattr(self, entry.name)), _plain(entry.default))
@@ -177,9 +177,9 @@ class Preparation:
 
     @property
     def nats_offset(self) -> float:
-        """Nats per dimension that take a bound on prepared data to one on the raw data.
+        """Nats per dimension that convert a bound on prepared data to one on the raw data.
 
-        It is the change of variables of densities; binarised data is not a density.
+        They come from the change of variables of densities; binarised data has no density.
         """
         if self.step == "dequantize":
             return -float(np.log(self.levels))
@@ -191,7 +191,7 @@ class Preparation:
 
 
 def _plain(value: Any) -> Any:
-    """The value of a field with a Python float for each number, however it was written."""
+    """Converts the numbers of a field to Python floats, however they were written."""
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return float(value) if isinstance(value, int | float | np.generic) else value
@@ -216,7 +216,7 @@ class Proposal(NamedTuple):
     Attributes:
         likelihood: name as in `keras_vae.mlp_vae`.
         options: arguments of the likelihood.
-        reason: what was seen in the data, for the reader.
+        reason: what the data looks like, for readers.
     """
 
     likelihood: str
@@ -226,15 +226,15 @@ class Proposal(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What is seen in a data set, from which a likelihood decides how it is prepared.
+    """Properties of a data set, from which a likelihood decides how to prepare it.
 
     Attributes:
         raw: training data [N, ...].
         low, high: smallest and largest number of each feature, over all parts of the data set.
         whole: per feature, whether it holds whole numbers.
         zeros: share of zeros.
-        declared_top: the largest possible value of an entry where it was said, else None.
-        names: of the features, or empty.
+        declared_top: the largest possible value of an entry if the user gave it, or None.
+        names: names of the features, or empty.
     """
 
     raw: np.ndarray
@@ -253,7 +253,7 @@ class Facts:
         top: float | None = None,
         names: Sequence[str] = (),
     ) -> Facts:
-        """Returns what all parts of a data set say together; the first one is the training set."""
+        """Collects the properties of all parts of a data set; the first is the training set."""
         features = parts[0].shape[-1]
         low, high = np.full(features, np.inf), np.full(features, -np.inf)
         whole = np.ones(features, bool)
@@ -314,12 +314,12 @@ class Facts:
 
     @property
     def kind(self) -> str:
-        """What the data is, in words."""
+        """Description of the data."""
         return {2: "a table", 3: "series", 4: "images"}.get(self.rank, "arrays")
 
     @property
     def scale(self) -> str:
-        """How the scale of a density of such data is found."""
+        """Mode of the scale of a density for such data."""
         return "optimal" if self.rank == 4 else "per_feature"
 
     @property
@@ -329,7 +329,7 @@ class Facts:
 
     @property
     def top(self) -> float:
-        """Largest value that an entry can have, as far as the data and its dtype tell."""
+        """Largest value that an entry can have, judged by the data and its dtype."""
         if self.declared_top is not None:
             return self.declared_top
         if self.highest <= 1.0:
@@ -342,24 +342,24 @@ class Facts:
 
     @property
     def are_few_levels(self) -> bool:
-        """Whether the data is grey levels, few enough to sum over all of them."""
+        """Whether the data is grey levels, and few enough to sum over."""
         return self.are_counts and self.are_levels and self.top < _MOST_BINS
 
 
 class Family(Protocol):
-    """What a likelihood says of data."""
+    """Decisions of a likelihood about data."""
 
     def proposal(self, facts: Facts) -> Proposal | None:
-        """A proposal of the family for data that it suits, None for other data."""
+        """Proposes the family for data that it suits; returns None for other data."""
 
     def prepare(self, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
-        """How the data becomes model data, and the options that the data decides."""
+        """Decides how the data becomes model data, and options that follow from the data."""
 
 
 def propose(
     families: Iterable[Family], parts: Sequence[np.ndarray], *, top: float | None = None
 ) -> Proposal:
-    """Returns what the first likelihood that suits a data set proposes.
+    """Returns the proposal of the first likelihood that suits a data set.
 
     With those of `keras_vae.factories.LIKELIHOODS`:
 
@@ -372,13 +372,13 @@ def propose(
     | other tables and series | normal, one scale per feature |
     | other images | normal, one optimal scale |
 
-    Nothing is binarised: what was black and white stays so, and grey levels are modelled as they
-    are. The mean of a discretised logistic is a sum over its levels, so images of more levels are
-    proposed as dequantised normal ones.
+    Nothing is binarised: black-and-white data stays as it is, and grey levels are modelled
+    directly. The mean of a discretised logistic is a sum over its levels, so images with more
+    levels are proposed as dequantised normal data.
 
     Args:
-        families: classes of likelihoods, the one to be asked first first.
-        parts: all of the data set, such as its training and its test part, [N, ...] each.
+        families: classes of likelihoods, in the order in which they are asked.
+        parts: all parts of the data set, such as training and test part, [N, ...] each.
         top: the largest possible value of an entry, which makes whole numbers grey levels.
 
     Raises:
@@ -388,7 +388,7 @@ def propose(
     for family in families:
         if (found := family.proposal(facts)) is not None:
             return found
-    raise data.DataError(f"No likelihood suits {facts.kind}: name one.")
+    raise data.DataError(f"No likelihood suits {facts.kind}: choose one with --likelihood.")
 
 
 def prepare(
@@ -402,29 +402,28 @@ def prepare(
     """Returns how to prepare data for a likelihood, and the options that the data decides.
 
     Means and standard deviations are those of the training data. Ranges, levels and categories are
-    those of all of the data, or of its dtype where that has one, so that no test example lies
-    outside.
+    those of all data, or of its dtype if that has a range, so no test example lies outside.
 
     Args:
         family: class of the likelihood.
         raw: training data [N, ...].
         others: other parts of the same data set, such as the test part.
         top: the largest possible value of an entry; None takes it from the data.
-        names: of the features, for messages.
+        names: names of the features, for messages.
 
     Returns:
-        The preparation, and options such as `levels`, `total_count` or `scale` where the likelihood
+        The preparation, and options such as `levels`, `total_count` or `scale` if the likelihood
         takes one.
 
     Raises:
-        DataError: if the likelihood would need a preparation that changes what the data is, or
-            float32 cannot tell the values of a feature apart.
+        DataError: if the likelihood does not suit the data, or float32 cannot tell the values of a
+            feature apart.
     """
     facts = Facts.of([raw, *others], top=top, names=names)
     if top is not None and facts.highest > top:
         raise data.DataError(
-            f"The largest value is said to be {top:g}, and the data reaches {facts.highest:g}. "
-            "Raise --top or leave it out."
+            f"The largest possible value is set to {top:g}, but the data reaches "
+            f"{facts.highest:g}. Raise --top or leave it out."
         )
     return family.prepare(facts)
 
@@ -446,7 +445,7 @@ def divided(facts: Facts, owner: str) -> Preparation:
     """Returns the preparation for a likelihood of numbers in [0, 1].
 
     Raises:
-        DataError: if the data is no grey levels.
+        DataError: if the data is not grey levels.
     """
     _check_grey(facts, owner)
     top = facts.top
@@ -459,7 +458,7 @@ def _check_grey(facts: Facts, owner: str) -> None:
         raise data.DataError(
             f"{owner} models images and numbers in [0, 1]; {kind} holds values from "
             f"{facts.lowest:g} to {facts.highest:g}. Choose --likelihood normal, or poisson for "
-            "counts; for grey levels say the largest possible value with --top."
+            "counts; for grey levels set the largest possible value with --top."
         )
 
 
@@ -477,8 +476,8 @@ def real(facts: Facts, owner: str) -> Preparation:
     Images of whole numbers are dequantised, and each feature of other data is standardised.
 
     Raises:
-        DataError: if a largest value is declared and has no meaning, or float32 cannot tell the
-            values of a feature apart.
+        DataError: if a largest value is given and has no meaning, or float32 cannot tell the values
+            of a feature apart.
     """
     if facts.rank == 4 and facts.are_counts and facts.top < _MOST_LEVELS:
         levels = int(facts.top) + 1
@@ -487,7 +486,7 @@ def real(facts: Facts, owner: str) -> Preparation:
     if facts.declared_top is not None:
         raise data.DataError(
             f"The largest possible value {facts.declared_top:g} is for images of whole numbers, "
-            f"and {owner} does nothing with it here. Leave --top out."
+            f"and has no effect on {owner} here. Leave --top out."
         )
     return _standardised(facts)
 
@@ -495,7 +494,7 @@ def real(facts: Facts, owner: str) -> Preparation:
 def _standardised(facts: Facts) -> Preparation:
     """Returns the preparation that centres and scales each feature, whole numbers with noise.
 
-    Centre and spread are float32 numbers, so that float32 arithmetic is the same everywhere.
+    Centre and spread are float32 numbers, so float32 arithmetic is the same everywhere.
     """
     mean, deviation = moments(facts.raw)
     names = facts.names

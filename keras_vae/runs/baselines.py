@@ -1,4 +1,4 @@
-"""Simple models of the same data, so that a number of nats means something."""
+"""Simple models of the same data, for comparison with a number of nats."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ __all__ = ["log_probs"]
 
 _NORMALS = "independent normals"
 _BOUND = " (dequantised, lower bound)"
-_LEAST_NOISE = 1e-9  # of the variance; what is below it are the roundings of exact dependence
+_LEAST_NOISE = 1e-9  # of the variance; smaller values are rounding errors of exact dependence
 _MOST_FEATURES = 1024
 _MOST_LEVELS = 1024
 _MOST_MIXTURE_FEATURES = 128
@@ -28,24 +28,24 @@ def log_probs(
     latent_size: int,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Log-probability or log-density of each test example under simple models, in nats.
+    """Computes log-probabilities or densities of test examples under simple models, in nats.
 
-    All are of the same quantity as the log p(x) of the model, in the units of the file; the data
+    All have the same quantity as the log p(x) of the model, in the units of the file; the data
     decides which models apply. Real data: independent normal entries, probabilistic PCA and a
     Gaussian mixture. Categories and binary data: independent entries with the frequencies of the
     training set. Whole numbers: independent entries, and the densities of the dequantised numbers,
     which are lower bounds on their log-probability (Theis, van den Oord and Bethge 2016,
-    arXiv:1511.01844). Where some columns are whole and the others real, the densities are bounds in
-    the same sense.
+    arXiv:1511.01844). If some columns are whole and others real, the densities are bounds in the
+    same sense.
 
     Args:
         train_raw: training data as in the file [N, ...].
         test_raw: test data as in the file [M, ...].
         preparation: how the model's training prepared them.
-        support: of the model's likelihood. Where it does not say whether it is discrete, there is
-            nothing to compare with.
+        support: support of the model's likelihood. If it does not say whether it is discrete,
+            nothing is compared.
         latent_size: latents of probabilistic PCA, at most D - 1.
-        seed: of the preparation, of dequantisation and of the mixture.
+        seed: seed of the preparation, of dequantisation and of the mixture.
 
     Returns:
         Arrays [M] by the name of the model.
@@ -75,15 +75,15 @@ def log_probs(
         offset = -math.log(scale) * size
     densities = _densities(train, test, latent_size, seed)
     if models:
-        densities.pop(_NORMALS, None)  # the frequencies say more
+        densities.pop(_NORMALS, None)  # the frequencies are a better model
     bounds = {f"{name}{_BOUND}": v + offset for name, v in densities.items()}
     return {**models, **bounds}
 
 
 def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
-    """Independent whole numbers with the frequencies of the training set.
+    """Computes log-probabilities of independent whole numbers by their training frequencies.
 
-    The pixels of images have one range, the columns of a table have each their own.
+    All pixels of images share one range; each column of a table has its own.
     """
     pixels = train.ndim == 4
     train, test = (x.reshape(len(x), -1) for x in (train, test))
@@ -107,7 +107,7 @@ def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np
 def _densities(
     train: np.ndarray, test: np.ndarray, latent_size: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Log-densities of simple models of real data."""
+    """Computes log-densities of simple models of real data."""
     train, test = (x.reshape(len(x), -1).astype(np.float64, copy=False) for x in (train, test))
     size = train.shape[1]
     models = {}

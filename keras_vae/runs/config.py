@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 RESUMABLE = ("epochs", "data", "test_data")
-"""Settings that may be others when a run is resumed."""
+"""Settings that may change when a run is resumed."""
 
-RESTORE = "restore it from a backup, or train anew with another --out"
-"""What to do about a file of a run that was damaged, in words."""
+RESTORE = "restore it from a backup, or train again with another --out"
+"""Advice about a damaged file of a run."""
 
 _KINDS: dict[str, tuple[type, bool, str]] = {
     "int": (int, False, "a whole number"),
@@ -51,20 +51,20 @@ _KINDS: dict[str, tuple[type, bool, str]] = {
 
 
 class RunError(ValueError):
-    """A run directory or configuration that cannot be used as asked."""
+    """Error about a run directory or configuration that cannot be used as asked."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of one setting beside its name, type and default.
+    """Help, choices and range of one setting.
 
     Attributes:
-        help: what it is, for the command line.
-        choices: words that it may be; empty for any.
-        interval: where its numbers lie, such as "(0, 1]" or "[1, inf)".
-        only: another setting and the values of it with which this one does something; None for any
-            value that is not empty.
-        is_option: whether the command line takes it.
+        help: description for the command line.
+        choices: allowed words; empty for any.
+        interval: allowed interval of its numbers, such as "(0, 1]" or "[1, inf)".
+        only: another setting, and its values with which this one has an effect; None for any value
+            that is not empty.
+        is_option: whether it is a command line option.
     """
 
     help: str = ""
@@ -80,23 +80,23 @@ def _setting(default: Any, help: str = "", **about: Any) -> Any:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything a training depends on; `config.toml` and recipes hold these names.
+    """Configuration of a training; `config.toml` and recipes hold these names.
 
     Attributes:
         data: path or name for `keras_vae.data.load`.
         test_data: path of the test set; empty sets `test_fraction` of the data aside.
         test_fraction: share of the data set aside as test set.
         drop: names of columns of a table to leave out.
-        keep_labels: whether a column that is named like labels is data as the others are.
-        image_size: height and width to bring a directory of images to; empty leaves them.
-        image_mode: mode to convert them to, see `keras_vae.data.load`; empty leaves them.
-        likelihood: name as in `keras_vae.mlp_vae`, or "auto": proposed from the data when training
-            begins, and stored as what it became.
+        keep_labels: whether a column with a label's name is data like the others.
+        image_size: height and width to resize a directory of images to; empty keeps their size.
+        image_mode: mode to convert them to, see `keras_vae.data.load`; empty keeps their mode.
+        likelihood: name as in `keras_vae.mlp_vae`, or "auto": chosen from the data when training
+            begins, and then stored by name.
         likelihood_options: arguments of the likelihood, such as scale and levels.
         top: largest possible value of an entry; 0 takes it from the data or its dtype.
         network: "mlp" or "conv".
         hidden: widths of the layers, or filters of the convolutions.
-        activation: of the hidden layers.
+        activation: activation of the hidden layers.
         latent: number of latents.
         posterior: name as in `keras_vae.mlp_vae`.
         prior: name as in `keras_vae.mlp_vae`.
@@ -104,25 +104,24 @@ class RunConfig:
         objective: "elbo" or "iwae".
         num_samples: draws per example.
         gradient: estimator, see `keras_vae.estimators`.
-        kl: "analytic", "monte_carlo" or empty for the closed form where there is one.
+        kl: "analytic", "monte_carlo", or empty for the closed form if there is one.
         beta: weight of the rate.
         free_bits: nats per latent that are free.
         warmup_epochs: epochs in which beta rises linearly from 0.
         epochs: epochs of training.
         batch_size: examples per step.
-        learning_rate: of Adam.
+        learning_rate: learning rate of Adam.
         learning_rate_milestones: epochs after which the learning rate falls, ascending.
-        learning_rate_decay: what it is multiplied by at each of them.
+        learning_rate_decay: factor of the learning rate at each milestone.
         adam_beta_1: decay of Adam's mean of gradients.
         adam_epsilon: number that Adam adds to the root of the mean square. A loss here is a mean
-            over the batch; where a paper's is a sum, divide its number by the batch size.
+            over the batch; if a paper's is a sum, divide its number by the batch size.
         output_bias: "zeros", or "data_mean": the decoder's mean starts at that of the training set;
-            "auto" is the latter for counts and levels under Dense layers, and stored as what it
-            became.
-        monitor: whether to log what the latents carry, see `keras_vae.monitor`.
-        seed: of initial weights, order, noise and test split.
-        features: names of the columns that were trained on, in the order of the model; empty where
-            they have none.
+            "auto" is "data_mean" for counts and levels under Dense layers, otherwise "zeros", and
+            is stored as one of these.
+        monitor: whether to log the use of the latents, see `keras_vae.training.monitor`.
+        seed: seed of initial weights, order, noise and test split.
+        features: names of the training columns in the order of the model, or empty.
         preparation: how raw numbers become data; decided from the data when training begins.
 
     Raises:
@@ -229,7 +228,7 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
-        """Refuses values that no training could use."""
+        """Refuses values that no training can use."""
         for name, setting in settings().items():
             value = _typed(name, getattr(self, name))
             object.__setattr__(self, name, value)
@@ -266,7 +265,7 @@ class RunConfig:
             if option.is_top and name in self.likelihood_options
         )
         if self.top and counts and self.preparation is None:
-            raise RunError(f"top and {counts[0]} say the same: give one of them.")
+            raise RunError(f"top and {counts[0]} mean the same: give only one of them.")
         for name in self.likelihood_options:
             if name not in known:
                 takes = f"takes {_listed(known)}" if known else "takes no options"
@@ -275,10 +274,10 @@ class RunConfig:
                 )
 
     def idle(self, given: Collection[str] = ()) -> dict[str, str]:
-        """Returns the settings that do nothing beside the others, and why.
+        """Returns the settings that have no effect beside the others, and why.
 
         Args:
-            given: names that count though they are at their default.
+            given: names that count although they are at their default.
         """
         found = {}
         for entry in dataclasses.fields(self):
@@ -297,7 +296,7 @@ class RunConfig:
         return found
 
     def refuse_idle(self, given: Collection[str] = ()) -> None:
-        """Refuses settings that do nothing; arguments as for `idle`.
+        """Refuses settings without effect; arguments as for `idle`.
 
         Raises:
             RunError: naming the first one.
@@ -306,9 +305,9 @@ class RunConfig:
             raise RunError(f"{reason}: leave it out.")
 
     def beyond(self, other: RunConfig) -> list[str]:
-        """Returns the settings that are neither at their default nor as in `other`.
+        """Lists the settings that are neither at their default nor as in `other`.
 
-        Those that may change when a run is resumed are left out.
+        Settings that may change when a run is resumed are left out.
         """
         found = [
             entry.name
@@ -320,7 +319,7 @@ class RunConfig:
         return found + [pair[0] for pair in self.likelihood_options.items() if pair not in known]
 
     def load(self, source: str, split: Literal["train", "test"] | None = None) -> Data:
-        """Returns the data of a source, read as the training set is.
+        """Reads the data of a source in the same way as the training set.
 
         Raises:
             DataError: if it cannot be read.
@@ -338,12 +337,12 @@ class RunConfig:
         )
 
     def learning_rate_at(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
+        """Returns the learning rate of an epoch, counted from 0."""
         passed = sum(milestone <= epoch for milestone in self.learning_rate_milestones)
         return self.learning_rate * self.learning_rate_decay**passed
 
     def to_toml(self) -> str:
-        """The configuration as TOML."""
+        """Writes the configuration as TOML."""
         values = dataclasses.asdict(self)
         if self.preparation is None:
             del values["preparation"]
@@ -352,13 +351,13 @@ class RunConfig:
 
 @functools.cache
 def settings() -> dict[str, Setting]:
-    """Returns what is known of each setting, by its name."""
+    """Returns help, choices and range of each setting, by name."""
     return {entry.name: entry.metadata["setting"] for entry in dataclasses.fields(RunConfig)}
 
 
 @functools.cache
 def kinds() -> dict[str, tuple[type, bool]]:
-    """Returns the type of each setting or of its items, and whether it is a list, by its name."""
+    """Returns the type of each setting or of its items, and whether it is a list, by name."""
     return {
         entry.name: _KINDS[str(entry.type)][:2]
         for entry in dataclasses.fields(RunConfig)
@@ -367,11 +366,11 @@ def kinds() -> dict[str, tuple[type, bool]]:
 
 
 def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
-    """Returns the configuration in a TOML file.
+    """Reads the configuration in a TOML file.
 
     Args:
         path: the file.
-        needs_data: whether it must say which data; otherwise the caller does.
+        needs_data: whether it must name the data; otherwise the caller does.
 
     Raises:
         RunError: if the file is missing, is not TOML, or holds a name or value that is unknown.
@@ -399,12 +398,12 @@ def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
 
 
 def override(base: RunConfig, given: Mapping[str, Any]) -> RunConfig:
-    """Returns a configuration with other values for some settings.
+    """Replaces the values of some settings of a configuration.
 
-    Settings of `base` that do nothing beside the new values go back to their defaults.
+    Settings of `base` without effect beside the new values are reset to their defaults.
 
     Args:
-        base: such as a recipe.
+        base: configuration, for example from a recipe.
         given: values by name.
     """
     likelihood = given.get("likelihood", base.likelihood)
@@ -427,7 +426,7 @@ def _preparation(parts: Any) -> Preparation:
 
     known = {entry.name for entry in dataclasses.fields(Preparation)}
     if not isinstance(parts, dict) or set(parts) - known:
-        raise RunError("[preparation] is not what a training wrote: do not edit it.")
+        raise RunError("[preparation] differs from what the training wrote: do not edit it.")
     lists = {name: tuple(value) for name, value in parts.items() if isinstance(value, list)}
     sizes = {}
     for name in ("center", "spread", "whole", "constant"):
@@ -450,7 +449,7 @@ def _preparation(parts: Any) -> Preparation:
 
 
 def _options_of(likelihood: str) -> dict[str, Option]:
-    """Options of a likelihood by name; those of all of them where it is not chosen yet."""
+    """Returns the options of a likelihood by name; those of all if none is chosen yet."""
     return {
         name: option
         for key, family in LIKELIHOODS.items()
@@ -460,7 +459,7 @@ def _options_of(likelihood: str) -> dict[str, Option]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """Returns a value as the type of its setting, or refuses it."""
+    """Converts a value to the type of its setting, or refuses it."""
     if name not in kinds():
         return value
     kind, is_list = kinds()[name]

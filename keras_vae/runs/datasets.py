@@ -19,8 +19,8 @@ class Datasets(NamedTuple):
 
     Attributes:
         train, test: arrays [N, ...], columns in the order of `features`.
-        features: names of the columns; empty where they have none.
-        columns: what is used as what, in words.
+        features: names of the columns, or empty.
+        columns: description of how columns are used.
     """
 
     train: np.ndarray
@@ -37,7 +37,7 @@ def read(config: RunConfig) -> Datasets:
         RunError: if its parts do not fit together.
     """
     if not config.data:
-        raise RunError("The configuration does not say which data: set data to a path.")
+        raise RunError("The configuration names no data: set data to a path.")
     source = Path(config.data)
     in_two = config.data != "digits" and source.is_dir() and list(source.glob("t10k-images*"))
     if config.test_data or in_two:

@@ -17,9 +17,9 @@ __all__ = ["held"]
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Holds a run directory, so that one process at a time trains into it.
+    """Locks a run directory, so that only one process at a time trains into it.
 
-    It is made if it is missing, and removed again where nothing was written into it.
+    It is created if it does not exist, and removed again if nothing was written into it.
     """
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; choose another --out.")

@@ -1,4 +1,4 @@
-"""What `keras-vae evaluate` measured: its file, and the words in which all readers show it."""
+"""Measurements of `keras-vae evaluate`: their file, and their text for all readers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from keras_vae.runs.run import read_json
 __all__ = ["SCHEMA_VERSION", "Table", "examples", "heavy_tails", "read", "summary", "table"]
 
 SCHEMA_VERSION = 2
-"""Of `evaluation.json`. From version 2 on every number is in the units of the data file and all
-numbers stand on the same examples."""
+"""Schema version of `evaluation.json`. Since version 2, every number is in the units of the data
+file, and all numbers use the same examples."""
 
 
 class Table(NamedTuple):
     """The measurements as text.
 
     Attributes:
-        title: which examples, which quantity, which units.
+        title: examples, quantity and units.
         rows: name, mean of log p(x) and standard error, the best model first.
-        notes: sentences about the table.
+        notes: notes on the table.
     """
 
     title: str
@@ -32,9 +32,9 @@ class Table(NamedTuple):
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Returns the content of an `evaluation.json`.
+    """Reads the content of an `evaluation.json`.
 
-    None if there is no file, or one of an earlier version: its numbers were in other units.
+    Returns None if there is no file, or one of an earlier version, whose numbers have other units.
 
     Raises:
         RunError: if the file cannot be read.
@@ -56,14 +56,14 @@ def summary(values: Any) -> dict[str, Any]:
 
 
 def examples(count: int, available: int) -> str:
-    """Returns which test examples were taken, in words."""
+    """Describes which test examples were used."""
     if count < available:
         return f"the first {count} of {available} test examples"
     return f"all {available} test examples"
 
 
 def table(values: dict[str, Any]) -> Table:
-    """Returns the content of an `evaluation.json` as text.
+    """Formats the content of an `evaluation.json` as text.
 
     Args:
         values: the content.
@@ -83,10 +83,11 @@ def table(values: dict[str, Any]) -> Table:
 
 
 def heavy_tails(count: int, of: int) -> str:
-    """Returns what it means that so many examples have weights with a heavy tail."""
+    """Explains that so many examples have weights with a heavy tail."""
     return (
-        f"For {count} of {of} examples a few draws carry the importance sampling (Pareto-k above "
-        f"{TRUSTED:g}): log p(x) lies above it there, and more draws (--samples) come closer."
+        f"For {count} of {of} examples a few draws dominate the importance sampling (Pareto-k "
+        f"above {TRUSTED:g}): their log p(x) lies above the value; more draws (--samples) come "
+        "closer."
     )
 
 

@@ -16,22 +16,22 @@ _GAP = 0.35
 
 
 def is_image(shape: Sequence[int]) -> bool:
-    """Returns whether an example of this shape can be shown: [H, W, C] of 1, 3 or 4 channels."""
+    """Tells whether an example of this shape can be shown: [H, W, C] with 1, 3 or 4 channels."""
     return len(shape) == 3 and shape[-1] in (1, 3, 4)
 
 
 def titles(support: Support) -> tuple[str, str]:
-    """Returns what pictures of draws and of decoder means are called."""
+    """Returns titles of pictures of draws and of decoder means."""
     if support.is_discrete and support.high == 1.0:
         return "draws, each number 0 or 1", "their probabilities of a 1 (decoder means)"
     return "draws from p(x)", "decoder means at the same z"
 
 
 def tile(images: np.ndarray, columns: int, value_range: tuple[float, float]) -> np.ndarray:
-    """Returns images [N, H, W, C] as one, [rows H + gaps, columns W + gaps, 1 or 3] in [0, 1].
+    """Joins images [N, H, W, C] to one, [rows H + gaps, columns W + gaps, 1 or 3] in [0, 1].
 
     Args:
-        images: [N, H, W, C]; of four channels the last, opacity, is left out.
+        images: [N, H, W, C]; of four channels, the last one, opacity, is left out.
         columns: images in a row.
         value_range: the numbers that become 0, black, and 1, white; others are clipped.
     """
@@ -91,7 +91,7 @@ def learning_curves(history: list[dict[str, Any]], path: Path, offset: float = 0
 
     Args:
         history: rows of logs.
-        path: of the picture.
+        path: path of the picture.
         offset: nats to add to a bound for the units of the file.
     """
     sign = {"elbo": 1.0, "distortion": -1.0, "rate": 0.0}

@@ -1,8 +1,8 @@
-"""Runs: a directory that holds one training, readable at any moment of it.
+"""Runs: directories of one training each, readable at any moment.
 
 `history.csv` is replaced before `model.keras`, each by one rename, and the number of finished
-epochs is read from the model's own optimizer: whatever moment a process is killed at, the next
-one finds a whole model and drops at most one row of history that ran ahead of it.
+epochs is read from the model's own optimizer. So whenever a process is killed, the next one finds
+a complete model and drops at most one row of history.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class Run:
         if self.config.preparation is None:
             raise RunError(f"{self.path / 'config.toml'} lacks the section [preparation].")
         if self.config.likelihood == "auto":
-            raise RunError(f"{self.path / 'config.toml'} does not say which likelihood it is of.")
+            raise RunError(f"{self.path / 'config.toml'} does not name its likelihood: {RESTORE}.")
         self.preparation: Preparation = self.config.preparation
 
     @property
     def model_path(self) -> Path:
-        """Where the model is."""
+        """Path of the model."""
         return self.path / "model.keras"
 
     def load(self) -> VAE:
-        """Returns the trained model.
+        """Loads the trained model.
 
         Raises:
-            RunError: if there is none yet, it cannot be read, or it is not that of `config.toml`.
+            RunError: if there is none yet, it cannot be read, or it does not fit `config.toml`.
         """
         if not self.model_path.is_file():
             raise RunError(
@@ -110,7 +110,7 @@ class Run:
             if found != said:
                 raise RunError(
                     f"{self.model_path} is not the model of its config.toml, where {name} is "
-                    f"{said} and not {found}: one of them was replaced. Train anew into another "
+                    f"{said} and not {found}: one of them was replaced. Train again into another "
                     "directory."
                 )
         trained, digest = vae.preparation_digest, self.preparation.digest
@@ -118,25 +118,25 @@ class Run:
             raise RunError(
                 f"{self.model_path} is not the model of its config.toml, where [preparation] has "
                 f"the digest {digest[:8]} and not {trained[:8]}: one of them was edited or "
-                "replaced. Put back the one that belongs to the other, or train anew into another "
+                "replaced. Restore the one that belongs to the other, or train again into another "
                 "directory."
             )
 
     def raw(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns training and test set as in their files, columns in the model's order."""
+        """Reads training and test set as in their files, with columns in the model's order."""
         found = datasets.read(self.config)
         return found.train, found.test
 
     def finished(self, vae: VAE, examples: int) -> int:
-        """Returns how many epochs a model has finished on so many training examples."""
+        """Returns the number of epochs that a model has finished on so many training examples."""
         per_epoch = data.steps(examples, self.config.batch_size)
         return int(vae.optimizer.iterations.numpy()) // per_epoch
 
     def history(self, finished: int = 0) -> list[dict[str, float]]:
-        """Returns one row of logs per finished epoch, whose `epoch` is an integer.
+        """Reads one row of logs per finished epoch, whose `epoch` is an integer.
 
         Args:
-            finished: how many epochs the model has finished, each of which needs a row.
+            finished: number of epochs that the model has finished; each needs a row.
 
         Raises:
             RunError: if `history.csv` is missing beside a model, is damaged or lacks rows.
@@ -189,12 +189,12 @@ class Run:
 
 
 def refuse_damaged(path: Path) -> None:
-    """Refuses a model file that is cut off or changed, which Keras takes for a missing one.
+    """Refuses a model file that is cut off or changed, which Keras would report as missing.
 
-    A file of another kind, told by its name, is left to whoever reads it.
+    A file of another kind, recognised by its name, is left to its reader.
 
     Raises:
-        RunError: if it is not a whole zip archive.
+        RunError: if it is not a complete zip archive.
     """
     if path.suffix != ".keras":
         return
@@ -203,17 +203,17 @@ def refuse_damaged(path: Path) -> None:
             is_whole = archive.testzip() is None
     except OSError:
         return
-    except Exception:  # whatever the decompressor says of bytes that are not its own
+    except Exception:  # the type depends on how the decompressor fails
         is_whole = False
     if not is_whole:
         raise RunError(
-            f"{path} is damaged: expected a whole model file as Keras saves it; got "
+            f"{path} is damaged: expected a complete model file as Keras saves it; got "
             f"{path.stat().st_size} bytes that are cut off or changed: {RESTORE}."
         )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a run.
+    """Reads a JSON file of a run.
 
     Raises:
         RunError: if it cannot be read.

@@ -1,7 +1,7 @@
 """Commands of `export` and `serving`, the packages beside this one.
 
-Their names are likely ones for a directory of the user's own, which Python would find first. So
-the commands load them from their place, and never run what is called like them somewhere else.
+A user's own directory may have the same name, and Python would find it first. So the commands load
+the packages by their path, and never run another package of the same name.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ COMMANDS: dict[str, str] = {
     "score": "serving.score.command:score_command",
     "serve": "serving.cli:serve",
 }
-"""Where each command is, as MODULE:NAME."""
+"""Location of each command, as MODULE:NAME."""
 
 EXTRAS: dict[str, str] = {"explore": "serving", "serve": "serving", "score": "batch"}
-"""The extra that a command needs, where it is not `export`."""
+"""The extra that a command needs, if not `export`."""
 
 
 def command(name: str) -> click.Command:
@@ -42,7 +42,7 @@ def command(name: str) -> click.Command:
 
 
 def package(name: str) -> ModuleType:
-    """Imports the package beside this one, whatever else its name means on the module path.
+    """Imports the package beside this one, whatever else has its name on the module path.
 
     Raises:
         ImportError: if it is missing, or hidden by another that was imported before.

@@ -1,4 +1,4 @@
-"""Training of a run: the model of a configuration, and its way through the epochs."""
+"""Training of a run: builds the model of a configuration and trains it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STEPS_OF_WARM_UP = 20
 
 
 def build(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
-    """Returns the compiled model of a configuration, with new weights.
+    """Builds the compiled model of a configuration, with new weights.
 
     Args:
         config: what to train; its likelihood is not "auto".
@@ -75,20 +75,20 @@ def train(
     report: Callable[[str], None] = lambda sentence: None,
     extra_callbacks: tuple[keras.callbacks.Callback, ...] = (),
 ) -> Run:
-    """Trains a model into a run directory, or goes on where a killed training stopped.
+    """Trains a model into a run directory, or continues a killed training.
 
     Args:
-        config: what to train. Of a run that is resumed only the places of the data and the epochs
-            count: training goes on until that many are finished.
+        config: what to train. For a resumed run, only the paths of the data and the number of
+            epochs count: training continues until that many are finished.
         out: the run directory.
-        resume: whether to continue the run that is there.
-        report: called with sentences about what is done.
+        resume: whether to continue the existing run.
+        report: called with messages about the progress.
         extra_callbacks: Keras callbacks, such as a progress bar.
 
     Raises:
-        RunError: if the directory is in use, or a setting does nothing.
+        RunError: if the directory is in use, or a setting has no effect.
         DataError: if the data cannot be read or does not suit the likelihood.
-        NonFiniteError: if training stops being finite; the last good model stays.
+        NonFiniteError: if training is no longer finite; the last good model stays.
         OSError: if the directory cannot be written.
     """
     out = Path(out)
@@ -121,7 +121,7 @@ def train(
 def _decided(
     config: RunConfig, sets: datasets.Datasets, report: Callable[[str], None]
 ) -> RunConfig:
-    """Returns the configuration with what the data decides."""
+    """Completes the configuration with the settings that the data decides."""
     if config.likelihood == "auto":
         proposal = propose(
             factories.LIKELIHOODS.values(), [sets.train, sets.test], top=config.top or None
@@ -178,8 +178,8 @@ def _fit(
         run.history(finished)
         if finished >= config.epochs:
             report(
-                f"{finished} epochs are finished and {config.epochs} are asked for: nothing to do. "
-                "--epochs asks for more."
+                f"{finished} epochs are finished and {config.epochs} are requested: nothing to do. "
+                "Set --epochs to train longer."
             )
             return run
     if vae is None:
@@ -238,7 +238,7 @@ def _kept_or_removed(run: Run, is_new: bool) -> Iterator[None]:
 
 
 class _SaveRun(keras.callbacks.Callback):
-    """Writes history and model after each epoch, in this order."""
+    """Callback that writes history and model after each epoch, in this order."""
 
     def __init__(self, run: Run, finished: int) -> None:
         super().__init__()

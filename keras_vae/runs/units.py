@@ -1,4 +1,4 @@
-"""Units of a measured number: what log p(x) is of, and how it is taken to the units of the file."""
+"""Units of a measured number: its quantity, and its conversion to the units of the file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _ROWS, _COLUMNS = 5000, 1000
 
 @dataclass(frozen=True)
 class Units:
-    """Converts nats of the prepared data into nats of the data in the file.
+    """Conversion of nats of the prepared data to nats of the data in the file.
 
     A density changes with its variable: if y = (x - a) / b, then log p(x) = log p(y) - log b. A
     density of whole numbers to which uniform noise was added bounds their log-probability from
-    below; where some features are whole and others real it is a density of the real ones.
+    below; if some features are whole and others real, it is a density of the real ones.
 
     Attributes:
         quantity: "log-probability" of discrete data, "log-density" of real data, or "log p(x)"
-            where the support of a custom likelihood does not say which of the two it is.
-        data: what the quantity is of, in words.
+            if the support of a custom likelihood does not say which of the two it is.
+        data: description of the data.
         offset: nats per example added to log p of the prepared data.
         variables: numbers that one example has in the file; a one-hot vector counts as one.
     """
@@ -53,17 +53,18 @@ class Units:
         )
 
     def log_p(self, nats: Any) -> np.ndarray:
-        """Returns a log p or a bound on it, given for the prepared data, in the file's units."""
+        """Converts a log p of the prepared data, or a bound on it, to the file's units."""
         return np.asarray(nats, np.float64) + self.offset
 
     def distortion(self, nats: Any) -> np.ndarray:
-        """Returns a distortion, -E_q log p(x | z), or a loss in the file's units."""
+        """Converts a distortion, -E_q log p(x | z), or a loss to the file's units."""
         return np.asarray(nats, np.float64) - self.offset
 
     def bits_per_dim(self, log_p: float) -> float | None:
         """Returns -log2 p per number of an example, from nats in the file's units.
 
-        None unless it is a log-probability: the bits of a density depend on the unit of the data.
+        Returns None unless it is a log-probability: bits of a density depend on the unit of the
+        data.
         """
         if self.quantity != "log-probability":
             return None
@@ -85,14 +86,14 @@ def _data_in_words(preparation: Preparation) -> str:
 
 
 def share_at_atoms(raw: np.ndarray, preparation: Preparation) -> float:
-    """Returns the share of prepared numbers whose exact value fills at least 1 % of their column.
+    """Computes the share of prepared numbers whose exact value fills at least 1 % of their column.
 
-    A density at such a value can be made as large as a model likes. At most 5000 rows and 1000
-    columns, evenly spaced, are looked at.
+    A model can make a density at such a value arbitrarily large. At most 5000 rows and 1000
+    columns, evenly spaced, are used.
 
     Args:
         raw: data as in the file [N, ...].
-        preparation: what the model sees of it; noise on whole numbers takes their atoms away.
+        preparation: preparation of the model's data; noise on whole numbers removes their atoms.
     """
     rows = preparation.array(raw[:: -(-len(raw) // _ROWS)])
     columns = rows.reshape(len(rows), -1)
@@ -106,12 +107,12 @@ def share_at_atoms(raw: np.ndarray, preparation: Preparation) -> float:
 
 
 def value_range(vae: VAE, preparation: Preparation) -> tuple[float | None, float | None]:
-    """Returns the smallest and largest number that the file may hold, None where there is none."""
+    """Returns the smallest and largest number that the file may hold, or None."""
     return preparation.range or (vae.likelihood.support.low, vae.likelihood.support.high)
 
 
 def shown_range(vae: VAE, preparation: Preparation, images: np.ndarray) -> tuple[float, float]:
-    """Returns what pictures show as black and as white: the range of the data, or of `images`."""
+    """Returns the values shown as black and as white: the range of the data, or of `images`."""
     low, high = value_range(vae, preparation)
     if low is None or high is None:
         return float(images.min()), float(images.max())

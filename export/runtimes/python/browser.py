@@ -65,7 +65,7 @@ def main() -> None:
 
 
 class Site(ThreadingHTTPServer):
-    """Folders to read, a folder to write into, and a word at the end from who visits.
+    """Server of folders to read and a folder to write into, told by its visitor when to end.
 
     Attributes:
         folders: what can be read, by the first part of the path.

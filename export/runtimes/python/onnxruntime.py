@@ -8,7 +8,7 @@ from export.runtimes.python.runner import Call, main, threads
 
 
 def load(artifact: Path, signature: str) -> Call:
-    """The ONNX model of a signature."""
+    """Loads the ONNX model of a signature."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = threads()

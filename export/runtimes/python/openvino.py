@@ -12,7 +12,7 @@ _CONFIGURATION = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def load(artifact: Path, signature: str) -> Call:
-    """The ONNX model of a signature."""
+    """Loads the ONNX model of a signature."""
     openvino = importlib.import_module("openvino")  # an extra that only the tests install
     path = artifact / "onnx" / f"{signature}.onnx"
     configuration = {**_CONFIGURATION, "INFERENCE_NUM_THREADS": threads()}

@@ -10,7 +10,7 @@ from export.runtimes.python.runner import Call, check, main
 
 
 def load(artifact: Path, signature: str) -> Call:
-    """The ONNX model of a signature."""
+    """Loads the ONNX model of a signature."""
     model = onnx.load(str(artifact / "onnx" / f"{signature}.onnx"))
     evaluator = ReferenceEvaluator(model)
     types = {entry.name: entry.type.tensor_type for entry in model.graph.input}

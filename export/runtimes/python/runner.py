@@ -72,12 +72,12 @@ def check(name: str, value: np.ndarray, sizes: list[int | None], dtype: np.dtype
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error in one line; of a long one its start and its end, 500 characters."""
+    """Formats an error in one line; a long one by its start and its end, 500 characters."""
     line = " ".join(str(error).split()) or type(error).__name__
     half = (_LONGEST - 5) // 2
     return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 def threads() -> int:
-    """How many threads a runner may use."""
+    """Returns how many threads a runner may use."""
     return int(os.environ.get("OMP_NUM_THREADS", "1"))

@@ -27,7 +27,7 @@ class Blocker(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A module without a place for a blocked name; leaves every other to the next finder."""
+        """Blocks a name with an empty module; leaves every other to the next finder."""
         return ModuleSpec(name, self) if name.partition(".")[0] in BLOCKED else None
 
     def exec_module(self, module: ModuleType) -> None:
@@ -52,7 +52,7 @@ def block() -> None:
 
 
 def load(artifact: Path, signature: str) -> Call:
-    """A signature of the SavedModel."""
+    """Loads a signature of the SavedModel."""
     import tensorflow as tf
 
     if artifact not in _loaded:
