@@ -193,17 +193,47 @@ def test_memory_mapped_array_trains(tmp_path):
     ("examples", "size"), [*itertools.product([1, 99, 100, 101, 60000], [1, 7])]
 )
 def test_calls_of_an_epoch_are_equally_long(examples, size):
-    feed = data.stream.feed_of(data.batches(np.zeros((examples, 1)), size))
-    most = fast_loop.steps_at_once(feed, noise=50)
-    calls = -(-feed.steps // most)
+    source = data.batch_dataset.source_of(data.batches(np.zeros((examples, 1)), size))
+    most = fast_loop.steps_at_once(source, noise=50)
+    calls = -(-source.steps // most)
     assert 1 <= most <= 100
-    assert calls * most - feed.steps < calls
+    assert calls * most - source.steps < calls
 
 
 def test_xla_is_chosen_where_it_pays():
-    feed = data.stream.feed_of(data.batches(X, 8))
+    source = data.batch_dataset.source_of(data.batches(X, 8))
     dense = tiny_vae()
     convolutional = keras_vae.conv_vae((8, 8, 1), 2, "bernoulli", filters=(2,))
-    assert fast_loop.pays_to_compile(dense, feed, epochs=200)
-    assert not fast_loop.pays_to_compile(dense, feed, epochs=2)
-    assert not fast_loop.pays_to_compile(convolutional, feed, epochs=200)
+    assert fast_loop.pays_to_compile(dense, source, epochs=200)
+    assert not fast_loop.pays_to_compile(dense, source, epochs=2)
+    assert not fast_loop.pays_to_compile(convolutional, source, epochs=200)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda stream: stream.prefetch(1), "no longer knows its arrays"),
+        (lambda stream: stream.take(9), "no longer knows its arrays"),
+        (lambda stream: stream.map(lambda x: x), "no longer knows its arrays"),
+        (lambda stream: stream, "steps_per_epoch=2 is not the 6 batches"),
+        (lambda stream: tf.data.Dataset.from_tensor_slices(X).batch(8), None),
+    ],
+)
+def test_fit_says_when_it_could_be_faster(change, words, capsys):
+    stream = data.batches(X, 8, epochs=2)
+    assert type(stream) is data.batch_dataset.BatchDataset
+    vae = tiny_vae()
+    vae.compile("sgd")
+    vae.fit(change(stream), epochs=1, steps_per_epoch=2, verbose=2)
+    said = capsys.readouterr().out
+    assert ("fit reads the data batch by batch" in said) == (words is not None)
+    assert words is None or words in said
+    vae.fit(change(stream), epochs=1, steps_per_epoch=2, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_fit_from_memory_says_nothing(capsys):
+    vae = tiny_vae()
+    vae.compile("sgd")
+    vae.fit(data.batches(X, 8, epochs=2), epochs=2, steps_per_epoch=6, verbose=2)
+    assert "batch by batch" not in capsys.readouterr().out

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_vae.data.content import DataError
 from keras_vae.data.frames import frame_names, numbers, whole_columns
-from keras_vae.data.mapped import is_mapped, read
+from keras_vae.data.mapped import is_mapped
+from keras_vae.data.source import Gather, Source
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _MAX_SEED = 2**31 - 1
-
-_TRANSPARENT = (
-    "AssertCardinalityDataset",
-    "CacheDataset",
-    "OptionsDataset",
-    "PrefetchDataset",
-    "RepeatDataset",
-    "ShardDataset",
-    "ShuffleDataset",
-    "SkipDataset",
-    "TakeDataset",
-)
-"""Datasets of TensorFlow whose elements are those of their input."""
 
 
 def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
@@ -185,6 +170,8 @@ def batches(
     """
     import tensorflow as tf
 
+    from keras_vae.data.batch_dataset import BatchDataset
+
     names, whole, x = frame_names(x), whole_columns(x), _array("x", x)
     n = len(x)
     per_epoch = steps(n, batch_size, drop_remainder=drop_remainder)
@@ -207,218 +194,20 @@ def batches(
             if not is_mapped(table):
                 tables[name] = tf.constant(table.astype(table.dtype.newbyteorder("="), copy=False))
     epoch_range = range(initial_epoch, epochs)
-    take = Take(rescale, transform)
-    feed = Feed(tables, take, n, batch_size, per_epoch, epoch_range, shuffle, names, whole)
+    gather = Gather(rescale, transform)
+    source = Source(tables, gather, n, batch_size, per_epoch, epoch_range, shuffle, names, whole)
     fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
 
     def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
         rows.set_shape([fixed_size])
-        return feed.take(tables, epoch, batch, rows)
+        return source.gather(tables, epoch, batch, rows)
 
     ends = np.minimum(np.arange(1, per_epoch + 1) * batch_size, n)
-    names = feed.names(range(per_epoch), ends.tolist())
-    stream = names.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    positions = source.positions(range(per_epoch), ends.tolist())
+    stream = positions.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     stream = stream.apply(tf.data.experimental.assert_cardinality(len(epoch_range) * per_epoch))
     stream = stream.prefetch(tf.data.AUTOTUNE)
-    stream._keras_vae_feed = feed
-    return stream
-
-
-class Piece(NamedTuple):
-    """Batches that are taken at once: the first, how many, and the end of their rows."""
-
-    first: int
-    steps: int
-    end: int
-
-
-class Feed(NamedTuple):
-    """What `batches` made its dataset of: a training loop takes many of its batches at once.
-
-    Attributes:
-        tables: the arrays and the seed, as tensors; arrays that are mapped stay in their files.
-        take: function of the tables and a name to the batch, made of TensorFlow ops.
-        examples: number of rows of x.
-        batch_size: rows of a batch; the last of an epoch may be shorter.
-        steps: batches of an epoch.
-        epochs: that the dataset goes through.
-        shuffle: whether each has an order of its own.
-        feature_names: of the columns of x, None if they have none.
-        whole: dtypes of the boolean and integer columns of x, by name, if it was a data frame.
-    """
-
-    tables: dict[str, Any]
-    take: Take
-    examples: int
-    batch_size: int
-    steps: int
-    epochs: range
-    shuffle: bool
-    feature_names: tuple[str, ...] | None = None
-    whole: Mapping[str, str] = MappingProxyType({})
-
-    @property
-    def resident(self) -> dict[str, tf.Tensor]:
-        """The tables in memory."""
-        return {name: table for name, table in self.tables.items() if not is_mapped(table)}
-
-    def pieces(self, begin: int, steps: int, capacity: int) -> list[Piece]:
-        """The next `steps` batches of an epoch from batch `begin` on, at most `capacity` at once.
-
-        A last batch that is short is a piece of its own.
-        """
-        stop = min(begin + steps, self.steps)
-        short = stop == self.steps and self.steps * self.batch_size > self.examples
-        edges = [*range(begin, stop - short, capacity), stop - short, *([stop] if short else [])]
-        return [
-            Piece(first, last - first, min(last * self.batch_size, self.examples))
-            for first, last in itertools.pairwise(edges)
-        ]
-
-    def in_pieces(self, steps: int, capacity: int) -> tf.data.Dataset:
-        """Dataset of the names of pieces, and of their rows of tables in files.
-
-        An element is epoch, first batch, rows of the tables in memory, {name: rows of a table in a
-        file}. Files are read while the piece before is worked on.
-
-        Args:
-            steps: batches between which the training stops.
-            capacity: most batches of a piece.
-        """
-        calls = (self.pieces(begin, steps, capacity) for begin in range(0, self.steps, steps))
-        pieces = [piece for call in calls for piece in call]
-        names = self.names([piece.first for piece in pieces], [piece.end for piece in pieces])
-        files = {name: table for name, table in self.tables.items() if is_mapped(table)}
-
-        def of_files(epoch: tf.Tensor, first: tf.Tensor, rows: tf.Tensor) -> Any:
-            return epoch, first, rows, {name: _read(table, rows) for name, table in files.items()}
-
-        return names.map(of_files).prefetch(1)
-
-    def names(self, firsts: Sequence[int], ends: Sequence[int]) -> tf.data.Dataset:
-        """Dataset of epoch, first batch and rows of pieces of every epoch, given their bounds."""
-        import tensorflow as tf
-
-        bounds = tf.data.Dataset.from_tensor_slices(
-            (np.asarray(firsts, np.int64), np.asarray(ends, np.int64))
-        )
-
-        def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            order = tf.range(self.examples, dtype=tf.int64)
-            if self.shuffle:
-                key = tf.stack([self.tables["seed"], epoch])
-                order = tf.random.experimental.stateless_shuffle(order, key, alg="philox")
-            return bounds.map(
-                lambda first, end: (epoch, first, order[first * self.batch_size : end])
-            )
-
-        return tf.data.Dataset.range(self.epochs.start, self.epochs.stop).flat_map(of_epoch)
-
-
-def feed_of(dataset: Any) -> Feed | None:
-    """Returns the feed of a dataset that `batches` returned; None for any other."""
-    return getattr(dataset, "_keras_vae_feed", None)
-
-
-def feed_behind(dataset: Any) -> Feed | None:
-    """Returns the feed of a dataset whose elements are those of a dataset of `batches`.
-
-    Datasets that only reorder, repeat or buffer elements are looked through; a map is not.
-    """
-    while (feed := feed_of(dataset)) is None:
-        sources = dataset._inputs()
-        if len(sources) != 1 or type(dataset).__name__.strip("_") not in _TRANSPARENT:
-            return None
-        (dataset,) = sources
-    return feed
-
-
-def skipped(dataset: tf.data.Dataset, epochs: int, steps: int) -> tf.data.Dataset:
-    """Skips the first epochs of a dataset; keeps its feed if it has one."""
-    feed, rest = feed_of(dataset), dataset.skip(epochs * steps)
-    if feed is not None and steps == feed.steps:
-        left = range(feed.epochs.start + epochs, feed.epochs.stop)
-        rest._keras_vae_feed = feed._replace(epochs=left)
-    return rest
-
-
-@dataclass(frozen=True)
-class Take:
-    """Function of tables and the name of a batch to the batch.
-
-    Two of them are equal if they were made with equal arguments.
-
-    Attributes:
-        rescale: factor on x, or None.
-        transform: function of (batch, int32 seed[2]) to batch, or None.
-    """
-
-    rescale: float | None
-    transform: Callable[[Any, Any], Any] | None
-
-    def __call__(
-        self, tables: dict[str, Any], epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor
-    ) -> Any:
-        """Batch of the named rows; or many, along a new first axis, from arrays of their names.
-
-        Tables that were read from files already hold the rows; their names are in tables["read"].
-        """
-        import tensorflow as tf
-
-        values = tf.cast(_rows(tables, "x", rows), tf.float32)
-        if self.rescale is not None:
-            values /= 1.0 / self.rescale
-        if self.transform is not None:
-            parts, transformed = (
-                (values, epoch, batch),
-                _transformed(self.transform, tables["seed"]),
-            )
-            if rows.shape.rank == 1:
-                values = transformed(parts)
-            else:
-                first = transformed(tuple(part[0] for part in parts))
-                spec = tf.TensorSpec(first.shape, first.dtype)
-                values = tf.map_fn(transformed, parts, fn_output_signature=spec)
-        inputs = values
-        if "condition" in tables:
-            given = _rows(tables, "condition", rows)
-            given = tf.cast(given, tf.float32) if given.dtype.is_floating else given
-            inputs = {"x": values, "condition": given}
-        if "weight" in tables:
-            return inputs, None, _rows(tables, "weight", rows)
-        return inputs
-
-
-def _transformed(transform: Callable[[Any, Any], Any], seed: Any) -> Callable[[Any], Any]:
-    """Makes the transform a function of a batch, its epoch and its number."""
-    import tensorflow as tf
-
-    def of_batch(parts: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        values, epoch, batch = parts
-        key = tf.cast(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.int32)
-        fold_in = tf.random.experimental.stateless_fold_in
-        return transform(values, fold_in(key, tf.cast(batch, tf.int32), alg="philox"))
-
-    return of_batch
-
-
-def _rows(tables: dict[str, Any], name: str, rows: tf.Tensor) -> tf.Tensor:
-    """Returns rows of a table: read before, gathered in the graph, or read from a file now."""
-    import tensorflow as tf
-
-    if name in tables.get("read", {}):
-        return tables["read"][name]
-    table = tables[name]
-    return tf.gather(table, rows) if tf.is_tensor(table) else _read(table, rows)
-
-
-def _read(table: np.ndarray, rows: tf.Tensor) -> tf.Tensor:
-    import tensorflow as tf
-
-    dtype = tf.as_dtype(table.dtype.newbyteorder("="))
-    values = tf.numpy_function(lambda wanted: read(table, wanted), [rows], dtype)
-    values.set_shape([*rows.shape, *table.shape[1:]])
-    return values
+    return BatchDataset(stream, source)
 
 
 def _array(name: str, value: Any) -> np.ndarray:

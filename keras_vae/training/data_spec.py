@@ -12,12 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vae.data.batch_dataset import source_behind
 from keras_vae.data.columns import positions
 from keras_vae.data.content import listed
 from keras_vae.data.frames import frame_names, numbers, whole_columns
 from keras_vae.data.mapped import is_mapped, slices
 from keras_vae.data.precision import moments, resolution, unresolved_message
-from keras_vae.data.stream import feed_behind
 from keras_vae.distributions.supports import CHECKED_BYTES, DataError, Support
 from keras_vae.training.containers import CheckedPyDataset, is_stream
 
@@ -67,8 +67,8 @@ class DataSpec:
         if self.feature_names is not None:
             return self
         if isinstance(inputs, tf.data.Dataset):
-            feed = feed_behind(inputs)
-            return self if feed is None else replace(self, feature_names=feed.feature_names)
+            source = source_behind(inputs)
+            return self if source is None else replace(self, feature_names=source.feature_names)
         x = inputs.get("x") if isinstance(inputs, dict) else inputs
         return replace(self, feature_names=frame_names(x))
 
@@ -167,13 +167,13 @@ class DataSpec:
         dtypes = self._checked_spec(dataset.element_spec)
         if in_support:
             _refuse_targets(dataset.element_spec, "dataset")
-        if (feed := feed_behind(dataset)) is not None:
-            self._check_names(feed.feature_names)
-            if feed.take.rescale is None and feed.take.transform is None:
-                dtypes[self.first] = tf.as_dtype(feed.tables["x"].dtype)
+        if (source := source_behind(dataset)) is not None:
+            self._check_names(source.feature_names)
+            if not source.gather.changes_values:
+                dtypes[self.first] = tf.as_dtype(source.tables["x"].dtype)
                 if in_support:
                     found = dtypes[self.first].as_numpy_dtype
-                    self._check_mixed(self.parts[self.first], feed.whole, found)
+                    self._check_mixed(self.parts[self.first], source.whole, found)
         for name, part in self.observed.items() if in_support else ():
             if said := part.support.dtype_refusal(dtypes[name], part.owner):  # type: ignore[union-attr]
                 raise DataError(said)
@@ -200,10 +200,10 @@ class DataSpec:
             DataError: if the error of a column in float32 is over 1/64 of its standard deviation.
         """
         if isinstance(inputs, tf.data.Dataset):
-            feed = feed_behind(inputs)
-            if feed is None or feed.take.rescale is not None or feed.take.transform is not None:
+            source = source_behind(inputs)
+            if source is None or source.gather.changes_values:
                 return
-            x = feed.tables["x"]
+            x = source.tables["x"]
             if is_mapped(x):
                 return
         elif is_stream(inputs):

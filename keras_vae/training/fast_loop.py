@@ -10,7 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vae.data.stream import Feed, Take, batches, feed_of, steps
+from keras_vae.data.batch_dataset import source_of
+from keras_vae.data.source import Gather, Source
+from keras_vae.data.stream import batches, steps
 from keras_vae.distributions.supports import DataError
 from keras_vae.training.guard import NonFiniteGuard
 from keras_vae.training.step import draw_noise, train_on
@@ -22,7 +24,7 @@ __all__ = [
     "compiles_well",
     "pays_to_compile",
     "steps_at_once",
-    "stream_feed",
+    "stream_source",
 ]
 
 _MOST_STEPS = 100
@@ -55,14 +57,14 @@ _WITHIN_EPOCHS = (
 
 
 class Loop:
-    """Function of an iterator over the pieces of a feed to the logs after many training steps.
+    """Function of an iterator over the chunks of a source to the logs after many training steps.
 
     The steps are one program. With XLA it keeps the weights in the loop's own memory and fuses
     objective, gradient and optimizer. The short last batch of an epoch is a step of its own.
 
     Args:
         model: the VAE.
-        take: map of tables and the name of a batch to the batch.
+        gather: function that gathers a batch.
         assertions: map of a batch to booleans, by the sentence to say if one is false; None where
             the data was checked before.
         jit_compile: whether XLA compiles the steps.
@@ -71,43 +73,43 @@ class Loop:
     def __init__(
         self,
         model: Any,
-        take: Take,
+        gather: Gather,
         assertions: Callable[[Any], dict[str, tf.Tensor]] | None,
         jit_compile: bool,
     ) -> None:
         self._jit_compile = jit_compile
         self._model = model
-        self._take = take
+        self._gather = gather
         self._assertions = assertions
         self._sentences: list[str] = []
-        self._execute = tf.function(self._steps_on_piece, autograph=False)
+        self._execute = tf.function(self._steps_on_chunk, autograph=False)
         self._train = tf.function(
             self._steps_on_batches, autograph=False, jit_compile=jit_compile or None
         )
         self._last_step = tf.function(self._short_step, autograph=False)
 
-    def does(self, feed: Feed, assertions: Any, jit_compile: bool) -> bool:
-        """Whether the loop trains on such a feed, compiled and checked in this way."""
+    def does(self, source: Source, assertions: Any, jit_compile: bool) -> bool:
+        """Whether the loop trains on such a source, compiled and checked in this way."""
         return (
-            self._take == feed.take
+            self._gather == source.gather
             and (self._assertions is None) == (assertions is None)
             and self._jit_compile == jit_compile
         )
 
     def prepare(
-        self, feed: Feed, steps: int, capacity: int, validation: int
+        self, source: Source, steps: int, capacity: int, validation: int
     ) -> tuple[keras.callbacks.Callback, tf.data.Dataset]:
-        """Takes up a feed: the callback that keeps the loop within epochs, and its pieces.
+        """Takes up a source: the callback that keeps the loop within epochs, and its chunks.
 
         Args:
-            feed: whose batches are trained on.
+            source: whose batches are trained on.
             steps: steps between which no callback is called.
             capacity: most steps in one call of the graph.
             validation: steps in one call of the validation.
         """
-        self._feed, self._per_call, self._capacity = feed, steps, min(steps, capacity)
+        self._feed, self._per_call, self._capacity = source, steps, min(steps, capacity)
         self._pace = _Pace(validation)
-        return self._pace, feed.in_pieces(steps, self._capacity)
+        return self._pace, source.in_chunks(steps, self._capacity)
 
     def __call__(self, iterator: Any) -> dict[str, tf.Tensor]:
         """Logs after the next steps, none of which belongs to the next epoch.
@@ -115,26 +117,26 @@ class Loop:
         Raises:
             DataError: if a batch is not what the model takes.
         """
-        feed = self._feed
-        for piece in feed.pieces(self._pace.step, self._per_call, self._capacity):
-            rest = piece.end - piece.first * feed.batch_size
-            if rest == piece.steps * feed.batch_size:
+        source = self._feed
+        for chunk in source.step_ranges(self._pace.step, self._per_call, self._capacity):
+            rest = chunk.end - chunk.first * source.batch_size
+            if rest == chunk.steps * source.batch_size:
                 logs, fine = self._execute(
-                    feed.resident,
+                    source.resident,
                     iterator,
-                    tf.constant(piece.steps),
-                    feed.batch_size,
+                    tf.constant(chunk.steps),
+                    source.batch_size,
                     self._capacity,
                 )
             else:
-                logs, fine = self._last_step(feed.resident, iterator, rest)
+                logs, fine = self._last_step(source.resident, iterator, rest)
             self._refuse(fine)
         return logs
 
-    def _steps_on_piece(
+    def _steps_on_chunk(
         self, tables: Any, iterator: Any, count: tf.Tensor, batch_size: int, capacity: int
     ) -> Any:
-        """Steps on the batches of a piece, which TensorFlow takes and draws noise for at once.
+        """Steps on the batches of a chunk, which TensorFlow takes and draws noise for at once.
 
         Its kernels draw several times faster than XLA does. For XLA the shapes stay the same:
         zeros come after the last batch.
@@ -148,7 +150,7 @@ class Loop:
             return tf.reshape(part, [capacity, batch_size, *part.shape[1:]])
 
         read = tf.nest.map_structure(in_batches, parts)
-        batches = self._take(
+        batches = self._gather(
             {**tables, "read": read},
             tf.fill([capacity], epoch),
             first + tf.range(capacity, dtype=first.dtype),
@@ -183,7 +185,7 @@ class Loop:
         rows, parts = tf.nest.map_structure(
             lambda part: tf.ensure_shape(part, [size, *part.shape[1:]]), (rows, parts)
         )
-        batch = self._take({**tables, "read": parts}, epoch, first, rows)
+        batch = self._gather({**tables, "read": parts}, epoch, first, rows)
         logs = self._model.train_step(batch)
         return logs, self._checks(batch)
 
@@ -222,13 +224,13 @@ class _Pace(keras.callbacks.Callback):
         self.step = batch
 
 
-def stream_feed(x: Any, options: dict[str, Any]) -> Feed | None:
-    """The feed of a dataset of `keras_vae.data.batches` that `fit` goes through epoch by epoch."""
-    feed = feed_of(x)
-    if feed is None:
+def stream_source(x: Any, options: dict[str, Any]) -> Source | None:
+    """Returns the source of a dataset of `batches` that `fit` goes through epoch by epoch."""
+    source = source_of(x)
+    if source is None:
         return None
-    given, total = options.get("steps_per_epoch"), len(feed.epochs) * feed.steps
-    return feed if feed.steps == (total if given is None else given) else None
+    given, total = options.get("steps_per_epoch"), len(source.epochs) * source.steps
+    return source if source.steps == (total if given is None else given) else None
 
 
 def array_stream(
@@ -286,17 +288,17 @@ def array_stream(
     return stream, options
 
 
-def steps_at_once(feed: Feed, noise: int) -> int:
+def steps_at_once(source: Source, noise: int) -> int:
     """Steps per call that make the calls of an epoch equally long, at most 100 of them.
 
     Args:
-        feed: whose batches lie in memory for a call.
+        source: whose batches lie in memory for a call.
         noise: numbers of noise per example, that lie there too.
     """
-    numbers = noise + math.prod(feed.tables["x"].shape[1:])
-    most = max(1, min(_MOST_STEPS, _MOST_BYTES // (4 * numbers * feed.batch_size)))
-    calls = -(-feed.steps // most)
-    return -(-feed.steps // calls)
+    numbers = noise + math.prod(source.tables["x"].shape[1:])
+    most = max(1, min(_MOST_STEPS, _MOST_BYTES // (4 * numbers * source.batch_size)))
+    calls = -(-source.steps // most)
+    return -(-source.steps // calls)
 
 
 def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
@@ -313,9 +315,9 @@ def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
     )
 
 
-def pays_to_compile(model: keras.Model, feed: Feed, epochs: int) -> bool:
+def pays_to_compile(model: keras.Model, source: Source, epochs: int) -> bool:
     """Whether XLA compiles in less time than it saves: seconds, which a thousand steps repay."""
-    return feed.steps * epochs >= _STEPS_THAT_PAY and compiles_well(model)
+    return source.steps * epochs >= _STEPS_THAT_PAY and compiles_well(model)
 
 
 def compiles_well(model: keras.Model) -> bool:

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize
-from keras_vae.data.stream import Feed, feed_of, skipped
+from keras_vae.data.batch_dataset import skipped, source_behind, source_of
+from keras_vae.data.source import Source
 from keras_vae.distributions.noise import from_seed, numbers_in
 from keras_vae.distributions.priors import Components
 from keras_vae.objectives import ELBO, Objective
@@ -33,7 +34,7 @@ from keras_vae.training.fast_loop import (
     array_stream,
     pays_to_compile,
     steps_at_once,
-    stream_feed,
+    stream_source,
 )
 from keras_vae.training.guard import NonFiniteGuard, saves_within_epochs
 from keras_vae.training.monitor import LatentMonitor
@@ -45,7 +46,7 @@ __all__ = ["Trainer"]
 class Trainer(CheckedModel):
     """A model that an objective trains: compilation, `fit` and its steps.
 
-    A subclass defines `noise`, `infer`, `float_dtype` and its contract with the data.
+    A subclass defines `noise`, `infer`, `float_dtype` and the specification of its data.
     """
 
     feature_names: tuple[str, ...] | None
@@ -218,35 +219,36 @@ class Trainer(CheckedModel):
         for option, least in (("batch_size", 1), ("validation_batch_size", 1), ("epochs", 0)):
             if kwargs.get(option) is not None:
                 kwargs[option] = as_count(option, kwargs[option], least=least)
-        contract = self.data.named_by(x)
+        spec = self.data.named_by(x)
         if isinstance(x, (tf.data.Dataset, Iterator)):
             kwargs.setdefault("shuffle", False)
-        kwargs |= self._validation(contract, validation_data, kwargs)
+        kwargs |= self._validation(spec, validation_data, kwargs)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
         callbacks = keras.tree.flatten(callbacks or [])
         x, kwargs["initial_epoch"] = self._resumed(x, callbacks, kwargs)
         in_graph = self.compiled and not self.run_eagerly and not self._overrides("train_step")
         targets, assertions = None, None
-        if feed := stream_feed(x, kwargs) if in_graph and sample_weight is None else None:
-            contract.check_dataset(x, in_support=True)
-            contract.check_resolution(x)
-            assertions = contract.assertions
+        if source := stream_source(x, kwargs) if in_graph and sample_weight is None else None:
+            spec.check_dataset(x, in_support=True)
+            spec.check_resolution(x)
+            assertions = spec.assertions
         else:
             given = x
-            x, targets, sample_weight = contract.weighted(x, sample_weight)
-            contract.check_resolution(given if is_stream(given) else x)
+            x, targets, sample_weight = spec.weighted(x, sample_weight)
+            spec.check_resolution(given if is_stream(given) else x)
             if in_graph:
                 rows, kwargs = array_stream(x, sample_weight, kwargs, self._order)
-                feed = feed_of(rows)
-        self.feature_names = contract.feature_names
+                source = source_of(rows)
+                _say_what_is_slow(given, kwargs)
+        self.feature_names = spec.feature_names
         guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
-        with contract.data_errors(), worker_errors(self._strategy):
-            if feed is not None:
-                return self._fit_in_pieces(feed, assertions, [guard, *callbacks], kwargs)
+        with spec.data_errors(), worker_errors(self._strategy):
+            if source is not None:
+                return self._fit_in_chunks(source, assertions, [guard, *callbacks], kwargs)
             return self._fit_stepwise((x, targets, sample_weight), [guard, *callbacks], kwargs)
 
-    def _validation(self, contract: DataSpec, data: Any, options: dict[str, Any]) -> dict[str, Any]:
+    def _validation(self, spec: DataSpec, data: Any, options: dict[str, Any]) -> dict[str, Any]:
         """The options of Keras for validation."""
         size = options.get("validation_batch_size")
         if data is None:
@@ -259,7 +261,7 @@ class Trainer(CheckedModel):
                 "or (x, None, sample_weight)."
             )
         (x, targets, weight), size = in_batches(
-            contract.weighted(x, weight), size, self._rows_at_once()
+            spec.weighted(x, weight), size, self._rows_at_once()
         )
         return {
             "validation_data": x if weight is None else (x, targets, weight),
@@ -288,23 +290,23 @@ class Trainer(CheckedModel):
             )
         return super().fit(x, targets, sample_weight=sample_weight, callbacks=callbacks, **options)
 
-    def _fit_in_pieces(
-        self, feed: Feed, assertions: Any, callbacks: list[Any], options: dict[str, Any]
+    def _fit_in_chunks(
+        self, source: Source, assertions: Any, callbacks: list[Any], options: dict[str, Any]
     ) -> keras.callbacks.History:
         """Training by `Loop`, many steps at once."""
-        loop = self._loop_over(feed, assertions, options.get("epochs", 1))
+        loop = self._loop_over(source, assertions, options.get("epochs", 1))
         capacity = steps_at_once(
-            feed, self.objective.num_samples * numbers_in(self.objective.noise(self))
+            source, self.objective.num_samples * numbers_in(self.objective.noise(self))
         )
         steps = given = self._compile_arguments["steps_per_execution"]
         if given is None:
             steps = 1 if any(map(acts_within_epochs, callbacks)) else capacity
         self.steps_per_execution = steps
-        pace, pieces = loop.prepare(feed, steps, capacity, validation=given or 1)
-        options["steps_per_epoch"] = feed.steps
+        pace, chunks = loop.prepare(source, steps, capacity, validation=given or 1)
+        options["steps_per_epoch"] = source.steps
         stepwise, self.train_function = self.train_function, loop
         try:
-            return super().fit(pieces.repeat(), callbacks=[pace, *callbacks], **options)
+            return super().fit(chunks.repeat(), callbacks=[pace, *callbacks], **options)
         finally:
             self.train_function = stepwise
             self.steps_per_execution = given or 1
@@ -324,12 +326,12 @@ class Trainer(CheckedModel):
         """The strategy in whose scope the model was built, if any."""
         return self._strategy
 
-    def _loop_over(self, feed: Feed, assertions: Any, epochs: int) -> Loop:
+    def _loop_over(self, source: Source, assertions: Any, epochs: int) -> Loop:
         wanted = self._compile_arguments["jit_compile"]
-        jit_compile = pays_to_compile(self, feed, epochs) if wanted == "auto" else bool(wanted)
+        jit_compile = pays_to_compile(self, source, epochs) if wanted == "auto" else bool(wanted)
         jit_compile = jit_compile and self._strategy is None
-        if self._loop is None or not self._loop.does(feed, assertions, jit_compile):
-            self._loop = Loop(self, feed.take, assertions, jit_compile)
+        if self._loop is None or not self._loop.does(source, assertions, jit_compile):
+            self._loop = Loop(self, source.gather, assertions, jit_compile)
         return self._loop
 
     def _graph(self, name: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
@@ -411,3 +413,23 @@ class Trainer(CheckedModel):
         """Compiles as `get_compile_config` says."""
         objects = {key: deserialize(config[key]) for key in ("optimizer", "objective")}
         self.compile(**{**config, **objects})
+
+
+def _say_what_is_slow(x: Any, options: dict[str, Any]) -> None:
+    """Prints a sentence where `fit` reads batch by batch what it could train on from memory."""
+    if not isinstance(x, tf.data.Dataset) or options.get("verbose", "auto") in (0, "0"):
+        return
+    source = source_behind(x, through_maps=True)
+    if source is None:
+        return
+    if source_of(x) is None:
+        reason = (
+            "a dataset after map, take, prefetch and their like no longer knows its arrays. Pass "
+            "what data.batches returned, with its own transform= and epochs=; it prefetches itself."
+        )
+    else:
+        reason = (
+            f"steps_per_epoch={options.get('steps_per_epoch')} is not the {source.steps} batches "
+            "of an epoch of data.batches. Pass that number."
+        )
+    print(f"fit reads the data batch by batch, which is slower: {reason}")
