@@ -530,7 +530,7 @@ def test_a_refused_training_leaves_nothing(
          "kl does nothing with objective = 'iwae': leave it out."),
         (["train", "--data", "digits", "--drop", "a", "--out", "x"], "has no columns with names"),
         (["train", "--data", "digits", "--likelihood", "binomial", "--top", "9", "--out", "x"],
-         "The largest value is said to be 9, and the data reaches 16."),
+         "The largest possible value is set to 9, but the data reaches 16."),
         (["evaluate", "nowhere"], "nowhere is not a run directory"),
         (["sample", "nowhere", "--out", "x.npy"], "nowhere is not a run directory"),
     ],
@@ -566,7 +566,7 @@ def test_truncated_and_damaged_models_are_told(finished: Run, tmp_path: Path) ->
             "model.keras is damaged: expected a complete model file as Keras saves it; " in output
         )
         assert output.endswith(
-            "got 1000 bytes that are cut off or changed: restore it from a backup, or train anew "
+            "got 1000 bytes that are cut off or changed: restore it from a backup, or train again "
             "with another --out."
         )
     whole = bytearray(finished.model_path.read_bytes())
