@@ -102,7 +102,7 @@ class Poisson(tfd.Poisson):
     """Poisson distribution with the log-probability of `keras_vae.counts`."""
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
-        return poisson_log_prob(x, self._log_rate_parameter_no_checks())
+        return poisson_log_prob(x, tf.convert_to_tensor(self.log_rate))
 
 
 class Binomial(tfd.Binomial):
@@ -110,7 +110,7 @@ class Binomial(tfd.Binomial):
 
     def _log_prob(self, counts: tf.Tensor) -> tf.Tensor:
         total_count = tf.convert_to_tensor(self.total_count)
-        return binomial_log_prob(counts, total_count, self._logits_parameter_no_checks())
+        return binomial_log_prob(counts, total_count, tf.convert_to_tensor(self.logits))
 
 
 class IndependentBernoulli(tfd.Independent):
