@@ -12,25 +12,17 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from keras_vae import extras
-from keras_vae.distributions.names import LIKELIHOODS
-from keras_vae.runs import config as configs
 from keras_vae.runs import siblings
-
-if TYPE_CHECKING:
-    from keras_vae.runs.config import RunConfig
+from keras_vae.runs.options import add_settings, integers, settings_of
 
 __all__ = ["Group", "load_tensorflow", "main"]
-
-_LIKELIHOOD_OPTIONS = {
-    name: option for family in LIKELIHOODS.values() for name, option in family.options.items()
-}
 
 
 class Group(click.Group):
@@ -117,22 +109,6 @@ def main() -> None:
     """
 
 
-class _Listed(click.ParamType):
-    """Type of options that are values separated by commas."""
-
-    def __init__(self, item: type) -> None:
-        self.name = "integers" if item is int else "names"
-        self._item = item
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
-        """Returns the values."""
-        if isinstance(value, tuple):
-            return value
-        if self._item is int:
-            return _integers(value, param.opts[0])
-        return tuple(word.strip() for word in value.split(","))
-
-
 class _AtLeast(click.IntRange):
     """Type of options that are integers with a minimum."""
 
@@ -144,51 +120,11 @@ class _AtLeast(click.IntRange):
         return number
 
 
-def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds an option to a command for each setting of a run."""
-    defaults = {entry.name: entry.default for entry in dataclasses.fields(configs.RunConfig)}
-    options = []
-    for name, setting in configs.settings().items():
-        if name == "likelihood_options":
-            options += [
-                click.option(
-                    _dashed(option),
-                    type=int if about.is_top else str,
-                    help=f"{', '.join(_takers(option))}: {about.help}.",
-                )
-                for option, about in _LIKELIHOOD_OPTIONS.items()
-            ]
-        if not setting.is_option:
-            continue
-        (item, is_list), default = configs.kinds()[name], defaults[name]
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        about = f"{setting.help}  [default: {shown}]" if shown else setting.help
-        if item is bool:
-            options.append(click.option(_dashed(name), is_flag=True, default=None, help=about))
-            continue
-        kind: type | click.ParamType = _Listed(item) if is_list else item
-        if setting.choices:
-            kind = click.Choice([word for word in setting.choices if word])
-        options.append(click.option(_dashed(name), type=kind, help=about.strip()))
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _takers(option: str) -> list[str]:
-    """Returns the names of the likelihoods that take an option."""
-    return [name for name, family in LIKELIHOODS.items() if option in family.options]
-
-
-def _dashed(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 @main.command("train")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file with settings (a recipe)."
 )
-@_train_options
+@add_settings
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
 def train_command(config: Path | None, out: Path, resume: bool, **options: Any) -> None:
@@ -197,7 +133,7 @@ def train_command(config: Path | None, out: Path, resume: bool, **options: Any) 
     A training that is killed at any moment continues with --resume after its last finished epoch,
     with the same batches and draws as an uninterrupted one.
     """
-    settings = _settings(config, options, resume_from=out if resume else None)
+    settings = settings_of(config, options, resume_from=out if resume else None)
     load_tensorflow()
     from keras_vae import commands
 
@@ -363,7 +299,7 @@ def explain_loss_command(
         reconstruction,  # type: ignore[arg-type]
         reduction=reduction,  # type: ignore[arg-type]
         kl_weight=kl_weight,
-        data_shape=_integers(shape, "--shape"),
+        data_shape=integers(shape, "--shape"),
         latent_size=latent,
         kl_reduction=kl_reduction,  # type: ignore[arg-type]
     )
@@ -454,13 +390,6 @@ def _invoked() -> str:
     return path.name if shutil.which(path.name) == str(path) else str(path)
 
 
-def _integers(text: str, option: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not like 200,200.", param_hint=option) from error
-
-
 def _numbers(text: str, option: str) -> tuple[float, ...]:
     try:
         found = tuple(float(word) for word in text.split(","))
@@ -469,39 +398,6 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
     if not all(0.0 <= number < math.inf for number in found):
         raise click.BadParameter("expected numbers of at least 0.", param_hint=option)
     return found
-
-
-def _settings(config: Path | None, options: dict[str, Any], resume_from: Path | None) -> RunConfig:
-    """Returns the configuration to train, from a recipe or a run and the command line."""
-    given = {name: value for name, value in options.items() if value is not None}
-    if resume_from is not None and (resume_from / "config.toml").is_file():
-        base = configs.read_config(resume_from / "config.toml")
-        changed = [_dashed(name) for name in given if name not in configs.RESUMABLE]
-        if config is not None:
-            recipe = configs.read_config(config, needs_data=False)
-            changed += [f"{name} in {config}" for name in recipe.beyond(base)]
-            base = dataclasses.replace(base, epochs=recipe.epochs)
-        if changed:
-            raise click.UsageError(
-                "--resume continues the run with its own configuration; leave out "
-                f"{', '.join(changed)}."
-            )
-        return dataclasses.replace(base, **given)
-    likelihood_options = {name: given.pop(name) for name in _LIKELIHOOD_OPTIONS if name in given}
-    for name, value in likelihood_options.items():
-        if not _LIKELIHOOD_OPTIONS[name].is_top:
-            with contextlib.suppress(ValueError):
-                likelihood_options[name] = float(value)
-    if config is not None:
-        base = configs.read_config(config, needs_data="data" not in given)
-        base.refuse_idle()
-    elif "data" in given:
-        base = configs.RunConfig()
-    else:
-        raise click.UsageError("Say which data to train on: --data PATH, or --data digits.")
-    merged = configs.override(base, {**given, "likelihood_options": likelihood_options})
-    merged.refuse_idle(given)
-    return merged
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ from click.testing import CliRunner
 
 from keras_vae import factories
 from keras_vae.cli import main
-from keras_vae.data.preparation import Preparation, prepare
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.proposal import prepare
 from keras_vae.distributions import names
-from keras_vae.runs.config import RunConfig, RunError, override, read_config, settings
+from keras_vae.runs.config import RunConfig, RunError, override, settings
+from keras_vae.runs.config_file import read_config
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 import keras_vae
 from export import manifest
 from keras_vae import ELBO, random
-from keras_vae.data.preparation import Preparation, prepare
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.proposal import prepare
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 from tests import test_distributions

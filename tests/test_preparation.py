@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.data import DataError
-from keras_vae.data.preparation import Preparation, prepare, propose
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.proposal import prepare, propose
 from keras_vae.factories import LIKELIHOODS
 from keras_vae.signatures import signatures
 from tests.models import tiny_vae

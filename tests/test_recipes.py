@@ -12,9 +12,10 @@ from click.testing import CliRunner
 import keras_vae
 from keras_vae import factories
 from keras_vae.cli import main
-from keras_vae.data.preparation import prepare
+from keras_vae.data.proposal import prepare
 from keras_vae.factories import LIKELIHOODS
-from keras_vae.runs.config import RunConfig, RunError, read_config
+from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs.config_file import read_config
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import build, train
 from tests.models import tiny_vae

@@ -24,10 +24,12 @@ from click.testing import CliRunner
 from export import loading, manifest
 from keras_vae import commands, data
 from keras_vae.cli import main
-from keras_vae.data.preparation import Preparation, prepare
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.proposal import prepare
 from keras_vae.factories import LIKELIHOODS
 from keras_vae.runs import measurements, run
-from keras_vae.runs.config import RunConfig, RunError, read_config
+from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs.config_file import read_config
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
 from keras_vae.training.backup import write_atomically

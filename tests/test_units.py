@@ -11,7 +11,8 @@ import pytest
 import keras_vae
 from export.manifest import _measurements as card_lines
 from keras_vae import commands, evaluation
-from keras_vae.data.preparation import Preparation, prepare
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.proposal import prepare
 from keras_vae.distributions.supports import Support
 from keras_vae.factories import LIKELIHOODS
 from keras_vae.runs import baselines, measurements

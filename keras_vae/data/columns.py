@@ -21,7 +21,6 @@ Labels = bool | Literal["if_any"]
 _IDENTIFIER = re.compile(r"(.*[_ .-])?(id|uid|uuid|guid|idx|index|key|row|rownum)", re.IGNORECASE)
 _CAMEL_IDENTIFIER = re.compile(r".*[a-z]I[Dd]")
 _HEAD = 1000
-_CHUNK_BYTES = 2**24
 _MOST_NAMES = 8
 
 
@@ -113,7 +112,7 @@ def identifiers(x: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
         if _identifies(np.asarray(x[:_HEAD, column]), name)
     ]
     if suspects and len(x) > _HEAD:
-        parts = [part[:, suspects] for _, part in slices(x, _CHUNK_BYTES)]
+        parts = [part[:, suspects] for _, part in slices(x)]
         whole = np.concatenate(parts)
         suspects = [c for i, c in enumerate(suspects) if _identifies(whole[:, i], names[c])]
     return tuple(names[column] for column in suspects)

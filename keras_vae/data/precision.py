@@ -10,7 +10,6 @@ from keras_vae.data.mapped import slices
 
 __all__ = ["Resolution", "moments", "resolution", "unresolved_message"]
 
-_READ_BYTES = 16 * 2**20
 _CONSTANT = 1e-6
 _NEGLIGIBLE = 1e-3
 _RESOLUTION = 1 / 64
@@ -45,10 +44,10 @@ def moments(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count = raw.size // features
     origin = np.asarray(raw[0], np.float64).reshape(-1, features)[0]
     total, square = np.zeros(features), np.zeros(features)
-    for _, part in slices(raw, _READ_BYTES):
+    for _, part in slices(raw):
         total += (part.reshape(-1, features) - origin).sum(axis=0)
     mean = origin + total / count
-    for _, part in slices(raw, _READ_BYTES):
+    for _, part in slices(raw):
         square += ((part.reshape(-1, features) - mean) ** 2).sum(axis=0)
     return mean, np.sqrt(square / count)
 

@@ -5,39 +5,25 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_vae import data
 from keras_vae.data.content import listed
+from keras_vae.data.facts import Facts
 from keras_vae.data.mapped import slices
 from keras_vae.data.precision import moments, resolution, unresolved_message
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = [
-    "Facts",
-    "Preparation",
-    "Proposal",
-    "binarized",
-    "divided",
-    "one_hot",
-    "prepare",
-    "propose",
-    "real",
-]
+__all__ = ["Preparation", "binarized", "divided", "one_hot", "real"]
 
-_READ_BYTES = 16 * 2**20
-_BIT_DEPTHS = (8, 10, 12, 14, 16)
 _MOST_LEVELS = 2**16
-_MOST_BINS = 2**10
-_SPARSE = 0.5
-_FEW_PIXELS = 64
 
 
 @dataclass(frozen=True)
@@ -124,7 +110,7 @@ class Preparation:
         if self.range is None:
             return
         low, high = self.range
-        for start, part in slices(raw, _READ_BYTES):
+        for start, part in slices(raw):
             outside = ((part < low) | (part > high)).reshape(len(part), -1)
             if outside.any():
                 row, entry = np.argwhere(outside)[0]
@@ -208,224 +194,6 @@ class _AddUniform:
 
         u = tf.random.stateless_uniform(tf.shape(x), seed, alg="philox")
         return x + u * tf.constant(self.width, x.dtype)
-
-
-class Proposal(NamedTuple):
-    """A likelihood proposed from data.
-
-    Attributes:
-        likelihood: name as in `keras_vae.mlp_vae`.
-        options: arguments of the likelihood.
-        reason: what the data looks like, for readers.
-    """
-
-    likelihood: str
-    options: dict[str, Any]
-    reason: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Properties of a data set, from which a likelihood decides how to prepare it.
-
-    Attributes:
-        raw: training data [N, ...].
-        low, high: smallest and largest number of each feature, over all parts of the data set.
-        whole: per feature, whether it holds whole numbers.
-        zeros: share of zeros.
-        declared_top: the largest possible value of an entry if the user gave it, or None.
-        names: names of the features, or empty.
-    """
-
-    raw: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    whole: np.ndarray
-    zeros: float
-    declared_top: float | None = None
-    names: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        parts: Sequence[np.ndarray],
-        *,
-        top: float | None = None,
-        names: Sequence[str] = (),
-    ) -> Facts:
-        """Collects the properties of all parts of a data set; the first is the training set."""
-        features = parts[0].shape[-1]
-        low, high = np.full(features, np.inf), np.full(features, -np.inf)
-        whole = np.ones(features, bool)
-        zeros = 0
-        for array in parts:
-            for _, part in slices(array, _READ_BYTES):
-                rows = part.reshape(-1, features)
-                low = np.minimum(low, rows.min(axis=0))
-                high = np.maximum(high, rows.max(axis=0))
-                zeros += rows.size - int(np.count_nonzero(rows))
-                if rows.dtype.kind == "f" and whole.any():
-                    whole &= (rows == np.rint(rows)).all(axis=0)
-        share = zeros / sum(array.size for array in parts)
-        return cls(parts[0], low, high, whole, share, top, tuple(names))
-
-    @property
-    def rank(self) -> int:
-        """Number of axes: 2 of a table, 3 of series, 4 of images."""
-        return self.raw.ndim
-
-    @property
-    def lowest(self) -> float:
-        """Smallest number."""
-        return float(self.low.min())
-
-    @property
-    def highest(self) -> float:
-        """Largest number."""
-        return float(self.high.max())
-
-    @property
-    def are_counts(self) -> bool:
-        """Whether all numbers are whole and none is negative."""
-        return bool(self.whole.all()) and self.lowest >= 0.0
-
-    @property
-    def are_levels(self) -> bool:
-        """Whether whole numbers of such data are grey levels."""
-        return self.rank == 4 or self._is_flat_image or self.declared_top is not None
-
-    @property
-    def are_grey(self) -> bool:
-        """Whether all entries share one range from 0, as the pixels of images do."""
-        is_shared = self.rank == 4 or self.highest <= 1.0 or self.declared_top is not None
-        return self.lowest >= 0.0 and is_shared
-
-    @property
-    def are_sparse(self) -> bool:
-        """Whether at least half of the numbers are 0."""
-        return self.zeros >= _SPARSE
-
-    @property
-    def are_one_hot(self) -> bool:
-        """Whether the last axis holds a single 1."""
-        raw = self.raw
-        is_one = raw.ndim > 2 and (raw.max(axis=-1) == 1).all() and (raw.sum(axis=-1) == 1).all()
-        return bool(is_one)
-
-    @property
-    def kind(self) -> str:
-        """Description of the data."""
-        return {2: "a table", 3: "series", 4: "images"}.get(self.rank, "arrays")
-
-    @property
-    def scale(self) -> str:
-        """Mode of the scale of a density for such data."""
-        return "optimal" if self.rank == 4 else "per_feature"
-
-    @property
-    def _is_flat_image(self) -> bool:
-        """Whether a table looks like the pixels of 8-bit images."""
-        return self.rank == 2 and self.highest == 255.0 and len(self.low) >= _FEW_PIXELS
-
-    @property
-    def top(self) -> float:
-        """Largest value that an entry can have, judged by the data and its dtype."""
-        if self.declared_top is not None:
-            return self.declared_top
-        if self.highest <= 1.0:
-            return 1.0
-        if self.raw.dtype == np.uint8:
-            return 255.0
-        if self.raw.dtype == np.uint16 and self.rank == 4:
-            return float(next(2**k - 1 for k in _BIT_DEPTHS if self.highest < 2**k))
-        return self.highest
-
-    @property
-    def are_few_levels(self) -> bool:
-        """Whether the data is grey levels, and few enough to sum over."""
-        return self.are_counts and self.are_levels and self.top < _MOST_BINS
-
-
-class Family(Protocol):
-    """Decisions of a likelihood about data."""
-
-    def proposal(self, facts: Facts) -> Proposal | None:
-        """Proposes the family for data that it suits; returns None for other data."""
-
-    def prepare(self, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
-        """Decides how the data becomes model data, and options that follow from the data."""
-
-
-def propose(
-    families: Iterable[Family], parts: Sequence[np.ndarray], *, top: float | None = None
-) -> Proposal:
-    """Returns the proposal of the first likelihood that suits a data set.
-
-    With those of `keras_vae.factories.LIKELIHOODS`:
-
-    | data | likelihood |
-    |---|---|
-    | zeros and ones | bernoulli |
-    | images of up to 1024 levels, 0 to 1023 | discretized_logistic |
-    | images of real numbers in [0, 1] | continuous_bernoulli |
-    | whole numbers from 0 on, at least half of them 0 | poisson |
-    | other tables and series | normal, one scale per feature |
-    | other images | normal, one optimal scale |
-
-    Nothing is binarised: black-and-white data stays as it is, and grey levels are modelled
-    directly. The mean of a discretised logistic is a sum over its levels, so images with more
-    levels are proposed as dequantised normal data.
-
-    Args:
-        families: classes of likelihoods, in the order in which they are asked.
-        parts: all parts of the data set, such as training and test part, [N, ...] each.
-        top: the largest possible value of an entry, which makes whole numbers grey levels.
-
-    Raises:
-        DataError: if no likelihood suits the data.
-    """
-    facts = Facts.of(parts, top=top)
-    for family in families:
-        if (found := family.proposal(facts)) is not None:
-            return found
-    raise data.DataError(f"No likelihood suits {facts.kind}: choose one with --likelihood.")
-
-
-def prepare(
-    family: Family,
-    raw: np.ndarray,
-    others: Sequence[np.ndarray] = (),
-    *,
-    top: float | None = None,
-    names: Sequence[str] = (),
-) -> tuple[Preparation, dict[str, Any]]:
-    """Returns how to prepare data for a likelihood, and the options that the data decides.
-
-    Means and standard deviations are those of the training data. Ranges, levels and categories are
-    those of all data, or of its dtype if that has a range, so no test example lies outside.
-
-    Args:
-        family: class of the likelihood.
-        raw: training data [N, ...].
-        others: other parts of the same data set, such as the test part.
-        top: the largest possible value of an entry; None takes it from the data.
-        names: names of the features, for messages.
-
-    Returns:
-        The preparation, and options such as `levels`, `total_count` or `scale` if the likelihood
-        takes one.
-
-    Raises:
-        DataError: if the likelihood does not suit the data, or float32 cannot tell the values of a
-            feature apart.
-    """
-    facts = Facts.of([raw, *others], top=top, names=names)
-    if top is not None and facts.highest > top:
-        raise data.DataError(
-            f"The largest possible value is set to {top:g}, but the data reaches "
-            f"{facts.highest:g}. Raise --top or leave it out."
-        )
-    return family.prepare(facts)
 
 
 def binarized(facts: Facts, owner: str) -> Preparation:

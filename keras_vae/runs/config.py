@@ -8,10 +8,8 @@ import functools
 import itertools
 import math
 import numbers
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
@@ -27,8 +25,10 @@ __all__ = [
     "RunConfig",
     "RunError",
     "Setting",
+    "is_a",
+    "kinds",
+    "meant",
     "override",
-    "read_config",
     "settings",
 ]
 
@@ -270,7 +270,7 @@ class RunConfig:
             if name not in known:
                 takes = f"takes {_listed(known)}" if known else "takes no options"
                 raise RunError(
-                    f"The likelihood {self.likelihood} {takes}; got {name}{_meant(name, known)}."
+                    f"The likelihood {self.likelihood} {takes}; got {name}{meant(name, known)}."
                 )
 
     def idle(self, given: Collection[str] = ()) -> dict[str, str]:
@@ -365,38 +365,6 @@ def kinds() -> dict[str, tuple[type, bool]]:
     }
 
 
-def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
-    """Reads the configuration in a TOML file.
-
-    Args:
-        path: the file.
-        needs_data: whether it must name the data; otherwise the caller does.
-
-    Raises:
-        RunError: if the file is missing, is not TOML, or holds a name or value that is unknown.
-    """
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is not TOML: {error}.") from error
-    unknown = sorted(set(values) - set(settings()))
-    if unknown:
-        hinted = ", ".join(f"{name}{_meant(name, settings())}" for name in unknown)
-        raise RunError(
-            f"{path} holds unknown settings: {hinted}. Known ones: {', '.join(sorted(settings()))}."
-        )
-    if needs_data and "data" not in values:
-        raise RunError(f"{path} does not say which data: add data = 'PATH'.")
-    try:
-        if "preparation" in values:
-            values["preparation"] = _preparation(values["preparation"])
-        return RunConfig(**values)
-    except RunError as error:
-        raise RunError(f"{path}: {error}") from error
-
-
 def override(base: RunConfig, given: Mapping[str, Any]) -> RunConfig:
     """Replaces the values of some settings of a configuration.
 
@@ -421,33 +389,6 @@ def override(base: RunConfig, given: Mapping[str, Any]) -> RunConfig:
     return dataclasses.replace(merged, **left)
 
 
-def _preparation(parts: Any) -> Preparation:
-    from keras_vae.data.preparation import Preparation
-
-    known = {entry.name for entry in dataclasses.fields(Preparation)}
-    if not isinstance(parts, dict) or set(parts) - known:
-        raise RunError("[preparation] differs from what the training wrote: do not edit it.")
-    lists = {name: tuple(value) for name, value in parts.items() if isinstance(value, list)}
-    sizes = {}
-    for name in ("center", "spread", "whole", "constant"):
-        kind = (float, "numbers") if name in ("center", "spread") else (bool, "true or false")
-        items = lists.get(name, () if name not in parts else (None,))
-        if not all(_is_a(kind[0], item) for item in items):
-            raise RunError(
-                f"Expected {name} of [preparation] to be a list of {kind[1]}; got "
-                f"{parts[name]!r}: {RESTORE}."
-            )
-        if items or (name == "spread" and "center" in sizes):
-            sizes[name] = len(items)
-    if len(set(sizes.values())) > 1 or ("spread" in sizes and "center" not in sizes):
-        found = ", ".join(f"{name} of {size}" for name, size in sizes.items())
-        raise RunError(
-            "Expected center, spread, whole and constant of [preparation] to have one entry per "
-            f"feature; got {found}: {RESTORE}."
-        )
-    return Preparation(**{**parts, **lists})
-
-
 def _options_of(likelihood: str) -> dict[str, Option]:
     """Returns the options of a likelihood by name; those of all if none is chosen yet."""
     return {
@@ -464,14 +405,15 @@ def _typed(name: str, value: Any) -> Any:
         return value
     kind, is_list = kinds()[name]
     items = value if is_list and isinstance(value, (list, tuple)) else (value,)
-    if not all(_is_a(kind, item) for item in items):
+    if not all(is_a(kind, item) for item in items):
         expected = next(words for *found, words in _KINDS.values() if found == [kind, is_list])
         raise RunError(f"Expected {name} to be {expected}; got {value!r}.")
     typed = tuple(kind(item) for item in items)
     return typed if is_list else typed[0]
 
 
-def _is_a(kind: type, value: Any) -> bool:
+def is_a(kind: type, value: Any) -> bool:
+    """Tells whether a value is of a kind: an integer is a float, and a bool is only a bool."""
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     if kind is float:
@@ -493,7 +435,8 @@ def _words(name: str, interval: str) -> str:
     return f"{name} in {interval}"
 
 
-def _meant(name: str, known: Collection[str]) -> str:
+def meant(name: str, known: Collection[str]) -> str:
+    """Returns a hint at the known name that is most like an unknown one, or nothing."""
     close = difflib.get_close_matches(name, known, 1)
     return f" (did you mean {close[0]}?)" if close else ""
 

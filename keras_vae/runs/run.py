@@ -23,7 +23,8 @@ from keras_vae import data, factories
 from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
 from keras_vae.runs import datasets
-from keras_vae.runs.config import RESTORE, RunError, read_config
+from keras_vae.runs.config import RESTORE, RunError
+from keras_vae.runs.config_file import read_config
 from keras_vae.training.backup import write_atomically
 
 __all__ = ["Run", "read_json", "refuse_damaged", "resume_command"]

@@ -12,7 +12,8 @@ from typing import Any
 import keras
 
 from keras_vae import callbacks, data, factories, objectives
-from keras_vae.data.preparation import Preparation, prepare, propose
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.proposal import prepare, propose
 from keras_vae.model import VAE
 from keras_vae.runs import datasets
 from keras_vae.runs.config import RunConfig, RunError

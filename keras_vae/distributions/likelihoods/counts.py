@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.arguments import as_count, is_real, register
-from keras_vae.data.preparation import Facts, Preparation, Proposal
+from keras_vae.data.facts import Facts
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.proposal import Proposal
 from keras_vae.distributions import counts, supports, tfp
 from keras_vae.distributions.base import Likelihood, Parameter
 from keras_vae.distributions.noise import Draw

@@ -8,7 +8,9 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import register
 from keras_vae.data import preparation
-from keras_vae.data.preparation import Facts, Preparation, Proposal
+from keras_vae.data.facts import Facts
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.proposal import Proposal
 from keras_vae.distributions import supports, tfp
 from keras_vae.distributions.base import Likelihood, Parameter
 from keras_vae.distributions.noise import Draw, Noise
