@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,12 @@ def test_what_is_known_before_tensorflow_is_what_the_classes_say(table: str) -> 
     for key, likelihood in classes.items():
         assert likelihood.key() == key
         assert likelihood.options() == tuple(known[key].options)
+
+
+def test_docstring_lists_every_setting_in_order():
+    attributes, _ = (inspect.getdoc(RunConfig) or "").split("\nRaises:")
+    described = re.findall(r"^    (\w+): ", attributes, re.M)
+    assert described == [entry.name for entry in dataclasses.fields(RunConfig)]
 
 
 @pytest.mark.parametrize("key", names.LIKELIHOODS)

@@ -110,7 +110,7 @@ class Trainer(CheckedModel):
             jit_compile: whether XLA compiles the steps; "auto" where they run many in one call and
                 no layer is a convolution, which XLA computes slowly on a CPU.
             auto_scale_loss: scale the loss under the policy mixed_float16.
-            monitor: whether to log what the latents carry, see `keras_vae.monitor`.
+            monitor: whether to log what the latents carry, see `keras_vae.training.monitor`.
 
         Raises:
             TypeError: if the objective is not one, or a Keras loss or metric is passed.
