@@ -8,9 +8,11 @@ import sys
 import tomllib
 import zipfile
 from email import message_from_string
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import grimp
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -131,6 +133,14 @@ def test_version_is_stated_once():
 def test_import_linter_watches_every_package():
     watched = PYPROJECT["tool"]["importlinter"]["root_packages"]
     assert sorted(watched) == sorted(PACKAGES), "add the package and its contract in pyproject.toml"
+
+
+def test_no_module_imports_itself_through_others():
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    order = TopologicalSorter(
+        {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    )
+    order.prepare()  # CycleError names the modules
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize, register, serialize
-from keras_vae.distributions import Posterior, positive, tfp
+from keras_vae.distributions import tfp
+from keras_vae.distributions.base import Posterior, positive
 from keras_vae.distributions.noise import Draw, Noise, from_rows
 from keras_vae.distributions.posteriors import DiagonalNormal
 from keras_vae.distributions.tfp import tfd
