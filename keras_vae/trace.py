@@ -200,6 +200,8 @@ class Inference(NamedTuple):
             say: function that builds a trace. It is given a function
                 `latent(name, layer, parameters, p)` that returns the `Latent` of a posterior layer
                 with the given parameters, scored under p, drawn from noise or at a given value.
+                Where p depends on latents that are drawn later, pass p=None and in_order=False,
+                and set it afterwards: z._replace(p=...).
 
         Example:
             One latent z and one x, as in a VAE:
@@ -234,7 +236,7 @@ def _latents(draw: Callable[..., Draw]) -> LatentOf:
         name: str,
         layer: Any,
         parameters: dict[str, tf.Tensor],
-        p: tfd.Distribution,
+        p: tfd.Distribution | None,
         in_order: bool = True,
     ) -> Latent:
         def q(constant: bool = False) -> tfd.Distribution:
