@@ -15,6 +15,7 @@ from export.purity import impurity
 from keras_vae import random
 from keras_vae.distributions import ConditionalDistribution
 from keras_vae.distributions.noise import from_rows
+from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
 from keras_vae.signatures import Signature
 
@@ -38,6 +39,12 @@ def check_model(vae: Any) -> None:
     Raises:
         ExportError: naming the weight or the layer.
     """
+    if isinstance(vae, LatentVariableModel) and not isinstance(vae, VAE):
+        raise ExportError(
+            f"An artifact holds one latent vector and one x, and {type(vae).__name__} has another "
+            "structure. Convert its signatures one by one: export.onnx_graphs.convert("
+            "keras_vae.signatures.signatures(model)[name], model.weights)."
+        )
     if not isinstance(vae, VAE):
         raise ExportError(f"Expected a keras_vae.VAE; got a {type(vae).__name__}.")
     for layer in vae._flatten_layers():

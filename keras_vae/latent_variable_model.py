@@ -38,8 +38,9 @@ class LatentVariableModel(Trainer, abc.ABC):
     """A model p(x, z) with an inference model q(z | x), for latents and data of any structure.
 
     A subclass specifies its data, the noise of its latents, its inference and its generation.
-    Objectives, bounds, evaluation, sampling by seeds and export then work. `keras_vae.VAE` is the
-    model with a single latent vector and a single x.
+    Objectives, bounds, importance sampling, annealing, sampling by seeds and signatures then work.
+    `keras_vae.VAE` is the model with a single latent vector and a single x; artifacts, quadrature,
+    `diagnose` and `bound_gap` are for it alone.
 
     A subclass defines
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import keras_vae
 from export import loading, onnx_graphs
+from export.errors import ExportError
 from export.pipeline import export_model
 from keras_vae import estimators, random
 from keras_vae.distributions import Draw, Noise, supports
@@ -196,6 +197,12 @@ def test_chain_is_trained_saved_and_scored(tmp_path):
     model.fit(data, epochs=15, batch_size=64, verbose=0)
     after = model.elbo(data, seed=0).elbo.numpy().mean()
     assert before < after < evidence.logpdf(data).mean() + 0.5
+
+
+def test_artifact_of_another_structure_is_refused_with_what_works(tmp_path):
+    with pytest.raises(ExportError, match=r"one latent vector and one x, and Chain has another"):
+        export_model(chain("float32")[0], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 class BottomUp(Chain):
