@@ -76,7 +76,7 @@ def test_rows_are_read_from_any_view(tmp_path, dtype, view):
     rows = np.array([3, 0, 1, 2, 9, 3])
     np.testing.assert_array_equal(mapped.read(there, rows), here[rows])
     assert mapped.read(there, rows).dtype.isnative
-    parts = list(mapped.slices(there, 64))
+    parts = list(mapped.chunks(there, 64))
     np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), here)
     starts = np.cumsum([0, *(len(part) for _, part in parts)])
     assert [start for start, _ in parts] == starts[:-1].tolist()
@@ -128,7 +128,7 @@ def test_pages_of_the_map_are_given_back(tmp_path):
     )
     header.flush()
     there, before = np.load(tmp_path / "x.npy", mmap_mode="r"), resident()
-    for _, part in mapped.slices(there, 2**22):
+    for _, part in mapped.chunks(there, 2**22):
         assert not part.any()
     assert resident() - before < 20.0
 

@@ -62,7 +62,7 @@ def test_two_devices_train_as_one(mirrored, case):
 
 
 def test_what_replicas_cannot_do_is_refused(mirrored):
-    assert "run_eagerly=True is for one device" in mirrored["refused"]
+    assert "run_eagerly=True works only on one device" in mirrored["refused"]
 
 
 def free_ports(count):

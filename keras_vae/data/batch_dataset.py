@@ -1,4 +1,4 @@
-"""Dataset that knows the arrays its batches are gathered from."""
+"""Dataset of batches that keeps the arrays from which they are gathered."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ _TRANSPARENT = (
     "SkipDataset",
     "TakeDataset",
 )
-"""Datasets of TensorFlow whose elements are those of their input."""
+"""TensorFlow datasets that only pass on the elements of their input."""
 
 
 class BatchDataset(tf.data.Dataset):
-    """What `data.batches` returns: a dataset of batches, and their source in `source`.
+    """Dataset of batches that `data.batches` returns, with their source in `source`.
 
-    `fit` recognises it by its type and gathers many batches at once from the source. What `map`,
-    `take`, `prefetch` and their like return is a plain dataset, which `fit` reads batch by batch.
+    `fit` recognises it by its type and gathers many batches at once from the source. `map`, `take`,
+    `prefetch` and similar methods return a plain dataset, which `fit` reads batch by batch.
 
     Args:
         dataset: dataset of the batches.
@@ -57,7 +57,7 @@ def source_behind(dataset: Any, *, through_maps: bool = False) -> Source | None:
 
     Args:
         dataset: any dataset. Those that only reorder, repeat or buffer elements are looked through.
-        through_maps: whether to look through those that change elements, too.
+        through_maps: whether to look also through datasets that change elements.
     """
     while (source := source_of(dataset)) is None:
         inputs = dataset._inputs()

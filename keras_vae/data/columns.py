@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from keras_vae.data.content import DataError, listed, only_label
-from keras_vae.data.mapped import slices
+from keras_vae.data.mapped import chunks
 
 __all__ = ["Columns", "Labels", "columns_line", "identifiers", "positions", "select"]
 
@@ -112,7 +112,7 @@ def identifiers(x: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
         if _identifies(np.asarray(x[:_HEAD, column]), name)
     ]
     if suspects and len(x) > _HEAD:
-        parts = [part[:, suspects] for _, part in slices(x)]
+        parts = [part[:, suspects] for _, part in chunks(x)]
         whole = np.concatenate(parts)
         suspects = [c for i, c in enumerate(suspects) if _identifies(whole[:, i], names[c])]
     return tuple(names[column] for column in suspects)

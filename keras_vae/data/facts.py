@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_vae.data.mapped import slices
+from keras_vae.data.mapped import chunks
 
 __all__ = ["Facts"]
 
@@ -56,7 +56,7 @@ class Facts:
         whole = np.ones(features, bool)
         zeros = 0
         for array in parts:
-            for _, part in slices(array):
+            for _, part in chunks(array):
                 rows = part.reshape(-1, features)
                 low = np.minimum(low, rows.min(axis=0))
                 high = np.maximum(high, rows.max(axis=0))

@@ -17,7 +17,7 @@ from keras_vae.data.columns import Labels, columns_line, identifiers
 from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, reason
 from keras_vae.data.delimited import DELIMITED_SUFFIXES
 from keras_vae.data.images import Form, image_paths, image_rows, images
-from keras_vae.data.mapped import slices
+from keras_vae.data.mapped import chunks
 from keras_vae.data.sparse import dense, dense_rows, is_sparse, read_sparse
 from keras_vae.data.tables import parquet_rows, table
 
@@ -257,7 +257,7 @@ def _are_images(x: np.ndarray) -> bool:
     if x.shape[2] <= _MOST_CHANNELS:
         return False
     is_whole = in_unit_interval = True
-    for _, part in slices(x, _CHUNK_VALUES * x.itemsize):
+    for _, part in chunks(x, _CHUNK_VALUES * x.itemsize):
         is_whole = is_whole and bool((part == np.rint(part)).all())
         in_unit_interval = in_unit_interval and bool(part.max() <= 1)
         if part.min() < 0 or not (is_whole or in_unit_interval):
@@ -269,7 +269,7 @@ def _check_finite(path: Path, x: np.ndarray, feature_names: tuple[str, ...] | No
     if x.dtype.kind != "f":
         return
     count, where = 0, ""
-    for start, part in slices(x, _CHUNK_VALUES * x.itemsize):
+    for start, part in chunks(x, _CHUNK_VALUES * x.itemsize):
         bad = ~np.isfinite(part)
         if not count and bad.any():
             row, *position = map(int, np.unravel_index(np.argmax(bad), bad.shape))

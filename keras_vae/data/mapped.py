@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_vae.data.content import DataError
 
-__all__ = ["is_mapped", "read", "slices"]
+__all__ = ["chunks", "is_mapped", "read"]
 
 
 _END = 64
@@ -84,7 +84,7 @@ def _through_the_map(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return values
 
 
-def slices(array: np.ndarray, size: int = 16 * 2**20) -> Iterator[tuple[int, np.ndarray]]:
+def chunks(array: np.ndarray, size: int = 16 * 2**20) -> Iterator[tuple[int, np.ndarray]]:
     """Yields pairs of the first row and a chunk of an array, about `size` bytes each."""
     rows = max(1, size // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_vae.data.mapped import slices
+from keras_vae.data.mapped import chunks
 
 __all__ = ["Resolution", "moments", "resolution", "unresolved_message"]
 
@@ -44,10 +44,10 @@ def moments(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count = raw.size // features
     origin = np.asarray(raw[0], np.float64).reshape(-1, features)[0]
     total, square = np.zeros(features), np.zeros(features)
-    for _, part in slices(raw):
+    for _, part in chunks(raw):
         total += (part.reshape(-1, features) - origin).sum(axis=0)
     mean = origin + total / count
-    for _, part in slices(raw):
+    for _, part in chunks(raw):
         square += ((part.reshape(-1, features) - mean) ** 2).sum(axis=0)
     return mean, np.sqrt(square / count)
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras_vae import data
 from keras_vae.data.content import listed
 from keras_vae.data.facts import Facts
-from keras_vae.data.mapped import slices
+from keras_vae.data.mapped import chunks
 from keras_vae.data.precision import moments, resolution, unresolved_message
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Preparation:
         if self.range is None:
             return
         low, high = self.range
-        for start, part in slices(raw):
+        for start, part in chunks(raw):
             outside = ((part < low) | (part > high)).reshape(len(part), -1)
             if outside.any():
                 row, entry = np.argwhere(outside)[0]

@@ -31,7 +31,7 @@ class StepRange(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The arrays behind a dataset of `batches`: a training loop gathers many batches at once.
+    """The arrays behind a dataset of `batches`, from which a training loop gathers many batches.
 
     Attributes:
         tables: the arrays and the seed, as tensors; arrays that are mapped stay in their files.
@@ -39,9 +39,9 @@ class Source(NamedTuple):
         examples: number of rows of x.
         batch_size: rows of a batch; the last of an epoch may be shorter.
         steps: batches of an epoch.
-        epochs: that the dataset goes through.
-        shuffle: whether each has an order of its own.
-        feature_names: of the columns of x, None if they have none.
+        epochs: epochs of the dataset.
+        shuffle: whether each epoch has its own order.
+        feature_names: names of the columns of x, or None.
         whole: dtypes of the boolean and integer columns of x, by name, if it was a data frame.
     """
 
@@ -61,9 +61,9 @@ class Source(NamedTuple):
         return {name: table for name, table in self.tables.items() if not is_mapped(table)}
 
     def step_ranges(self, begin: int, steps: int, capacity: int) -> list[StepRange]:
-        """Returns the next `steps` batches of an epoch from batch `begin` on, in chunks.
+        """Divides the next `steps` batches of an epoch, from batch `begin` on, into chunks.
 
-        A chunk has at most `capacity` batches. A last batch that is short is a chunk of its own.
+        A chunk has at most `capacity` batches. A short last batch is a separate chunk.
         """
         stop = min(begin + steps, self.steps)
         short = stop == self.steps and self.steps * self.batch_size > self.examples
@@ -74,14 +74,14 @@ class Source(NamedTuple):
         ]
 
     def in_chunks(self, steps: int, capacity: int) -> tf.data.Dataset:
-        """Returns a dataset of the positions of chunks, and of their rows of tables in files.
+        """Makes a dataset of the positions of chunks, and of their rows of tables in files.
 
         An element is epoch, first batch, indices of rows, {name: rows of a table in a file}. Files
-        are read while the training works on the chunk before.
+        are read while earlier chunks are trained on.
 
         Args:
-            steps: batches between which the training stops.
-            capacity: most batches of a chunk.
+            steps: number of batches after which the training returns to Python.
+            capacity: maximum number of batches in a chunk.
         """
         calls = (self.step_ranges(begin, steps, capacity) for begin in range(0, self.steps, steps))
         chunks = [chunk for call in calls for chunk in call]
@@ -94,7 +94,7 @@ class Source(NamedTuple):
         return positions.map(of_files).prefetch(1)
 
     def positions(self, firsts: Sequence[int], ends: Sequence[int]) -> tf.data.Dataset:
-        """Returns a dataset of epoch, first batch and indices of rows, of chunks of every epoch."""
+        """Makes a dataset of epoch, first batch and row indices, for the chunks of every epoch."""
         import tensorflow as tf
 
         bounds = tf.data.Dataset.from_tensor_slices(
@@ -115,7 +115,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Gather:
-    """Gathers and transforms one batch from the tables.
+    """Function that gathers and transforms one batch from the tables.
 
     It compares by value, so equal configurations reuse one graph.
 
@@ -137,7 +137,7 @@ class Gather:
     ) -> Any:
         """Returns the batch of an epoch and number; or many along a new first axis.
 
-        Rows that were read from files before are in tables["read"], by the name of the table.
+        Rows that were already read from files are in tables["read"], by the name of the table.
         """
         import tensorflow as tf
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.data import DataError
-from keras_vae.data.mapped import slices
+from keras_vae.data.mapped import chunks
 
 __all__ = [
     "CHECKED_BYTES",
@@ -77,10 +77,10 @@ class Support:
         if x.dtype.kind in "bui" and not self.integer_dtype:
             found = f"integers from {x.min()} to {x.max()} of dtype {x.dtype}"
             raise DataError(self.sentence(owner, "booleans" if x.dtype.kind == "b" else found))
-        for start, part in slices(x, CHECKED_BYTES * x.itemsize // 4):
-            self._check_slice(part, start, owner)
+        for start, part in chunks(x, CHECKED_BYTES * x.itemsize // 4):
+            self._check_chunk(part, start, owner)
 
-    def _check_slice(self, x: np.ndarray, start: int, owner: str) -> None:
+    def _check_chunk(self, x: np.ndarray, start: int, owner: str) -> None:
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
             value = x[bad][0][~np.isfinite(x[bad][0])][0]

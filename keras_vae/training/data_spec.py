@@ -16,7 +16,7 @@ from keras_vae.data.batch_dataset import source_behind
 from keras_vae.data.columns import positions
 from keras_vae.data.content import listed
 from keras_vae.data.frames import frame_names, numbers, whole_columns
-from keras_vae.data.mapped import is_mapped, slices
+from keras_vae.data.mapped import chunks, is_mapped
 from keras_vae.data.precision import moments, resolution, unresolved_message
 from keras_vae.distributions.supports import CHECKED_BYTES, DataError, Support
 from keras_vae.training.containers import CheckedPyDataset, is_stream
@@ -31,7 +31,7 @@ class Part:
     Attributes:
         shape: shape of one example.
         support: where its values may lie; None for any finite number.
-        owner: name of the distribution of it, for messages.
+        owner: name of its distribution, for messages.
     """
 
     shape: tuple[int, ...]
@@ -41,12 +41,12 @@ class Part:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model accepts as data: x itself where that is the only part, else a dict of parts.
+    """Data that a model accepts: x itself if that is the only part, otherwise a dict of parts.
 
     Attributes:
-        parts: the parts by name, in the order in which networks take them. "condition" is what is
-            given to prior, likelihood and posterior.
-        feature_names: names of the columns of x, by which those of data frames are matched.
+        parts: parts by name, in the order in which networks take them. "condition" is the part that
+            prior, likelihood and posterior depend on.
+        feature_names: names of the columns of x, by which data frames are matched.
     """
 
     parts: Mapping[str, Part]
@@ -98,11 +98,11 @@ class DataSpec:
         return parts if len(self.parts) > 1 else parts[self.first]
 
     def arrays(self, inputs: Any, *, in_support: bool) -> Any:
-        """The inputs as checked arrays, in the form they came in.
+        """Converts the inputs to checked arrays, in the form they came in.
 
         Args:
-            inputs: anything NumPy makes an array of, or the dict of two such things. The columns of
-                a data frame are matched by name where the contract has names.
+            inputs: anything that NumPy converts to an array, or a dict of parts. The columns of a
+                data frame are matched by name if the specification has names.
             in_support: whether x must lie in the support; otherwise it must only be finite.
 
         Raises:
@@ -132,7 +132,7 @@ class DataSpec:
         return array
 
     def source(self, inputs: Any) -> Any:
-        """What `fit` may read: arrays checked now, datasets and generators as they are read.
+        """Checks what `fit` reads: arrays now, datasets and generators as they are read.
 
         Raises:
             DataError: as `arrays`, at once or, inside `data_errors`, when the batch is read.
@@ -151,13 +151,13 @@ class DataSpec:
         return self.arrays(inputs, in_support=True)
 
     def check_dataset(self, dataset: tf.data.Dataset, *, in_support: bool) -> None:
-        """Refuses a dataset by what is known before a batch is read.
+        """Refuses a dataset by what is known before the first batch is read.
 
-        Batches of `data.batches` are float32 whatever they were made of; where nothing is rescaled
-        or transformed the dtype that counts is that of the source.
+        Batches of `data.batches` are always float32; unless they are rescaled or transformed, the
+        dtype of the source is checked.
 
         Args:
-            dataset: of batches.
+            dataset: dataset of batches.
             in_support: whether the dtype must be one of the support.
 
         Raises:
@@ -216,7 +216,7 @@ class DataSpec:
         x = np.asarray(x).reshape(len(x), -1, x.shape[-1] if x.ndim > 1 else 1)
         with np.errstate(invalid="ignore", over="ignore"):
             mean, deviation = moments(x)
-            ends = [(part.min((0, 1)), part.max((0, 1))) for _, part in slices(x, CHECKED_BYTES)]
+            ends = [(part.min((0, 1)), part.max((0, 1))) for _, part in chunks(x, CHECKED_BYTES)]
             low = np.min([least for least, _ in ends], axis=0)
             high = np.max([most for _, most in ends], axis=0)
             error, negligible, unresolved = resolution(low, high, deviation)
@@ -230,18 +230,18 @@ class DataSpec:
         if names and self.feature_names and names != self.feature_names:
             positions(names, self.feature_names, "x")
             raise DataError(
-                f"x of the stream has its columns in the order {', '.join(names)}, and the model "
+                f"x of the stream has its columns in the order {', '.join(names)}, but the model "
                 f"in the order {', '.join(self.feature_names)}. Make the stream of "
                 "frame[list(vae.feature_names)]."
             )
 
     def weighted(self, inputs: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """The triple x, y, sample_weight for `keras.Model.fit`, checked; y says nothing.
+        """Returns checked `(x, y, sample_weight)`; y is a dummy.
 
-        Keras drops weights that come without targets, so weights bring zeros as targets.
+        Keras drops weights that come without targets, so weights come with zeros as targets.
 
         Raises:
-            DataError: as `source`, or if the weights are not N finite numbers of at least 0.
+            DataError: as for `source`, or if the weights are not N finite numbers of at least 0.
             ValueError: if weights are given for a dataset or generator, which yields its own.
         """
         checked = self.source(inputs)
@@ -264,7 +264,7 @@ class DataSpec:
         return checked, np.zeros(count, np.float32), weights.reshape(count).astype(np.float32)
 
     def readable(self, inputs: Any) -> Any:
-        """What `predict` may read: as `source`, but x must only be finite, in datasets not even."""
+        """Checks what `predict` reads: arrays must be finite, datasets only of the right shape."""
         check = functools.partial(self.checked_batch, in_support=False)
         if isinstance(inputs, tf.data.Dataset):
             self.check_dataset(inputs, in_support=False)
@@ -276,7 +276,7 @@ class DataSpec:
 
     @contextlib.contextmanager
     def data_errors(self) -> Iterator[None]:
-        """Raises the refusal of a batch as the `DataError` it was before TensorFlow wrapped it."""
+        """Raises the refusal of a batch as a `DataError`, which TensorFlow has wrapped."""
         try:
             yield
         except tf.errors.OpError as error:
@@ -313,7 +313,7 @@ class DataSpec:
     def _hint(
         self, found: Sequence[int | None], whole: bool, name: str, shape: tuple[int, ...]
     ) -> str:
-        """What to do about a shape that is not [n, *shape], as a sentence after a space."""
+        """Returns what to do about a shape that is not [n, *shape], as a sentence after a space."""
         event, categories = tuple(found[1:]), shape[-1]
         support = self.parts[name].support
         one_hot = support is None or support.event_dim == 1
@@ -364,7 +364,7 @@ class DataSpec:
             )
 
     def assertions(self, inputs: Any) -> dict[str, tf.Tensor]:
-        """What must hold of a batch in a graph, by the sentence to say if it does not."""
+        """Makes the checks of a batch in a graph, by the message for a false one."""
         assertions: dict[str, tf.Tensor] = {}
         for name, value in self.by_name(inputs).items():
             part = self.parts[name]
@@ -376,13 +376,13 @@ class DataSpec:
         return assertions
 
     def zeros(self) -> Any:
-        """One example of zeros, for what depends on shapes alone."""
+        """Makes one example of zeros, for computations of shapes."""
         return self._together(
             {name: np.zeros((1, *part.shape), np.float32) for name, part in self.parts.items()}
         )
 
     def checked_batch(self, batch: Any, *, in_support: bool = True) -> tuple[Any, ...]:
-        """A batch of a generator as a tuple, checked and ordered as arrays are."""
+        """Returns a batch of a generator as a tuple, checked and ordered as arrays are."""
         batch = batch if isinstance(batch, tuple) else (batch,)
         if in_support:
             _refuse_targets(batch, "generator")
@@ -398,7 +398,7 @@ def _refuse_targets(element: Any, owner: str) -> None:
     """Refuses the pair (x, y): y would be ignored."""
     if isinstance(element, tuple) and len(element) == 2 and _is_given(element[1]):
         raise DataError(
-            f"A VAE models p(x) alone and expects batches of x, or (x, None, sample_weight); the "
+            f"A VAE models only p(x) and expects batches of x, or (x, None, sample_weight); the "
             f"{owner} yields pairs (x, y), whose y would be ignored. Yield x alone (of a dataset: "
             "dataset.map(lambda x, y: x)), or build the VAE with condition_shape= and yield "
             '{"x": x, "condition": y}.'
@@ -412,7 +412,7 @@ def _is_given(part: Any) -> bool:
 def _check_finite(array: np.ndarray, name: str) -> None:
     if array.dtype.kind != "f":
         return
-    for start, part in slices(array, CHECKED_BYTES):
+    for start, part in chunks(array, CHECKED_BYTES):
         if not np.isfinite(part).all():
             bad = ~np.isfinite(part).reshape(len(part), -1).all(axis=1)
             raise DataError(

@@ -29,7 +29,7 @@ __all__ = [
 
 _MOST_STEPS = 100
 _MOST_BYTES = 32 * 2**20
-"""Of the batches and the noise that lie in memory for one call of the graph."""
+"""Maximum bytes of batches and noise in memory for one call of the graph."""
 
 _STEPS_THAT_PAY = 1000
 
@@ -57,16 +57,16 @@ _WITHIN_EPOCHS = (
 
 
 class Loop:
-    """Function of an iterator over the chunks of a source to the logs after many training steps.
+    """Keras `train_function` that runs many steps per call.
 
-    The steps are one program. With XLA it keeps the weights in the loop's own memory and fuses
-    objective, gradient and optimizer. The short last batch of an epoch is a step of its own.
+    The steps are one program. With XLA, it keeps the weights in the loop's memory and fuses
+    objective, gradient and optimizer. The short last batch of an epoch is a separate call.
 
     Args:
         model: the VAE.
         gather: function that gathers a batch.
-        assertions: map of a batch to booleans, by the sentence to say if one is false; None where
-            the data was checked before.
+        assertions: function from a batch to booleans, by the message for a false one; None if the
+            data was checked before.
         jit_compile: whether XLA compiles the steps.
     """
 
@@ -89,7 +89,7 @@ class Loop:
         self._last_step = tf.function(self._short_step, autograph=False)
 
     def does(self, source: Source, assertions: Any, jit_compile: bool) -> bool:
-        """Whether the loop trains on such a source, compiled and checked in this way."""
+        """Tells whether the loop trains on such a source, compiled and checked in this way."""
         return (
             self._gather == source.gather
             and (self._assertions is None) == (assertions is None)
@@ -99,23 +99,23 @@ class Loop:
     def prepare(
         self, source: Source, steps: int, capacity: int, validation: int
     ) -> tuple[keras.callbacks.Callback, tf.data.Dataset]:
-        """Takes up a source: the callback that keeps the loop within epochs, and its chunks.
+        """Prepares a source; returns a callback that keeps the loop within epochs, and the chunks.
 
         Args:
-            source: whose batches are trained on.
-            steps: steps between which no callback is called.
-            capacity: most steps in one call of the graph.
-            validation: steps in one call of the validation.
+            source: source of the batches.
+            steps: number of steps between calls of callbacks.
+            capacity: maximum number of steps in one call of the graph.
+            validation: number of steps in one call of the validation.
         """
         self._feed, self._per_call, self._capacity = source, steps, min(steps, capacity)
         self._pace = _Pace(validation)
         return self._pace, source.in_chunks(steps, self._capacity)
 
     def __call__(self, iterator: Any) -> dict[str, tf.Tensor]:
-        """Logs after the next steps, none of which belongs to the next epoch.
+        """Runs the next steps, all within one epoch, and returns the logs after them.
 
         Raises:
-            DataError: if a batch is not what the model takes.
+            DataError: if a batch is not valid data of the model.
         """
         source = self._feed
         for chunk in source.step_ranges(self._pace.step, self._per_call, self._capacity):
@@ -136,10 +136,10 @@ class Loop:
     def _steps_on_chunk(
         self, tables: Any, iterator: Any, count: tf.Tensor, batch_size: int, capacity: int
     ) -> Any:
-        """Steps on the batches of a chunk, which TensorFlow takes and draws noise for at once.
+        """Runs the steps of a chunk, whose batches and noise TensorFlow gathers and draws at once.
 
-        Its kernels draw several times faster than XLA does. For XLA the shapes stay the same:
-        zeros come after the last batch.
+        TensorFlow's kernels draw several times faster than XLA. Batches of zeros at the end keep
+        the shapes constant for XLA.
         """
         epoch, first, rows, parts = iterator.get_next()
         missing = capacity * batch_size - tf.size(rows)
@@ -190,7 +190,7 @@ class Loop:
         return logs, self._checks(batch)
 
     def _checks(self, batch: Any) -> tf.Tensor:
-        """Whether the batch is what the model takes, by sentence."""
+        """Checks that the batch is valid data of the model; returns booleans by message."""
         if self._assertions is None:
             return tf.ones([0], tf.bool)
         found = self._assertions(keras.utils.unpack_x_y_sample_weight(batch)[0])
@@ -204,10 +204,10 @@ class Loop:
 
 
 class _Pace(keras.callbacks.Callback):
-    """Where in its epoch the training is; a loop must not run into the next one.
+    """Callback that tracks the step within the epoch; a loop must not run into the next epoch.
 
     Keras reads `steps_per_execution` when it makes the iterator of the training data, and again for
-    that of the validation data, whose steps are compiled for one number: that is back by then.
+    the validation data, whose steps are compiled for a fixed number, which is restored by then.
     """
 
     def __init__(self, validation: int) -> None:
@@ -236,13 +236,13 @@ def stream_source(x: Any, options: dict[str, Any]) -> Source | None:
 def array_stream(
     x: Any, weights: np.ndarray | None, options: dict[str, Any], order: Callable[[int], int]
 ) -> tuple[tf.data.Dataset | None, dict[str, Any]]:
-    """The stream of checked arrays, and the options of `fit` that go with it.
+    """Makes the stream of checked arrays, and the options of `fit` that go with it.
 
-    `order` is the seed of the shuffling, given the number of steps before the initial epoch.
+    `order` maps the number of steps before the initial epoch to the seed of the shuffling.
 
-    None where there are other parts than x and a condition, or the options ask for what a stream
-    does not do: another number of steps than an epoch
-    has, a shuffle that is no yes or no, or float64.
+    The stream is None if there are other parts than x and a condition, or the options need more
+    than a stream can do: a different number of steps per epoch, a `shuffle` that is not a boolean,
+    or float64.
     """
     arrays = list(x.values()) if isinstance(x, dict) else [x]
     if isinstance(x, dict) and set(x) != {"x", "condition"}:
@@ -272,7 +272,9 @@ def array_stream(
         x = keras.tree.map_structure(lambda array: array[:kept], x)
     conditional = isinstance(x, dict)
     shuffle = options.pop("shuffle", True)
-    options["shuffle"] = False  # it is done, and Keras warns that it will not do it again
+    options["shuffle"] = (
+        False  # the stream is shuffled, and Keras would warn that it cannot shuffle it
+    )
     passed = options.get("initial_epoch", 0) * steps(kept, batch_size)
     stream = batches(
         x["x"] if conditional else x,
@@ -289,11 +291,11 @@ def array_stream(
 
 
 def steps_at_once(source: Source, noise: int) -> int:
-    """Steps per call that make the calls of an epoch equally long, at most 100 of them.
+    """Returns the steps per call that make an epoch's calls equally long, at most 100.
 
     Args:
-        source: whose batches lie in memory for a call.
-        noise: numbers of noise per example, that lie there too.
+        source: source of the batches in memory during a call.
+        noise: noise numbers per example, which are also in memory.
     """
     numbers = noise + math.prod(source.tables["x"].shape[1:])
     most = max(1, min(_MOST_STEPS, _MOST_BYTES // (4 * numbers * source.batch_size)))
@@ -302,9 +304,9 @@ def steps_at_once(source: Source, noise: int) -> int:
 
 
 def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback does something between the steps of an epoch.
+    """Tells whether a callback acts between the steps of an epoch.
 
-    The guard only looks at running means, in which a term that was not finite stays.
+    The guard only reads running means, which stay non-finite after a non-finite term.
     """
     if isinstance(callback, NonFiniteGuard) or getattr(callback, "save_freq", None) == "epoch":
         return False
@@ -316,14 +318,14 @@ def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
 
 
 def pays_to_compile(model: keras.Model, source: Source, epochs: int) -> bool:
-    """Whether XLA compiles in less time than it saves: seconds, which a thousand steps repay."""
+    """Tells whether XLA saves more time than its compilation takes: a thousand steps."""
     return source.steps * epochs >= _STEPS_THAT_PAY and compiles_well(model)
 
 
 def compiles_well(model: keras.Model) -> bool:
-    """Whether XLA takes the model's layers, and none of them is slow there.
+    """Tells whether XLA supports all layers of the model, and none of them is slow in it.
 
-    Convolutions it computes many times slower on a CPU than TensorFlow's own kernels do.
+    On a CPU, it computes convolutions many times slower than TensorFlow's own kernels.
     """
     return all(
         layer.supports_jit and not isinstance(layer, _CONVOLUTIONS)

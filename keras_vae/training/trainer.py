@@ -1,4 +1,4 @@
-"""Training: what Keras calls of a model in `fit` and `evaluate`."""
+"""Trainer: the methods of a model that Keras calls in `fit` and `evaluate`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ class Trainer(CheckedModel):
     def infer(
         self, x: Any, training: bool = False, sample_weight: tf.Tensor | None = None
     ) -> Inference:
-        """Returns what the model infers from a batch."""
+        """Infers the latents of a batch."""
         raise NotImplementedError
 
     def components(self) -> Components | None:
@@ -98,24 +98,29 @@ class Trainer(CheckedModel):
         monitor: bool = False,
         **unsupported: Any,
     ) -> None:
-        """Sets what is optimised, and how.
+        """Sets the objective and the optimizer, and how they run.
 
         Args:
             optimizer: Keras optimizer or its name.
-            objective: what is minimised; None is `ELBO()`.
-            run_eagerly: run Python at each step, to debug.
-            steps_per_execution: steps in one call of the graph, between which no callback is
-                called. None is up to 100 where data is in memory and no callback acts within
-                epochs, else 1.
-            jit_compile: whether XLA compiles the steps; "auto" where they run many in one call and
+            objective: objective to minimise; None is `ELBO()`.
+            run_eagerly: whether to run Python at each step, for debugging.
+            steps_per_execution: steps per call of the graph, between which no callback is called.
+                None means up to 100 if data is in memory and no callback acts within epochs,
+                otherwise 1.
+            jit_compile: whether XLA compiles the steps; "auto" compiles if many run in one call and
                 no layer is a convolution, which XLA computes slowly on a CPU.
-            auto_scale_loss: scale the loss under the policy mixed_float16.
-            monitor: whether to log what the latents carry, see `keras_vae.training.monitor`.
+            auto_scale_loss: whether to scale the loss under the policy mixed_float16.
+            monitor: whether to log the use of the latents, see `keras_vae.training.monitor`.
 
         Raises:
-            TypeError: if the objective is not one, or a Keras loss or metric is passed.
-            TypeError: if a subclass overrides what training would not use.
-            ValueError: if the objective needs what these distributions do not have.
+            TypeError: if the objective is not an `Objective`, a Keras loss or metric is passed, or
+                a subclass overrides a method that training would not use.
+            ValueError: if the objective needs a property that these distributions lack.
+
+        Example:
+            >>> import keras, keras_vae
+            >>> vae = keras_vae.mlp_vae(6, 2, "normal", hidden=(8,))
+            >>> vae.compile(keras.optimizers.Adam(1e-3), keras_vae.IWAE(5), monitor=True)
         """
         if unsupported:
             raise TypeError(
@@ -125,8 +130,8 @@ class Trainer(CheckedModel):
             )
         if run_eagerly and self._strategy is not None:
             raise ValueError(
-                "run_eagerly=True is for one device: its steps run in Python, in no order that "
-                "replicas could agree on. Build the model outside of the strategy to debug it."
+                "run_eagerly=True works only on one device: its steps run in Python, in no order "
+                "that replicas share. Build the model outside of the strategy to debug it."
             )
         objective = ELBO() if objective is None else objective
         if not isinstance(objective, Objective):
@@ -159,7 +164,7 @@ class Trainer(CheckedModel):
     def _prepare(self, objective: Objective) -> None:
         """Checks an objective, builds its networks and optimizers, and makes it that of the model.
 
-        It is kept beside what Keras tracks, for its variables are no weights of the model.
+        Keras does not track it, because its variables are not weights of the model.
         """
         inference, noise = self.infer(self.data.zeros()), objective.noise(self)
         objective.check(inference, from_seed(noise, [0, 0], [1, 1], self.float_dtype))
@@ -202,19 +207,28 @@ class Trainer(CheckedModel):
                 which y is ignored. The names of a data frame's columns become the model's
                 `feature_names`; data frames are matched by name from then on.
             y: must be None; a VAE has no targets.
-            sample_weight: numbers [N], at least 0, that weigh `loss` and nothing else.
+            sample_weight: numbers [N], at least 0, that weight `loss` and nothing else.
             validation_data: as x, or (x, None, sample_weight).
             callbacks: Keras callbacks.
-            **kwargs: as for `keras.Model.fit`, among them epochs, batch_size, validation_split.
+            **kwargs: as for `keras.Model.fit`, including epochs, batch_size, validation_split.
 
         Raises:
             DataError: if data lies outside the support, has a wrong shape or is not finite.
             NonFiniteError: if a term of the loss or a weight becomes NaN or infinite.
+
+        Example:
+            >>> import keras_vae, numpy as np
+            >>> x = np.random.default_rng(0).normal(size=(64, 6))
+            >>> vae = keras_vae.mlp_vae(6, 2, "normal", hidden=(8,))
+            >>> vae.compile()
+            >>> history = vae.fit(x, epochs=2, batch_size=32, validation_split=0.25, verbose=0)
+            >>> sorted(history.history)[:4]
+            ['distortion', 'elbo', 'loss', 'rate']
         """
         refuse_targets("fit", y)
         if kwargs.pop("class_weight", None) is not None:
             raise ValueError(
-                "fit was given class_weight, and a VAE has no classes: use sample_weight."
+                "fit was given class_weight, but a VAE has no classes: use sample_weight."
             )
         for option, least in (("batch_size", 1), ("validation_batch_size", 1), ("epochs", 0)):
             if kwargs.get(option) is not None:
@@ -249,7 +263,7 @@ class Trainer(CheckedModel):
             return self._fit_stepwise((x, targets, sample_weight), [guard, *callbacks], kwargs)
 
     def _validation(self, spec: DataSpec, data: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """The options of Keras for validation."""
+        """Returns the options of Keras for validation."""
         size = options.get("validation_batch_size")
         if data is None:
             split = options.get("validation_split")
@@ -257,7 +271,7 @@ class Trainer(CheckedModel):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is not None and weight is None:
             raise ValueError(
-                "validation_data was given targets, and a VAE has none: pass validation_data=x "
+                "validation_data was given targets, but a VAE has none: pass validation_data=x "
                 "or (x, None, sample_weight)."
             )
         (x, targets, weight), size = in_batches(
@@ -269,7 +283,7 @@ class Trainer(CheckedModel):
         }
 
     def _resumed(self, x: Any, callbacks: list[Any], options: dict[str, Any]) -> tuple[Any, int]:
-        """The data and the first epoch of a training that a backup may go on with."""
+        """Returns the data and the first epoch of a training that may continue from a backup."""
         asked = options.get("initial_epoch", 0)
         restored = [each.restore(self) for each in callbacks if isinstance(each, Backup)]
         begin = max(asked, *restored, 0)
@@ -280,7 +294,7 @@ class Trainer(CheckedModel):
     def _fit_stepwise(
         self, data: tuple[Any, Any, Any], callbacks: list[Any], options: dict[str, Any]
     ) -> keras.callbacks.History:
-        """Training by Keras' own loop."""
+        """Trains by Keras' own loop."""
         x, targets, sample_weight = data
         if workers(self._strategy) is not None:
             raise ValueError(
@@ -293,7 +307,7 @@ class Trainer(CheckedModel):
     def _fit_in_chunks(
         self, source: Source, assertions: Any, callbacks: list[Any], options: dict[str, Any]
     ) -> keras.callbacks.History:
-        """Training by `Loop`, many steps at once."""
+        """Trains by `Loop`, many steps at once."""
         loop = self._loop_over(source, assertions, options.get("epochs", 1))
         capacity = steps_at_once(
             source, self.objective.num_samples * numbers_in(self.objective.noise(self))
@@ -312,10 +326,10 @@ class Trainer(CheckedModel):
             self.steps_per_execution = given or 1
 
     def _order(self, passed: int) -> int:
-        """Seed of the order of examples in arrays.
+        """Returns the seed of the order of examples in arrays.
 
-        It is that of the training that began `passed` steps ago, so that one that is resumed goes
-        on in its order; and it is the same on all workers.
+        It is the seed of the training that began `passed` steps ago, so a resumed training
+        continues in its order. It is the same on all workers.
         """
         begin = int(self.optimizer.iterations.numpy()) - passed
         words = [int(word) % 2**32 for word in (self._draws.state.value.numpy()[0], begin)]
@@ -343,7 +357,7 @@ class Trainer(CheckedModel):
 
     @property
     def distribute_strategy(self) -> Any:
-        """What Keras is to train with: one device, whatever runs within a step."""
+        """Strategy that Keras trains with: one device, whatever runs within a step."""
         return OneDevice() if self._strategy is not None else super().distribute_strategy
 
     def _scope(self) -> contextlib.AbstractContextManager[Any]:
@@ -371,36 +385,36 @@ class Trainer(CheckedModel):
         return wrap_to_int32(seeds)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """The function of an iterator that `fit` calls."""
+        """Makes the function of an iterator that `fit` calls."""
         if self._strategy is None or (self.train_function is not None and not force):
             return super().make_train_function(force)
         self.train_function = steps_in_turn(self, self.train_step)
 
     def make_test_function(self, force: bool = False) -> Any:
-        """The function of an iterator that `evaluate` calls."""
+        """Makes the function of an iterator that `evaluate` calls."""
         if self._strategy is None or (self.test_function is not None and not force):
             return super().make_test_function(force)
         self.test_function = steps_in_turn(self, self.test_step)
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """Means so far, of all replicas."""
+        """Returns the means so far, of all replicas."""
         with self._scope():
             return super().get_metrics_result()
 
     def reset_metrics(self) -> None:
-        """Sets the means back, on all replicas."""
+        """Resets the means, on all replicas."""
         with self._scope():
             super().reset_metrics()
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Means over examples, whatever the batches: loss, elbo, distortion, rate; the monitor."""
+        """Metrics that are means over examples: loss, elbo, distortion, rate; and the monitor."""
         means = [self.loss_metric, self.elbo_metric, self.distortion_metric, self.rate_metric]
         means += self.extra_metrics
         return means if self.monitor is None else [*means, self.monitor]
 
     def get_compile_config(self) -> dict[str, Any]:
-        """What `compile` was called with; empty if it was not."""
+        """Returns the arguments of `compile`; empty if it was not called."""
         if not self.compiled:
             return {}
         return {
@@ -410,7 +424,7 @@ class Trainer(CheckedModel):
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as `get_compile_config` says."""
+        """Compiles with the result of `get_compile_config`."""
         objects = {key: deserialize(config[key]) for key in ("optimizer", "objective")}
         self.compile(**{**config, **objects})
 
