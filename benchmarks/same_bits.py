@@ -35,7 +35,7 @@ LIKELIHOODS: dict[str, dict[str, Any]] = {
     "categorical": {},
     "poisson": {},
 }
-LAWS = [("diagonal", "standard_normal"), ("isotropic", "normal_mixture"), ("full", "vamp")]
+PAIRS = [("diagonal", "standard_normal"), ("isotropic", "normal_mixture"), ("full", "vamp")]
 EXPORTED = (
     "bernoulli-diagonal-standard_normal",
     "normal-full-vamp-conditional",
@@ -68,7 +68,7 @@ def objectives() -> Iterator[tuple[str, Any]]:
 def models() -> Iterator[tuple[str, Any, Any]]:
     """Name, trained model and its data."""
     for likelihood, options in LIKELIHOODS.items():
-        for index, (posterior, prior) in enumerate(LAWS):
+        for index, (posterior, prior) in enumerate(PAIRS):
             conditional = posterior == "full" and likelihood in ("normal", "poisson")
             keras.utils.set_random_seed(SEED)
             x: Any = data(likelihood)

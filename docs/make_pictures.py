@@ -101,13 +101,13 @@ def posteriors(names: dict[str, Any]) -> None:
     vae, part, gap = names["vae"], names["part"], names["gap"]
     order = np.argsort(gap.gap)
     rows = order[[len(order) // 4, len(order) // 2, -3]]
-    laws = _make_climb(vae, "diagonal", 500, 128)(tf.constant(part[rows]), tf.constant([0, 0]))
+    fits = _make_climb(vae, "diagonal", 500, 128)(tf.constant(part[rows]), tf.constant([0, 0]))
     figure = Figure(figsize=(9.0, 3.5))
     turn = np.linspace(0.0, 2.0 * np.pi, 200)
     circle = np.stack([np.cos(turn), np.sin(turn)])
     for column, row in enumerate(rows):
         axes = _axes(figure, (1, 3, column + 1), "first latent", "second latent")
-        loc, spread = laws[2][0][column].numpy(), laws[2][1][column].numpy()
+        loc, spread = fits[2][0][column].numpy(), fits[2][1][column].numpy()
         deviation = np.sqrt((spread**2).sum(axis=1)).max()
         span = np.linspace(-4.5, 4.5, 161) * deviation
         first, second = np.meshgrid(loc[0] + span, loc[1] + span)
@@ -116,7 +116,7 @@ def posteriors(names: dict[str, Any]) -> None:
         density = np.exp(log_p - log_p.max())
         axes.contourf(first, second, density, levels=12, cmap="Greys")
         for (centre, factor), color, style, label in zip(
-            laws,
+            fits,
             ("tab:blue", "tab:green", "tab:red"),
             ("-", "--", ":"),
             ("encoder's q", "best diagonal q", "best full q"),

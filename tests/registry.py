@@ -1,4 +1,4 @@
-"""Registry of every public layer, prior, objective and schedule, for the laws they all obey."""
+"""Registry of every public layer, prior, objective and schedule, for the tests they all pass."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -64,10 +64,10 @@ def log_continuous_bernoulli(logits):
 
 
 def log_discretized_logistic(loc, scale):
-    law = stats.logistic(loc, scale)
+    distribution = stats.logistic(loc, scale)
 
     def logpmf(x):
-        above, below = law.cdf(x + 0.5), law.cdf(x - 0.5)
+        above, below = distribution.cdf(x + 0.5), distribution.cdf(x - 0.5)
         return np.log(np.where(x > 3.5, 1.0, above) - np.where(x < 0.5, 0.0, below))
 
     return logpmf
@@ -130,7 +130,7 @@ SCHEDULES = {
 
 
 class Inversion(NamedTuple):
-    """A draw by inversion, its parameters, and the law it should have."""
+    """A draw by inversion, its parameters, and the distribution it should have."""
 
     draw: Callable
     parameters: tuple[float | list[float], ...]
@@ -153,8 +153,8 @@ def categorical_draws(*weights: float) -> Inversion:
     with np.errstate(divide="ignore"):
         logits = np.log(np.array(weights)).tolist()
     probs = np.array(weights) / sum(weights)
-    law = stats.rv_discrete(values=(np.arange(len(probs)), probs))
-    return Inversion(random.categorical, (logits,), law, True)
+    distribution = stats.rv_discrete(values=(np.arange(len(probs)), probs))
+    return Inversion(random.categorical, (logits,), distribution, True)
 
 
 def as_float32(value: float) -> float:
@@ -357,14 +357,14 @@ every = {
     "conditional": pytest.mark.parametrize("make", CONDITIONALS.values(), ids=CONDITIONALS),
 }
 
-# One VAE for each law beside plain partners, and one for each objective.
+# One VAE for each distribution with plain partners, and one for each objective.
 MODELS = {
     **{name: {"likelihood": make} for name, make in LIKELIHOODS.items()},
     **{name: {"posterior": make} for name, make in POSTERIORS.items()},
     **{name: {"prior": make} for name, make in PRIORS.items()},
     "vamp_full": {"prior": PRIORS["vamp"], "posterior": POSTERIORS["full"]},
 }
-every_model = pytest.mark.parametrize("laws", MODELS.values(), ids=MODELS)
+every_model = pytest.mark.parametrize("distributions", MODELS.values(), ids=MODELS)
 
 
 def built(make, network=True, condition=WIDTH, **kwargs):
@@ -380,7 +380,7 @@ def built(make, network=True, condition=WIDTH, **kwargs):
 
 
 def vae_of(likelihood=None, posterior=None, prior=None, dtype=None):
-    """A VAE of the laws given, and 16 examples of data from its support."""
+    """Makes a VAE of the given distributions, and 16 examples of data from its support."""
 
     def dense(activation=None):
         return keras.layers.Dense(5, activation, dtype=dtype)

@@ -42,11 +42,11 @@ def exactly(function: Any, *inputs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_counts(name, dtype):
     make, *options = COUNTS[name]
-    law, x, parameter, d, exact = make(*options, dtype)
+    distribution, x, parameter, d, exact = make(*options, dtype)
     parameter_ = tf.constant(parameter)
     with tf.GradientTape() as tape:
         tape.watch(parameter_)
-        found = law(parameter_).log_prob(x)
+        found = distribution(parameter_).log_prob(x)
     expected = exactly(exact, x, parameter)
     unit = np.finfo(dtype).eps
     scale = 1.0 + np.abs(expected) + np.abs(d) * (1.0 + np.abs(parameter))
@@ -65,15 +65,15 @@ def test_counts_are_not_biased(name):
         parameter = np.float32(np.log(n))
         x = rng.poisson(n, 20_000)
         log_p = x * float(parameter) - np.exp(float(parameter)) - gammaln(x + 1)
-        law = tfp.Poisson(log_rate=parameter)
+        distribution = tfp.Poisson(log_rate=parameter)
     else:
         parameter = np.float32(-0.8)
         p = scipy.special.expit(float(parameter))
         x = rng.binomial(int(n), p, 20_000)
         choose = gammaln(n + 1) - gammaln(x + 1) - gammaln(n - x + 1)
         log_p = choose + x * np.log(p) + (n - x) * np.log1p(-p)
-        law = tfp.Binomial(np.float32(n), logits=parameter)
-    error = law.log_prob(x.astype("float32")).numpy() - log_p
+        distribution = tfp.Binomial(np.float32(n), logits=parameter)
+    error = distribution.log_prob(x.astype("float32")).numpy() - log_p
     assert abs(error.mean()) < 0.01 * log_p.std() / np.sqrt(len(x))
 
 
@@ -93,8 +93,8 @@ def test_location_and_scale_far_from_zero(centre, scale, family):
         return -(z**2) / 2 - log_scale - mpmath.log(2 * mpmath.pi) / 2
 
     if family == "full":
-        law = tfp.FullNormal(loc[:, None], np.full((60, 1, 1), spread))
-        found = law.log_prob(x[:, None]).numpy()
+        distribution = tfp.FullNormal(loc[:, None], np.full((60, 1, 1), spread))
+        found = distribution.log_prob(x[:, None]).numpy()
     else:
         likelihood = getattr(keras_vae, family)(1)
         found = likelihood.make_distribution(loc[:, None], spread).log_prob(x[:, None]).numpy()
@@ -122,10 +122,10 @@ def test_many_certain_pixels_keep_their_digits():
 @pytest.mark.parametrize("name", ["poisson 1e+06 0.001", "binomial 65535 1"])
 def test_counts_in_onnx_runtime(name):
     make, *options = COUNTS[name]
-    law, x, parameter, d, exact = make(*options, "float32")
+    distribution, x, parameter, d, exact = make(*options, "float32")
     signature = Signature(
         "log_prob",
-        lambda x, parameter: {"log_p": law(parameter).log_prob(x)},
+        lambda x, parameter: {"log_p": distribution(parameter).log_prob(x)},
         {key: tf.TensorSpec([None], tf.float32, key) for key in ("x", "parameter")},
         ("log_p",),
         "Log-probability.",

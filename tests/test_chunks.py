@@ -22,7 +22,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-4}
 
 
 def calls(vae, x, z, c=None):
-    """What the calls that each law has a part in return, as arrays."""
+    """What the calls that each distribution has a part in return, as arrays."""
     given, data = ({}, x) if c is None else ({"condition": c}, {"x": x, "condition": c})
     q, p = vae.encode(data), vae.decode(z, **given)
     return {
@@ -63,8 +63,8 @@ def same(found, expected):
 
 
 @every_model
-def test_chunks_give_what_one_pass_gives(laws, seven_at_once):
-    vae, x = vae_of(**laws)
+def test_chunks_give_what_one_pass_gives(distributions, seven_at_once):
+    vae, x = vae_of(**distributions)
     x = np.concatenate([x, x[:14]])
     z = np.random.default_rng(0).normal(size=(2, 30, vae.latent_size)).astype(x.dtype)
     whole = calls(vae, x, z)
@@ -118,7 +118,7 @@ def test_bound_of_a_row_stands_alone_and_is_the_exported_one():
     assert np.all(vae.elbo(x, seed=6).distortion != bound.distortion)
 
 
-def test_graph_is_traced_once_and_belongs_to_its_laws(seven_at_once):
+def test_graph_is_traced_once_and_belongs_to_its_distributions(seven_at_once):
     vae, x = compiled(tiny_vae()), binary(30)
     traces = []
     network = vae.posterior.network

@@ -1,4 +1,4 @@
-"""Laws of `keras_vae.data`: what is read, what is refused, and what a stream repeats."""
+"""Tests of `keras_vae.data`: what is read, what is refused, and what a stream repeats."""
 
 import functools
 import gzip

@@ -1,4 +1,4 @@
-"""Laws of every model that the registry makes: files, dtypes, XLA, and gradients everywhere."""
+"""Tests of every model that the registry makes: files, dtypes, XLA, and gradients everywhere."""
 
 import json
 
@@ -42,8 +42,8 @@ def test_pseudo_inputs_stay_in_the_range_of_the_data():
 
 
 @every_model
-def test_gradient_reaches_every_weight(laws):
-    vae, x = vae_of(**laws)
+def test_gradient_reaches_every_weight(distributions):
+    vae, x = vae_of(**distributions)
     with tf.GradientTape() as tape:
         terms = terms_of(vae, ELBO(), x, 0, training=True)
     weights = vae.trainable_weights
@@ -54,8 +54,8 @@ def test_gradient_reaches_every_weight(laws):
 
 
 @every_model
-def test_model_file_keeps_the_model(laws, tmp_path):
-    vae, x = vae_of(**laws)
+def test_model_file_keeps_the_model(distributions, tmp_path):
+    vae, x = vae_of(**distributions)
     compiled(vae).fit(x, epochs=1, verbose=0)
     vae.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
@@ -67,10 +67,10 @@ def test_model_file_keeps_the_model(laws, tmp_path):
 
 @every_model
 @pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])
-def test_model_trains_in_other_dtypes(laws, dtype):
+def test_model_trains_in_other_dtypes(distributions, dtype):
     floatx = "float64" if dtype == "float64" else "float32"
     keras.config.set_floatx(floatx)  # which the fixture of conftest.py sets back
-    vae, x = vae_of(**laws, dtype=dtype)
+    vae, x = vae_of(**distributions, dtype=dtype)
     history = compiled(vae).fit(x, batch_size=8, verbose=0).history
     assert np.all(np.isfinite([history[name] for name in history]))
     q, p = vae.encode(x), vae.decode(np.zeros((2, LATENTS)))
@@ -145,9 +145,9 @@ class Logistic(keras_vae.Likelihood):
         return Draw(loc + scale * random.logistic(noise))
 
 
-def test_a_family_of_ones_own_obeys_the_same_laws(tmp_path):
+def test_a_user_defined_family_passes_the_same_tests(tmp_path):
     make = likelihood(Logistic)
-    test_distributions.test_mean_and_seeded_draws_are_those_of_the_law(make)
+    test_distributions.test_mean_and_seeded_draws_are_those_of_the_distribution(make)
     test_distributions.test_leading_axes_fold_into_the_batch(make)
     test_distributions.test_config_makes_the_same_layer(make)
     test_model_file_keeps_the_model({"likelihood": make}, tmp_path)
@@ -207,7 +207,7 @@ def test_what_a_family_of_ones_own_says_is_heard():
     }
 
 
-def test_factories_make_every_law_by_name():
+def test_factories_make_every_family_by_name():
     names = keras_vae.factories
     for name in names.LIKELIHOODS:
         assert type(tiny_vae(name, **OPTIONS.get(name, {})).likelihood) is names.LIKELIHOODS[name]

@@ -1,4 +1,4 @@
-"""Laws of every public layer, prior, objective and schedule, over the registry of them all."""
+"""Tests of every public layer, prior, objective and schedule, over their registry."""
 
 import inspect
 import json
@@ -73,8 +73,8 @@ def multivariate_normal(loc, scale=None, scale_tril=None):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-12)])
 def test_log_prob_agrees_with_scipy(make, dtype, tolerance):
     layer, c = built(make, dtype=dtype)
-    law = layer.distribution(c)
-    event = law.sample(seed=3).numpy()
+    distribution = layer.distribution(c)
+    event = distribution.sample(seed=3).numpy()
     assert event.dtype == dtype
     parameters = layer.parameters(c)
     numbers = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
@@ -83,41 +83,46 @@ def test_log_prob_agrees_with_scipy(make, dtype, tolerance):
     else:
         expected = multivariate_normal(**numbers)(event.astype("float64"))
     # Sums of 6 terms of size up to 10, each with the rounding error of the dtype.
-    np.testing.assert_allclose(law.log_prob(event), expected, atol=tolerance, rtol=tolerance)
+    np.testing.assert_allclose(
+        distribution.log_prob(event), expected, atol=tolerance, rtol=tolerance
+    )
 
 
 @every["conditional"]
-def test_law_is_normalised(make):
+def test_distribution_is_normalised(make):
     size = 3 if type(make()) is keras_vae.Categorical else 1
     layer, c = built(lambda **kwargs: make(size, **kwargs), dtype="float64")
     for row in c[:2]:
-        law = layer.distribution(row[None])
+        distribution = layer.distribution(row[None])
         if type(layer) in ATOMS:
-            total, error = np.exp(law.log_prob(ATOMS[type(layer)])).sum(), 1e-12
+            total, error = np.exp(distribution.log_prob(ATOMS[type(layer)])).sum(), 1e-12
         else:
-            middle = float(law.mean()[0, 0])
+            middle = float(distribution.mean()[0, 0])
             bounded = isinstance(layer, keras_vae.ContinuousBernoulli)
             low, high = (0.0, 1.0) if bounded else (middle - 60.0, middle + 60.0)
             points = np.linspace(low, high, 120_001)
-            total = integrate.trapezoid(np.exp(law.log_prob(points[:, None])), points)
+            total = integrate.trapezoid(np.exp(distribution.log_prob(points[:, None])), points)
             error = 1e-5  # h^2 / 12 of the jump of the slope: h = 0.001, the scale of Laplace 0.1
         assert total == pytest.approx(1.0, abs=error)
 
 
 @every["conditional"]
-def test_mean_and_seeded_draws_are_those_of_the_law(make):
+def test_mean_and_seeded_draws_are_those_of_the_distribution(make):
     layer, c = built(make)
     c = np.repeat(c[:1], 20_000, axis=0)
     parameters = layer.parameters(c[:1])
-    law = layer.make_distribution(**parameters)
+    distribution = layer.make_distribution(**parameters)
     draws = layer.draw_rows(random.row_seeds(0, len(c)), **layer.parameters(c))
     assert draws.shape == (len(c), *layer.event_shape)
-    samples = law.sample(len(c), seed=0)[:, 0]
+    samples = distribution.sample(len(c), seed=0)[:, 0]
     for numbers in (samples, draws):
         mean, error = mean_and_error(numbers)
-        assert np.all(np.abs(mean - law.mean()[0]) <= 5 * error + 1e-6)  # 1 in 10^6; a constant
+        assert np.all(
+            np.abs(mean - distribution.mean()[0]) <= 5 * error + 1e-6
+        )  # 1 in 10^6; a constant
     (a, b), (c_error, d_error) = zip(
-        *(mean_and_error(law.log_prob(numbers)) for numbers in (samples, draws)), strict=True
+        *(mean_and_error(distribution.log_prob(numbers)) for numbers in (samples, draws)),
+        strict=True,
     )
     assert abs(a - b) <= 5 * np.hypot(c_error, d_error) + 1e-6
 
@@ -142,8 +147,10 @@ def test_extreme_parameters_leave_log_prob_and_gradient_finite(make):
                         name: spec.transform(part)
                         for (name, spec), part in zip(specs.items(), parts, strict=True)
                     }
-                    law = layer.make_distribution(**parameters, **layer.shared_parameters())
-                    log_prob = law.log_prob(event.astype(layer.float_dtype))
+                    distribution = layer.make_distribution(
+                        **parameters, **layer.shared_parameters()
+                    )
+                    log_prob = distribution.log_prob(event.astype(layer.float_dtype))
                 found.append([*np.ravel(tape.gradient(log_prob, numbers)), float(log_prob)])
             assert np.all(np.isfinite(found[0])), (raw, event)
             scale = max(1.0, np.abs(found[1]).max())
@@ -159,8 +166,8 @@ def test_leading_axes_fold_into_the_batch(make):
     for name, value in folded.items():
         expected = np.stack([part[name] for part in looped])
         np.testing.assert_allclose(value, expected, atol=1e-6)  # matmul of another height
-    law = layer.distribution(c)
-    assert (law.batch_shape, law.event_shape) == ((3, 6), layer.event_shape)
+    distribution = layer.distribution(c)
+    assert (distribution.batch_shape, distribution.event_shape) == ((3, 6), layer.event_shape)
     assert layer.distribution(c[0]).batch_shape == (6,)
 
 
@@ -176,11 +183,11 @@ def test_half_precision_stays_inside_the_network(make):
 @every["conditional"]
 def test_config_makes_the_same_layer(make):
     for head in (None, keras.layers.Dense(make()._total_size, use_bias=False)):
-        layer = make(network=keras.layers.Dense(5), head=head, name="law")
+        layer = make(network=keras.layers.Dense(5), head=head, name="distribution")
         config = json.loads(json.dumps(layer.get_config()))
         again = type(layer).from_config(config)
         assert again.get_config() == layer.get_config()
-        assert (again.event_shape, again.name) == (layer.event_shape, "law")
+        assert (again.event_shape, again.name) == (layer.event_shape, "distribution")
 
 
 @every["conditional"]
@@ -217,7 +224,7 @@ def test_keras_accepts_the_layer(make):
         expected_num_losses=0,
         supports_masking=False,
         assert_built_after_instantiation=False,
-        # Draws of a discrete law have no gradient; the laws below train them by log_prob.
+        # Draws of a discrete distribution have no gradient; families below train them by log_prob.
         run_training_check=type(layer) in (keras_vae.Normal, keras_vae.Laplace),
     )
 
@@ -235,24 +242,29 @@ def test_a_draw_knows_its_density(make):
 @every["prior"]
 def test_prior_is_the_mixture_it_says(make, posterior):
     prior = vae_of(prior=make, posterior=posterior, dtype="float64")[0].prior
-    law, (logits, loc, scale) = prior.distribution(), prior.components()
-    assert (law.batch_shape, law.event_shape) == ((), (LATENTS,))
-    z = law.sample(50, seed=0)
+    distribution, (logits, loc, scale) = prior.distribution(), prior.components()
+    assert (distribution.batch_shape, distribution.event_shape) == ((), (LATENTS,))
+    z = distribution.sample(50, seed=0)
     factors = tf.linalg.diag(scale) if len(scale.shape) == 2 else scale
     mixture = tfd.MixtureSameFamily(
         tfd.Categorical(logits=logits), tfd.MultivariateNormalTriL(loc, factors)
     )
-    np.testing.assert_allclose(law.log_prob(z), mixture.log_prob(z), atol=1e-12)
-    np.testing.assert_array_equal(prior(z), law.log_prob(z))
+    np.testing.assert_allclose(distribution.log_prob(z), mixture.log_prob(z), atol=1e-12)
+    np.testing.assert_array_equal(prior(z), distribution.log_prob(z))
     assert prior.compute_output_shape((None, LATENTS)) == (None,)
 
     draws = prior.draw_rows(random.row_seeds(0, 20_000))
     constants = {name: value.numpy() for name, value in prior.parameters().items()}
-    np.testing.assert_allclose(prior.log_density(z, **constants), law.log_prob(z), atol=1e-12)
+    np.testing.assert_allclose(
+        prior.log_density(z, **constants), distribution.log_prob(z), atol=1e-12
+    )
     mean, error = mean_and_error(draws)
-    assert np.all(np.abs(mean - law.mean()) <= 5 * error)  # 1 in 10^6
+    assert np.all(np.abs(mean - distribution.mean()) <= 5 * error)  # 1 in 10^6
     (a, b), (e, f) = zip(
-        *(mean_and_error(law.log_prob(x)) for x in (draws, law.sample(20_000, seed=1))),
+        *(
+            mean_and_error(distribution.log_prob(x))
+            for x in (draws, distribution.sample(20_000, seed=1))
+        ),
         strict=True,
     )
     assert abs(a - b) <= 5 * np.hypot(e, f)
@@ -330,11 +342,11 @@ def test_a_head_of_ones_own_keeps_the_pixels():
     decoder = keras.Sequential([keras.layers.Dense(12), keras.layers.Reshape((2, 3, 2))])
     layer = keras_vae.Normal((2, 3, 1), decoder, scale="decoder", head=keras.layers.Conv2D(2, 1))
     z = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
-    law = layer.distribution(z)
+    distribution = layer.distribution(z)
     raw = layer.head(decoder(z))
-    np.testing.assert_allclose(law.mean()[..., 0], raw[..., 0], atol=1e-6)  # float32
+    np.testing.assert_allclose(distribution.mean()[..., 0], raw[..., 0], atol=1e-6)  # float32
     expected = keras_vae.distributions.positive(raw[..., 1])
-    np.testing.assert_allclose(law.stddev()[..., 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(distribution.stddev()[..., 0], expected, rtol=1e-6)
 
 
 @every["prior"]
@@ -369,12 +381,14 @@ def test_prior_with_a_build_of_its_own_is_built_by_the_model():
 @every["posterior"]
 def test_posterior_has_its_moments(make):
     layer, c = built(make, dtype="float64")
-    law = layer.distribution(c)
-    np.testing.assert_allclose(law.stddev() ** 2, law.variance(), rtol=1e-12)
-    np.testing.assert_allclose(tf.linalg.diag_part(law.covariance()), law.variance(), rtol=1e-12)
-    draws = law.sample(20_000, seed=1).numpy()
+    distribution = layer.distribution(c)
+    np.testing.assert_allclose(distribution.stddev() ** 2, distribution.variance(), rtol=1e-12)
+    np.testing.assert_allclose(
+        tf.linalg.diag_part(distribution.covariance()), distribution.variance(), rtol=1e-12
+    )
+    draws = distribution.sample(20_000, seed=1).numpy()
     expected = np.cov(draws[:, 0], rowvar=False)
-    size = np.sqrt(np.outer(law.variance()[0], law.variance()[0]))
-    assert np.max(np.abs(law.covariance()[0] - expected) / size) < 5 * (2 / 20_000) ** 0.5
+    size = np.sqrt(np.outer(distribution.variance()[0], distribution.variance()[0]))
+    assert np.max(np.abs(distribution.covariance()[0] - expected) / size) < 5 * (2 / 20_000) ** 0.5
     with pytest.raises(NotImplementedError, match="an event of one axis"):
         keras_vae.Normal((2, 3)).distribution(c).covariance()

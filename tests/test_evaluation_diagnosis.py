@@ -159,13 +159,13 @@ def test_anomalies_are_told_apart():
     covariance = model.scale**2 * np.eye(6)
     centre = q.mean().numpy() @ model.weights.T + model.bias
     residuals = [multivariate_normal(row, covariance) for row in centre]
-    expected = [-law.logpdf(row) for law, row in zip(residuals, x, strict=True)]
+    expected = [-distribution.logpdf(row) for distribution, row in zip(residuals, x, strict=True)]
     np.testing.assert_allclose(found.reconstruction, expected, rtol=1e-9)
     assert anomaly_scores(vae, x[:5], num_samples=90).auroc is None
 
 
 def test_bits_per_dim():
-    """A uniform law over 16 levels has 4 bits, whether counted or dequantised."""
+    """A uniform distribution over 16 levels has 4 bits, whether counted or dequantised."""
     assert bits_per_dim(-3 * math.log(16.0), 3) == pytest.approx(4.0)
     assert bits_per_dim(0.0, 3, levels=16) == pytest.approx(4.0)
     rng = np.random.default_rng(0)

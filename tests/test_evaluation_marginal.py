@@ -177,8 +177,8 @@ def test_evaluators_agree_on_a_trained_model(trained):
         if found.pareto_k is not None:
             assert np.mean(found.pareto_k < 0.7) > 0.8
             off = off[found.pareto_k < 0.7]
-        # The error is estimated too, from 8 chains at worst: Student's law of 7 degrees of freedom
-        # leaves 4 % beyond 2.5 and in 40 examples 1 in 3 000 beyond 7.
+        # The error is estimated too, from 8 chains at worst: Student's t distribution with 7
+        # degrees of freedom leaves 4 % beyond 2.5 and in 40 examples 1 in 3 000 beyond 7.
         assert off.max() < 7.0
         assert np.mean(off < 2.5) > 0.85
     elbo = vae.elbo(x, num_samples=256, seed=0).elbo.numpy()
@@ -220,15 +220,15 @@ def test_memory_changes_nothing_but_the_draws(one_dimension):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-14)])
 @pytest.mark.parametrize("shape", [(6,), (7, 1), (4, 17), (28, 28, 1)])
-def test_fused_law_is_the_law(shape, dtype, tolerance):
+def test_fused_log_prob_is_the_log_prob(shape, dtype, tolerance):
     rng = np.random.default_rng(0)
     logits = 5.0 * rng.normal(size=(3, 2, *shape)).astype(dtype)
     logits[0] *= 100.0  # far beyond where the exponential of a logit is finite
     x = (rng.random((2, *shape)) < 0.3).astype(dtype)
-    law = tfp.IndependentBernoulli(tf.constant(logits), len(shape))
+    distribution = tfp.IndependentBernoulli(tf.constant(logits), len(shape))
     double = logits.astype("float64")
     expected = (x * double - np.logaddexp(0.0, double)).reshape(3, 2, -1).sum(-1)
-    for found in (law.log_prob(x), tfp.fused_log_prob(law, tf.constant(x))):
+    for found in (distribution.log_prob(x), tfp.fused_log_prob(distribution, tf.constant(x))):
         assert found.dtype == dtype
         np.testing.assert_allclose(found, expected, rtol=tolerance)  # sums of up to 784 numbers
 
@@ -349,7 +349,7 @@ def test_weights_without_variance_are_recognised():
     vae.posterior.head.set_weights([kernel, np.array([0.0, inverse_positive(r * deviation)])])
     with pytest.warns(UserWarning, match="not reliable for .* of 40 examples"):
         found = log_marginal(vae, np.ones((40, 1)), num_samples=20_000)
-    # the power law is reached slowly: its logarithmic factor moves k by about a tenth
+    # the power@@distribution is reached slowly: its logarithmic factor moves k by about a tenth
     assert found.pareto_k.mean() == pytest.approx(1.0 - r**2, abs=0.12)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

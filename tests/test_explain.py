@@ -36,11 +36,11 @@ def test_loss_is_the_bound_that_is_named(kind, reduction, kl_reduction):
     x = binary(5, *SHAPE) if kind == "bce" else rng.normal(size=(5, *SHAPE)).astype("float32")
     q = vae.encode(x)
     z = q.sample(seed=1)
-    law = vae.decode(z)
+    distribution = vae.decode(z)
     loc, scale = q.mean().numpy(), q.stddev().numpy()
     kl = 0.5 * (scale**2 + loc**2 - 1.0 - 2.0 * np.log(scale))
     weight = 0.3
-    loss = hand_written(kind, reduction, weight, kl_reduction, x, law.mean().numpy(), kl)
+    loss = hand_written(kind, reduction, weight, kl_reduction, x, distribution.mean().numpy(), kl)
     found = explain_loss(
         kind,
         reduction=reduction,
@@ -49,13 +49,13 @@ def test_loss_is_the_bound_that_is_named(kind, reduction, kl_reduction):
         latent_size=2,
         kl_reduction=kl_reduction,
     )
-    distortion = -law.log_prob(x).numpy()
+    distortion = -distribution.log_prob(x).numpy()
     expected = distortion + found.beta * kl.sum(axis=1)
     # float32: sums of 24 terms of size 1 keep 5 digits
     np.testing.assert_allclose(found.factor * loss + found.constant, expected, rtol=1e-5)
     if kind == "mse":
         same = keras_vae.Normal(SHAPE, scale=found.scale).make_distribution(
-            law.mean(), keras.ops.convert_to_tensor(found.scale, "float32")
+            distribution.mean(), keras.ops.convert_to_tensor(found.scale, "float32")
         )
         at_scale = -same.log_prob(x).numpy() + kl.sum(axis=1)
         rescaled = found.factor / found.beta * loss + found.constant_at_scale

@@ -68,11 +68,11 @@ def test_optimal_scale_is_that_of_the_weighted_loss(family, expected):
 def test_optimal_scale_is_the_weighted_mean_of_what_it_has_seen():
     rng = np.random.default_rng(0)
     likelihood = keras_vae.Normal((2, 3), scale="optimal", dtype="float64")
-    law = likelihood.make_distribution(tf.zeros([1, 5, 2, 3], tf.float64), 1.0)
+    distribution = likelihood.make_distribution(tf.zeros([1, 5, 2, 3], tf.float64), 1.0)
     x, weight = rng.normal(size=(3, 5, 2, 3)), rng.integers(0, 3, (3, 5)).astype(float)
     weight[0] = 0.0  # a batch that counts for nothing, before any other
     for batch, sample_weight in zip(x, weight, strict=True):
-        likelihood.observe(tf.constant(batch), law, tf.constant(sample_weight))
+        likelihood.observe(tf.constant(batch), distribution, tf.constant(sample_weight))
     mass = weight * 0.99 ** np.arange(2, -1, -1)[:, None]
     expected = (mass * (x**2).mean(axis=(2, 3))).sum() / mass.sum()
     assert float(likelihood.deviation) == pytest.approx(expected, rel=1e-12)

@@ -313,7 +313,7 @@ def test_every_handler_is_tested() -> None:
     assert tested == set(CUSTOM_OP_HANDLERS)
 
 
-LAWS: dict[str, tuple[Callable[[], Any], np.ndarray]] = {
+DISTRIBUTIONS: dict[str, tuple[Callable[[], Any], np.ndarray]] = {
     "normal mixture": (
         lambda: tfd.MixtureSameFamily(
             tfd.Categorical(logits=[0.0, 1.0]), tfd.Normal([-1.0, 2.0], [0.5, 1.5])
@@ -331,10 +331,10 @@ LAWS: dict[str, tuple[Callable[[], Any], np.ndarray]] = {
 }
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_log_densities_convert(name: str) -> None:
-    law, x = LAWS[name]
-    result, expected = run(lambda x: law().log_prob(x), x=x.astype(np.float32))
+    distribution, x = DISTRIBUTIONS[name]
+    result, expected = run(lambda x: distribution().log_prob(x), x=x.astype(np.float32))
     # Differences of log-gammas up to 50, each within 5 units in the last place, 2e-5.
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=2e-5)
 

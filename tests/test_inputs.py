@@ -165,7 +165,7 @@ def test_condition_is_checked_as_data_is():
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
-        ({"y": X}, ValueError, r"targets y, and a VAE models p\(x\) alone"),
+        ({"y": X}, ValueError, r"targets y, but a VAE models only p\(x\)"),
         ({"class_weight": {0: 1.0}}, ValueError, "use sample_weight"),
         ({"validation_data": (X, X)}, ValueError, "validation_data was given targets"),
         ({"sample_weight": np.ones(47)}, DataError, r"shape \[48\]; got \[47\]"),
@@ -245,7 +245,7 @@ def vae_with(latents=2, likelihood=None, posterior=None, **kwargs):
         (lambda: keras_vae.VampPrior(2, 3).distribution(), ValueError, "needs an encoder"),
     ],
 )
-def test_laws_that_do_not_fit_together_are_refused(make, error, message):
+def test_distributions_that_do_not_fit_together_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
 

@@ -68,9 +68,9 @@ def test_evidence_agrees_with_scipy(model):
 
 def test_log_weights_of_the_exact_posterior_are_the_evidence(model):
     vae, q = model.vae(full_covariance=True), model.posterior(X)
-    for law in (q, vae.encode(X)):
-        z = law.sample(11, seed=0)
-        log_w = vae.log_joint(X, z) - law.log_prob(z)
+    for distribution in (q, vae.encode(X)):
+        z = distribution.sample(11, seed=0)
+        log_w = vae.log_joint(X, z) - distribution.log_prob(z)
         np.testing.assert_allclose(log_w, tf.broadcast_to(model.log_prob(X), [11, 7]), atol=EXACT)
 
 
@@ -107,8 +107,8 @@ def test_gap_of_the_best_diagonal_posterior(model):
 
 def test_three_forms_of_the_elbo_agree(model):
     vae, x = perturbed(model.vae()), many(X, 4000)
-    law, posterior = vae.encode(X[:1]), model.posterior(X[:1])
-    loc, variance = law.mean()[0].numpy(), law.variance()[0].numpy()
+    distribution, posterior = vae.encode(X[:1]), model.posterior(X[:1])
+    loc, variance = distribution.mean()[0].numpy(), distribution.variance()[0].numpy()
     covariance, shift = posterior.covariance()[0].numpy(), posterior.mean()[0].numpy() - loc
     inverse = np.linalg.inv(covariance)
     kl = 0.5 * (

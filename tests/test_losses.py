@@ -38,16 +38,16 @@ def test_linear_regression_finds_its_weights_and_its_noise(tmp_path):
     weights, residual = np.linalg.lstsq(design, Y.astype("float64"))[:2]
     scale = np.sqrt(residual[0] / 512)  # the maximum of the likelihood
     best = -stats.norm(design @ weights, scale).logpdf(Y).mean()
-    law = keras_vae.distribution_of(model(X))
+    distribution = keras_vae.distribution_of(model(X))
     # Adam at this rate ends within 2 % of the optimum, where the loss is flat.
-    np.testing.assert_allclose(law.stddev().numpy()[0, 0], scale, rtol=0.02)
+    np.testing.assert_allclose(distribution.stddev().numpy()[0, 0], scale, rtol=0.02)
     found = [*layer.head.kernel.numpy().ravel(), *layer.head.bias.numpy()]
     np.testing.assert_allclose(found, weights, atol=0.02)
     assert scale == pytest.approx(0.3, rel=0.05)
 
     value = model.evaluate(X, Y, verbose=0)
     assert best - 1e-6 < value < best + 1e-3
-    exact = -law.log_prob(Y[:, None]).numpy().mean()
+    exact = -distribution.log_prob(Y[:, None]).numpy().mean()
     assert value == pytest.approx(exact, rel=1e-6)
 
     model.save(tmp_path / "m.keras")
@@ -72,8 +72,8 @@ def test_loss_is_minus_the_log_probability_of_every_distribution(name):
     model, y = head(make(), run_eagerly=True), targets(64)
     model.build((None, 2))
     y = y.astype("float32")
-    law = keras_vae.distribution_of(model(X[:64]))
-    expected = -law.log_prob(y.reshape(64, *law.event_shape)).numpy()
+    distribution = keras_vae.distribution_of(model(X[:64]))
+    expected = -distribution.log_prob(y.reshape(64, *distribution.event_shape)).numpy()
     assert model.evaluate(X[:64], y, verbose=0) == pytest.approx(expected.mean(), rel=1e-5)
     weights = np.linspace(0, 2, 64)
     weighted = model.evaluate(X[:64], y, sample_weight=weights, verbose=0)
@@ -106,10 +106,10 @@ def test_half_precision_keeps_the_loss_in_full():
         layers = keras_vae.Normal(1, scale="learned"), keras.layers.Dense(4, "tanh")
         model = head(*layers, run_eagerly=True)
         model.fit(X, Y, batch_size=256, verbose=0)
-        law = keras_vae.distribution_of(model(X))
+        distribution = keras_vae.distribution_of(model(X))
     finally:
         keras.config.set_dtype_policy("float32")
-    assert law.dtype == tf.float32
+    assert distribution.dtype == tf.float32
 
 
 @pytest.mark.parametrize(

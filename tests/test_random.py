@@ -1,4 +1,4 @@
-"""Noise: the generator, its invariances, and the laws that are drawn from it."""
+"""Noise: the generator, its invariances, and the distributions that are drawn from it."""
 
 import contextlib
 import functools
@@ -21,8 +21,8 @@ from keras_vae import random
 from keras_vae.random.elementary import log
 from tests.registry import CONVERTED, INVERSIONS, Inversion
 
-# One seed is drawn once, so a test that passes will pass again. A true law fails at this level with
-# one seed in ten thousand.
+# One seed is drawn once, so a test that passes will pass again. A correct distribution fails at
+# this level with one seed in ten thousand.
 LEVEL = 1e-4
 ARITHMETICS = {"int64": contextlib.nullcontext, "int32": random.int32_arithmetic}
 
@@ -147,7 +147,7 @@ def test_the_logarithm_is_accurate_to_its_ends() -> None:
     np.testing.assert_allclose(log(tf.constant(tail), 16), np.log(tail), rtol=3e-7)
 
 
-def test_uniforms_and_normals_follow_their_laws() -> None:
+def test_uniforms_and_normals_follow_their_distributions() -> None:
     seed = random.row_seeds(20, 1000)
     u = random.uniform(seed, (100,), stream=random.OBSERVATION).numpy()
     z = random.normal(seed, (100,), stream=random.LATENT).numpy()
@@ -323,15 +323,17 @@ def test_wrong_arguments_are_refused(call: Callable, error: type, message: str) 
         call(seeds(4))
 
 
-def draws(law: Inversion, u: np.ndarray) -> np.ndarray:
+def draws(distribution: Inversion, u: np.ndarray) -> np.ndarray:
     """Draws as numbers: of a one-hot vector, the class."""
-    shape = (*u.shape, -1) if law.draw is random.categorical else u.shape
-    parameters = [np.broadcast_to(np.float32(p), np.shape(p) or u.shape) for p in law.parameters]
-    if law.draw is random.categorical:
+    shape = (*u.shape, -1) if distribution.draw is random.categorical else u.shape
+    parameters = [
+        np.broadcast_to(np.float32(p), np.shape(p) or u.shape) for p in distribution.parameters
+    ]
+    if distribution.draw is random.categorical:
         parameters = [np.broadcast_to(parameters[0], (*u.shape, parameters[0].size))]
-    values = tf.function(law.draw, autograph=False)(u, *parameters).numpy()
+    values = tf.function(distribution.draw, autograph=False)(u, *parameters).numpy()
     assert values.dtype == np.float32
-    if law.draw is not random.categorical:
+    if distribution.draw is not random.categorical:
         return values
     values = values.reshape(shape)
     assert set(np.unique(values)) <= {0.0, 1.0}
@@ -340,18 +342,18 @@ def draws(law: Inversion, u: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", INVERSIONS)
-def test_draws_follow_their_law(name: str) -> None:
-    law = INVERSIONS[name]
+def test_draws_follow_their_distribution(name: str) -> None:
+    distribution = INVERSIONS[name]
     u = random.uniform(random.row_seeds(11, 400), (100,), stream=random.OBSERVATION).numpy()
-    x = draws(law, u).ravel()
+    x = draws(distribution, u).ravel()
     assert np.isfinite(x).all()
-    if not law.is_discrete:
-        assert stats.kstest(x, law.exact).pvalue > LEVEL
+    if not distribution.is_discrete:
+        assert stats.kstest(x, distribution.exact).pvalue > LEVEL
         return
 
     # Cells of equal probability as nearly as the atoms allow, so that each expects hundreds.
-    edges = np.unique(law.exact.ppf(np.linspace(0, 1, 60)[1:-1]))
-    cdf = np.concatenate([[0.0], law.exact.cdf(edges), [1.0]])
+    edges = np.unique(distribution.exact.ppf(np.linspace(0, 1, 60)[1:-1]))
+    cdf = np.concatenate([[0.0], distribution.exact.cdf(edges), [1.0]])
     observed = np.bincount(np.searchsorted(edges, x), minlength=edges.size + 1)
     expected = np.diff(cdf) * x.size
     possible = expected > 1e-6
@@ -360,12 +362,14 @@ def test_draws_follow_their_law(name: str) -> None:
         assert stats.chisquare(observed[possible], expected[possible]).pvalue > LEVEL
 
 
-@pytest.mark.parametrize("name", [name for name, law in INVERSIONS.items() if law.is_discrete])
+@pytest.mark.parametrize(
+    "name", [name for name, distribution in INVERSIONS.items() if distribution.is_discrete]
+)
 def test_every_atom_gets_its_share_of_equidistant_uniforms(name: str) -> None:
-    law, size = INVERSIONS[name], 2**14
+    distribution, size = INVERSIONS[name], 2**14
     u = ((np.arange(size) + 0.5) / size).astype(np.float32)
-    observed = np.bincount(draws(law, u).astype(int), minlength=2)
-    expected = law.exact.pmf(np.arange(observed.size)) * size
+    observed = np.bincount(draws(distribution, u).astype(int), minlength=2)
+    expected = distribution.exact.pmf(np.arange(observed.size)) * size
     # An interval of length p holds p N of the points to within one; its ends move by about 1e-6.
     assert np.max(np.abs(observed - expected)) < 1.05
 
@@ -440,7 +444,7 @@ def test_onnx_runtime_draws_the_same(name: str) -> None:
 
 
 def test_every_draw_is_tested() -> None:
-    drawn = {law.draw.__name__ for law in INVERSIONS.values()}
+    drawn = {distribution.draw.__name__ for distribution in INVERSIONS.values()}
     assert drawn == set(random.inversion.__all__) == set(CONVERTED)
 
 

@@ -130,15 +130,15 @@ def test_sample_is_the_models_own_bit_for_bit(likelihood, posterior, prior):
 
 
 @pytest.mark.parametrize(("likelihood", "posterior", "prior"), COMBINATIONS)
-def test_laws_are_the_models_own(likelihood, posterior, prior):
+def test_distributions_are_the_models_own(likelihood, posterior, prior):
     vae = model(likelihood, posterior, prior)
     table = signatures(vae)
     z, x = (inputs_of(vae, table, name)[key] for name, key in (("decode", "z"), ("encode", "x")))
     decoded, encoded = table["decode"].function(z=z), table["encode"].function(x=x)
     np.testing.assert_array_equal(decoded.pop("mean"), vae.decode(z).mean())
-    law = vae.likelihood.make_distribution(**decoded)
+    distribution = vae.likelihood.make_distribution(**decoded)
     log_prob = vae.decode(z).log_prob(x)
-    np.testing.assert_allclose(law.log_prob(x), log_prob, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(distribution.log_prob(x), log_prob, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(
         vae.posterior.make_distribution(**encoded).mean(), vae.encode(x).mean()
     )

@@ -45,9 +45,12 @@ def model(case: Case) -> keras_vae.VAE:
     make = keras_vae.conv_vae if case.convolutional else keras_vae.mlp_vae
     sizes = {"filters" if case.convolutional else "hidden": case.hidden}
     vae = make(case.event_shape, case.latent_size, case.likelihood, **sizes)
-    for law, layers, seed in ((vae.posterior, case.encoder, 1), (vae.likelihood, case.decoder, 2)):
+    for distribution, layers, seed in (
+        (vae.posterior, case.encoder, 1),
+        (vae.likelihood, case.decoder, 2),
+    ):
         arrays = [array for pair in initial_weights(layers, seed) for array in pair]
-        weights = [*law.network.trainable_weights, *law.head.trainable_weights]
+        weights = [*distribution.network.trainable_weights, *distribution.head.trainable_weights]
         for weight, array in zip(weights, arrays, strict=True):
             weight.assign(array)
     return vae
