@@ -135,7 +135,7 @@ def test_epochs_are_what_was_asked_for_last(finished: Run, tmp_path: Path) -> No
         assert len(run.history()) == trained
         assert Run(out).config.epochs == kept
         assert (said[-1] == "Continuing after epoch 3 of 4.") == (epochs == 4)
-        assert (f"3 epochs are finished and {epochs} are asked" in said[-1]) == (epochs < 4)
+        assert (f"3 epochs are finished and {epochs} are requested" in said[-1]) == (epochs < 4)
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, NonFiniteError])
