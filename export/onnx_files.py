@@ -77,7 +77,7 @@ class Graph:
 
     @property
     def size(self) -> int:
-        """Bytes of the model and all of its weights."""
+        """Size of the model and all of its weights in bytes."""
         return self.model.ByteSize() + sum(weight.size for weight in self.weights.values())
 
     def save(self, path: Path) -> None:

@@ -85,7 +85,7 @@ class OneDevice:
     """Strategy that Keras is given for one device: batches and functions pass through."""
 
     def experimental_distribute_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """The dataset."""
+        """Returns the dataset unchanged."""
         return dataset
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:

@@ -49,6 +49,12 @@ def package_files() -> set[str]:
     }
 
 
+def sources() -> list[Path]:
+    """Python files of the packages that people write."""
+    found = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+    return [path for path in found if not path.name.endswith("_pb2.py")]
+
+
 def imported(file: Path) -> set[str]:
     """Top-level names of the modules that a file imports, anywhere in it."""
     names = set()
@@ -128,6 +134,32 @@ def test_core_imports_nothing_of_the_extras():
 
 def test_version_is_stated_once():
     assert PROJECT["version"] == keras_vae.__version__
+
+
+def test_docstrings_of_functions_begin_with_a_verb():
+    """In the third person, as in "Returns"; the help of a command is a request, as in "Train"."""
+    wrong = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            decorators = " ".join(map(ast.unparse, node.decorator_list))
+            docstring = ast.get_docstring(node)
+            if docstring is None or re.search(r"property|command\(|group\(", decorators):
+                continue
+            if not re.match(r"[A-Z][a-z]*s\b", docstring):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {docstring.splitlines()[0]}")
+    assert not wrong, wrong
+
+
+def test_distributions_are_not_called_laws():
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number} {line}"
+        for path in [*sources(), ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"\blaws?\b", line, re.IGNORECASE)
+    ]
+    assert not wrong, wrong
 
 
 def test_import_linter_watches_every_package():

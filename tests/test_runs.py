@@ -467,7 +467,7 @@ def test_a_sampled_table_is_read_back(suffix: str, mean: bool, table: Run, tmp_p
     ("text", "message"),
     [
         ("data = 'digits'\nlatents = 3", "unknown settings: latents"),
-        ("latent = 3", "does not say which data"),
+        ("latent = 3", "names no data"),
         ("data = [", "is not TOML"),
         ("data = 'digits'\nnetwork = 'rnn'", "network to be one of mlp, conv; got 'rnn'"),
         ("data = 'digits'\nepochs = 0", "epochs of at least 1; got 0"),
@@ -523,7 +523,7 @@ def test_a_refused_training_leaves_nothing(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "--out", "x"], "Say which data to train on"),
+        (["train", "--out", "x"], "Name the data to train on"),
         (["train", "--data", "missing.npz", "--out", "x"], "missing.npz"),
         (["train", "--data", "digits", "--hidden", "wide", "--out", "x"], "is not like 200,200"),
         (["train", "--data", "digits", "--scale", "0", "--likelihood", "normal", "--out", "x"],

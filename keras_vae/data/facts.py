@@ -1,4 +1,4 @@
-"""Facts: what is seen in a data set, before it is decided how it is modelled."""
+"""Facts: properties of a data set, from which likelihoods decide how to model it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Facts:
 
     @property
     def rank(self) -> int:
-        """Number of axes: 2 of a table, 3 of series, 4 of images."""
+        """Number of axes: 2 for a table, 3 for series, 4 for images."""
         return self.raw.ndim
 
     @property

@@ -122,7 +122,7 @@ class Preparation:
                 )
 
     def stream(self) -> dict[str, Any]:
-        """Arguments `rescale` and `transform` of `keras_vae.data.batches`."""
+        """Returns the arguments `rescale` and `transform` of `keras_vae.data.batches`."""
         transform: Callable[..., Any] | None = None
         if self.step == "binarize":
             transform = data.binarize

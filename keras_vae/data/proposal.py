@@ -1,4 +1,4 @@
-"""Proposal: which likelihood suits a data set, and how the data is prepared for it."""
+"""Proposal of a likelihood for a data set, and of the preparation of its data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def propose(
 ) -> Proposal:
     """Returns the proposal of the first likelihood that suits a data set.
 
-    With those of `keras_vae.factories.LIKELIHOODS`:
+    With the families of `keras_vae.factories.LIKELIHOODS`, the proposals are
 
     | data | likelihood |
     |---|---|

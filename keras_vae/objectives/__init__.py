@@ -1,4 +1,4 @@
-"""Objectives: what `fit` minimises, with the bound it stands for reported beside it."""
+"""Objectives: values that `fit` minimises, with the corresponding bound reported beside them."""
 
 from keras_vae.objectives.base import Objective as Objective
 from keras_vae.objectives.base import Player as Player

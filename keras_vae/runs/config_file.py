@@ -38,7 +38,7 @@ def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:
             f"{path} holds unknown settings: {hinted}. Known ones: {', '.join(sorted(settings()))}."
         )
     if needs_data and "data" not in values:
-        raise RunError(f"{path} does not say which data: add data = 'PATH'.")
+        raise RunError(f"{path} names no data: add data = 'PATH'.")
     try:
         if "preparation" in values:
             values["preparation"] = _preparation(values["preparation"])

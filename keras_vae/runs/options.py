@@ -96,13 +96,13 @@ def settings_of(
     """Returns the configuration to train, from a recipe or a run and the command line.
 
     Args:
-        config: the recipe; None for none.
+        config: the recipe, or None.
         options: values by the name of the setting; None if the option was not given.
         resume_from: run directory to continue; None for a new run.
 
     Raises:
         UsageError: if the options do not go together.
-        RunError: if a value is wrong or does nothing.
+        RunError: if a value is wrong or has no effect.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if resume_from is not None and (resume_from / "config.toml").is_file():
@@ -129,7 +129,7 @@ def settings_of(
     elif "data" in given:
         base = RunConfig()
     else:
-        raise click.UsageError("Say which data to train on: --data PATH, or --data digits.")
+        raise click.UsageError("Name the data to train on: --data PATH, or --data digits.")
     merged = configs.override(base, {**given, "likelihood_options": likelihood_options})
     merged.refuse_idle(given)
     return merged

@@ -109,7 +109,7 @@ def dashboard_provider() -> dict[str, Any]:
 
 
 def dashboard() -> dict[str, Any]:
-    """Grafana's dashboard."""
+    """Renders Grafana's dashboard."""
     chosen = 'model_name=~"$model"'
     both = f"{_LATENCY}_bucket{{{chosen}}}"
     panels = [

@@ -50,7 +50,7 @@ class _Version(Convertor[int]):
         return int(value)
 
     def to_string(self, value: int) -> str:
-        """Its digits."""
+        """Returns its digits."""
         return str(value)
 
 

@@ -154,7 +154,7 @@ def parse(message: Any, body: bytes) -> Any:
 def model_spec(
     name: str, version: int | None = None, label: str | None = None, signature: str = ""
 ) -> Any:
-    """A ModelSpec."""
+    """Makes a ModelSpec."""
     spec = pb.ModelSpec(name=name, signature_name=signature)
     if version is not None:
         spec.version.value = version

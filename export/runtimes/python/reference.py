@@ -16,7 +16,7 @@ def load(artifact: Path, signature: str) -> Call:
     types = {entry.name: entry.type.tensor_type for entry in model.graph.input}
 
     def call(inputs: dict[str, np.ndarray], outputs: tuple[str, ...]) -> list[np.ndarray]:
-        for name, value in inputs.items():  # the evaluator does not look at what is declared
+        for name, value in inputs.items():  # the evaluator ignores declared types
             dims = types[name].shape.dim
             sizes = [d.dim_value if d.HasField("dim_value") else None for d in dims]
             dtype = onnx.helper.tensor_dtype_to_np_dtype(types[name].elem_type)

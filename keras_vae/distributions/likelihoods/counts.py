@@ -132,12 +132,12 @@ class Poisson(Likelihood):
 
 @register
 class NegativeBinomial(Likelihood):
-    """Counts more dispersed than Poisson ones: of mean m and variance m + m^2 / dispersion.
+    """Likelihood of overdispersed counts, with mean m and variance m + m^2 / dispersion.
 
         P(x) = Gamma(x + t) / (Gamma(t) x!) (t / (t + m))^t (m / (t + m))^x
 
     with m = exp(log_mean) and t the dispersion: a Poisson distribution whose rate is drawn from a
-    gamma distribution of mean m and shape t. It becomes Poisson(m) as t grows. `size` in R's
+    gamma distribution of mean m and shape t. It approaches Poisson(m) as t grows. `size` in R's
     `dnbinom` and the inverse dispersion of scvi-tools are this t.
 
     Args:
@@ -203,14 +203,14 @@ class NegativeBinomial(Likelihood):
         return np.log(np.maximum(mean, 0.001))
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """Returns one log-mean per entry, and the dispersion where the decoder computes it."""
+        """Returns one log-mean per entry, and the dispersion if the decoder computes it."""
         specs = {"log_mean": Parameter(self.channels)}
         if self.dispersion == "decoder":
             specs["dispersion"] = Parameter(self.channels, _within_reach)
         return specs
 
     def shared_parameters(self) -> dict[str, tf.Tensor]:
-        """Returns the dispersion, where it is not computed by the decoder."""
+        """Returns the dispersion unless the decoder computes it."""
         if self.dispersion == "decoder":
             return {}
         if self.dispersion in ("learned", "per_feature"):
@@ -227,7 +227,7 @@ class NegativeBinomial(Likelihood):
         return Draw(self._inverted(random.negative_binomial, noise, mean, dispersion))
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Returns the constructor arguments."""
         return {**super().get_config(), "dispersion": self.dispersion}
 
 
@@ -271,15 +271,15 @@ def _broadcast(*tensors: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _log_prob(x: tf.Tensor, log_mean: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-    """Computes the log-probability as a saturated value less deviances.
+    """Computes the log-probability as a saturated value minus deviances.
 
-    With n = x + t and p = m / (m + t) it is that of x successes and t failures of a binomial
-    distribution, times t / n:
+    With n = x + t and p = m / (m + t), it is the probability of x successes and t failures of a
+    binomial distribution, times t / n:
 
         log P(x) = saturated(x) + saturated(t) - saturated(n) + log(t / n)
                    - deviance(x, n p) - deviance(t, n (1 - p))
 
-    Where t is large, Stirling's formula replaces the difference of saturated(t) and saturated(n).
+    If t is large, Stirling's formula replaces the difference of saturated(t) and saturated(n).
     """
     large, small = tf.maximum(t, _STIRLING_FROM), tf.minimum(t, _STIRLING_FROM)
     far = _remainder(x + large) - _remainder(large) - 0.5 * tf.math.log1p(x / large)
@@ -317,7 +317,7 @@ def _deviances(
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]]:
     """Computes the sum of both deviances.
 
-    Differences are taken of x and m, so that nothing cancels where t is large.
+    Differences are taken of x and m, so nothing cancels if t is large.
     """
     mean = tf.exp(tf.minimum(log_mean, _LARGEST))
     relative = (x - mean) / (mean + t)
