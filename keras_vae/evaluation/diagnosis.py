@@ -178,6 +178,12 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
         vae: the model.
         x: data [N, *D], or {"x": ..., "condition": ...}.
         seed: integer, for the draws.
+
+    Example:
+        >>> import keras_vae
+        >>> vae = keras_vae.LinearGaussian([[1.0]], [0.0], 0.5**0.5).vae()
+        >>> rate_per_latent(vae, [[0.0]]).round(3)
+        array([0.216])
     """
     parts = []
     for start, batch in batches(x, _CHUNK):

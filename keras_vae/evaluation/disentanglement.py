@@ -109,6 +109,11 @@ def sap(codes: Any, factors: Any, *, seed: int = 0) -> float:
         codes: real numbers [N, L].
         factors: integers [N, K].
         seed: integer, of the split.
+
+    Example:
+        >>> v = np.stack(np.divmod(np.arange(100), 10), axis=1)
+        >>> 0.0 <= sap(v.astype(float), v) <= 1.0
+        True
     """
     from sklearn.model_selection import train_test_split
     from sklearn.svm import LinearSVC
@@ -160,6 +165,12 @@ def dci(
 
     Raises:
         ValueError: if the shapes disagree, a number is not finite or `trees` is unknown.
+
+    Example:
+        >>> v = np.stack(np.divmod(np.arange(100), 10), axis=1)
+        >>> found = dci(v.astype(float), v, trees="forest")
+        >>> [0.0 <= number <= 1.0 for number in found]
+        [True, True, True]
     """
     from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
     from sklearn.model_selection import train_test_split
@@ -205,6 +216,11 @@ def factor_vae_score(
         votes: number of votes.
         batch_size: number of examples per vote.
         seed: integer, of the draws.
+
+    Example:
+        >>> v = np.stack(np.divmod(np.arange(100), 10), axis=1)
+        >>> factor_vae_score(v.astype(float), v)
+        1.0
     """
     codes, factors = _checked(codes, factors)
     rng = np.random.default_rng(seed)

@@ -15,6 +15,12 @@ def active_units(vae: VAE, x: Any, threshold: float = ACTIVE) -> int:
     """Counts the latents whose posterior mean varies over the data: Var_x(E_q[z_j]) > threshold.
 
     Source: Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519.
+
+    Example:
+        >>> import keras_vae
+        >>> vae = keras_vae.LinearGaussian([[1.0]], [0.0], 0.5**0.5).vae()
+        >>> active_units(vae, np.array([[-1.0], [1.0]]))
+        1
     """
     loc = vae.encode(x).mean().numpy()
     return int((np.var(loc, axis=0, dtype=np.float64) > threshold).sum())
@@ -35,7 +41,12 @@ def log_mean_error(ess: np.ndarray, num_samples: int) -> np.ndarray:
 
 
 def mean_and_error(values: Any) -> tuple[float, float]:
-    """Computes the mean over examples and its standard error."""
+    """Computes the mean over examples and its standard error.
+
+    Example:
+        >>> mean_and_error([1.0, 2.0, 3.0])
+        (2.0, 0.577...)
+    """
     values = np.asarray(values, np.float64)
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return float(values.mean()), float(error)

@@ -31,6 +31,14 @@ class LatentMonitor(keras.metrics.Metric):
 
     Args:
         latent_size: number L of latents.
+
+    Example:
+        >>> import keras_vae, numpy as np
+        >>> vae = keras_vae.mlp_vae(6, 2, "normal", hidden=(8,))
+        >>> vae.compile(monitor=True)
+        >>> history = vae.fit(np.zeros([32, 6]), verbose=0).history
+        >>> sorted(name for name in history if name not in ("loss", "elbo", "distortion", "rate"))
+        ['active_units', 'rate_max', 'rate_median']
     """
 
     def __init__(self, latent_size: int, name: str = "latents") -> None:
