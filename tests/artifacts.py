@@ -12,7 +12,7 @@ from export import pipeline
 
 
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`digits/1`, images of 4 x 4 binary pixels and 2 latents."""
+    """Publishes `digits/1`, a model of 4 x 4 binary images with 2 latents."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent

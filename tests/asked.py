@@ -31,7 +31,7 @@ class Asked:
         return self.cases, self.expected
 
     def answers(self):
-        """What ONNX Runtime answers."""
+        """Runs cases in ONNX Runtime."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4

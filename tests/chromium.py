@@ -61,7 +61,7 @@ class Browser:
         )
 
     def call(self, method: str, **parameters: Any) -> Any:
-        """The result of a method of the protocol."""
+        """Calls a method of the protocol and returns its result."""
         number = self._send(method, self._session, parameters)
         while True:
             answer = self._answers.get(timeout=PATIENCE)
@@ -81,7 +81,7 @@ class Browser:
                 raise TimeoutError(f"{place} was not loaded")
 
     def run(self, script: str) -> Any:
-        """Value of an expression in the page, awaited if it is a promise."""
+        """Evaluates an expression in the page; awaits a promise."""
         found = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -90,12 +90,12 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, script: str) -> Any:
-        """The first value of an expression that is true; True for an element."""
+        """Waits until an expression is true and returns its value; True for an element."""
         by_value = f"((value) => value instanceof Node || value)({script})"
         return self.wait_for(lambda: self.run(by_value), script)
 
     def wait_for(self, get: Callable[[], Any], what: str = "what was waited for") -> Any:
-        """The first value of a function that is true."""
+        """Waits until a function returns a true value."""
         end = time.monotonic() + PATIENCE
         while not (value := get()):
             if time.monotonic() > end:
@@ -118,7 +118,7 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def names(self) -> set[tuple[str, str]]:
-        """Role and name of everything in the accessibility tree."""
+        """Lists role and name of everything in the accessibility tree."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return {
             (node["role"]["value"], node["name"]["value"])
@@ -165,7 +165,7 @@ class Browser:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Browser]:
-    """A browser with a new profile; its whole family is ended on leaving."""
+    """Starts a browser with a new profile, and ends all its processes on leaving."""
     program = chromium()
     if program is None:
         raise RuntimeError("there is no Chromium; run `apt-get install chromium`")

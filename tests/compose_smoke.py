@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def docker_is_missing() -> str:
-    """Why there is no Docker to test with, or nothing."""
+    """Returns why Docker cannot be used here, or an empty string."""
     for command, why in (
         (["docker", "info"], "no Docker daemon answers `docker info`."),
         (["docker", "compose", "version"], "`docker compose` is not installed."),
@@ -83,7 +83,7 @@ def publish(root: Path, artifact: str | None = None) -> str:
 
 
 def everything(work: Path, target: Path, name: str) -> None:
-    """What is checked, in order; raises at the first thing that is not as it should be."""
+    """Runs all checks in order; raises at the first failure."""
     artifact = Artifact.read(work / "artifacts" / name / "1")
     for layout in ("columns", "rows"):
         with Client(REST, name, label="stable", layout=layout) as client:
@@ -97,7 +97,7 @@ def everything(work: Path, target: Path, name: str) -> None:
 
 
 def call_all(what: str, client: Client, artifact: Artifact) -> None:
-    """Every signature at every warm-up size and at one that is split, against ONNX Runtime."""
+    """Calls every signature at all warm-up sizes and a split one; compares with ONNX Runtime."""
     found = client.wait_ready(60)
     assert found.version == artifact.version, found
     assert found.signatures.keys() >= artifact.signatures.keys(), found
@@ -125,7 +125,7 @@ def same(what: str, found: np.ndarray, expected: np.ndarray) -> None:
 
 
 def check_metrics(target: Path) -> None:
-    """The server has every metric that the dashboard and the alerts ask for."""
+    """Checks that the server has every metric that the dashboard and the alerts use."""
     text = (target / "grafana" / "dashboards" / "serving.json").read_text()
     text += (target / "prometheus" / "alerts.yml").read_text()
     scrape = yaml.safe_load((target / "prometheus" / "prometheus.yml").read_text())

@@ -35,7 +35,7 @@ class Everywhere:
 
     @pytest.fixture(autouse=True)
     def _seeded_and_cleared(self) -> Iterator[None]:
-        """Start from the same seeds and default settings; leave no figure and no setting behind."""
+        """Starts each test with the same seeds and settings; clears both after it."""
         import keras
 
         floatx, image_format = keras.config.floatx(), keras.config.image_data_format()

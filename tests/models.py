@@ -13,17 +13,17 @@ SEED = 20131220
 
 
 def binary(n: int = 48, *shape: int) -> np.ndarray:
-    """Binary data [n, *shape], of 6 features if no shape is given."""
+    """Draws binary data [n, *shape], of 6 features if no shape is given."""
     return (np.random.default_rng(0).random((n, *(shape or (6,)))) < 0.3).astype("float32")
 
 
 def tiny_vae(likelihood: str = "bernoulli", shape: Any = 6, **kwargs: Any) -> keras_vae.VAE:
-    """A VAE of 2 latents with one hidden layer of 8 units."""
+    """Makes a VAE of 2 latents with one hidden layer of 8 units."""
     return keras_vae.mlp_vae(shape, 2, likelihood, hidden=(8,), **kwargs)
 
 
 def compiled(vae: keras_vae.VAE, objective: Any = None, **kwargs: Any) -> keras_vae.VAE:
-    """The model compiled to run eagerly: far faster than tracing a graph for a few steps."""
+    """Compiles the model to run eagerly, which is far faster than tracing for a few steps."""
     kwargs = {"optimizer": "sgd", "run_eagerly": True, **kwargs}
     vae.compile(objective=objective, **kwargs)
     return vae
@@ -32,13 +32,13 @@ def compiled(vae: keras_vae.VAE, objective: Any = None, **kwargs: Any) -> keras_
 def linear_gaussian(
     size: int = 5, latents: int = 3, scale: float = 0.7
 ) -> keras_vae.LinearGaussian:
-    """A linear-Gaussian model in float64 whose posterior is correlated."""
+    """Makes a linear-Gaussian model in float64 whose posterior is correlated."""
     rng = np.random.default_rng(1)
     return keras_vae.LinearGaussian(rng.normal(size=(size, latents)), rng.normal(size=size), scale)
 
 
 def digits() -> np.ndarray:
-    """The handwritten digits of scikit-learn, [1797, 64], divided by 16."""
+    """Loads the handwritten digits of scikit-learn, [1797, 64], divided by 16."""
     from sklearn.datasets import load_digits
 
     return load_digits().data / 16.0
@@ -47,7 +47,7 @@ def digits() -> np.ndarray:
 def gradient(
     vae: keras_vae.VAE, objective: keras_vae.Objective, x: Any, seed: int, weights: Any = None
 ) -> np.ndarray:
-    """Gradient of the mean loss over x, flattened, by default for the posterior's weights."""
+    """Computes the flat gradient of the mean loss over x, by default for the posterior."""
     weights = vae.posterior.trainable_weights if weights is None else weights
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(terms_of(vae, objective, x, seed).loss)
@@ -57,7 +57,7 @@ def gradient(
 def terms_of(
     vae: keras_vae.VAE, objective: keras_vae.Objective, x: Any, seed: int, **kwargs: Any
 ) -> Any:
-    """The terms of an objective on a batch, with noise from the seed pair [seed, 0]."""
+    """Computes the terms of an objective on a batch, with noise from the seed pair [seed, 0]."""
     noise = from_seed(
         objective.noise(vae),
         tf.constant([seed, 0]),
@@ -68,12 +68,12 @@ def terms_of(
 
 
 def flat(tensors: Any) -> np.ndarray:
-    """All numbers of some tensors in one vector."""
+    """Joins all numbers of some tensors in one vector."""
     return np.concatenate([np.reshape(keras.ops.convert_to_numpy(part), -1) for part in tensors])
 
 
 def mean_and_error(draws: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over axis 0 and its standard error."""
+    """Computes the mean over axis 0 and its standard error."""
     draws = np.asarray(draws)
     return draws.mean(0), draws.std(0, ddof=1) / np.sqrt(len(draws))
 
@@ -82,13 +82,13 @@ ORDERED = {"batch_size": 16, "shuffle": False, "verbose": 0}
 
 
 def again(make: Any = tiny_vae, *args: Any, **kwargs: Any) -> keras_vae.VAE:
-    """The model with the same initial weights and random states at every call, compiled."""
+    """Makes the compiled model with the same initial weights and random states at every call."""
     keras.utils.set_random_seed(SEED)
     return compiled(make(*args, **kwargs))
 
 
 def assert_same_weights(a: keras_vae.VAE, b: keras_vae.VAE) -> None:
-    """Equality of all weights to the last bit."""
+    """Asserts that all weights are equal to the last bit."""
     for left, right in zip(a.get_weights(), b.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
 

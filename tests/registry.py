@@ -261,7 +261,7 @@ def log_negative(x, log_mean, t):
 
 
 def negative_binomial_case(mean: float, dispersion: float, dtype: str) -> tuple[Any, ...]:
-    """By the logarithm of the mean; beside counts that are drawn there are none and one far out."""
+    """Makes a case in the logarithm of the mean; its counts include 0 and one far out."""
     rng, t = np.random.default_rng(0), np.asarray(dispersion, dtype)
     log_mean = (np.log(mean) + 0.1 * rng.standard_normal(60)).astype(dtype)
     x = rng.poisson(rng.gamma(dispersion, mean / dispersion, 60)).astype(dtype)
@@ -278,7 +278,7 @@ def negative_binomial_case(mean: float, dispersion: float, dtype: str) -> tuple[
 
 
 def dispersion_case(mean: float, dispersion: float, dtype: str) -> tuple[Any, ...]:
-    """By the dispersion, which the derivative is of, too."""
+    """Makes a case in the dispersion, by which it is also differentiated."""
     rng, log_mean = np.random.default_rng(0), np.asarray(np.log(mean), dtype)
     t = (dispersion * np.exp(0.1 * rng.standard_normal(60))).astype(dtype)
     x = rng.poisson(rng.gamma(t, mean / t)).astype(dtype)
@@ -368,7 +368,7 @@ every_model = pytest.mark.parametrize("distributions", MODELS.values(), ids=MODE
 
 
 def built(make, network=True, condition=WIDTH, **kwargs):
-    """The layer with a hidden layer, moved off its initial state, and conditions [6, 4]."""
+    """Builds the layer with a hidden layer, moved off its initial state, and conditions [6, 4]."""
     hidden = keras.layers.Dense(5, "tanh", dtype=kwargs.get("dtype")) if network else None
     layer = make(network=hidden, **kwargs)
     c = np.random.default_rng(0).normal(size=(6, condition)).astype(layer.float_dtype)

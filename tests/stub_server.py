@@ -37,7 +37,7 @@ MODELS = {"plain": signatures(), "conditional": signatures(condition=PAIR)}
 
 
 def answer(signature, inputs, version=3):
-    """Output j of a row is (j + 1) times the sum of its inputs and, after version 3, a number."""
+    """Computes output j of a row: (j + 1) times the sum of its inputs; version 3 adds a number."""
     total = sum(np.float32(array) for array in inputs.values()) + np.float32(version - 3)
     return {
         name: (number + 1) * (total if tensor.shape else total.sum(axis=1))
@@ -80,7 +80,7 @@ class Stub:
 
 @contextlib.contextmanager
 def serve_rest(*, tls=False):
-    """A `Stub` and its address, over HTTP."""
+    """Serves a `Stub` over HTTP and yields it with its address."""
     stub = Stub()
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), type("H", (_Handler,), {"stub": stub})
@@ -171,7 +171,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve_grpc(*, tls=False):
-    """A `Stub` and its address, over gRPC."""
+    """Serves a `Stub` over gRPC and yields it with its address."""
     stub = Stub()
     server = grpc.server(futures.ThreadPoolExecutor(8))
 

@@ -17,7 +17,7 @@ FILE = re.compile(r"`((?:keras_vae|export|serving)/[\w/]+\.py)`")
 
 
 def modules_in(section):
-    """The files that a section names, in order."""
+    """Lists the files that a section names, in order."""
     return list(dict.fromkeys(FILE.findall(SECTIONS[section])))
 
 
@@ -76,7 +76,7 @@ class _Passes:
             self.given.add(module)
 
     def _holds(self, value, depth=3):
-        """Whether an argument is the data, or is a structure that has it."""
+        """Tells whether an argument is the data, or a structure that contains it."""
         if isinstance(value, dict):
             value = tuple(value.values())
         if isinstance(value, (tuple, list)):

@@ -22,7 +22,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-4}
 
 
 def calls(vae, x, z, c=None):
-    """What the calls that each distribution has a part in return, as arrays."""
+    """Returns the results of the calls that use each distribution, as arrays."""
     given, data = ({}, x) if c is None else ({"condition": c}, {"x": x, "condition": c})
     q, p = vae.encode(data), vae.decode(z, **given)
     return {
@@ -34,7 +34,7 @@ def calls(vae, x, z, c=None):
 
 
 def others(vae, x, z, c):
-    """What the other calls return."""
+    """Returns the results of the other calls."""
     data = {"x": x, "condition": c}
     return {
         "decode": vae.decode(z[0], c).mean(),

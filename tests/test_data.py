@@ -472,7 +472,7 @@ def two_images(folder, first, second):
 
 
 def png_of_16_bits(pixels):
-    """A PNG file of colours of 16 bits, which Pillow does not write."""
+    """Makes a PNG file of 16-bit colours, which Pillow does not write."""
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
 

@@ -14,7 +14,7 @@ CLOSE = 1e-3
 
 
 def perturbed(vae, scale=0.1):
-    """The VAE with its encoder moved away from the best one."""
+    """Makes the VAE with its encoder moved away from the best one."""
     rng = np.random.default_rng(3)
     for weight in vae.posterior.trainable_weights:
         weight.assign_add(scale * rng.normal(size=weight.shape))

@@ -24,7 +24,7 @@ EVIDENCE = -1.455004421  # of x = 1 under z ~ N(0, 1), x | z ~ N(z, 0.5)
 
 
 def widened(vae, raw=0.4):
-    """The VAE with a wider posterior: moments of the weights then exist."""
+    """Makes the VAE with a wider posterior, for which moments of the weights exist."""
     kernel, bias = vae.posterior.head.get_weights()
     bias[vae.latent_size : 2 * vae.latent_size] += raw
     vae.posterior.head.set_weights([kernel, bias])
@@ -32,7 +32,7 @@ def widened(vae, raw=0.4):
 
 
 def from_prior(model):
-    """The VAE of a one-dimensional model whose posterior is the prior."""
+    """Makes the VAE of a one-dimensional model whose posterior is the prior."""
     vae = model.vae()
     size = len(model.bias)
     vae.posterior.head.set_weights([np.zeros((size, 2)), np.array([0.0, inverse_positive(1.0)])])
@@ -46,7 +46,7 @@ def one_dimension():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A Bernoulli VAE of two latents trained on digits, and held-out digits."""
+    """Trains a Bernoulli VAE of two latents on digits; returns it with held-out digits."""
     keras.utils.set_random_seed(1)
     x = (digits() > 0.5).astype("float32")
     vae = keras_vae.mlp_vae(64, 2, "bernoulli", hidden=(64,))
@@ -285,7 +285,7 @@ def test_pareto_k_is_the_shape_of_the_tail():
 
 
 def pareto_k_of_the_paper(log_w: np.ndarray) -> float:
-    """Vehtari et al. (2024), section 2 and appendix C, for one set of weights, step by step."""
+    """Computes Vehtari et al. (2024), section 2 and appendix C, step by step."""
     count = len(log_w)
     size = int(np.ceil(min(0.2 * count, 3.0 * np.sqrt(count))))
     ordered = np.sort(np.exp(log_w - log_w.max()))

@@ -14,7 +14,7 @@ SHAPE = (4, 3, 2)
 
 
 def hand_written(kind, reduction, weight, kl_reduction, x, mean, kl_per_latent):
-    """The loss as people write it, in NumPy, [N]."""
+    """Computes the loss as people write it, in NumPy, [N]."""
     cross_entropy = -(x * np.log(mean) + (1.0 - x) * np.log1p(-mean)) if kind == "bce" else None
     error = (x - mean) ** 2 if kind == "mse" else cross_entropy
     axes = (1, 2, 3)

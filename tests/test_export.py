@@ -75,7 +75,7 @@ EVALUATION = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run directory as a training leaves it, of a model that keeps its first weights."""
+    """Makes a run directory as after a training, of a model that keeps its first weights."""
     keras.utils.set_random_seed(1)
     path = tmp_path_factory.mktemp("runs") / "digits"
     path.mkdir()
@@ -91,7 +91,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def published(run, tmp_path_factory):
-    """What the command line printed, and the version that it published."""
+    """Publishes a version; returns it with the output of the command line."""
     target = tmp_path_factory.mktemp("artifacts") / "digits"
     words = [str(run / "model.keras"), "--to", str(target)]
     words += ["--precisions", "float16,int8", "--max-nats", "1", "--tflite"]
@@ -102,12 +102,12 @@ def published(run, tmp_path_factory):
 
 @pytest.fixture
 def artifact(published, tmp_path):
-    """A copy that may be damaged."""
+    """Copies the artifact, so that a test may damage it."""
     return shutil.copytree(published[1], tmp_path / "digits" / "1")
 
 
 def sentence(words):
-    """The one sentence that a command fails with."""
+    """Returns the message that a command fails with."""
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 1, result.output
     assert "Traceback" not in result.output
@@ -557,7 +557,7 @@ def with_layer(function, where="likelihood"):
 
 
 def refused(vae, tmp_path, **options):
-    """The message with which an export fails, having left nothing."""
+    """Returns the message that an export fails with, and checks that it left nothing."""
     target = tmp_path / "artifacts"
     with pytest.raises(ExportError) as caught:
         pipeline.export_model(vae, target, pipeline.Options(**options))

@@ -22,7 +22,7 @@ from keras_vae.signatures import signatures
 
 
 def obeys_tensorflow_serving(functions):
-    """The rules of server-side batching and of the row format, in what the graphs declare."""
+    """Checks what the graphs declare by the rules of batching and of the row format."""
     for function in functions.values():
         graph = function.get_concrete_function()
         inputs = {tensor.name: tensor for tensor in graph.structured_input_signature[0]}
@@ -131,7 +131,7 @@ def test_batch_normalization_dropout_and_other_layers():
 
 
 def encoder(*layers):
-    """A model of series [6, 4] of whole numbers whose encoder holds some layers."""
+    """Makes a model of series [6, 4] of whole numbers whose encoder has the layers."""
     return keras_vae.VAE(
         prior=keras_vae.StandardNormal(2),
         likelihood=keras_vae.Bernoulli((6, 4)),

@@ -22,7 +22,7 @@ from keras_vae.data.preparation import Preparation
 
 @pytest.fixture(scope="module")
 def wide():
-    """The dense model of 784 pixels that `keras-vae train` makes by default."""
+    """Makes the dense model of 784 pixels that `keras-vae train` makes by default."""
     keras.utils.set_random_seed(1)
     return keras_vae.mlp_vae((28, 28, 1), 16)
 
@@ -33,7 +33,7 @@ def asked(wide):
 
 
 def refusal(asked, answers):
-    """The message with which answers are refused, or None."""
+    """Returns the message with which answers are refused, or None."""
     try:
         comparisons = parity.compare("a runtime", *asked.parity, answers, asked.about)
         parity.refuse_failed(comparisons)
@@ -128,7 +128,7 @@ def test_large_examples_come_in_smaller_batches():
 
 
 def changed(asked, change):
-    """The expected answers, changed by `change(case, answer)`."""
+    """Changes the expected answers by `change(case, answer)`."""
     answers = [dict(answer) for answer in asked.expected]
     for case, answer in zip(asked.cases, answers, strict=True):
         change(case, answer)
@@ -136,7 +136,7 @@ def changed(asked, change):
 
 
 def with_weights(asked, weight, value):
-    """What the model answers with another value of a weight."""
+    """Computes the answers of the model with another value of a weight."""
     kept = weight.numpy()
     weight.assign(value)
     try:
@@ -183,7 +183,7 @@ def test_a_message_names_signature_case_row_values_and_remedy(asked):
 
 
 def mixed(function):
-    """A model whose encoder is changed by a function of a batch, asked."""
+    """Runs a model whose encoder is changed by a function of a batch."""
 
     class Mixing(keras.layers.Layer):
         def call(self, x):
@@ -251,7 +251,7 @@ def test_model_that_amplifies_rounding_is_refused():
 
 
 def bernoulli(change):
-    """A comparison of a sample of Bernoulli draws, changed before it is compared."""
+    """Compares a sample of Bernoulli draws that was changed before."""
     seeds = random.row_seeds(1, 40)
     mean = np.full([40, 5], 0.5, np.float32)
     u = random.uniform(seeds, (5,), stream=random.OBSERVATION).numpy()

@@ -30,7 +30,7 @@ KEYS = ["loss", "elbo", "distortion", "rate"]
 
 @pytest.fixture
 def exact():
-    """A VAE whose bound is log p(x) whatever is drawn, and data of it."""
+    """Makes a VAE whose bound is log p(x) for all draws, with data drawn from it."""
     keras.config.set_floatx("float64")  # which the fixture of conftest.py sets back
     model = linear_gaussian()
     vae = compiled(model.vae(full_covariance=True), ELBO(kl="monte_carlo"), optimizer="sgd")

@@ -21,7 +21,7 @@ DTYPES = (np.float32, np.float64)
 
 
 def convert(function: Callable, signature: list[tf.TensorSpec]) -> onnx.ModelProto:
-    """The ONNX model of a function of named tensors that returns a dictionary."""
+    """Converts a function of named tensors that returns a dictionary to ONNX."""
     model, _ = tf2onnx.convert.from_function(
         tf.function(function, input_signature=signature),
         input_signature=signature,
@@ -35,7 +35,7 @@ def convert(function: Callable, signature: list[tf.TensorSpec]) -> onnx.ModelPro
 
 
 def run(function: Callable, **feeds: np.ndarray) -> tuple[Any, Any]:
-    """What ONNX Runtime and TensorFlow make of a function of tensors with one output."""
+    """Runs a function of tensors with one output in ONNX Runtime and in TensorFlow."""
     signature = [
         tf.TensorSpec([None, *value.shape[1:]] if value.ndim else [], value.dtype, name=name)
         for name, value in feeds.items()
@@ -125,7 +125,7 @@ def points(segment: tuple[float, ...], dtype: type) -> np.ndarray:
 
 @functools.cache
 def unary_session(dtype: type) -> onnxruntime.InferenceSession:
-    """One model for all unary functions: each has an input and an output."""
+    """Makes one model of all unary functions; each has an input and an output."""
     names = list(UNARY)
     signature = [tf.TensorSpec([None], dtype, name=f"x{i}") for i in range(len(names))]
 

@@ -15,7 +15,7 @@ HEAVY = ("tensorflow", "keras", "tensorflow_probability", "numpy", "pandas", "ma
 
 
 def python(*words: str, cwd: Path) -> str:
-    """What Python prints, in a directory of its own and with nothing but the three packages."""
+    """Runs Python in an empty directory with only the three packages; returns what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
     result = subprocess.run(
         [sys.executable, *words],

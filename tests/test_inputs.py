@@ -22,7 +22,7 @@ IMAGES = binary(4, 8, 8, 1)
 
 
 def at(x, row, value):
-    """The data with one number of a row replaced."""
+    """Copies the data with one number of a row replaced."""
     x = np.array(x)
     x[(row, *(0,) * (x.ndim - 1))] = value
     return x

@@ -42,7 +42,7 @@ def artifact(original, tmp_path):
 
 
 def refusal(directory: Path) -> str:
-    """The one sentence in which an artifact is refused."""
+    """Returns the message with which an artifact is refused."""
     with pytest.raises(ArtifactError) as found:
         integrity.check(directory)
     return one_sentence(str(found.value), directory)
@@ -72,7 +72,7 @@ def test_what_is_published_is_sealed(original):
 
 
 def as_schema_1(directory: Path) -> None:
-    """The same artifact as an earlier version of the package wrote it."""
+    """Rewrites the artifact as an earlier version of the package wrote it."""
     entries = json.loads((directory / "manifest.json").read_text())
     del entries["digest"]
     entries["schema_version"] = 1
@@ -92,7 +92,7 @@ def test_schema_1_is_read_and_covers_its_files(artifact):
 
 
 def flipped(content: bytes, places: int) -> list[bytes]:
-    """The content with one bit flipped at places spread over it, and cut, and longer."""
+    """Yields the content with one bit flipped at many places, cut off, and extended."""
     step = max(1, len(content) // places)
     changes = [content[:-1], content + b"\0", b"", content + content]
     for place in range(EVERYWHERE.randrange(step), len(content), step):
@@ -121,7 +121,7 @@ VALUES = (None, True, -1, "../x", [1], {"x": 1})
 
 
 def changes_of(value: Any) -> Any:
-    """Every value with one field changed, removed or added, at any depth."""
+    """Yields every value with one field changed, removed or added, at any depth."""
     if isinstance(value, dict):
         yield {**value, "added": 1}
         for key, entry in value.items():
@@ -212,7 +212,7 @@ def test_everything_that_is_added_counts(artifact):
 
 
 def seal_anyway(directory: Path, change: Any) -> None:
-    """A manifest that is whole in itself, as a forger writes it."""
+    """Writes a manifest that is consistent in itself, as a forger would."""
     entries = json.loads((directory / "manifest.json").read_text())
     del entries["digest"]
     change(entries)
@@ -285,7 +285,7 @@ def test_a_file_that_is_needed_is_named(artifact):
 
 
 def first(member: str) -> str:
-    """A manifest of its digest and one member."""
+    """Makes a manifest of its digest and one member."""
     return f'{{\n  "digest": "{ZEROS}",\n  {member}\n}}\n'
 
 

@@ -35,12 +35,12 @@ def model():
 
 
 def many(x, n):
-    """The first example n times: as many independent draws from one posterior."""
+    """Repeats the first example n times, for independent draws from one posterior."""
     return np.repeat(x[:1], n, axis=0)
 
 
 def perturbed(vae, scale=0.1):
-    """The VAE with its posterior moved away from the exact one."""
+    """Moves the posterior of the VAE away from the exact one."""
     rng = np.random.default_rng(3)
     for weight in vae.posterior.trainable_weights:
         weight.assign_add(scale * rng.normal(size=weight.shape))
@@ -48,7 +48,7 @@ def perturbed(vae, scale=0.1):
 
 
 def wider(vae, raw=0.4):
-    """The VAE with its posterior widened: of weights p / q every moment then exists."""
+    """Widens the posterior of the VAE, so that all moments of the weights exist."""
     kernel, bias = vae.posterior.head.get_weights()
     bias[vae.latent_size : 2 * vae.latent_size] += raw
     vae.posterior.head.set_weights([kernel, bias])
@@ -56,7 +56,7 @@ def wider(vae, raw=0.4):
 
 
 def close(a, b, error, bound=4.0):
-    """Whether two estimates agree within 4 standard errors: 1 in 16 000 fails by chance."""
+    """Tells whether two estimates agree within 4 standard errors; 1 in 16 000 fails by chance."""
     return np.all(np.abs(np.asarray(a) - b) <= bound * error)
 
 
@@ -130,7 +130,7 @@ def test_three_forms_of_the_elbo_agree(model):
 
 @pytest.fixture(scope="module")
 def one_dimension():
-    """The model z ~ N(0, 1), x | z ~ N(z, 0.5) and a VAE of it whose posterior is the prior."""
+    """Makes z ~ N(0, 1), x | z ~ N(z, 0.5), and a VAE of it whose posterior is the prior."""
     model = LinearGaussian([[1.0]], [0.0], np.sqrt(0.5))
     vae = model.vae()
     vae.posterior.head.set_weights([np.zeros((1, 2)), np.array([0.0, inverse_positive(1.0)])])

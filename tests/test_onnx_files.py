@@ -26,7 +26,7 @@ from serving.local import sessions
 
 
 def convolutions():
-    """A model whose kernels ONNX wants in another order than TensorFlow."""
+    """Makes a model whose kernels have another order in ONNX than in TensorFlow."""
     layers = keras.layers
     encoder = [layers.Conv2D(3, 3, 2, "same"), layers.DepthwiseConv2D(3, padding="same")]
     decoder = [layers.Dense(12), layers.Reshape((2, 2, 3)), layers.Conv2DTranspose(3, 3, 2, "same")]
@@ -55,7 +55,7 @@ def apart(monkeypatch):
 
 @pytest.fixture
 def outside(apart, monkeypatch):
-    """No file may hold its weights."""
+    """Lowers the limit of file sizes, so that no file holds its weights."""
     monkeypatch.setattr(onnx_files, "LIMIT", 1000)
 
 
@@ -126,7 +126,7 @@ def test_weights_beside_the_graphs_are_stored_once(model, outside, tmp_path):
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
-    """A published artifact whose weights are in a file of their own."""
+    """Publishes an artifact whose weights are in a separate file."""
     keras.utils.set_random_seed(1)
     target = tmp_path_factory.mktemp("artifacts") / "large"
     with pytest.MonkeyPatch.context() as patch:

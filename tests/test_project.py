@@ -50,13 +50,13 @@ def package_files() -> set[str]:
 
 
 def sources() -> list[Path]:
-    """Python files of the packages that people write."""
+    """Lists the Python files of the packages that are written by hand."""
     found = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
     return [path for path in found if not path.name.endswith("_pb2.py")]
 
 
 def imported(file: Path) -> set[str]:
-    """Top-level names of the modules that a file imports, anywhere in it."""
+    """Lists the top-level names of the modules that a file imports anywhere."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -177,7 +177,7 @@ def test_no_module_imports_itself_through_others():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy: setuptools leaves a folder and takes old files from it."""
+    """Builds the wheel from a copy, because setuptools reuses files of earlier builds."""
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         if (ROOT / name).exists():

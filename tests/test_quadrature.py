@@ -16,7 +16,7 @@ ROUNDING = 1e-6  # values to 1e4 in float64, and refinements that stop below 1e-
 
 
 def tanh_vae(seed: int) -> tuple[keras_vae.VAE, np.ndarray]:
-    """A random decoder of 1 latent with hundreds of modes for data that it did not make."""
+    """Makes a random decoder of 1 latent that has hundreds of modes for foreign data."""
     rng = np.random.default_rng(seed)
     policy = {"dtype": "float64"}
     vae = keras_vae.VAE(

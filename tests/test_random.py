@@ -28,7 +28,7 @@ ARITHMETICS = {"int64": contextlib.nullcontext, "int32": random.int32_arithmetic
 
 
 def convert(function: Callable, signature: list[tf.TensorSpec]) -> onnx.ModelProto:
-    """The ONNX model of a function of named tensors that returns a dictionary."""
+    """Converts a function of named tensors that returns a dictionary to ONNX."""
     model, _ = tf2onnx.convert.from_function(
         tf.function(function, input_signature=signature), input_signature=signature, opset=18
     )
@@ -51,7 +51,7 @@ def seeds(n: int) -> np.ndarray:
 
 
 def philox(counter: list[int], key: list[int]) -> list[int]:
-    """Philox-4x32-10 as in the paper, in Python integers."""
+    """Computes Philox-4x32-10 as in the paper, in Python integers."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
@@ -62,7 +62,7 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
 
 
 def words(seed: np.ndarray, count: int, stream: int) -> np.ndarray:
-    """The documented layout: key = seed, counter = (block, 0, stream, 0)."""
+    """Computes words by the documented layout: key = seed, counter = (block, 0, stream, 0)."""
     rows = []
     for pair in seed.view(np.uint32).tolist():
         blocks = [philox([block, 0, stream, 0], pair) for block in range(-(-count // 4))]
@@ -193,7 +193,7 @@ NOISE: dict[str, Callable[[Any], Any]] = {
 
 @functools.cache
 def noise_model(arithmetic: str) -> onnx.ModelProto:
-    """All kinds of noise, or normals alone in the arithmetic that is slow to convert."""
+    """Makes a model of all kinds of noise, or only of normals if conversion is slow."""
     names = list(NOISE) if arithmetic == "int64" else ["z"]
     with ARITHMETICS[arithmetic]():
         return convert(
@@ -324,7 +324,7 @@ def test_wrong_arguments_are_refused(call: Callable, error: type, message: str) 
 
 
 def draws(distribution: Inversion, u: np.ndarray) -> np.ndarray:
-    """Draws as numbers: of a one-hot vector, the class."""
+    """Draws as numbers; a one-hot vector gives its class."""
     shape = (*u.shape, -1) if distribution.draw is random.categorical else u.shape
     parameters = [
         np.broadcast_to(np.float32(p), np.shape(p) or u.shape) for p in distribution.parameters

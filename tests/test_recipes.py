@@ -33,7 +33,7 @@ STARTING = {
 
 
 def raw(config: RunConfig) -> np.ndarray:
-    """Twelve examples of the kind that a recipe is for."""
+    """Makes twelve examples of the kind that a recipe is for."""
     random = np.random.default_rng(0)
     if config.likelihood == "bernoulli":
         return random.integers(0, 256, (12, 28, 28, 1)).astype(np.uint8)

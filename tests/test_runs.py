@@ -312,7 +312,7 @@ def test_training_removes_nothing_that_is_not_its_own(finished: Run, tmp_path: P
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run on a table of whole and real numbers, with a label and likelihood auto."""
+    """Trains a run on a table of whole and real numbers, with a label and likelihood auto."""
     folder = tmp_path_factory.mktemp("table")
     random = np.random.default_rng(0)
     age = random.integers(18, 80, 300)

@@ -47,7 +47,7 @@ def vae():
 
 @pytest.fixture(scope="module")
 def table(vae):
-    """The five signatures, and raw words of the generator as a sixth."""
+    """Returns the five signatures, and raw words of the generator as a sixth."""
     words = Signature(
         "bits",
         lambda seed: {"bits": random.bits(seed, WORDS, stream=16)},
@@ -80,7 +80,7 @@ def draw(generator, name, spec, batch):
 
 @pytest.fixture(scope="module")
 def cases(table):
-    """Per signature all batches, rows by themselves, a shape to be refused, and a batch again."""
+    """Makes for each signature all batches, single rows, a wrong shape, and a batch again."""
     generator = np.random.default_rng(0)
     result = []
     for name, signature in table.items():
@@ -99,7 +99,7 @@ def cases(table):
 
 @pytest.fixture(scope="module")
 def expected(table, cases):
-    """What the live model answers."""
+    """Computes the answers of the live model."""
     return [
         None
         if case.kind == "wrong"
@@ -117,7 +117,7 @@ def asked(artifact, cases, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=list(RUNTIMES))
 def answered(request, artifact, asked, tmp_path_factory):
-    """A runtime and its answers. A missing runtime is a failure: the tests need all of them."""
+    """Runs all cases in a runtime; a missing runtime is a failure."""
     runtime = RUNTIMES[request.param]
     assert runtime.missing() is None
     directory = tmp_path_factory.mktemp(runtime.name)
@@ -492,7 +492,7 @@ def test_javascript_is_pinned_and_its_lock_names_no_registry():
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """A function that puts a program of our own in front of all others, and an empty cache."""
+    """Makes a function that puts our own program first on the path, with an empty cache."""
     programs = tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setenv("KERAS_VAE_CACHE", str(tmp_path / "cache"))

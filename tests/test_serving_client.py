@@ -43,7 +43,7 @@ KINDS = ("blocking", "awaited")
 
 
 def ask(kind, url, method, *args, model="plain", options=None, **kwargs):
-    """One method of a client of either kind."""
+    """Calls one method of a client of either kind."""
     options = {**FOREVER, **(options or {})}
     if kind == "blocking":
         with Client(url, model, **options) as client:
@@ -78,7 +78,7 @@ def stub(request):
 
 @pytest.fixture(params=[serve_rest, serve_grpc])
 def fresh_stub(request):
-    """A server of its own, for tests that leave requests behind."""
+    """Starts a separate server, for tests that leave requests behind."""
     with request.param() as stub:
         yield stub
 
@@ -448,7 +448,7 @@ def server(artifact, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def onnx(artifact):
-    """What ONNX Runtime answers by itself, by name of the signature and inputs."""
+    """Computes answers in ONNX Runtime alone, by signature and inputs."""
     sessions = {
         name: onnxruntime.InferenceSession(signature.onnx)
         for name, signature in artifact.signatures.items()

@@ -54,7 +54,7 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Two models, one of them in two versions, all the same."""
+    """Publishes two equal models, one of them in two versions."""
     root = tmp_path_factory.mktemp("artifacts")
     for version in ("digits/1", "digits/2", "Other_model.v2/7"):
         shutil.copytree(published(tmp_path_factory), root / version)
@@ -63,12 +63,12 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def artifacts(exported, tmp_path):
-    """A copy that may be damaged."""
+    """Copies the artifacts, so that a test may damage them."""
     return shutil.copytree(exported, tmp_path / "artifacts")
 
 
 def run(*words):
-    """The command line in this process."""
+    """Runs the command line in this process."""
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
@@ -79,7 +79,7 @@ def config(artifacts, target, *words):
 
 
 def sentence(*words):
-    """The one sentence that a command fails with."""
+    """Returns the message that a command fails with."""
     result = run(*words)
     assert result.exit_code == 1, result.output
     (line,) = result.output.splitlines()
@@ -88,7 +88,7 @@ def sentence(*words):
 
 @pytest.fixture(scope="module")
 def written_directory(exported, tmp_path_factory):
-    """A deployment with everything on."""
+    """Writes a deployment with all options."""
     target = tmp_path_factory.mktemp("deployments") / "here"
     labels = ["--label", "digits:stable=1", "--label", "digits:canary=2"]
     return config(exported, target, *labels, "--tls", "/etc/serving/ssl.config")

@@ -50,7 +50,7 @@ GREY = Preparation("binarize", 16.0, sentence="grey levels 0 to 16 binarised")
 
 
 def quick(vae, preparation, names, directory):
-    """An artifact of some signatures, the others omitted, as far as the page reads it."""
+    """Makes an artifact of some signatures, as far as the page reads it."""
     table = {name: s for name, s in signatures(vae, preparation).items() if name in names}
     (directory / "onnx").mkdir(parents=True)
     graphs = {name: onnx_graphs.convert(signature) for name, signature in table.items()}
@@ -79,7 +79,7 @@ def vae():
 
 @pytest.fixture(scope="module")
 def python(vae):
-    """The live signatures of the model, on NumPy arrays."""
+    """Returns the live signatures of the model, on NumPy arrays."""
     table = signatures(vae, GREY)
 
     def call(name, **inputs):
@@ -106,7 +106,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    """A plain static server: its folder and its address."""
+    """Starts a static server; yields its folder and its address."""
     folder = tmp_path_factory.mktemp("host")
     handler = functools.partial(Quiet, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as plain:
@@ -119,7 +119,7 @@ def host(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bundle(image, ort, host):
-    """The page of the image model, as the command writes it for a static host."""
+    """Writes the page of the image model for a static host."""
     target = host[0] / "digits"
     words = ["explore", str(image), "--bundle", str(target), "--ort", str(ort)]
     result = CliRunner().invoke(main, words)
@@ -135,7 +135,7 @@ def browsing():
 
 @pytest.fixture
 def tab(browsing, host):
-    """The browser; what it asked for has to lie on the page's own origin."""
+    """Opens the browser; every request has to stay on the page's own origin."""
     yield browsing
     origins = (host[1], f"blob:{host[1]}", "data:", "about:blank")
     assert all(address.startswith(origins) for address in browsing.requests)
@@ -150,7 +150,7 @@ def page(tab, bundle, host):
 
 
 def pixels(tab, selector):
-    """8-bit levels of a canvas, [height, width, 3]."""
+    """Reads 8-bit levels of a canvas, [height, width, 3]."""
     script = f"""(() => {{
       const canvas = document.querySelector({json.dumps(selector + " canvas")});
       if (!canvas) return null;
@@ -163,7 +163,7 @@ def pixels(tab, selector):
 
 
 def levels(x, high=1.0):
-    """What a picture of x on [0, high] is in 8 bits, [height, width, 3]."""
+    """Converts a picture of x on [0, high] to 8-bit levels, [height, width, 3]."""
     grey = np.floor(np.clip(np.asarray(x, np.float64) / high, 0, 1) * 255 + 0.5).astype(np.uint8)
     return np.broadcast_to(grey, (*grey.shape[:2], 3))
 
@@ -173,7 +173,7 @@ def shows(tab, selector, expected):
 
 
 def is_clear(mean):
-    """Whether no value is so near to half a level that a runtime may round it to the other side.
+    """Tells whether no value is so near half a level that runtimes may round it differently.
 
     Runtimes agree within 1e-5; a level is 1/255.
     """
@@ -181,7 +181,7 @@ def is_clear(mean):
 
 
 def clear_seeds(vae, count):
-    """The first seeds whose mean pictures are the same in every runtime."""
+    """Finds the first seeds whose mean pictures are the same in every runtime."""
     means = ((seed, vae.sample_mean(1, seed).numpy()) for seed in range(100))
     return [seed for seed, mean in means if is_clear(mean)][:count]
 
@@ -221,7 +221,7 @@ def see(tab, panel, cells):
 
 
 def is_at(tab, z):
-    """Whether the sliders stand at z, in their steps of 0.01."""
+    """Tells whether the sliders are at z, in steps of 0.01."""
     script = (
         "[...document.querySelectorAll('.sliders input')].map((i) => [i.ariaLabel[1], i.value])"
     )
@@ -331,7 +331,7 @@ def test_picture_is_saved_as_png(page, vae, tmp_path):
 
 @pytest.fixture
 def digit(tmp_path):
-    """A handwritten digit as an image file, and as the page has to read it."""
+    """Makes a handwritten digit as an image file, and as the page has to read it."""
     grey = np.floor(digits()[17].reshape(8, 8) * 255 + 0.5).astype(np.uint8)
     path = tmp_path / "digit.png"
     Image.fromarray(grey).save(path)
@@ -412,7 +412,7 @@ COLUMNS = ("sepal length", "b", "<b>c</b>", "d 1")
 
 
 def of_kind(kind, host, ort):
-    """The page of a model of a kind of data, without a signature or two."""
+    """Opens the page of a model of a kind of data, without a signature or two."""
     keras.utils.set_random_seed(5)
     names = {"decode", "encode", "score"}
     preparation = Preparation()
@@ -676,7 +676,7 @@ def test_runtime_is_the_one_that_artifacts_are_verified_in():
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """A function that puts an npm of our own on the path, alone with bash; the cache is empty."""
+    """Makes a function that puts our own npm on the path, with bash and an empty cache."""
     programs = tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))

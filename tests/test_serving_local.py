@@ -81,7 +81,7 @@ def signatures(bias):
 
 
 def publish(root, version=1, name="m", bias=None):
-    """An artifact that appears by one rename; its decode adds `bias`, by default the version."""
+    """Publishes an artifact by one rename; its decode adds `bias`, by default the version."""
     directory = root / name / f".{version}"
     (directory / "onnx").mkdir(parents=True)
     table = {}
@@ -127,7 +127,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def _quiet():
-    """One line for each of ten thousand requests would be kept in memory by the test runner."""
+    """Drops log lines, which the test runner would keep in memory for ten thousand requests."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.reset_defaults()
@@ -167,7 +167,7 @@ async def ask(app, method, path, body=b"", headers=(), receive=None):
 
 
 def run(root, use, config=None, **limits):
-    """What `use(service, ask)` returns, with a server of that directory in this process."""
+    """Calls `use(service, ask)` with a server of the directory in this process."""
 
     async def main():
         service = Service(root, Settings(threads=1, poll=3600.0, **limits), config)
@@ -438,7 +438,7 @@ def test_concurrent_requests_are_batched_and_none_is_crossed(root):
 
 
 def batched(use, function, **limits):
-    """What `use(batcher)` returns, of a batcher of that function."""
+    """Calls `use(batcher)` with a batcher of the function."""
 
     async def main():
         with ThreadPoolExecutor(2) as executor:
@@ -552,7 +552,7 @@ def test_body_that_does_not_come(root):
 
 
 async def answered(ask, path=PREDICT):
-    """The bias of the version that answers."""
+    """Returns the bias of the version that answers."""
     status, body = await ask("POST", path, {"instances": [[0, 0]]})
     assert status == 200, body
     return json.loads(body)["predictions"][0]["mean"][0]
@@ -596,7 +596,7 @@ def other_file(path):
 
 
 def other_graph(path):
-    """Another signature's graph, with its sha256: published wrongly rather than damaged."""
+    """Replaces a graph by another signature's, with its sha256: wrong but not damaged."""
     shutil.copy(path / "onnx" / "sample.onnx", path / "onnx" / "decode.onnx")
     reseal(path)
 
@@ -681,7 +681,7 @@ def test_configuration_of_what_is_not_there(root, tmp_path, path):
 
 
 def instance(schema, rng, schemas, wild, rows):
-    """A value of a schema of so many rows; with the chance `wild` at each place, something else."""
+    """Makes a value of a schema of so many rows; with probability `wild`, something else."""
     if rng.random() < wild:
         return rng.choice(STRANGE)()
     if "$ref" in schema:
@@ -769,7 +769,7 @@ def mutated(body, rng):
 
 
 def resident():
-    """MiB of memory of this process."""
+    """Returns the resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
 
@@ -821,7 +821,7 @@ def test_ten_thousand_fuzzed_requests(root):
 
 @contextlib.contextmanager
 def process(root, *options):
-    """`python -m serving local` on free ports: its process, and the two ports."""
+    """Starts `python -m serving local` on free ports; yields its process and both ports."""
     command = [sys.executable, "-m", "serving", "local", str(root), "--port", "0"]
     command += ["--grpc-port", "0", "--threads", "1", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
@@ -840,7 +840,7 @@ def process(root, *options):
 
 
 def talk(port, data, finish=False):
-    """All that a server sends back to bytes, until it closes or 0.2 s pass without more."""
+    """Sends bytes and returns all that the server answers until it closes or 0.2 s pass."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         with contextlib.suppress(OSError):
             connection.sendall(data)

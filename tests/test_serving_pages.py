@@ -40,7 +40,7 @@ def blocks(page, language):
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
-    """The programs of the Node page, by the names in their first lines, beside node_modules."""
+    """Writes the programs of the Node page, named by their first lines, beside node_modules."""
     directory = tmp_path_factory.mktemp("node")
     for block in blocks("serving-node.md", "js"):
         (directory / re.match(r"// ([a-z]+\.mjs):", block)[1]).write_text(block)

@@ -71,7 +71,7 @@ THEIRS = {
 
 
 def declared(field):
-    """What decides how a field is written: on the wire, and in JSON."""
+    """Returns what decides how a field is written: on the wire, and in JSON."""
     kinds = (field.type, field.is_repeated, field.is_packed, field.has_presence, field.json_name)
     return field.number, *kinds
 

@@ -38,7 +38,7 @@ def artifacts(tmp_path_factory):
 
 
 def _make_worse(directory):
-    """An artifact as it would have been published, of a model whose ELBO is lower."""
+    """Publishes an artifact of a model whose ELBO is lower."""
     path = directory / "onnx" / "score.onnx"
     model = onnx.load(path)
     (node,) = (node for node in model.graph.node if "elbo" in node.output)
@@ -52,7 +52,7 @@ def _make_worse(directory):
 
 @pytest.fixture
 def deployment(artifacts, tmp_path):
-    """A deployment of version 1 as stable."""
+    """Writes a deployment with version 1 as stable."""
     target = tmp_path / "deployment"
     assert run("config", artifacts, "--to", target, "--label", "digits:stable=1").exit_code == 0
     return target
@@ -86,7 +86,7 @@ def run(*words):
 
 
 def sentence(*words):
-    """The one sentence that a command fails with."""
+    """Returns the message that a command fails with."""
     result = run(*words)
     assert result.exit_code == 1, result.output
     (line,) = result.output.splitlines()
@@ -115,7 +115,7 @@ def test_a_version_goes_from_canary_to_stable_and_back(deployment, live, tmp_pat
     compare = ["compare", deployment, "digits", "--latency", "1000"]
 
     def version(**which):
-        """The version that answers under a label or a number; None if none does."""
+        """Returns the version that answers under a label or a number, or None."""
         with Client(rest, "digits", **which) as client:
             try:
                 return client.metadata().version
@@ -168,7 +168,7 @@ def test_a_server_that_does_not_load_the_canary_keeps_it_from_being_stable(deplo
 
 
 def loaded(*versions):
-    """A server that has these versions; says what it was asked for."""
+    """Makes the load function of a server with these versions, and the list of its requests."""
     asked = []
 
     def load(version):

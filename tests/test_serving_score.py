@@ -52,7 +52,7 @@ def columns_of(x, first=0):
 
 @pytest.fixture(scope="module")
 def data(x, tmp_path_factory):
-    """One file, of row groups that end where nothing else does."""
+    """Writes one file whose row groups end where no batch and no part ends."""
     path = tmp_path_factory.mktemp("data") / "rows.parquet"
     pq.write_table(columns_of(x), path, row_group_size=700)
     return path
@@ -60,7 +60,7 @@ def data(x, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Ray for all tests of this module, since its start takes seconds."""
+    """Starts Ray once for all tests of this module, since its start takes seconds."""
     with run._ray(None, 2):
         import ray
 
@@ -214,7 +214,7 @@ def command(artifact, data, out):
 
 
 def started(options, out, log):
-    """The command in a process of its own, when it has published three parts."""
+    """Starts the command in a separate process and waits for three parts."""
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving", "score", *options], stdout=file, stderr=file

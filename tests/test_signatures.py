@@ -22,7 +22,7 @@ COMBINATIONS += [("bernoulli", posterior, prior) for posterior in POSTERIORS for
 
 
 def philox(seed, stream, block):
-    """Four words of block `block`: the ten rounds, as the docstring of keras_vae.random says."""
+    """Computes the four words of block `block`, as the docstring of keras_vae.random says."""
     c, (k0, k1) = [block, 0, stream, 0], (int(part) % WORD for part in seed)
     for _ in range(10):
         first, second = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
@@ -51,7 +51,7 @@ def normals(seed, count, stream):
 
 
 def model(likelihood="bernoulli", posterior="diagonal", prior="standard_normal"):
-    """A model of the registry whose networks have a hidden layer, so that x and z matter."""
+    """Makes a model of the registry whose networks have a hidden layer, so that x and z matter."""
     return keras_vae.VAE(
         prior=PRIORS[prior](),
         likelihood=LIKELIHOODS[likelihood](network=keras.layers.Dense(8, "tanh")),

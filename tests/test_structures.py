@@ -34,14 +34,14 @@ FLOAT32 = {"rtol": 2e-5, "atol": 2e-5}  # sums of a few dozen terms in float32, 
 
 
 def trace_of(model, x, draws=3, seed=5):
-    """The trace of a batch at draws from row seeds."""
+    """Makes the trace of a batch at draws from row seeds."""
     rows = tf.nest.flatten(x)[0]
     seeds = random.row_seeds(seed, len(rows))
     return model.infer(x).trace(from_rows(model.noise(), seeds, draws, model.float_dtype))
 
 
 def in_onnx(model, name, **inputs):
-    """What a signature gives in ONNX Runtime, by output, and in Keras."""
+    """Runs a signature in ONNX Runtime and in Keras; returns both by output."""
     signature = signatures(model)[name]
     with loading.traceable(model):
         graph = onnx_graphs.convert(signature, model.weights)
@@ -64,7 +64,7 @@ def linear(layer, kernel, bias, inputs):
 
 
 def normal_head(to_loc, offset, factor):
-    """Kernel and bias of a FullCovarianceNormal with an affine centre and a constant factor."""
+    """Returns kernel and bias of a FullCovarianceNormal: affine centre, constant factor."""
     size = len(factor)
     diagonal = keras_vae.distributions.inverse_positive(np.diag(factor))
     constant = np.concatenate([diagonal, *(factor[row, :row] for row in range(size))])
@@ -121,7 +121,7 @@ class Chain(LatentVariableModel):
 
 
 def chain(dtype="float64"):
-    """The model with exact posteriors, the distribution of x, and data."""
+    """Makes the model with exact posteriors, the distribution of x, and data."""
     rng = np.random.default_rng(3)
     w, a = rng.normal(size=(3, 2)), rng.normal(size=(5, 3))
     b, c, s1, s = rng.normal(size=3), rng.normal(size=5), 0.6, 0.4
@@ -325,7 +325,7 @@ class Views(LatentVariableModel):
 
 
 def views(dtype="float64"):
-    """The model, its covariance of (a, b), and data with every pattern of absence."""
+    """Makes the model, its covariance of (a, b), and data with every pattern of absence."""
     rng = np.random.default_rng(4)
     maps, scales = [rng.normal(size=(3, 2)), rng.normal(size=(4, 2))], [0.5, 0.8]
     to_loc, factors = [], []
@@ -438,7 +438,7 @@ class AffineFlow(keras_vae.Posterior):
 
 
 def flow(dtype="float64"):
-    """The linear-Gaussian model with its exact posterior as a flow, and data."""
+    """Makes the linear-Gaussian model with its exact posterior as a flow, and data."""
     rng = np.random.default_rng(1)
     exact = keras_vae.LinearGaussian(rng.normal(size=(5, 3)), rng.normal(size=5), 0.7, dtype)
     twin = exact.vae(full_covariance=True)
@@ -491,7 +491,7 @@ def test_flow_is_trained_exported_and_scored(tmp_path):
 
 
 def assert_scores(artifact, vae, x):
-    """The scores of an artifact in ONNX Runtime are those of Python."""
+    """Asserts that the scores of an artifact in ONNX Runtime are those of Python."""
     session = onnxruntime.InferenceSession(artifact / "onnx/score.onnx")
     seeds = random.row_seeds(3, len(x)).numpy()
     (elbo,) = session.run(["elbo"], {"x": x, "seed": seeds})
@@ -543,7 +543,7 @@ class Codes(keras_vae.Posterior):
 
 
 def mixture(dtype="float64"):
-    """A mixture of four normal distributions of one scale, whose posterior is affine in x."""
+    """Makes a mixture of four normal distributions of one scale, with a posterior affine in x."""
     rng = np.random.default_rng(6)
     centres, scale = 2.0 * rng.normal(size=(4, 5)), 0.9
     vae = keras_vae.VAE(

@@ -28,7 +28,7 @@ TABLE = np.random.default_rng(1).normal(size=(300, 3)) @ np.diag([1.0, 10.0, 0.1
 
 
 def untrained(path: Path, raw: np.ndarray, likelihood: str, **options: object) -> Run:
-    """A run whose model keeps its initial weights, which are the same at every call."""
+    """Makes a run whose model keeps its initial weights, the same at every call."""
     path.mkdir()
     np.save(path / "data.npy", raw)
     preparation, found = prepare(LIKELIHOODS[likelihood], raw)

@@ -16,7 +16,7 @@ REAL = np.random.default_rng(2).normal(size=(45, 6)).astype("float32")
 
 
 def stream():
-    """Binarised anew, a mixture as the prior, the monitor; 45 = 5 * 8 + 5 rows, 5 for two."""
+    """Makes a stream of 45 = 5 * 8 + 5 rows, binarised each time; mixture prior, monitor."""
     vae = keras_vae.mlp_vae(6, 2, "bernoulli", hidden=(8,), prior="normal_mixture")
     vae.compile("adam", monitor=True)
     batches = data.batches(GREY, 8, epochs=2, seed=3, transform=data.binarize)
@@ -24,7 +24,7 @@ def stream():
 
 
 def weighted():
-    """Several draws, weights, a regularizer, clipped norms and a batch that two do not divide."""
+    """Makes a training with several draws, weights, a regularizer and clipped norms; odd batch."""
     network = keras.layers.Dense(8, "tanh", kernel_regularizer=keras.regularizers.L2(0.1))
     vae = keras_vae.VAE(
         prior=keras_vae.StandardNormal(2),
@@ -36,7 +36,7 @@ def weighted():
 
 
 def dataset():
-    """A data set of the user's own, step by step, and a scale that follows the batches."""
+    """Makes a training on a user's data set with a scale that follows the batches."""
     vae = keras_vae.mlp_vae(6, 2, "normal", hidden=(8,), scale="optimal")
     vae.compile("adam", steps_per_execution=2)
     return vae, tf.data.Dataset.from_tensor_slices(REAL).batch(9), {}
