@@ -35,7 +35,7 @@ class Everywhere:
 
     @pytest.fixture(autouse=True)
     def _seeded_and_cleared(self) -> Iterator[None]:
-        """Starts each test with the same seeds and settings; clears both after it."""
+        """Seeds each test; restores settings and closes figures after it."""
         import keras
 
         floatx, image_format = keras.config.floatx(), keras.config.image_data_format()

@@ -37,7 +37,7 @@ MODELS = {"plain": signatures(), "conditional": signatures(condition=PAIR)}
 
 
 def answer(signature, inputs, version=3):
-    """Computes output j of a row: (j + 1) times the sum of its inputs; version 3 adds a number."""
+    """Computes output j of a row: (j + 1) times the sum of its inputs and of version - 3."""
     total = sum(np.float32(array) for array in inputs.values()) + np.float32(version - 3)
     return {
         name: (number + 1) * (total if tensor.shape else total.sum(axis=1))
