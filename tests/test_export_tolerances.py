@@ -313,7 +313,7 @@ def test_parity_refuses_other_numbers_shapes_and_nan():
     for change in (nudge, nan):
         with pytest.raises(ExportError, match="sample, mean differs in"):
             parity.refuse_failed(bernoulli(change))
-    with pytest.raises(ExportError, match=r"mean has shape \(40, 4\) instead of \(40, 5\)"):
+    with pytest.raises(ExportError, match=r"mean has shape \(40, 4\); expected \(40, 5\)"):
         bernoulli(lambda got: got.update(mean=got["mean"][:, :4]))
     with pytest.raises(ExportError, match="mean has shape nothing"):
         bernoulli(lambda got: got.pop("mean"))
