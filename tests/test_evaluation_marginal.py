@@ -349,7 +349,7 @@ def test_weights_without_variance_are_recognised():
     vae.posterior.head.set_weights([kernel, np.array([0.0, inverse_positive(r * deviation)])])
     with pytest.warns(UserWarning, match="not reliable for .* of 40 examples"):
         found = log_marginal(vae, np.ones((40, 1)), num_samples=20_000)
-    # the power@@distribution is reached slowly: its logarithmic factor moves k by about a tenth
+    # the power law is reached slowly: its logarithmic factor moves k by about a tenth
     assert found.pareto_k.mean() == pytest.approx(1.0 - r**2, abs=0.12)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
