@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_vae import estimators, random
 from keras_vae.arguments import as_count, is_integer
 from keras_vae.data.frames import numbers
-from keras_vae.distributions.noise import centre, from_rows, from_seed
+from keras_vae.distributions.noise import centre, from_rows, from_seed, numbered, refuse_shared
 from keras_vae.trace import Generation
 from keras_vae.training.chunking import by_chunks, spec_of
 from keras_vae.training.trainer import Trainer
@@ -109,6 +109,7 @@ class LatentVariableModel(Trainer, abc.ABC):
             DataError: if x lies outside the support of the likelihood.
         """
         num_samples = as_count("num_samples", num_samples, least=1)
+        self._refuse_shared_noise()
         x = self._checked(x, in_support=True)
         first = keras.tree.flatten(x)[0]
         count = tf.shape(first)[0] if tf.is_symbolic_tensor(first) else len(first)
@@ -169,11 +170,7 @@ class LatentVariableModel(Trainer, abc.ABC):
 
     def _drawn(self, inputs: Any) -> Any:
         seeds, generation = self._generated(inputs)
-        draws = {
-            name: site.draw(from_rows(site.layer.noise(), seeds, dtype=self.float_dtype))
-            for name, site in generation.observations.items()
-        }
-        return self._one_or_all(draws)
+        return self._one_or_all(self.draws(generation, seeds))
 
     def _mean(self, inputs: Any) -> Any:
         _, generation = self._generated(inputs)
@@ -185,7 +182,39 @@ class LatentVariableModel(Trainer, abc.ABC):
         seeds, *condition = keras.tree.flatten(inputs)
         noise = from_rows(self.generation_noise(), seeds, dtype=self.float_dtype)
         given = tf.cast(condition[0], self.float_dtype) if condition else None
-        return seeds, self.generate(noise, condition=given)
+        return seeds, self.generated(noise, condition=given)
+
+    def generated(self, *args: Any, **kwargs: Any) -> Generation:
+        """Returns what `generate` does.
+
+        Raises:
+            ValueError: if a latent or an observed part is missing from it.
+        """
+        generation = self.generate(*args, **kwargs)
+        for what, found, wanted in (
+            ("latents of generation_noise()", generation.latents, self.generation_noise()),
+            ("observed parts of data", generation.observations, self.data.observed),
+        ):
+            if set(found) != set(wanted):
+                raise ValueError(
+                    f"Expected generate to return the {what}, {sorted(wanted)}; got "
+                    f"{sorted(found)}."
+                )
+        return generation
+
+    def draws(self, generation: Generation, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Draws each observed part from row seeds [B, 2]; no two parts share a number."""
+        sites = generation.observations
+        noise = numbered({name: site.layer.noise() for name, site in sites.items()})
+        numbers = from_rows(noise, seeds, dtype=self.float_dtype)
+        return {name: site.draw(numbers[name]) for name, site in sites.items()}
+
+    def _prepare(self, objective: Any) -> None:
+        self._refuse_shared_noise()
+        super()._prepare(objective)
+
+    def _refuse_shared_noise(self) -> None:
+        refuse_shared([self.noise(), self.generation_noise()])
 
     def _one_or_all(self, parts: Mapping[str, Any]) -> Any:
         """Returns the only part, or the parts by name."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_shape, deserialize, register, serialize
 from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
-from keras_vae.distributions.noise import from_seed
+from keras_vae.distributions.noise import checked_draw, from_seed
 from keras_vae.distributions.priors import Components, Prior
 from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import Bound, LatentVariableModel
@@ -149,6 +149,11 @@ class VAE(LatentVariableModel):
         if not self.prior.built:
             self.prior.build((None, self.latent_size))
         support = self.likelihood.support
+        if self.prior.is_conditional and self.condition_shape is None:
+            raise ValueError(
+                f"{type(self.prior).__name__} is p(z | c), and this model has no condition: build "
+                "the VAE with condition_shape=, or choose StandardNormal."
+            )
         self.prior.bind(self.posterior, data_shapes, support.low, support.high)
 
     @property
@@ -300,7 +305,8 @@ class VAE(LatentVariableModel):
     ) -> Generation:
         """Generates z from the prior, unless it is given, and p(x | z) at it."""
         if latents is None:
-            drawn = self.prior.draw((noise or {})["z"], **self.prior.parameters(condition))
+            parameters = self.prior.parameters(condition)
+            drawn = checked_draw(self.prior, (noise or {})["z"], parameters)
             latents = {"z": drawn.value}
         parameters = self.likelihood.parameters(self._beside(latents["z"], condition))
         return Generation(latents, {"x": Site(self.likelihood, parameters)})

@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras_vae import estimators, random
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions.noise import Draw, centre, from_rows
+from keras_vae.distributions.priors import Prior
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
 from keras_vae.trace import Generation, Latent, Trace
@@ -245,12 +246,10 @@ class _Functions:
 
     def sample(self, seed: tf.Tensor, condition: tf.Tensor | None = None) -> Tensors:
         noise = from_rows(self._model.generation_noise(), seed, dtype=self._dtype)
-        generation = self._model.generate(noise, condition=condition)
+        generation = self._model.generated(noise, condition=condition)
         draws = {
-            self._name("sample", name): site.draw(
-                from_rows(site.layer.noise(), seed, dtype=self._dtype)
-            )
-            for name, site in generation.observations.items()
+            self._name("sample", name): draw
+            for name, draw in self._model.draws(generation, seed).items()
         }
         latents = {self._name("z", name): z for name, z in generation.latents.items()}
         return {**draws, **self._described(generation, with_parameters=False), **latents}
@@ -289,7 +288,7 @@ class _VaeFunctions(_Functions):
         self._latents, self._parts = {"z": (vae.latent_size,)}, ["x"]
         self._prior: dict[str, Any] | None = None
         if not vae.prior.is_conditional:
-            self._prior = {name: value.numpy() for name, value in vae.prior.parameters().items()}
+            self._prior = {name: value.numpy() for name, value in _constants_of(vae.prior).items()}
         shape = vae.event_shape
         self.raw_shape = shape[:-1] if preparation.categories else shape
 
@@ -429,6 +428,17 @@ class _VaeFunctions(_Functions):
         if any(how.constant):
             x = tf.where(np.asarray(how.constant), np.asarray(how.center, np.float32), x)
         return x
+
+
+def _constants_of(prior: Prior) -> Tensors:
+    """Returns the parameters of p(z)."""
+    try:
+        return prior.parameters()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{type(prior).__name__} has no parameters without a condition: {error} If it is "
+            "p(z | c), set is_conditional = True in the class."
+        ) from error
 
 
 def _in_float32(function: Callable[..., Tensors]) -> Callable[..., Tensors]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_vae.distributions.base import ConditionalDistribution
-from keras_vae.distributions.noise import Draw
+from keras_vae.distributions.noise import Draw, checked_draw
 from keras_vae.distributions.tfp import tfd
 
 __all__ = [
@@ -103,9 +103,16 @@ class Observation(NamedTuple):
 
     def log_prob(self) -> tf.Tensor:
         """Returns log p of the entries that are present, [S, B]."""
+        _refuse_event(self.p, self.value.shape[1:], "The distribution of the data")
         if self.mask is None:
             return self.p.log_prob(self.value)
         mask = tf.cast(self.mask, tf.bool)
+        shape = self.value.shape
+        if not any(mask.shape.is_compatible_with(each) for each in (shape[:1], shape)):
+            raise ValueError(
+                f"A mask must have shape [B] or that of the data, {shape.as_list()}; got "
+                f"{mask.shape.as_list()}."
+            )
         by_row = mask.shape.rank == 1
         rank = self.value.shape.rank
         entries = tf.reshape(mask, [-1, *[1] * (rank - 1)]) if by_row else mask
@@ -216,15 +223,47 @@ class Inference(NamedTuple):
 
         def trace(noise: Any, through: Callable[[tf.Tensor], tf.Tensor] = identity) -> Trace:
             def draw(name: str, layer: Any, parameters: dict[str, tf.Tensor]) -> Draw:
-                drawn = layer.draw(noise[name], **parameters)
+                if name not in noise:
+                    raise ValueError(
+                        f"Expected noise of every latent, and that of {name!r} is missing: noise() "
+                        f"has {sorted(noise)}. Return it there."
+                    )
+                drawn = checked_draw(layer, noise[name], parameters, axes=2)
+                if not layer.tells_density and drawn.log_prob is None:
+                    raise ValueError(
+                        f"{type(layer).__name__} has tells_density = False, so its draws know "
+                        "their density: return Draw(value, log_prob)."
+                    )
                 return drawn._replace(value=through(drawn.value))
 
-            return say(_latents(draw))
+            return _checked(say(_latents(draw)))
 
         def at(latents: Mapping[str, tf.Tensor]) -> Trace:
             return say(_latents(lambda name, *_: Draw(latents[name])))
 
         return cls(trace, at)
+
+
+def _checked(trace: Trace) -> Trace:
+    """Returns a trace at draws; refuses priors that do not fit the draws."""
+    for name, latent in trace.latents.items():
+        if latent.p is None:
+            raise ValueError(
+                f"The latent {name!r} has no p, under which its draw is scored. Set it: "
+                "z._replace(p=...)."
+            )
+        _refuse_event(latent.p, latent.value.shape[2:], f"The prior of {name!r}")
+    return trace
+
+
+def _refuse_event(p: tfd.Distribution, shape: tf.TensorShape, what: str) -> None:
+    """Refuses a distribution of events of another shape."""
+    if not p.event_shape.is_compatible_with(shape):
+        raise ValueError(
+            f"{what} must have event shape {shape.as_list()}; got {p.name} with event shape "
+            f"{p.event_shape.as_list()} and batch shape {p.batch_shape.as_list()}. A layer's "
+            "self.independent(...), or tfd.Independent, makes one event of several entries."
+        )
 
 
 LatentOf = Callable[..., Latent]
@@ -241,7 +280,9 @@ def _latents(draw: Callable[..., Draw]) -> LatentOf:
     ) -> Latent:
         def q(constant: bool = False) -> tfd.Distribution:
             own = tf.nest.map_structure(tf.stop_gradient, parameters) if constant else parameters
-            return layer.make_distribution(**own)
+            found = layer.make_distribution(**own)
+            _refuse_event(found, tf.TensorShape(layer.event_shape), f"The posterior of {name!r}")
+            return found
 
         drawn = draw(name, layer, parameters)
         return Latent(drawn, p, q if layer.tells_density else None, in_order)
@@ -267,7 +308,7 @@ class Site(NamedTuple):
 
     def draw(self, noise: Any) -> tf.Tensor:
         """Draws as a function of noise."""
-        return self.layer.draw(noise, **self.parameters).value
+        return checked_draw(self.layer, noise, self.parameters).value
 
 
 class Generation(NamedTuple):

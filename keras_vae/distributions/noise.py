@@ -1,7 +1,7 @@
 """Noise for draws, and draws that know their density."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +9,17 @@ import tensorflow as tf
 
 from keras_vae import random
 
-__all__ = ["Draw", "Noise", "centre", "from_rows", "from_seed", "numbers_in"]
+__all__ = [
+    "Draw",
+    "Noise",
+    "centre",
+    "checked_draw",
+    "from_rows",
+    "from_seed",
+    "numbered",
+    "numbers_in",
+    "refuse_shared",
+]
 
 _HALF_A_STEP = 2.0**-24
 
@@ -30,6 +40,24 @@ class Noise:
     stream: int = random.LATENT
     index: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuses another kind of numbers, and a shape that is no tuple of sizes.
+
+        Raises:
+            ValueError: if `kind` or `shape` is neither.
+        """
+        if self.kind not in ("normal", "uniform"):
+            raise ValueError(
+                "Invalid value for argument `kind`. Expected 'normal' or 'uniform'. "
+                f"Received: kind={self.kind!r}"
+            )
+        if not isinstance(self.shape, (tuple, list)):
+            raise ValueError(
+                "Invalid value for argument `shape`. Expected a tuple such as (2,). "
+                f"Received: shape={self.shape!r}"
+            )
+        object.__setattr__(self, "shape", tuple(self.shape))
+
 
 class Draw(NamedTuple):
     """A value drawn from a distribution, with its log-density if the draw knows it.
@@ -47,6 +75,66 @@ class Draw(NamedTuple):
     penalties: Mapping[str, tf.Tensor] = MappingProxyType({})
 
 
+def checked_draw(
+    layer: Any, noise: Any, parameters: Mapping[str, Any], axes: int | None = None
+) -> Draw:
+    """Returns a layer's draw of its noise.
+
+    Args:
+        layer: prior, posterior or likelihood.
+        noise: noise as the layer specifies it.
+        parameters: parameters of the layer by name.
+        axes: number of axes before those of the event; None is any number.
+
+    Raises:
+        TypeError: if the layer returns anything else than a `Draw`.
+        ValueError: if the shape of its value or log-density is not that of a draw.
+    """
+    drawn, name = layer.draw(noise, **parameters), type(layer).__name__
+    if not isinstance(drawn, Draw):
+        raise TypeError(f"{name}.draw must return Draw(value); got {type(drawn).__name__}.")
+    event = getattr(layer, "event_shape", None) or (layer.latent_size,)
+    value = drawn.value.shape
+    if value.rank is None:
+        return drawn
+    leading = value.rank - len(event)
+    wrong = leading < 0 if axes is None else leading != axes
+    if wrong or not value[-len(event) :].is_compatible_with(event):
+        expected = ", ".join([{2: "S, B"}.get(axes or 0, "..."), *map(str, event)])
+        raise ValueError(
+            f"{name}.draw must return a value of shape [{expected}]; got {value.as_list()}."
+        )
+    if drawn.log_prob is not None and drawn.log_prob.shape.rank not in (
+        None,
+        value.rank - len(event),
+    ):
+        raise ValueError(
+            f"{name}.draw must return one log-density per draw, shape "
+            f"{value[: -len(event)].as_list()}; got {drawn.log_prob.shape.as_list()}. Sum it over "
+            "the entries."
+        )
+    return drawn
+
+
+def refuse_shared(noise: Any) -> None:
+    """Refuses noise of which two draws would have the same numbers.
+
+    Args:
+        noise: structure of `Noise`.
+
+    Raises:
+        ValueError: if two of them have the same stream and index.
+    """
+    counters = [(one.stream, one.index) for one in tf.nest.flatten(noise)]
+    for stream, index in set(counters):
+        if counters.count((stream, index)) > 1:
+            raise ValueError(
+                f"Two draws have noise of stream {stream} and index {index}, so they would share "
+                "their numbers. Give each latent an index of its own, as in "
+                "dataclasses.replace(noise, index=1), and q the stream random.POSTERIOR."
+            )
+
+
 def from_rows(
     noise: Any, seed: tf.Tensor, num_samples: int | None = None, dtype: str = "float32"
 ) -> Any:
@@ -60,7 +148,11 @@ def from_rows(
 
     Returns:
         The structure, of tensors [S, B, *shape] or [B, *shape].
+
+    Raises:
+        ValueError: if two of the structure would have the same numbers.
     """
+    refuse_shared(noise)
 
     def drawn(one: Noise) -> tf.Tensor:
         make = random.normal if one.kind == "normal" else random.uniform
@@ -106,6 +198,18 @@ def centre(noise: Any, leading: Sequence[Any], dtype: str = "float32") -> Any:
         ),
         noise,
     )
+
+
+def numbered(noises: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns noise whose indices are raised by 0, 1, ..., so that the parts share no number.
+
+    Args:
+        noises: structures of `Noise` by part.
+    """
+    return {
+        name: tf.nest.map_structure(lambda one, k=k: replace(one, index=one.index + k), noise)
+        for k, (name, noise) in enumerate(noises.items())
+    }
 
 
 def numbers_in(noise: Any) -> int:

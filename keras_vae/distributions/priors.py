@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize, register, serialize
 from keras_vae.distributions import tfp
-from keras_vae.distributions.base import Posterior, positive
+from keras_vae.distributions.base import Posterior, positive, refuse_old_methods
 from keras_vae.distributions.noise import Draw, Noise, from_rows
 from keras_vae.distributions.posteriors import DiagonalNormal
 from keras_vae.distributions.tfp import tfd
@@ -82,6 +82,15 @@ class Prior(keras.layers.Layer, abc.ABC):
         super().__init__(autocast=False, **kwargs)
         self.latent_size = as_count("latent_size", latent_size, least=1)
         self.built = type(self).build is keras.layers.Layer.build
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuses a subclass written for an earlier version, as for a likelihood.
+
+        Raises:
+            TypeError: naming the methods and what they are called now.
+        """
+        super().__init_subclass__(**kwargs)
+        refuse_old_methods(cls)
 
     @abc.abstractmethod
     def parameters(self, condition: Any = None) -> dict[str, tf.Tensor]:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_vae.distributions.noise import centre, from_seed
 from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import LatentVariableModel
+from keras_vae.model import VAE
 from keras_vae.trace import Inference, Trace
 
 __all__ = [
@@ -17,9 +18,23 @@ __all__ = [
     "draw_noise",
     "only_posterior",
     "prior_draws",
+    "refuse_other",
     "size_of",
     "trace_of",
 ]
+
+
+def refuse_other(model: LatentVariableModel, evaluator: str) -> None:
+    """Refuses a model of another structure than one latent vector and one x.
+
+    Raises:
+        TypeError: if the model is not a `VAE`.
+    """
+    if not isinstance(model, VAE):
+        raise TypeError(
+            f"{evaluator} is for a keras_vae.VAE, with one latent vector and one x; got "
+            f"{type(model).__name__}. elbo and log_marginal work for a model of any structure."
+        )
 
 
 def size_of(batch: Any) -> Any:

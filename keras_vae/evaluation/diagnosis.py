@@ -21,7 +21,7 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
-from keras_vae.evaluation._draws import only_posterior
+from keras_vae.evaluation._draws import only_posterior, refuse_other
 from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
 from keras_vae.training.monitor import ACTIVE, marginal_rates
@@ -129,6 +129,7 @@ def diagnose(
         >>> diagnose(vae, np.random.default_rng(0).normal(size=(64, 5))).rate_per_latent.shape
         (2,)
     """
+    refuse_other(vae, "diagnose")
     num_samples = as_count("num_samples", num_samples, least=1)
     x = vae.data.arrays(x, in_support=True)
     _check_normal(vae)

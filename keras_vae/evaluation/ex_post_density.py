@@ -8,7 +8,7 @@ from keras_vae.arguments import as_count
 from keras_vae.distributions import inverse_positive
 from keras_vae.distributions.priors import NormalMixture
 from keras_vae.evaluation._batches import batch_seed, batches, count_of, rows_in
-from keras_vae.evaluation._draws import trace_of
+from keras_vae.evaluation._draws import refuse_other, trace_of
 from keras_vae.model import VAE
 
 __all__ = ["ex_post_density"]
@@ -44,7 +44,8 @@ def ex_post_density(
 
     Raises:
         DataError: if a shape is wrong or a number is not finite.
-        ValueError: if there are fewer draws than components or a number is out of range.
+        ValueError: if there are fewer draws than components, a number is out of range or the prior
+            depends on the condition.
 
     Example:
         >>> import keras_vae, numpy as np
@@ -54,8 +55,14 @@ def ex_post_density(
     """
     from sklearn.mixture import GaussianMixture
 
+    refuse_other(vae, "ex_post_density")
     num_components = as_count("num_components", num_components, least=1)
     draws = as_count("draws", draws, least=1)
+    if vae.prior.is_conditional:
+        raise ValueError(
+            "ex_post_density fits a prior that ignores the condition, and would replace the "
+            f"{type(vae.prior).__name__} of this model, which is p(z | c). Keep that prior."
+        )
     x = vae.data.arrays(x, in_support=False)
     if count_of(x) * draws < max(2, num_components):
         raise ValueError(

@@ -21,7 +21,7 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
-from keras_vae.evaluation._draws import only_posterior
+from keras_vae.evaluation._draws import only_posterior, refuse_other
 from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.marginal import Method, log_marginal
 from keras_vae.evaluation.summary import log_mean_error
@@ -162,6 +162,7 @@ def bound_gap(
         >>> gap.method, gap.gap.shape
         ('quadrature', (2,))
     """
+    refuse_other(vae, "bound_gap")
     family = _family_of(vae)
     x = vae.data.arrays(x, in_support=True)
     if method not in ("auto", "exact", "quadrature", "annealed"):
@@ -211,7 +212,7 @@ def _family_of(vae: VAE) -> Family:
         DiagonalNormal: "diagonal",
         FullCovarianceNormal: "full",
     }
-    normal = isinstance(vae, VAE) and is_normal(vae.encode(vae.data.zeros()))
+    normal = is_normal(vae.encode(vae.data.zeros()))
     for kind, family in kinds.items():
         if normal and isinstance(vae.posterior, kind):
             return family
@@ -226,7 +227,8 @@ def _cheapest(vae: VAE) -> Truth:
     try:
         LinearGaussian.from_vae(vae)
     except ValueError:
-        return "quadrature" if vae.latent_size <= 3 else "annealed"
+        on_grid = vae.latent_size <= 3 and not vae.prior.is_conditional
+        return "quadrature" if on_grid else "annealed"
     return "exact"
 
 

@@ -16,7 +16,17 @@ from keras_vae.arguments import as_count
 from keras_vae.estimators import Gradient, refuse_own_weights
 from keras_vae.trace import Inference, Trace
 
-__all__ = ["Objective", "Player", "Terms", "with_penalties"]
+__all__ = [
+    "Objective",
+    "Player",
+    "Terms",
+    "check_per_example",
+    "check_players",
+    "check_terms",
+    "with_penalties",
+]
+
+_RESERVED = ("loss", "elbo", "distortion", "rate", "active_units", "rate_max", "rate_median")
 
 
 class Terms(NamedTuple):
@@ -28,7 +38,7 @@ class Terms(NamedTuple):
         rate: KL(q(z | x) || p(z)), in closed form or estimated.
         extra: further terms by name, such as the loss of a critic; those of `metric_names` are
             logged.
-        trace: trace at the draws; None leaves the monitor without data.
+        trace: trace at the draws; only the monitor needs it.
     """
 
     loss: tf.Tensor
@@ -79,9 +89,6 @@ class Objective(keras.layers.Layer, abc.ABC):
         The mean of the log-likelihood alone, which is an autoencoder:
 
         >>> class Autoencoder(Objective):
-        ...     def __init__(self, num_samples=1, gradient="pathwise", **kwargs):
-        ...         super().__init__(num_samples, gradient, **kwargs)
-        ...
         ...     def terms(self, inference, noise):
         ...         trace = inference.trace(noise)
         ...         distortion, rate = keras_vae.estimators.elbo_terms(trace)
@@ -93,7 +100,9 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     _gradients: tuple[Gradient, ...] = ("pathwise",)
 
-    def __init__(self, num_samples: int, gradient: Gradient, **kwargs: Any) -> None:
+    def __init__(
+        self, num_samples: int = 1, gradient: Gradient = "pathwise", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_samples = as_count("num_samples", num_samples, least=1)
         if gradient not in self._gradients:
@@ -151,16 +160,23 @@ class Objective(keras.layers.Layer, abc.ABC):
         return bool(self._layers)
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes the scheduled variables by name."""
-        for name, variable in self.schedulable.items():
+        """Writes the scheduled variables by name, and the objective's other variables."""
+        for name, variable in self._own_variables().items():
             store[name] = variable.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Reads the scheduled variables; those that the file lacks keep their values."""
+        """Reads the objective's variables; those that the file lacks keep their values."""
         known = set(store.keys())
-        for name, variable in self.schedulable.items():
+        for name, variable in self._own_variables().items():
             if name in known:
                 variable.assign(store[name])
+
+    def _own_variables(self) -> dict[str, Any]:
+        """Returns scheduled variables by name, and others, in order, by "variable_0" and so on."""
+        scheduled = {id(variable) for variable in self.schedulable.values()}
+        own = [*self._trainable_variables, *self._non_trainable_variables]
+        others = [variable for variable in own if id(variable) not in scheduled]
+        return self.schedulable | {f"variable_{k}": each for k, each in enumerate(others)}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
@@ -175,3 +191,103 @@ class Objective(keras.layers.Layer, abc.ABC):
         variable = keras.Variable(value, trainable=False, dtype="float64", name=name)
         self.schedulable[name] = variable
         return variable
+
+
+def check_terms(objective: Objective, terms: Any, *, is_monitored: bool) -> None:
+    """Refuses what is not one number per example, or lacks what is logged.
+
+    Args:
+        objective: objective that returned the terms.
+        terms: its terms of a batch.
+        is_monitored: whether the monitor measures their trace.
+
+    Raises:
+        TypeError: if they are not `Terms`.
+        ValueError: if a term has another shape than [B], or is missing.
+    """
+    name = type(objective).__name__
+    if not isinstance(terms, Terms):
+        raise TypeError(
+            f"{name}.terms must return Terms(loss, distortion, rate); got {type(terms).__name__}."
+        )
+    if missing := [key for key in objective.metric_names if key not in terms.extra]:
+        raise ValueError(
+            f"{name}.metric_names lists {missing[0]!r}, and the extra terms are "
+            f"{sorted(terms.extra) or 'none'}. Return Terms(..., extra={{{missing[0]!r}: ...}}), "
+            "or take it out of metric_names."
+        )
+    if is_monitored and terms.trace is None:
+        raise ValueError(
+            f"compile(monitor=True) measures the trace of the draws, which {name}.terms leaves "
+            "out. Return Terms(..., trace=trace), or leave monitor out."
+        )
+    logged = {key: terms.extra[key] for key in objective.metric_names}
+    bound = {"loss": terms.loss, "distortion": terms.distortion, "rate": terms.rate}
+    for key, value in (bound | logged).items():
+        check_per_example(value, f"The term {key!r} of {name}")
+
+
+def check_per_example(value: Any, what: str) -> None:
+    """Refuses a tensor that is not one number per example.
+
+    Raises:
+        ValueError: if its shape is not [B].
+    """
+    if value is None or tf.convert_to_tensor(value).shape.rank not in (1, None):
+        found = "None" if value is None else f"shape {tf.convert_to_tensor(value).shape.as_list()}"
+        raise ValueError(
+            f"{what} must be one number per example, shape [B]; got {found}. Average over draws, "
+            "axis 0 of [S, B], and not over the examples, which training does with their weights."
+        )
+
+
+def check_players(objective: Objective, model: Any) -> list[Player]:
+    """Returns the players of a training, checked.
+
+    Raises:
+        TypeError: if a player or its optimizer is not one.
+        ValueError: if there is no player, a weight or an optimizer has two, a weight of the
+            objective has none, or the optimizers are not kept; or if a metric has no valid name.
+    """
+    name = type(objective).__name__
+    names = objective.metric_names
+    if isinstance(names, str) or len({*names, *_RESERVED}) < len(names) + len(_RESERVED):
+        raise ValueError(
+            f"{name}.metric_names must be a tuple of different names, none of them one of "
+            f"{', '.join(_RESERVED)}. Received: {names!r}"
+        )
+    players = objective.players(model)
+    if not players:
+        raise ValueError(f"{name}.players must return one player or more; got an empty list.")
+    again = objective.players(model)
+    movers: dict[int, int] = {}
+    for index, player in enumerate(players):
+        if not isinstance(player, Player) or not isinstance(
+            player.optimizer, keras.optimizers.Optimizer
+        ):
+            raise TypeError(
+                f"{name}.players must return Player(weights, optimizer, loss) with a Keras "
+                f"optimizer, as make_optimizer makes one; got {player!r}."
+            )
+        if player.optimizer is not again[index].optimizer:
+            raise ValueError(
+                f"{name}.players returned another optimizer at the second call, which would lose "
+                "its state. Make the optimizer once, in the constructor."
+            )
+        if any(player.optimizer is other.optimizer for other in players[:index]):
+            raise ValueError(
+                f"Two players of {name} share one optimizer; give each an optimizer of its own."
+            )
+        for weight in player.weights:
+            if movers.setdefault(id(weight), index) != index:
+                raise ValueError(
+                    f"Two players of {name} move the weight {weight.path}; each weight belongs to "
+                    "one player."
+                )
+    for weight in objective.trainable_weights:
+        if id(weight) not in movers:
+            raise ValueError(
+                f"No player of {name} moves its weight {weight.path}, so it would stay as it is. "
+                "Give it to a player in `players`, or set trainable=False."
+            )
+    return players

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_vae.distributions.noise import from_seed
 from keras_vae.objectives import Player, Terms
+from keras_vae.objectives.base import check_per_example, check_terms
 from keras_vae.replicas import Share, on_each, summed
 
 __all__ = ["draw_noise", "evaluate_on", "size_of", "train_on"]
@@ -32,8 +33,14 @@ def train_on(model: Any, data: Any, noise: Any) -> dict[str, tf.Tensor]:
                 player.optimizer.scale_loss(_mean_over_batch(loss, share))
                 for player, loss in zip(players, losses, strict=True)
             ]
-        for player, loss in zip(players, losses, strict=True):
-            gradients = summed(tape.gradient(loss, player.weights))
+        for index, (player, loss) in enumerate(zip(players, losses, strict=True)):
+            gradients = tape.gradient(loss, player.weights)
+            if gradients and all(gradient is None for gradient in gradients):
+                raise ValueError(
+                    f"The loss of player {1 + index} of {model.objective.name} depends on none of "
+                    "its weights. Return a loss that its weights decide, or leave the player out."
+                )
+            gradients = summed(gradients)
             player.optimizer.apply_gradients(zip(gradients, player.weights, strict=True))
 
     on_each(model.strategy, size_of(data), update)
@@ -78,9 +85,11 @@ def _losses(
     if weights is not None:
         counts *= tf.cast(weights, counts.dtype)
     terms = model.objective.terms(model.infer(rows, training, counts), own_noise)
+    check_terms(model.objective, terms, is_monitored=model.monitor is not None)
     losses = []
     for index, player in enumerate(players):
         loss = player.loss(terms)
+        check_per_example(loss, f"The loss of player {index + 1} of {model.objective.name}")
         if weights is not None:
             loss *= tf.cast(weights, loss.dtype)
         for penalty in model.losses if index == 0 else model.objective.losses:
@@ -102,7 +111,7 @@ def _record(model: Any, share: Share, loss: tf.Tensor, terms: Terms) -> None:
     named |= {metric: terms.extra[metric.name] for metric in model.extra_metrics}
     for metric, values in named.items():
         metric.update_state(values, sample_weight=weight)
-    if model.monitor is not None and terms.trace is not None:
+    if model.monitor is not None:
         model.monitor.update_state(terms.trace, model.components(), share.weight)
 
 

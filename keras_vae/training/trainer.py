@@ -15,6 +15,7 @@ from keras_vae.data.source import Source
 from keras_vae.distributions.noise import from_seed, numbers_in
 from keras_vae.distributions.priors import Components
 from keras_vae.objectives import ELBO, Objective
+from keras_vae.objectives.base import check_players, check_terms
 from keras_vae.random.philox import wrap_to_int32
 from keras_vae.replicas import (
     OneDevice,
@@ -168,10 +169,10 @@ class Trainer(CheckedModel):
         """
         inference, noise = self.infer(self.data.zeros()), objective.noise(self)
         objective.check(inference, from_seed(noise, [0, 0], [1, 1], self.float_dtype))
-        if objective.has_networks:
+        if objective.has_networks or not type(objective).__module__.startswith("keras_vae."):
             some = from_seed(noise, [0, 0], [objective.num_samples, 1], self.float_dtype)
-            objective.terms(inference, some)
-        players = objective.players(self)
+            check_terms(objective, objective.terms(inference, some), is_monitored=False)
+        players = check_players(objective, self)
         for player in players[1:]:
             player.optimizer.build(player.weights)
         if self._strategy is not None:
@@ -186,6 +187,11 @@ class Trainer(CheckedModel):
                 "compile(monitor=True) measures what the latents carry against a prior that is "
                 f"normal or a mixture of normal distributions; that of this {type(self).__name__} "
                 "is neither. Leave monitor out."
+            )
+        if len(self.noise()) > 1:
+            raise ValueError(
+                "compile(monitor=True) measures a single latent vector; this "
+                f"{type(self).__name__} has {', '.join(self.noise())}. Leave monitor out."
             )
         return LatentMonitor(components.loc.shape[-1])
 
