@@ -250,7 +250,7 @@ def check_players(objective: Objective, model: Any) -> list[Player]:
             objective has none, or the optimizers are not kept; or if a metric has no valid name.
     """
     name = type(objective).__name__
-    names = objective.metric_names
+    names: Any = objective.metric_names
     if isinstance(names, str) or len({*names, *_RESERVED}) < len(names) + len(_RESERVED):
         raise ValueError(
             f"{name}.metric_names must be a tuple of different names, none of them one of "
