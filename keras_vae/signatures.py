@@ -8,7 +8,7 @@ standardisation and one-hot coding are part of the functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -113,7 +113,23 @@ def signatures(
             "Lower bound on log p(x) in nats from one draw of z, and its two terms.",
         ),
     ]
+    for signature in table:
+        _refuse_twice(signature.outputs, f"outputs of {signature.name}")
     return {signature.name: signature for signature in table}
+
+
+def _refuse_twice(names: Sequence[str], what: str) -> None:
+    """Refuses names of which two are equal, for one of the tensors would be lost.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    twice = [name for index, name in enumerate(names) if name in names[:index]]
+    if twice:
+        raise ValueError(
+            f"Two {what} are called {twice[0]!r}. Rename the parameter, the latent or the part of "
+            "the data that takes this name."
+        )
 
 
 class _Functions:
@@ -150,6 +166,7 @@ class _Functions:
         latents = {self._name("z", name): shape for name, shape in self._latents.items()}
         observed = {self._name("x", name): parts[name].shape for name in self._parts}
         given = {name: part.shape for name, part in parts.items() if name not in self._parts}
+        _refuse_twice([*latents, *observed, *given, "seed"], "inputs of the signatures")
         kinds = {"latents": latents, "observed": observed, "given": given}
         found = {
             kind: {name: spec(shape, name) for name, shape in shapes.items()}

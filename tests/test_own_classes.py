@@ -475,3 +475,33 @@ def test_mask_of_another_shape_is_refused():
         ValueError, match=r"shape \[B\] or that of the data, \[8, 4\]; got \[8, 1\]"
     ):
         Observation(tf.constant(X), p, tf.ones([8, 1])).log_prob()
+
+
+def test_names_of_signatures_are_different():
+    class Named(keras_vae.Normal):
+        def parameter_specs(self):
+            specs = super().parameter_specs()
+            return {{"loc": "mean"}.get(name, name): spec for name, spec in specs.items()}
+
+        def make_distribution(self, mean, scale):
+            return super().make_distribution(mean, scale)
+
+    class Seeded(Pair):
+        @property
+        def data(self):
+            return DataSpec({**super().data.parts, "seed": Part((1,))})
+
+    with pytest.raises(ValueError, match="Two outputs of decode are called 'mean'"):
+        signatures(vae(likelihood=Named(4)))
+    with pytest.raises(ValueError, match="Two inputs of the signatures are called 'seed'"):
+        signatures(Seeded())
+
+
+def test_laws_of_an_earlier_version_are_refused():
+    model = overriding(keras_vae.VAE, laws=lambda self, x: None)(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Normal(4),
+        posterior=keras_vae.DiagonalNormal(2),
+    )
+    with pytest.raises(TypeError, match=r"defines laws, .* override infer"):
+        model.compile()

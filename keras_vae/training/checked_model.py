@@ -165,6 +165,10 @@ class CheckedModel(keras.Model):
         """
         if self._overrides("train_step"):
             return
+        if hasattr(type(self), "laws"):
+            raise TypeError(
+                f"{type(self).__name__} defines laws, which nothing calls any more: override infer."
+            )
         for hook in _HOOKS:
             if self._overrides(hook):
                 raise TypeError(_refusal(self, hook))
