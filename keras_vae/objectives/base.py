@@ -173,9 +173,11 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     def _own_variables(self) -> dict[str, Any]:
         """Returns scheduled variables by name, and others, in order, by "variable_0" and so on."""
-        scheduled = {id(variable) for variable in self.schedulable.values()}
-        own = [*self._trainable_variables, *self._non_trainable_variables]
-        others = [variable for variable in own if id(variable) not in scheduled]
+        saved = [*self.schedulable.values()]
+        for layer in self._layers:
+            saved += layer.variables
+        known = {id(variable) for variable in saved}
+        others = [variable for variable in self.variables if id(variable) not in known]
         return self.schedulable | {f"variable_{k}": each for k, each in enumerate(others)}
 
     def get_config(self) -> dict[str, Any]:
