@@ -44,7 +44,7 @@ def test_ops_that_only_compute_are_pure(op):
         ("XlaCustomCallV2", "acts outside"),
         ("ReadFile", "strings or files"),
         ("MatchingFiles", "strings or files"),
-        ("MapDataset", "no array"),
+        ("MapDataset", "not an array"),
         ("AssignAdd", "resource"),
         ("TensorArrayWrite", "resource"),
         ("ShellCommand", "is unknown to TensorFlow"),

@@ -152,12 +152,17 @@ def test_docstrings_of_functions_begin_with_a_verb():
     assert not wrong, wrong
 
 
+def names_an_old_method(line):
+    """Whether a line refuses a method that earlier versions had, by its name."""
+    return '"law": "make_distribution"' in line or '"laws"' in line or "defines laws" in line
+
+
 def test_distributions_are_not_called_laws():
     wrong = [
         f"{path.relative_to(ROOT)}:{number} {line}"
         for path in [*sources(), ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if re.search(r"\blaws?\b", line, re.IGNORECASE)
+        if re.search(r"\blaws?\b", line, re.IGNORECASE) and not names_an_old_method(line)
     ]
     assert not wrong, wrong
 

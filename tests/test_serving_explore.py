@@ -650,7 +650,7 @@ def test_command_refuses_in_a_sentence(image, ort, tmp_path):
     there = sentence_of(image, "--ort", ort, "--bundle", tmp_path / "full")
     assert there.endswith("is not an empty folder; name another, or remove it first.")
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
-    assert "holds no ort.wasm.bundle.min.mjs" in sentence_of(image, "--ort", tmp_path)
+    assert "has no ort.wasm.bundle.min.mjs" in sentence_of(image, "--ort", tmp_path)
     assert "holds no version of an artifact" in sentence_of(tmp_path, "--ort", ort)
     copy = shutil.copytree(image, tmp_path / "digits" / "1")
     (copy / "onnx" / "score.onnx").unlink()

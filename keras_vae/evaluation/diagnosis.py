@@ -186,6 +186,7 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
         >>> rate_per_latent(vae, [[0.0]]).round(3)
         array([0.216])
     """
+    x = vae.data.arrays(x, in_support=False)
     parts = []
     for start, batch in batches(x, _CHUNK):
         q = vae.encode(batch)
