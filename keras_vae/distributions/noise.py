@@ -1,5 +1,6 @@
 """Noise for draws, and draws that know their density."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -16,6 +17,7 @@ __all__ = [
     "checked_draw",
     "from_rows",
     "from_seed",
+    "log_standard_normal",
     "numbered",
     "numbers_in",
     "refuse_shared",
@@ -210,6 +212,12 @@ def numbered(noises: Mapping[str, Any]) -> dict[str, Any]:
         name: tf.nest.map_structure(lambda one, k=k: replace(one, index=one.index + k), noise)
         for k, (name, noise) in enumerate(noises.items())
     }
+
+
+def log_standard_normal(z: tf.Tensor) -> tf.Tensor:
+    """Returns the log-density of standard normal vectors z [..., L], in nats, [...]."""
+    size = z.shape[-1]
+    return -0.5 * tf.reduce_sum(z**2, axis=-1) - 0.5 * size * math.log(2.0 * math.pi)
 
 
 def numbers_in(noise: Any) -> int:

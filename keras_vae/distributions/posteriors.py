@@ -1,13 +1,11 @@
 """Posteriors q(z | x): families of normal distributions over the latents, reparameterised."""
 
-import math
-
 import tensorflow as tf
 
 from keras_vae.arguments import register
 from keras_vae.distributions import tfp
 from keras_vae.distributions.base import Parameter, Posterior, positive
-from keras_vae.distributions.noise import Draw
+from keras_vae.distributions.noise import Draw, log_standard_normal
 from keras_vae.distributions.tfp import tfd
 
 __all__ = ["DiagonalNormal", "FullCovarianceNormal", "IsotropicNormal"]
@@ -35,7 +33,7 @@ class DiagonalNormal(Posterior):
     def draw(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> Draw:
         """Draws loc + scale noise."""
         log_det = tf.reduce_sum(tf.math.log(scale), axis=-1)
-        return Draw(loc + scale * noise, _log_standard_normal(noise) - log_det)
+        return Draw(loc + scale * noise, log_standard_normal(noise) - log_det)
 
 
 @register
@@ -53,7 +51,7 @@ class IsotropicNormal(Posterior):
     def draw(self, noise: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor) -> Draw:
         """Draws loc + scale noise."""
         log_det = self.latent_size * tf.math.log(scale[..., 0])
-        return Draw(loc + scale * noise, _log_standard_normal(noise) - log_det)
+        return Draw(loc + scale * noise, log_standard_normal(noise) - log_det)
 
 
 @register
@@ -78,9 +76,4 @@ class FullCovarianceNormal(Posterior):
         """Draws loc + scale_tril noise."""
         log_det = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(scale_tril)), axis=-1)
         value = loc + tf.linalg.matvec(scale_tril, noise)
-        return Draw(value, _log_standard_normal(noise) - log_det)
-
-
-def _log_standard_normal(noise: tf.Tensor) -> tf.Tensor:
-    size = noise.shape[-1]
-    return -0.5 * tf.reduce_sum(noise**2, axis=-1) - 0.5 * size * math.log(2.0 * math.pi)
+        return Draw(value, log_standard_normal(noise) - log_det)

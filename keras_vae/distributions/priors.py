@@ -1,7 +1,6 @@
 """Priors p(z): layers whose `distribution()` is a distribution over a latent vector."""
 
 import abc
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,7 +12,7 @@ from keras_vae import random
 from keras_vae.arguments import as_count, deserialize, register, serialize
 from keras_vae.distributions import tfp
 from keras_vae.distributions.base import Posterior, positive, refuse_old_methods
-from keras_vae.distributions.noise import Draw, Noise, from_rows
+from keras_vae.distributions.noise import Draw, Noise, from_rows, log_standard_normal
 from keras_vae.distributions.posteriors import DiagonalNormal
 from keras_vae.distributions.tfp import tfd
 
@@ -200,7 +199,7 @@ class StandardNormal(Prior):
 
     def log_density(self, z: tf.Tensor) -> tf.Tensor:
         """Returns log p(z), [B]."""
-        return _log_standard_normal(z)
+        return log_standard_normal(z)
 
     def components(self) -> Components:
         """Returns one normal distribution."""
@@ -317,7 +316,7 @@ class _Mixture(Prior):
             whitened = tf.reduce_sum(inverse * shifted[:, :, tf.newaxis], axis=-1)
             diagonal = np.diagonal(scale, axis1=1, axis2=2)
         log_weights = logits - np.logaddexp.reduce(logits)
-        log_each = _log_standard_normal(whitened) - np.log(diagonal).sum(axis=1) + log_weights
+        log_each = log_standard_normal(whitened) - np.log(diagonal).sum(axis=1) + log_weights
         return tf.reduce_logsumexp(log_each, axis=-1)
 
     def components(self) -> Components | None:
@@ -469,8 +468,3 @@ def _location_and_scale(loc: Any, scale: Any = None, scale_tril: Any = None) -> 
         return loc, scale_tril
     ones = np.ones_like(loc) if isinstance(loc, np.ndarray) else tf.ones_like(loc)
     return loc, scale * ones
-
-
-def _log_standard_normal(noise: tf.Tensor) -> tf.Tensor:
-    size = noise.shape[-1]
-    return -0.5 * tf.reduce_sum(noise**2, axis=-1) - 0.5 * size * math.log(2.0 * math.pi)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_vae.distributions.noise import centre, from_seed
@@ -12,6 +11,7 @@ from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
 from keras_vae.trace import Inference, Trace
+from keras_vae.training.step import size_of
 
 __all__ = [
     "FlatLatents",
@@ -35,12 +35,6 @@ def refuse_other(model: LatentVariableModel, evaluator: str) -> None:
             f"{evaluator} is for a keras_vae.VAE, with one latent vector and one x; got "
             f"{type(model).__name__}. elbo and log_marginal work for a model of any structure."
         )
-
-
-def size_of(batch: Any) -> Any:
-    """Returns the number of examples of a batch, static where it is known."""
-    first = keras.tree.flatten(batch)[0]
-    return first.shape[0] or tf.shape(first)[0]
 
 
 def draw_noise(vae: LatentVariableModel, seed: tf.Tensor, leading: Sequence[Any], size: Any) -> Any:

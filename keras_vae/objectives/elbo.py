@@ -19,10 +19,9 @@ class ELBO(Objective):
 
     With `free_bits` f, the rate in the loss is sum_j max(f, KL_j), so the loss does not push
     latents below f nats. With `capacity` C, it is |rate - C|. Both act on each example, so the loss
-    does not
-    depend on how examples fall into batches. Sources: Kingma and Welling (2014), arXiv:1312.6114;
-    Higgins et al. (2017), beta-VAE; Kingma et al. (2016), free bits, arXiv:1606.04934; Burgess et
-    al. (2018), capacity, arXiv:1804.03599.
+    does not depend on how examples fall into batches. Sources: Kingma and Welling (2014),
+    arXiv:1312.6114; Higgins et al. (2017), beta-VAE; Kingma et al. (2016), free bits,
+    arXiv:1606.04934; Burgess et al. (2018), capacity, arXiv:1804.03599.
 
     Args:
         kl: "analytic", "monte_carlo", or None, the closed form if there is one.
