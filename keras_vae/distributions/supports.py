@@ -1,5 +1,6 @@
 """Supports of likelihoods: where data may lie, and messages for data outside."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,10 @@ __all__ = [
     "Support",
     "binary",
     "integers",
+    "interval",
     "one_hot",
+    "open_unit_interval",
+    "positive",
     "reals",
     "unit_interval",
 ]
@@ -39,6 +43,8 @@ class Support:
         is_whole: whether all of its numbers are whole.
         is_one_hot: whether its elements are one-hot vectors along the last axis.
         event_dim: number of last axes that hold one variable together, 1 for one-hot vectors.
+        inside: a number inside, which stands for an absent entry where a log-probability is
+            computed and then dropped.
     """
 
     description: str
@@ -51,6 +57,7 @@ class Support:
     is_whole: bool = False
     is_one_hot: bool = False
     event_dim: int = 0
+    inside: float = 0.0
 
     def sentence(self, owner: str, found: str) -> str:
         """Returns the message of a refusal: what `owner` expects, what came, what to do."""
@@ -140,6 +147,64 @@ def unit_interval() -> Support:
         low=0.0,
         high=1.0,
         is_discrete=False,
+    )
+
+
+def open_unit_interval() -> Support:
+    """Makes the interval (0, 1) without its ends, of a floating dtype."""
+    return Support(
+        description="numbers in (0, 1), without 0 and 1",
+        remedy=(
+            "Divide by the largest possible value, and move 0 and 1 inwards, for example by "
+            "(x (n - 1) + 1/2) / n for n examples. Choose ContinuousBernoulli for data that "
+            "reaches 0 or 1, and Bernoulli for zeros and ones."
+        ),
+        contains=lambda x: (x > 0.0) & (x < 1.0),
+        low=0.0,
+        high=1.0,
+        integer_dtype=False,
+        is_discrete=False,
+        inside=0.5,
+    )
+
+
+def positive() -> Support:
+    """Makes the positive real numbers of a floating dtype: integers have no density."""
+    return Support(
+        description="positive real numbers by a density",
+        remedy=(
+            "For counts choose Poisson or NegativeBinomial. Zeros and negative numbers have no "
+            "density here: choose Normal, or CensoredNormal(low=0) for measurements that stop at 0."
+        ),
+        contains=lambda x: (x > 0.0) & tf.math.is_finite(x),
+        low=0.0,
+        integer_dtype=False,
+        is_discrete=False,
+        inside=1.0,
+    )
+
+
+def interval(low: float | None, high: float | None) -> Support:
+    """Makes the closed interval [low, high] of a floating dtype; None is no bound."""
+    if low is None and high is None:
+        return reals()
+    ends = [end for end in (low, high) if end is not None]
+    if low is None:
+        words = f"real numbers up to {high:g}"
+    elif high is None:
+        words = f"real numbers from {low:g} on"
+    else:
+        words = f"real numbers from {low:g} to {high:g}"
+    least, most = -math.inf if low is None else low, math.inf if high is None else high
+    return Support(
+        description=f"{words} by a density",
+        remedy="Check the limits `low` and `high` of the likelihood, which are in units of x.",
+        contains=lambda x: (x >= least) & (x <= most) & tf.math.is_finite(x),
+        low=low,
+        high=high,
+        integer_dtype=False,
+        is_discrete=False,
+        inside=sum(ends) / len(ends),
     )
 
 

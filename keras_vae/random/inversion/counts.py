@@ -1,8 +1,4 @@
-"""Draws from distributions by inversion: pure functions of uniforms.
-
-A draw uses one uniform, which `keras_vae.random.uniform` supplies; every function is finite for
-every normal float32 in (0, 1).
-"""
+"""Draws of counts by inversion: their probabilities are visited outwards from the mode."""
 
 import math
 from collections.abc import Callable
@@ -12,105 +8,7 @@ import tensorflow as tf
 from keras_vae.random.elementary import horner, log
 from keras_vae.random.philox import Tensor
 
-__all__ = [
-    "bernoulli",
-    "binomial",
-    "categorical",
-    "continuous_bernoulli",
-    "laplace",
-    "logistic",
-    "negative_binomial",
-    "poisson",
-]
-
-
-def bernoulli(u: Tensor, logits: Tensor) -> Tensor:
-    """Draws from Bernoulli distributions: 1 where u < sigmoid(logits), else 0.
-
-    Args:
-        u: Uniforms in (0, 1), float32.
-        logits: Log-odds of 1, of the same shape.
-
-    Returns:
-        float32, 0 or 1.
-    """
-    return tf.cast(u < tf.sigmoid(logits), tf.float32)
-
-
-def logistic(u: Tensor) -> Tensor:
-    """Draws from the standard logistic distribution: log u - log(1 - u).
-
-    Args:
-        u: Uniforms in (0, 1), float32.
-
-    Returns:
-        float32, finite, within 2e-7 of the exact value, relative where that exceeds 1.
-    """
-    tail = tf.minimum(u, 1.0 - u)
-    return tf.sign(0.5 - u) * log(tail / (1.0 - tail), largest_shift=64)
-
-
-def laplace(u: Tensor) -> Tensor:
-    """Draws from the standard Laplace distribution: -sign(u - 1/2) log(1 - 2 |u - 1/2|).
-
-    Args:
-        u: Uniforms in (0, 1), float32.
-
-    Returns:
-        float32, finite.
-    """
-    return tf.sign(0.5 - u) * log(2.0 * tf.minimum(u, 1.0 - u), largest_shift=64)
-
-
-def continuous_bernoulli(u: Tensor, logits: Tensor) -> Tensor:
-    """Draws from continuous Bernoulli distributions: log(1 + u (exp(l) - 1)) / l; u at l = 0.
-
-    l are the logits. With a = |l| and v = u or 1 - u, the draw is -log((1 - v) + v exp(-a)) / a, or
-    one minus that for l > 0. Below a = 1/4 the quotient is expanded: with b = (1 - exp(-a)) / a and
-    s = a b v / (2 - a b v), it is 2 b v / (2 - a b v) * (1 + s^2/3 + s^4/5 + ...).
-
-    Source: Loaiza-Ganem, Cunningham (2019), The continuous Bernoulli, arXiv:1907.06845.
-
-    Args:
-        u: Uniforms in (0, 1), float32.
-        logits: Parameter of the distribution (not the logits of its mean), of the same shape.
-
-    Returns:
-        float32 in [0, 1], within 1e-6 of the exact value.
-    """
-    size = tf.abs(logits)
-    is_positive = logits > 0.0
-    v, complement = tf.where(is_positive, 1.0 - u, u), tf.where(is_positive, u, 1.0 - u)
-
-    series = [(-1) ** k / math.factorial(k + 1) for k in range(7)]
-    bounded = tf.minimum(size, 0.25)
-    slope = horner(bounded, series)
-    rest = 2.0 - bounded * slope * v
-    ratio = bounded * slope * v / rest
-    near = 2.0 * slope * v / rest * horner(ratio * ratio, [1.0, 1 / 3, 1 / 5, 1 / 7])
-
-    far = -log(complement + v * tf.exp(-size), largest_shift=64) / tf.maximum(size, 0.25)
-    value = tf.where(size < 0.25, near, far)
-    return tf.where(is_positive, 1.0 - value, value)
-
-
-def categorical(u: Tensor, logits: Tensor) -> Tensor:
-    """Draws categories: the first class whose cumulative probability exceeds u.
-
-    Args:
-        u: Uniforms in (0, 1), float32 `[...]`: one per variable.
-        logits: Unnormalised log-probabilities `[..., K]`; a class with minus infinity is never
-            drawn.
-
-    Returns:
-        float32 `[..., K]`, one-hot.
-    """
-    weights = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
-    cumulative = tf.cumsum(weights, axis=-1)
-    threshold = u[..., None] * cumulative[..., -1:]
-    passed = tf.cast(cumulative[..., :-1] <= threshold, tf.float32)
-    edge = tf.ones_like(threshold)
-    return tf.concat([edge, passed], axis=-1) - tf.concat([passed, tf.zeros_like(edge)], axis=-1)
+__all__ = ["binomial", "negative_binomial", "poisson"]
 
 
 def _walk(
