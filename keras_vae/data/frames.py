@@ -21,7 +21,9 @@ def frame_names(value: Any) -> tuple[str, ...] | None:
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
-def numbers(value: Any, name: str, expected: str = "an array of numbers") -> np.ndarray:
+def numbers(
+    value: Any, name: str, expected: str = "an array of numbers", *, missing: bool = False
+) -> np.ndarray:
     """Converts a value to an array of booleans, integers or floats of at most 64 bits.
 
     Data frames may have nullable columns without missing values, and masked arrays are accepted if
@@ -31,18 +33,23 @@ def numbers(value: Any, name: str, expected: str = "an array of numbers") -> np.
         value: anything that NumPy converts to an array, or a data frame.
         name: name of the value in messages, such as "x".
         expected: what was expected, for messages.
+        missing: whether missing values of a frame and masked entries become NaN instead of an
+            error.
 
     Raises:
         DataError: if it is not an array of numbers, or holds text or missing, masked or sparse
             values.
     """
     if isinstance(value, np.ma.MaskedArray):
-        _check_unmasked(value, name)
-        value = value.data
+        if missing and value.dtype.kind in "biuf" and np.ma.is_masked(value):
+            value = np.where(np.ma.getmaskarray(value), np.nan, value.data)
+        else:
+            _check_unmasked(value, name)
+            value = value.data
     if isinstance(value, np.ndarray):
         array = value
     elif (columns := _pandas_columns(value)) is not None:
-        array = _from_pandas(value, columns, name)
+        array = _from_pandas(value, columns, name, missing)
     else:
         _refuse_containers(value, name)
         try:
@@ -99,7 +106,9 @@ def _pandas_columns(value: Any) -> list[tuple[Any, Any]] | None:
     return [(value.name, value)] if hasattr(value, "isna") else None
 
 
-def _from_pandas(value: Any, columns: Sequence[tuple[Any, Any]], name: str) -> np.ndarray:
+def _from_pandas(
+    value: Any, columns: Sequence[tuple[Any, Any]], name: str, may_miss: bool
+) -> np.ndarray:
     text = [str(label) for label, column in columns if not is_numeric(column.dtype)]
     if text:
         raise DataError(
@@ -107,7 +116,7 @@ def _from_pandas(value: Any, columns: Sequence[tuple[Any, Any]], name: str) -> n
             "leave them out."
         )
     missing = [str(label) for label, column in columns if column.isna().any()]
-    if missing:
+    if missing and not may_miss:
         raise DataError(
             f"{name} has missing values in the columns {listed(missing)}. Impute them or leave "
             "those rows out."

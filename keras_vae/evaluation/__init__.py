@@ -17,6 +17,8 @@ from keras_vae.evaluation.disentanglement import factor_vae_score as factor_vae_
 from keras_vae.evaluation.disentanglement import mig as mig
 from keras_vae.evaluation.disentanglement import sap as sap
 from keras_vae.evaluation.ex_post_density import ex_post_density as ex_post_density
+from keras_vae.evaluation.full_gaussian import FullGaussian as FullGaussian
+from keras_vae.evaluation.independent_columns import IndependentColumns as IndependentColumns
 from keras_vae.evaluation.inference_gap import BoundGap as BoundGap
 from keras_vae.evaluation.inference_gap import bound_gap as bound_gap
 from keras_vae.evaluation.marginal import LogMarginal as LogMarginal
