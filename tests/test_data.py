@@ -960,6 +960,28 @@ def test_condition_and_weights_stay_beside_their_examples(source):
     assert floats.element_spec["condition"] == tf.TensorSpec([None, 2], tf.float32)
 
 
+def test_parts_stay_together_and_have_noise_of_their_own():
+    parts = {"a": np.arange(23), "b": np.arange(23)[:, None] + 0.5, "condition": np.arange(23)}
+    for batch in batches(parts, 5, epochs=2):
+        assert {name: part.dtype for name, part in batch.items()} == {
+            "a": tf.float32,
+            "b": tf.float32,
+            "condition": tf.int64,
+        }
+        np.testing.assert_array_equal(batch["a"], batch["condition"])
+        np.testing.assert_array_equal(batch["b"][:, 0], batch["a"] + 0.5)
+    levels = {name: np.full((4, 50), 0.5) for name in ("x", "b", "c")}
+    noisy = {name: binarize for name in levels}
+    (drawn_parts,) = batches(levels, 4, transform=noisy)
+    (reordered,) = batches(dict(reversed(levels.items())), 4, transform=noisy)
+    (alone,) = batches(levels["x"], 4, transform=binarize)
+    np.testing.assert_array_equal(drawn_parts["x"], alone)
+    for name in levels:
+        np.testing.assert_array_equal(drawn_parts[name], reordered[name])
+    assert np.any(drawn_parts["x"].numpy() != drawn_parts["b"].numpy())
+    assert np.any(drawn_parts["b"].numpy() != drawn_parts["c"].numpy())
+
+
 class Recorder(keras.Model):
     """A model that keeps what `fit` gives it, with a scalar weight to train."""
 
@@ -1016,6 +1038,11 @@ def test_fit_takes_each_form_and_resumes_on_the_same_batches(side):
         ({"x": np.array(["a"])}, DataError, "ndarray of dtype <U1"),
         ({"x": np.zeros((0, 3))}, ValueError, "shape (0, 3)"),
         ({"x": 3.0}, ValueError, "shape ()"),
+        ({"x": {}}, ValueError, "at least one part"),
+        ({"x": {"a": EXAMPLES, "b": np.ones(4)}}, ValueError, "`b` with one row for each"),
+        ({"x": {"a": EXAMPLES}, "rescale": 0.5}, ValueError, "`rescale` as a dict by part"),
+        ({"x": {"a": EXAMPLES}, "transform": {"b": binarize}}, ValueError, "among ['a']; got keys"),
+        ({"x": {"condition": EXAMPLES}, "condition": EXAMPLES}, ValueError, "the condition once"),
     ],
 )
 def test_batches_refusals(options, kind, words):

@@ -17,7 +17,7 @@ import keras_vae
 from export import loading, onnx_graphs
 from export.errors import ExportError
 from export.pipeline import export_model
-from keras_vae import estimators, random
+from keras_vae import data, estimators, random
 from keras_vae.distributions import Draw, Noise, supports
 from keras_vae.distributions.noise import from_rows, from_seed
 from keras_vae.distributions.tfp import tfd
@@ -384,6 +384,49 @@ def test_absent_view_has_neither_value_nor_gradient():
     for index, gradient in enumerate(gradients):
         assert np.all(gradient.numpy()[hidden[:, index]] == 0.0)
         assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("steps", [None, 1])
+def test_named_parts_train_in_the_loop_as_step_by_step(steps):
+    histories = []
+    for options in ({"run_eagerly": True}, {"steps_per_execution": steps}):
+        keras.utils.set_random_seed(0)
+        model, _, x = views("float32")
+        model.compile("sgd", **options)
+        histories.append(
+            model.fit(
+                x, epochs=2, batch_size=3, shuffle=False, validation_split=0.25, verbose=0
+            ).history
+        )
+    assert model._loop is not None
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-5, err_msg=name)  # fused ops
+
+
+def test_stream_of_parts_is_the_same_from_memory_and_from_files(tmp_path):
+    ends = []
+    for mapped in (False, True):
+        keras.utils.set_random_seed(0)
+        model, _, x = views("float32")
+        x["b"] = np.arange(32, dtype=np.uint8).reshape(8, 4)
+        if mapped:
+            np.save(tmp_path / "b.npy", x["b"])
+            x["b"] = np.load(tmp_path / "b.npy", mmap_mode="r")
+        stream = data.batches(
+            x,
+            3,
+            epochs=3,
+            seed=2,
+            rescale={"b": 1 / 32},
+            transform={"b": data.binarize},
+            sample_weight=np.linspace(0.0, 2.0, 8),
+        )
+        model.compile("sgd")
+        model.fit(stream, steps_per_epoch=3, epochs=3, verbose=0)
+        assert model._loop is not None
+        ends.append(model.get_weights())
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_views_are_scored_and_trained():

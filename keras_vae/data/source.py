@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,17 +32,39 @@ class StepRange(NamedTuple):
     end: int
 
 
+class Tables(NamedTuple):
+    """What the batches of a source are gathered from.
+
+    Attributes:
+        parts: tables by the name of the part, tensors [N, ...] or arrays in files.
+        seed: seed of order and transforms, int64.
+        weight: weight of each example, float32 [N], or None.
+        read: rows of a batch that were already taken from their table, by the name of the part.
+    """
+
+    parts: dict[str, Any]
+    seed: Any
+    weight: Any
+    read: dict[str, Any]
+
+    def rows(self, name: str, rows: tf.Tensor) -> tf.Tensor:
+        """Returns rows of a part, of any number of axes."""
+        return self.read[name] if name in self.read else rows_of(self.parts[name], rows)
+
+
 class Source(NamedTuple):
     """The arrays behind a dataset of `batches`, from which a training loop gathers many batches.
 
     Attributes:
-        tables: the arrays and the seed, as tensors; arrays that are mapped stay in their files.
+        tables: the parts of an example by name, "x" if it is alone: tensors, or arrays in files.
         gather: function that gathers a batch from the tables, made of TensorFlow ops.
-        examples: number of rows of x.
+        examples: number of rows of each table.
         batch_size: rows of a batch; the last of an epoch may be shorter.
         steps: batches of an epoch.
         epochs: epochs of the dataset.
         shuffle: whether each epoch has its own order.
+        seed: seed of order and transforms, int64.
+        weight: weight of each example, float32 [N], or None.
         feature_names: names of the columns of x, or None.
         whole: dtypes of the boolean and integer columns of x, by name, if it was a data frame.
     """
@@ -52,13 +76,26 @@ class Source(NamedTuple):
     steps: int
     epochs: range
     shuffle: bool
+    seed: Any
+    weight: Any = None
     feature_names: tuple[str, ...] | None = None
     whole: Mapping[str, str] = MappingProxyType({})
 
     @property
-    def resident(self) -> dict[str, tf.Tensor]:
+    def all_tables(self) -> Tables:
+        """The tables, in memory and in files."""
+        return Tables(self.tables, self.seed, self.weight, {})
+
+    @property
+    def resident(self) -> Tables:
         """The tables in memory."""
-        return {name: table for name, table in self.tables.items() if not is_mapped(table)}
+        kept = {name: table for name, table in self.tables.items() if not is_mapped(table)}
+        return Tables(kept, self.seed, self.weight, {})
+
+    @property
+    def numbers_per_example(self) -> int:
+        """Numbers in all parts of an example."""
+        return sum(math.prod(table.shape[1:]) for table in self.tables.values())
 
     def step_ranges(self, begin: int, steps: int, capacity: int) -> list[StepRange]:
         """Divides the next `steps` batches of an epoch, from batch `begin` on, into chunks.
@@ -89,7 +126,7 @@ class Source(NamedTuple):
         files = {name: table for name, table in self.tables.items() if is_mapped(table)}
 
         def of_files(epoch: tf.Tensor, first: tf.Tensor, rows: tf.Tensor) -> Any:
-            return epoch, first, rows, {name: _read(table, rows) for name, table in files.items()}
+            return epoch, first, rows, {name: rows_of(table, rows) for name, table in files.items()}
 
         return positions.map(of_files).prefetch(1)
 
@@ -104,7 +141,7 @@ class Source(NamedTuple):
         def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             order = tf.range(self.examples, dtype=tf.int64)
             if self.shuffle:
-                key = tf.stack([self.tables["seed"], epoch])
+                key = tf.stack([self.seed, epoch])
                 order = tf.random.experimental.stateless_shuffle(order, key, alg="philox")
             return bounds.map(
                 lambda first, end: (epoch, first, order[first * self.batch_size : end])
@@ -114,83 +151,104 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Change:
+    """Preprocessing of the batches of one part.
+
+    Attributes:
+        rescale: factor, or None.
+        transform: function of (batch, int32 seed[2]) to batch, or None.
+    """
+
+    rescale: float | None = None
+    transform: Callable[[Any, Any], Any] | None = None
+
+
+@dataclass(frozen=True)
 class Gather:
     """Function that gathers and transforms one batch from the tables.
 
     It compares by value, so equal configurations reuse one graph.
 
     Attributes:
-        rescale: factor on x, or None.
-        transform: function of (batch, int32 seed[2]) to batch, or None.
+        alone: whether a batch is x itself, and not a dict of parts.
+        changes: preprocessing by the name of the part, for parts that have some.
     """
 
-    rescale: float | None
-    transform: Callable[[Any, Any], Any] | None
+    alone: bool
+    changes: Mapping[str, Change]
 
     @property
     def changes_values(self) -> bool:
         """Whether batches hold other numbers than the tables."""
-        return self.rescale is not None or self.transform is not None
+        return bool(self.changes)
 
-    def __call__(
-        self, tables: dict[str, Any], epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor
-    ) -> Any:
+    def __call__(self, tables: Tables, epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
         """Returns the batch of an epoch and number; or many along a new first axis.
 
-        Rows that were already read from files are in tables["read"], by the name of the table.
+        Every part becomes float32, except that a condition of integers stays as it is.
         """
         import tensorflow as tf
 
-        values = tf.cast(_rows(tables, "x", rows), tf.float32)
-        if self.rescale is not None:
-            values /= 1.0 / self.rescale
-        if self.transform is not None:
-            parts, transformed = (
-                (values, epoch, batch),
-                _transformed(self.transform, tables["seed"]),
-            )
-            if rows.shape.rank == 1:
-                values = transformed(parts)
-            else:
-                first = transformed(tuple(part[0] for part in parts))
-                spec = tf.TensorSpec(first.shape, first.dtype)
-                values = tf.map_fn(transformed, parts, fn_output_signature=spec)
-        inputs = values
-        if "condition" in tables:
-            given = _rows(tables, "condition", rows)
-            given = tf.cast(given, tf.float32) if given.dtype.is_floating else given
-            inputs = {"x": values, "condition": given}
-        if "weight" in tables:
-            return inputs, None, _rows(tables, "weight", rows)
+        parts = {}
+        for name in tables.parts | tables.read:
+            values = tables.rows(name, rows)
+            if name != "condition" or values.dtype.is_floating:
+                values = tf.cast(values, tf.float32)
+            if name in self.changes:
+                values = _changed(self.changes[name], name, values, tables.seed, epoch, batch)
+            parts[name] = values
+        inputs = parts["x"] if self.alone else parts
+        if tables.weight is not None:
+            return inputs, None, tf.gather(tables.weight, rows)
         return inputs
 
 
-def _transformed(transform: Callable[[Any, Any], Any], seed: Any) -> Callable[[Any], Any]:
-    """Makes the transform a function of a batch, its epoch and its number."""
+def _changed(
+    change: Change, name: str, values: tf.Tensor, seed: Any, epoch: tf.Tensor, batch: tf.Tensor
+) -> tf.Tensor:
+    """Preprocesses one batch of a part, or many along the first axis."""
+    import tensorflow as tf
+
+    if change.rescale is not None:
+        values /= 1.0 / change.rescale
+    if change.transform is None:
+        return values
+    parts, transformed = (values, epoch, batch), _transformed(change.transform, name, seed)
+    if batch.shape.rank == 0:
+        return transformed(parts)
+    first = transformed(tuple(part[0] for part in parts))
+    spec = tf.TensorSpec(first.shape, first.dtype)
+    return tf.map_fn(transformed, parts, fn_output_signature=spec)
+
+
+def _transformed(
+    transform: Callable[[Any, Any], Any], name: str, seed: Any
+) -> Callable[[Any], Any]:
+    """Makes the transform a function of a batch, its epoch and its number.
+
+    The seed of every other part than x is derived from that of x and the name, so no two parts
+    share their noise.
+    """
     import tensorflow as tf
 
     def of_batch(parts: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         values, epoch, batch = parts
         key = tf.cast(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.int32)
         fold_in = tf.random.experimental.stateless_fold_in
-        return transform(values, fold_in(key, tf.cast(batch, tf.int32), alg="philox"))
+        key = fold_in(key, tf.cast(batch, tf.int32), alg="philox")
+        if name != "x":
+            key = fold_in(key, zlib.crc32(name.encode()) >> 1, alg="philox")
+        return transform(values, key)
 
     return of_batch
 
 
-def _rows(tables: dict[str, Any], name: str, rows: tf.Tensor) -> tf.Tensor:
-    """Returns rows of a table: read before, gathered in the graph, or read from a file now."""
+def rows_of(table: Any, rows: tf.Tensor) -> tf.Tensor:
+    """Returns rows of a table: gathered in the graph, or read from a file as the graph runs."""
     import tensorflow as tf
 
-    if name in tables.get("read", {}):
-        return tables["read"][name]
-    table = tables[name]
-    return tf.gather(table, rows) if tf.is_tensor(table) else _read(table, rows)
-
-
-def _read(table: np.ndarray, rows: tf.Tensor) -> tf.Tensor:
-    import tensorflow as tf
-
+    if tf.is_tensor(table):
+        return tf.gather(table, rows)
     dtype = tf.as_dtype(table.dtype.newbyteorder("="))
     values = tf.numpy_function(lambda wanted: read(table, wanted), [rows], dtype)
     values.set_shape([*rows.shape, *table.shape[1:]])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike
 from keras_vae.data.content import DataError
 from keras_vae.data.frames import frame_names, numbers, whole_columns
 from keras_vae.data.mapped import is_mapped
-from keras_vae.data.source import Gather, Source
+from keras_vae.data.source import Change, Gather, Source
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _MAX_SEED = 2**31 - 1
+
+_Transform: TypeAlias = Callable[[Any, Any], Any]
 
 
 def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
@@ -95,7 +97,7 @@ def steps(n: int, batch_size: int, *, drop_remainder: bool = False) -> int:
 
 
 def batches(
-    x: ArrayLike,
+    x: ArrayLike | Mapping[str, ArrayLike],
     batch_size: int,
     *,
     epochs: int = 1,
@@ -103,8 +105,8 @@ def batches(
     initial_epoch: int = 0,
     shuffle: bool = True,
     drop_remainder: bool = False,
-    rescale: float | None = None,
-    transform: Callable[[Any, Any], Any] | None = None,
+    rescale: float | Mapping[str, float] | None = None,
+    transform: _Transform | Mapping[str, _Transform] | None = None,
     condition: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> tf.data.Dataset:
@@ -137,12 +139,14 @@ def batches(
 
         x                                        float32 [B, ...]
         {"x": x, "condition": c}                 with `condition`
+        {"age": x1, "image": x2, ...}            for a dict of named parts, and "condition" with it
         (x or that dictionary, None, weight)     with `sample_weight`; the None stands for y, which
                                                  a generative model does not have
 
     Args:
-        x: Array of shape [N, ...] of booleans, integers or floats, or a data frame of such columns.
-            Unless it is rescaled or transformed, `fit` makes the same checks as for an array.
+        x: Array of shape [N, ...] of booleans, integers or floats, or a data frame of such columns;
+            or a dict of such, by the name of the part. Unless it is rescaled or transformed, `fit`
+            makes the same checks as for an array.
         batch_size: B, the number of examples in a batch; the last of an epoch may be shorter.
         epochs: End of the stream, counted from epoch 0.
         seed: Non-negative integer below 2**31.
@@ -150,9 +154,11 @@ def batches(
         shuffle: Whether to draw a new order for each epoch; otherwise the order of `x` is kept.
         drop_remainder: Whether to leave out the short last batch of each epoch.
         rescale: Positive factor, applied to each batch after the conversion to float32 and
-            before `transform`. 1/255 gives the bits of `x / 255`.
+            before `transform`. 1/255 gives the bits of `x / 255`. For a dict of parts, a dict of
+            the factors of those parts that have one.
         transform: Function of (batch, int32 seed[2]) to batch, made of TensorFlow ops, such as
-            `binarize` or `functools.partial(dequantize, levels=256)`.
+            `binarize` or `functools.partial(dequantize, levels=256)`. For a dict of parts, a dict
+            of the functions of those parts that have one.
         condition: Array of N rows, given beside `x`; floats become float32, integers stay.
         sample_weight: Array of N finite non-negative numbers.
 
@@ -172,8 +178,19 @@ def batches(
 
     from keras_vae.data.batch_dataset import BatchDataset
 
-    names, whole, x = frame_names(x), whole_columns(x), _array("x", x)
-    n = len(x)
+    alone = not isinstance(x, Mapping)
+    given: dict[str, Any] = dict(x) if isinstance(x, Mapping) else {"x": x}
+    names, whole = frame_names(given.get("x")), whole_columns(given.get("x"))
+    changes = _changes(given, alone, rescale, transform)
+    if condition is not None:
+        if "condition" in given:
+            raise ValueError(
+                "Expected the condition once; got it in the dict x and as `condition`. Leave one "
+                "of them out."
+            )
+        given["condition"] = condition
+    tables = _tables(given)
+    n = len(next(iter(tables.values())))
     per_epoch = steps(n, batch_size, drop_remainder=drop_remainder)
     _check_seed(seed)
     if not 0 <= initial_epoch < epochs:
@@ -181,26 +198,34 @@ def batches(
             f"Expected 0 <= initial_epoch < epochs; got initial_epoch={initial_epoch} and "
             f"epochs={epochs}. `epochs` is the end of the training, not the number still to run."
         )
-    if rescale is not None and not 0.0 < rescale < math.inf:
-        raise ValueError(f"Expected `rescale` positive and finite, such as 1/255; got {rescale}.")
-
-    tables: dict[str, Any] = {"x": x, "seed": np.asarray(seed, np.int64)}
-    if condition is not None:
-        tables["condition"] = _side_array("condition", condition, n)
-    if sample_weight is not None:
-        tables["weight"] = _weights(sample_weight, n)
+    weight = None if sample_weight is None else _weights(sample_weight, n)
     with tf.device("CPU:0"):
         for name, table in tables.items():
             if not is_mapped(table):
                 tables[name] = tf.constant(table.astype(table.dtype.newbyteorder("="), copy=False))
+        weight = None if weight is None else tf.constant(weight)
+        seed = tf.constant(seed, tf.int64)
     epoch_range = range(initial_epoch, epochs)
-    gather = Gather(rescale, transform)
-    source = Source(tables, gather, n, batch_size, per_epoch, epoch_range, shuffle, names, whole)
+    gather = Gather(alone and condition is None, changes)
+    source = Source(
+        tables,
+        gather,
+        n,
+        batch_size,
+        per_epoch,
+        epoch_range,
+        shuffle,
+        seed,
+        weight,
+        names,
+        whole,
+    )
+    every = source.all_tables
     fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
 
     def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
         rows.set_shape([fixed_size])
-        return source.gather(tables, epoch, batch, rows)
+        return source.gather(every, epoch, batch, rows)
 
     ends = np.minimum(np.arange(1, per_epoch + 1) * batch_size, n)
     positions = source.positions(range(per_epoch), ends.tolist())
@@ -208,6 +233,49 @@ def batches(
     stream = stream.apply(tf.data.experimental.assert_cardinality(len(epoch_range) * per_epoch))
     stream = stream.prefetch(tf.data.AUTOTUNE)
     return BatchDataset(stream, source)
+
+
+def _changes(
+    parts: Mapping[str, Any], alone: bool, rescale: Any, transform: Any
+) -> dict[str, Change]:
+    """Returns the preprocessing of each part that has some.
+
+    Raises:
+        ValueError: if a factor is not positive, or parts are not named as those of x.
+    """
+    by_name: dict[str, dict[str, Any]] = {}
+    for option, value in (("rescale", rescale), ("transform", transform)):
+        if alone and not isinstance(value, Mapping):
+            by_name[option] = {} if value is None else {"x": value}
+            continue
+        if value is not None and not (isinstance(value, Mapping) and set(value) <= set(parts)):
+            got = f"keys {sorted(value)}" if isinstance(value, Mapping) else repr(value)
+            raise ValueError(
+                f"Expected `{option}` as a dict by part, with keys among {sorted(parts)}; got "
+                f"{got}. Name the parts that it is for."
+            )
+        by_name[option] = dict(value or {})
+    for factor in by_name["rescale"].values():
+        if not 0.0 < factor < math.inf:
+            raise ValueError(
+                f"Expected `rescale` positive and finite, such as 1/255; got {factor}."
+            )
+    return {
+        name: Change(by_name["rescale"].get(name), by_name["transform"].get(name))
+        for name in parts
+        if name in by_name["rescale"] or name in by_name["transform"]
+    }
+
+
+def _tables(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parts as arrays of equally many rows."""
+    if not parts:
+        raise ValueError("Expected `x` with at least one part; got an empty dict.")
+    tables: dict[str, Any] = {}
+    for name, value in parts.items():
+        rows = len(next(iter(tables.values()))) if tables else None
+        tables[name] = _array(name, value) if rows is None else _side_array(name, value, rows)
+    return tables
 
 
 def _array(name: str, value: Any) -> np.ndarray:

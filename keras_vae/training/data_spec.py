@@ -18,6 +18,7 @@ from keras_vae.data.content import listed
 from keras_vae.data.frames import frame_names, numbers, whole_columns
 from keras_vae.data.mapped import chunks, is_mapped
 from keras_vae.data.precision import moments, resolution, unresolved_message
+from keras_vae.data.source import Source
 from keras_vae.distributions.supports import CHECKED_BYTES, DataError, Support
 from keras_vae.training.containers import CheckedPyDataset, is_stream
 
@@ -169,14 +170,23 @@ class DataSpec:
             _refuse_targets(dataset.element_spec, "dataset")
         if (source := source_behind(dataset)) is not None:
             self._check_names(source.feature_names)
-            if not source.gather.changes_values:
-                dtypes[self.first] = tf.as_dtype(source.tables["x"].dtype)
-                if in_support:
-                    found = dtypes[self.first].as_numpy_dtype
-                    self._check_mixed(self.parts[self.first], source.whole, found)
+            tables = self._unchanged(source)
+            dtypes |= {name: tf.as_dtype(table.dtype) for name, table in tables.items()}
+            if in_support and self.first in tables:
+                found = dtypes[self.first].as_numpy_dtype
+                self._check_mixed(self.parts[self.first], source.whole, found)
         for name, part in self.observed.items() if in_support else ():
             if said := part.support.dtype_refusal(dtypes[name], part.owner):  # type: ignore[union-attr]
                 raise DataError(said)
+
+    def _unchanged(self, source: Source) -> dict[str, Any]:
+        """Returns the tables whose numbers the batches of a source hold, by part."""
+        names = {"x": self.first} if source.gather.alone else {name: name for name in source.tables}
+        return {
+            names[name]: table
+            for name, table in source.tables.items()
+            if name not in source.gather.changes
+        }
 
     def _check_mixed(self, part: Part, whole: Mapping[str, str], dtype: Any) -> None:
         """Refuses integer columns that a data frame hides among real ones, under a density."""
@@ -201,10 +211,8 @@ class DataSpec:
         """
         if isinstance(inputs, tf.data.Dataset):
             source = source_behind(inputs)
-            if source is None or source.gather.changes_values:
-                return
-            x = source.tables["x"]
-            if is_mapped(x):
+            x = None if source is None else self._unchanged(source).get(self.first)
+            if x is None or is_mapped(x):
                 return
         elif is_stream(inputs):
             return

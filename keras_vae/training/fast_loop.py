@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -151,7 +150,7 @@ class Loop:
 
         read = tf.nest.map_structure(in_batches, parts)
         batches = self._gather(
-            {**tables, "read": read},
+            tables._replace(read=read),
             tf.fill([capacity], epoch),
             first + tf.range(capacity, dtype=first.dtype),
             in_batches(rows),
@@ -185,7 +184,7 @@ class Loop:
         rows, parts = tf.nest.map_structure(
             lambda part: tf.ensure_shape(part, [size, *part.shape[1:]]), (rows, parts)
         )
-        batch = self._gather({**tables, "read": parts}, epoch, first, rows)
+        batch = self._gather(tables._replace(read=parts), epoch, first, rows)
         logs = self._model.train_step(batch)
         return logs, self._checks(batch)
 
@@ -240,13 +239,10 @@ def array_stream(
 
     `order` maps the number of steps before the initial epoch to the seed of the shuffling.
 
-    The stream is None if there are other parts than x and a condition, or the options need more
-    than a stream can do: a different number of steps per epoch, a `shuffle` that is not a boolean,
-    or float64.
+    The stream is None if a part is no array, or the options need more than a stream can do: a
+    different number of steps per epoch, a `shuffle` that is not a boolean, or float64.
     """
     arrays = list(x.values()) if isinstance(x, dict) else [x]
-    if isinstance(x, dict) and set(x) != {"x", "condition"}:
-        return None, options
     if (
         not all(isinstance(array, np.ndarray) for array in arrays)
         or options.get("steps_per_epoch") is not None
@@ -270,20 +266,18 @@ def array_stream(
             options["validation_data"] = (later, np.zeros_like(later_weights), later_weights)
             weights = weights[:kept]
         x = keras.tree.map_structure(lambda array: array[:kept], x)
-    conditional = isinstance(x, dict)
     shuffle = options.pop("shuffle", True)
     options["shuffle"] = (
         False  # the stream is shuffled, and Keras would warn that it cannot shuffle it
     )
     passed = options.get("initial_epoch", 0) * steps(kept, batch_size)
     stream = batches(
-        x["x"] if conditional else x,
+        x,
         batch_size,
         epochs=max(options.get("epochs", 1), options.get("initial_epoch", 0) + 1),
         initial_epoch=options.get("initial_epoch", 0),
         seed=order(passed) if shuffle else 0,
         shuffle=shuffle,
-        condition=x["condition"] if conditional else None,
         sample_weight=weights,
     )
     options["steps_per_epoch"] = steps(kept, batch_size)
@@ -297,7 +291,7 @@ def steps_at_once(source: Source, noise: int) -> int:
         source: source of the batches in memory during a call.
         noise: noise numbers per example, which are also in memory.
     """
-    numbers = noise + math.prod(source.tables["x"].shape[1:])
+    numbers = noise + source.numbers_per_example
     most = max(1, min(_MOST_STEPS, _MOST_BYTES // (4 * numbers * source.batch_size)))
     calls = -(-source.steps // most)
     return -(-source.steps // calls)
