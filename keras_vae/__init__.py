@@ -33,6 +33,8 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "Parameter",
+    "Parts",
+    "PartsEncoder",
     "Posterior",
     "Prior",
     "callbacks",

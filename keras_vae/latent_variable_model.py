@@ -166,16 +166,16 @@ class LatentVariableModel(Trainer, abc.ABC):
         else:
             noise = centre(self.noise(), leading, self.float_dtype)
         trace = self.infer(x, training).trace(noise)
-        return self._one_or_all({k: o.p.mean()[0] for k, o in trace.observations.items()})
+        return self.one_or_all({k: o.p.mean()[0] for k, o in trace.observations.items()})
 
     def _drawn(self, inputs: Any) -> Any:
         seeds, generation = self._generated(inputs)
-        return self._one_or_all(self.draws(generation, seeds))
+        return self.one_or_all(self.draws(generation, seeds))
 
     def _mean(self, inputs: Any) -> Any:
         _, generation = self._generated(inputs)
         means = {k: site.distribution.mean() for k, site in generation.observations.items()}
-        return self._one_or_all(means)
+        return self.one_or_all(means)
 
     def _generated(self, inputs: Any) -> tuple[tf.Tensor, Generation]:
         """Returns the row seeds, and the generation from their noise."""
@@ -216,9 +216,9 @@ class LatentVariableModel(Trainer, abc.ABC):
     def _refuse_shared_noise(self) -> None:
         refuse_shared([self.noise(), self.generation_noise()])
 
-    def _one_or_all(self, parts: Mapping[str, Any]) -> Any:
-        """Returns the only part, or the parts by name."""
-        return next(iter(parts.values())) if len(parts) == 1 else dict(parts)
+    def one_or_all(self, parts: Mapping[str, Any]) -> Any:
+        """Returns the only part, or the parts by name, as the model takes its data."""
+        return dict(parts) if self.data.is_dict or len(parts) > 1 else next(iter(parts.values()))
 
     def _prior_inputs(self, n: int, seed: int | None, condition: Any) -> Any:
         """Returns row seeds of n draws, or [seeds, conditions]."""
@@ -281,7 +281,8 @@ class LatentVariableModel(Trainer, abc.ABC):
             return x
         arrays = self.data.arrays(x, in_support=in_support)
         if isinstance(x, dict):
-            return {key: x[key] if tf.is_tensor(x[key]) else arrays[key] for key in x}
+            kept = {} if "present" in x else {key: x[key] for key in x if tf.is_tensor(x[key])}
+            return {**arrays, **kept}
         return x if tf.is_tensor(x) else arrays
 
     def _cast(self, x: Any) -> Any:

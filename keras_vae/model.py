@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_shape, deserialize, register, serialize
-from keras_vae.distributions import HeadSizeError, Likelihood, Posterior
+from keras_vae.distributions import HeadSizeError, Likelihood, Parts, Posterior
 from keras_vae.distributions.noise import checked_draw, from_seed
 from keras_vae.distributions.priors import Components, Prior
 from keras_vae.distributions.tfp import tfd
@@ -49,8 +52,9 @@ class VAE(LatentVariableModel):
 
     Args:
         prior: p(z).
-        likelihood: p(x | z), whose network is the decoder.
-        posterior: q(z | x), whose network is the encoder.
+        likelihood: p(x | z), whose network is the decoder; `Parts` for data of several named parts.
+        posterior: q(z | x), whose network is the encoder. Where entries of the data may be absent,
+            and for several parts, it is a `PartsEncoder` or another network that takes NaN.
         condition_shape: shape of one condition c, for p(x | z, c) and q(z | x, c). Encoder and
             decoder are then called with lists [x, c] and [z, c], and data is passed as
             {"x": ..., "condition": ...}.
@@ -85,22 +89,22 @@ class VAE(LatentVariableModel):
         self,
         *,
         prior: Prior,
-        likelihood: Likelihood,
+        likelihood: Likelihood | Parts,
         posterior: Posterior,
         condition_shape: int | Sequence[int] | None = None,
         feature_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value, kind in (
-            ("prior", prior, Prior),
-            ("likelihood", likelihood, Likelihood),
-            ("posterior", posterior, Posterior),
+        for name, value, kinds in (
+            ("prior", prior, (Prior,)),
+            ("likelihood", likelihood, (Likelihood, Parts)),
+            ("posterior", posterior, (Posterior,)),
         ):
-            if not isinstance(value, kind):
+            if not isinstance(value, kinds):
                 raise TypeError(
-                    f"Invalid value for argument `{name}`. Expected a keras_vae {kind.__name__}, "
-                    f"a layer with a distribution. Received: {value!r}"
+                    f"Invalid value for argument `{name}`. Expected a keras_vae "
+                    f"{kinds[0].__name__}, a layer with a distribution. Received: {value!r}"
                 )
         if prior.latent_size != posterior.latent_size:
             raise ValueError(
@@ -126,46 +130,75 @@ class VAE(LatentVariableModel):
         self.built = True
 
     def _build_distributions(self) -> None:
-        data_shapes = [self.likelihood.event_shape]
-        latent_shapes: list[tuple[int, ...]] = [(self.latent_size,)]
-        if self.condition_shape is not None:
-            data_shapes.append(self.condition_shape)
-            latent_shapes.append(self.condition_shape)
-        for layer, shapes, inputs in (
-            (self.posterior, data_shapes, "x"),
+        shapes = {name: part.shape for name, part in self.data.parts.items()}
+        latent_shapes = [(self.latent_size,), *([self.condition_shape] if self.conditional else [])]
+        for layer, own, inputs in (
+            (self.posterior, shapes if self.data.is_dict else list(shapes.values()), "x"),
             (self.likelihood, latent_shapes, "z"),
         ):
-            batched = [(None, *shape) for shape in shapes]
             try:
-                layer.build(batched if len(batched) > 1 else batched[0])
+                layer.build(_batched(own))
             except HeadSizeError:
                 raise
             except (TypeError, ValueError) as error:
-                wanted = " and a condition of shape ".join(_batch_of(shape) for shape in shapes)
                 raise ValueError(
                     f"The network of {type(layer).__name__} does not take {inputs} of shape "
-                    f"{wanted}: {_reason(error)}"
+                    f"{_described(own)}: {_reason(error)}"
                 ) from error
         if not self.prior.built:
             self.prior.build((None, self.latent_size))
-        support = self.likelihood.support
-        if self.prior.is_conditional and self.condition_shape is None:
+        if self.prior.is_conditional and not self.conditional:
             raise ValueError(
                 f"{type(self.prior).__name__} is p(z | c), and this model has no condition: build "
                 "the VAE with condition_shape=, or choose StandardNormal."
             )
-        self.prior.bind(self.posterior, data_shapes, support.low, support.high)
+        bounds = self._bounds()
+        self.prior.bind(
+            self.posterior, shapes if self.data.is_dict else list(shapes.values()), *bounds
+        )
+        self._refuse_absent_unread()
+
+    def _bounds(self) -> tuple[float | None, float | None]:
+        """Returns the bounds of x; None where there are none, or several parts."""
+        if self.data.is_dict:
+            return None, None
+        support = self.likelihood.support
+        return support.low, support.high
+
+    def _refuse_absent_unread(self) -> None:
+        """Refuses an encoder that answers NaN where entries of the data are absent."""
+        absent = [name for name, part in self.data.observed.items() if part.missing]
+        if not absent:
+            return
+        x = self.data.zeros()
+        hidden = {
+            name: np.full_like(value, np.nan) if name in absent else value
+            for name, value in self.data.by_name(x).items()
+        }
+        inputs = self._inputs(self._cast(self.data.together(hidden)))
+        parameters = tf.nest.flatten(self.posterior.head_parameters(inputs))
+        if not all(np.isfinite(value).all() for value in parameters):
+            raise ValueError(
+                f"The network of {type(self.posterior).__name__} does not take absent entries, "
+                f"which are NaN and which missing=True allows in {', '.join(absent)}. Put it into "
+                "network=PartsEncoder(network), which gives it filled entries and their mask."
+            )
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model has a condition."""
+        return self.condition_shape is not None
 
     @property
     def data(self) -> DataSpec:
-        """The specification of the data: x, and the condition of a conditional model."""
-        x = Part(
-            self.likelihood.event_shape, self.likelihood.support, type(self.likelihood).__name__
-        )
-        parts = {"x": x}
+        """The specification of the data: the parts of x, and the condition if there is one."""
+        parts = {
+            name: Part(part.event_shape, part.support, type(part).__name__, part.missing)
+            for name, part in self.likelihood.by_part().items()
+        }
         if self.condition_shape is not None:
             parts["condition"] = Part(self.condition_shape)
-        return DataSpec(parts, self.feature_names)
+        return DataSpec(parts, self.feature_names, isinstance(self.likelihood, Parts))
 
     @property
     def float_dtype(self) -> str:
@@ -184,18 +217,35 @@ class VAE(LatentVariableModel):
 
     @feature_names.setter
     def feature_names(self, names: Sequence[str] | None) -> None:
+        self._feature_names = None
+        if names is None:
+            return
+        if isinstance(self.likelihood, Parts):
+            raise ValueError(
+                "feature_names are those of the columns of a single x; the parts of this model "
+                "have names of their own. Leave feature_names out."
+            )
         shape = self.likelihood.event_shape
         columns = shape[: len(shape) - self.likelihood.support.event_dim]
-        if names is not None and (len(names),) != columns:
+        if (len(names),) != columns:
             raise ValueError(
                 f"Expected one feature name for each of the columns of x of shape "
                 f"{_batch_of(shape)}; got {len(names)} names."
             )
-        self._feature_names = None if names is None else tuple(map(str, names))
+        self._feature_names = tuple(map(str, names))
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one example x."""
+        """Shape of one example x.
+
+        Raises:
+            ValueError: if the data has several named parts; their shapes are in `data.parts`.
+        """
+        if isinstance(self.likelihood, Parts):
+            raise ValueError(
+                "The data of this model has several named parts, each with a shape of its own: see "
+                "data.parts."
+            )
         return self.likelihood.event_shape
 
     def encode(self, x: Any) -> tfd.Distribution:
@@ -214,16 +264,22 @@ class VAE(LatentVariableModel):
         return self.posterior.make_distribution(**parameters, **self.posterior.shared_parameters())
 
     def _inputs(self, x: Any) -> Any:
-        """Returns what the encoder takes: x, or [x, condition]."""
-        parts = list(self.data.by_name(x).values())
+        """Returns what the encoder takes: x, [x, condition], or a dict of several parts."""
+        by_name = self.data.by_name(x)
+        if self.data.is_dict:
+            return by_name
+        parts = list(by_name.values())
         return parts if len(parts) > 1 else parts[0]
 
-    def decode(self, z: Any, condition: Any = None) -> tfd.Distribution:
+    def decode(self, z: Any, condition: Any = None) -> Any:
         """Returns the likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].
 
         Args:
             z: latents [B, L] or [S, B, L].
             condition: conditions [B, *C] of a conditional model.
+
+        Returns:
+            The distribution; of a model with named parts a dict of the distribution of each.
 
         Raises:
             ValueError: if the last axis of z is not the latents, or the condition is missing.
@@ -236,14 +292,17 @@ class VAE(LatentVariableModel):
             inputs = keras.tree.map_structure(
                 lambda part: tf.reshape(part, [-1, *part.shape[z.shape.rank - 1 :]]), inputs
             )
-        parameters = self._by_rows("decode", self.likelihood.head_parameters, inputs)
+        by_part = self._by_rows("decode", self.likelihood.head_parameters_by_part, inputs)
         if z.shape.rank > 2:
-            parameters = {
-                name: tf.reshape(value, tf.concat([tf.shape(z)[:-1], tf.shape(value)[1:]], 0))
-                for name, value in parameters.items()
+            by_part = keras.tree.map_structure(
+                lambda part: tf.reshape(part, tf.concat([tf.shape(z)[:-1], tf.shape(part)[1:]], 0)),
+                by_part,
+            )
+        return self.one_or_all(
+            {
+                name: part.make_distribution(**by_part[name], **part.shared_parameters())
+                for name, part in self.likelihood.by_part().items()
             }
-        return self.likelihood.make_distribution(
-            **parameters, **self.likelihood.shared_parameters()
         )
 
     def log_joint(self, x: Any, z: Any) -> tf.Tensor:
@@ -257,12 +316,16 @@ class VAE(LatentVariableModel):
             DataError: if x lies outside the support of the likelihood.
         """
         parts = self.data.by_name(self._cast(self._checked(x, in_support=True)))
-        x, condition = parts["x"], parts.get("condition")
+        condition = parts.get("condition")
         z = tf.convert_to_tensor(z, dtype=self.likelihood.float_dtype)
         p = self.decode(z, condition)
-        if not z.shape[-2:-1].is_compatible_with(x.shape[:1]):
-            raise ValueError(f"x holds {x.shape[0]} examples and z {z.shape[-2]} of them.")
-        return self.prior.distribution(condition).log_prob(z) + p.log_prob(x)
+        count = next(iter(parts.values())).shape[:1]
+        if not z.shape[-2:-1].is_compatible_with(count):
+            raise ValueError(f"x holds {count[0]} examples and z {z.shape[-2]} of them.")
+        log_prior = self.prior.distribution(condition).log_prob(z)
+        by_part = p if self.data.is_dict else {"x": p}
+        observations = self._observations(parts, by_part).values()
+        return log_prior + reduce(add, (each.log_prob() for each in observations))
 
     def noise(self) -> dict[str, Any]:
         """Returns the noise of one draw of z from q(z | x)."""
@@ -283,19 +346,37 @@ class VAE(LatentVariableModel):
             sample_weight: weight of each example in the loss, [B], for a scale in closed form.
         """
         x = self._cast(x)
-        parts = self.data.by_name(x)
-        values, condition = parts["x"], parts.get("condition")
+        values = self.data.by_name(x)
+        condition = values.get("condition")
         prior = self.prior.distribution(condition)
         parameters = self.posterior.parameters(self._inputs(x), training)
 
         def say(latent: LatentOf) -> Trace:
             z = latent("z", self.posterior, parameters, prior)
-            p = self.likelihood.distribution(self._beside(z.value, condition), training)
+            sites = self._sites(self._beside(z.value, condition), training)
+            p = {name: site.distribution for name, site in sites.items()}
             if training:
-                self.likelihood.observe(values, p, sample_weight)
-            return Trace({"z": z}, {"x": Observation(values, p)})
+                for name, part in self.likelihood.by_part().items():
+                    part.observe(values[name], p[name], sample_weight)
+            return Trace({"z": z}, self._observations(values, p))
 
         return Inference.by(say)
+
+    def _sites(self, inputs: Any, training: bool = False) -> dict[str, Site]:
+        """Returns each part's likelihood at the decoder's input."""
+        parameters = self.likelihood.parameters_by_part(inputs, training)
+        return {
+            name: Site(part, parameters[name]) for name, part in self.likelihood.by_part().items()
+        }
+
+    def _observations(
+        self, values: Mapping[str, tf.Tensor], p: Mapping[str, tfd.Distribution]
+    ) -> dict[str, Observation]:
+        """Returns each part as an observation, whose absent entries are masked."""
+        return {
+            name: Observation(values[name], p[name], *self.data.parts[name].mask_of(values[name]))
+            for name in self.likelihood.by_part()
+        }
 
     def generate(
         self,
@@ -308,14 +389,13 @@ class VAE(LatentVariableModel):
             parameters = self.prior.parameters(condition)
             drawn = checked_draw(self.prior, (noise or {})["z"], parameters)
             latents = {"z": drawn.value}
-        parameters = self.likelihood.parameters(self._beside(latents["z"], condition))
-        return Generation(latents, {"x": Site(self.likelihood, parameters)})
+        return Generation(latents, self._sites(self._beside(latents["z"], condition)))
 
     def components(self) -> Components | None:
         """Returns the prior as a mixture of normal distributions; None if it is no such mixture."""
         return self.prior.components()
 
-    def call(self, x: Any, training: bool = False) -> tf.Tensor:
+    def call(self, x: Any, training: bool = False) -> Any:
         """Returns the decoder mean at the posterior mean, or when training at a posterior draw."""
         x = self._cast(x)
         parameters = self.posterior.parameters(self._inputs(x), training)
@@ -324,7 +404,8 @@ class VAE(LatentVariableModel):
         else:
             z = self.posterior.centre(parameters, "A reconstruction, and so `predict`,")
         inputs = self._beside(z, self.data.by_name(x).get("condition"))
-        return self.likelihood.distribution(inputs, training).mean()
+        sites = self._sites(inputs, training)
+        return self.one_or_all({name: site.distribution.mean() for name, site in sites.items()})
 
     def _posterior_draw(self, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
         seed = self.take_seed()
@@ -362,6 +443,20 @@ class VAE(LatentVariableModel):
         vae = cls(**arguments)
         vae.preparation_digest = digest
         return vae
+
+
+def _batched(shapes: Any) -> Any:
+    """Returns a shape, or several, with an open batch axis, as a distribution is built with."""
+    if isinstance(shapes, dict):
+        return {name: (None, *shape) for name, shape in shapes.items()}
+    batched = [(None, *shape) for shape in shapes]
+    return batched if len(batched) > 1 else batched[0]
+
+
+def _described(shapes: Any) -> str:
+    if isinstance(shapes, dict):
+        return ", ".join(f"{_batch_of(shape)} ({name})" for name, shape in shapes.items())
+    return " and a condition of shape ".join(_batch_of(shape) for shape in shapes)
 
 
 def _batch_of(shape: Sequence[int]) -> str:

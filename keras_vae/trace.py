@@ -91,33 +91,35 @@ class Observation(NamedTuple):
     """An observed variable of a trace.
 
     Attributes:
-        value: the data, [B, *D].
+        value: the data, [B, *D]; absent entries may hold anything, such as NaN.
         p: p(x given z), batch shape [S, B].
-        mask: where the data is present, booleans [B] or [B, *D]; None means everywhere. An absent
-            entry adds exactly 0 to the log-probability and to every gradient.
+        mask: where the data is present, booleans of the first axes of the data: [B] for whole
+            examples, up to [B, *D] for single entries. None means everywhere. An absent entry
+            adds exactly 0 to the log-probability and to every gradient.
+        inside: value in the support of p that stands for absent entries, of a shape that broadcasts
+            against the data.
     """
 
     value: tf.Tensor
     p: tfd.Distribution
     mask: tf.Tensor | None = None
+    inside: Any = 0.0
 
     def log_prob(self) -> tf.Tensor:
         """Returns log p of the entries that are present, [S, B]."""
-        _refuse_event(self.p, self.value.shape[1:], "The distribution of the data")
+        shape = self.value.shape
+        _refuse_event(self.p, shape[1:], "The distribution of the data")
         if self.mask is None:
             return self.p.log_prob(self.value)
         mask = tf.cast(self.mask, tf.bool)
-        shape = self.value.shape
-        if not any(mask.shape.is_compatible_with(each) for each in (shape[:1], shape)):
+        if mask.shape.rank == 0 or not mask.shape.is_compatible_with(shape[: mask.shape.rank]):
             raise ValueError(
-                f"A mask must have shape [B] or that of the data, {shape.as_list()}; got "
+                f"A mask must have the shape of the first axes of the data, {shape.as_list()}; got "
                 f"{mask.shape.as_list()}."
             )
-        by_row = mask.shape.rank == 1
-        rank = self.value.shape.rank
-        entries = tf.reshape(mask, [-1, *[1] * (rank - 1)]) if by_row else mask
-        value = tf.where(entries, self.value, tf.zeros_like(self.value))
-        if by_row:
+        entries = tf.reshape(mask, [*_sizes(mask), *[1] * (shape.rank - mask.shape.rank)])
+        value = tf.where(entries, self.value, tf.cast(self.inside, self.value.dtype))
+        if mask.shape.rank == 1:
             log_prob = self.p.log_prob(value)
             return tf.where(mask, log_prob, tf.zeros_like(log_prob))
         if not isinstance(self.p, tfd.Independent):
@@ -126,8 +128,20 @@ class Observation(NamedTuple):
                 f"{self.p.name} is one joint distribution of them. Give a mask of shape [B]."
             )
         log_prob = self.p.distribution.log_prob(value)
+        axes = log_prob.shape.rank - self.p.batch_shape.rank
+        if axes != mask.shape.rank - 1:
+            raise ValueError(
+                f"Expected a mask with one entry for each variable that {self.p.name} holds, "
+                f"{axes} axes after [B]; got shape {mask.shape.as_list()}."
+            )
         log_prob = tf.where(mask, log_prob, tf.zeros_like(log_prob))
-        return tf.reduce_sum(log_prob, axis=list(range(1 - rank, 0)))
+        return tf.reduce_sum(log_prob, axis=list(range(1 - mask.shape.rank, 0)))
+
+
+def _sizes(value: tf.Tensor) -> list[Any]:
+    """Returns the sizes of the axes, static where they are known."""
+    shape = tf.shape(value)
+    return [shape[axis] if size is None else size for axis, size in enumerate(value.shape)]
 
 
 class Trace(NamedTuple):

@@ -33,19 +33,16 @@ def numbers(
         value: anything that NumPy converts to an array, or a data frame.
         name: name of the value in messages, such as "x".
         expected: what was expected, for messages.
-        missing: whether missing values of a frame and masked entries become NaN instead of an
-            error.
+        missing: whether values may be absent: masked, None, NaN or pandas.NA. They become NaN.
 
     Raises:
-        DataError: if it is not an array of numbers, or holds text or missing, masked or sparse
-            values.
+        DataError: if it is not an array of numbers, or holds text or sparse values, or missing or
+            masked ones without `missing`.
     """
     if isinstance(value, np.ma.MaskedArray):
-        if missing and value.dtype.kind in "biuf" and np.ma.is_masked(value):
-            value = np.where(np.ma.getmaskarray(value), np.nan, value.data)
-        else:
+        if not missing:
             _check_unmasked(value, name)
-            value = value.data
+        value = _unmasked(value) if missing else value.data
     if isinstance(value, np.ndarray):
         array = value
     elif (columns := _pandas_columns(value)) is not None:
@@ -59,6 +56,8 @@ def numbers(
                 f"{name} must be {expected}; got {type(value).__name__}, which NumPy cannot read: "
                 f"{' '.join(str(error).split())}"
             ) from error
+    if missing and array.dtype == object:
+        array = _without_none(array, name)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise DataError(
             f"{name} must be {expected} of at most 64 bits; got {type(value).__name__} of dtype "
@@ -104,6 +103,27 @@ def _pandas_columns(value: Any) -> list[tuple[Any, Any]] | None:
     if hasattr(value, "columns"):
         return [(label, value.iloc[:, place]) for place, label in enumerate(value.columns)]
     return [(value.name, value)] if hasattr(value, "isna") else None
+
+
+def _unmasked(value: np.ma.MaskedArray) -> np.ndarray:
+    """Returns the values as an array, NaN where they are masked."""
+    mask = np.ma.getmaskarray(value)
+    if not mask.any():
+        return value.data
+    dtype = value.dtype if value.dtype.kind == "f" else np.dtype(np.float64)
+    return np.where(mask, np.asarray(np.nan, dtype), value.data.astype(dtype))
+
+
+def _without_none(array: np.ndarray, name: str) -> np.ndarray:
+    """Returns an array of Python objects as floats, NaN where they are None or pandas.NA."""
+    absent = np.array([each is None or type(each).__name__ == "NAType" for each in array.flat])
+    try:
+        return np.where(absent.reshape(array.shape), np.nan, array).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name} holds values that are neither numbers nor absent: {error}. Encode them as "
+            "numbers, with NaN for absent ones."
+        ) from error
 
 
 def _from_pandas(

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from keras_vae.distributions.base import *  # noqa: F403
     from keras_vae.distributions.likelihoods import *  # noqa: F403
     from keras_vae.distributions.noise import *  # noqa: F403
+    from keras_vae.distributions.parts import *  # noqa: F403
     from keras_vae.distributions.posteriors import *  # noqa: F403
     from keras_vae.distributions.priors import *  # noqa: F403
 
-_MODULES = ("base", "noise", "likelihoods", "posteriors", "priors")
+_MODULES = ("base", "noise", "likelihoods", "parts", "posteriors", "priors")
 
 
 def __getattr__(name: str) -> Any:

@@ -143,7 +143,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
                     f"None. Received: {layer!r}"
                 )
         self.network = network
-        self._has_own_head = head is not None
+        self.has_own_head = head is not None
         self.head: keras.layers.Layer = head or keras.layers.Dense(
             self._total_size, dtype=self.float_dtype, name="parameters"
         )
@@ -245,32 +245,38 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
 
         Args:
             c: condition [B, ...] or [S, B, ...] (leading axes are folded around the network), or a
-                list of such tensors with the same leading axes.
+                list or dict of such tensors with the same leading axes.
             training: whether Dropout, BatchNormalization and their like are in training mode.
 
         Returns:
             Tensors [B, ...] or [S, B, ...] by name.
         """
-        inputs = [tf.convert_to_tensor(part) for part in (c if isinstance(c, list) else [c])]
+        inputs = keras.tree.map_structure(tf.convert_to_tensor, c)
         if not self.built:
-            self.build([part.shape for part in inputs] if len(inputs) > 1 else inputs[0].shape)
-        leading = tf.shape(inputs[0])[: inputs[0].shape.rank - self._input_ranks[0]]
-        folded = inputs[0].shape.rank - self._input_ranks[0] != 1
-        if folded:
-            inputs = [
-                tf.reshape(part, tf.concat([[-1], tf.shape(part)[part.shape.rank - rank :]], 0))
-                for part, rank in zip(inputs, self._input_ranks, strict=True)
-            ]
-        raw = self._features(inputs if isinstance(c, list) else inputs[0], training)
+            self.build(_shapes_of(inputs))
+        inputs, leading = folded(inputs, self._input_ranks)
+        return self.read(self._features(inputs, training), leading)
+
+    def read(self, raw: tf.Tensor, leading: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Returns the parameters that a head emits, from its raw numbers.
+
+        Args:
+            raw: output of the head, [n, ...].
+            leading: shape of the axes in front that were folded into n; None means there are none.
+
+        Returns:
+            Tensors by name, [n, ...] or [*leading, ...].
+        """
         raw = tf.cast(raw, self.float_dtype)
-        parameters = {}
         shape = [*self.event_shape[:-1], self._last_size]
-        raw = tf.reshape(raw, tf.concat([leading, shape], 0) if folded else [-1, *shape])
+        whole = [-1, *shape] if leading is None else tf.concat([leading, shape], 0)
         specs = self.parameter_specs()
-        parts = tf.split(raw, [spec.size for spec in specs.values()], axis=-1)
-        for (name, spec), part in zip(specs.items(), parts, strict=True):
-            parameters[name] = spec.transform(part)
-        return parameters
+        sizes = [spec.size for spec in specs.values()]
+        parts = tf.split(tf.reshape(raw, whole), sizes, axis=-1)
+        return {
+            name: spec.transform(part)
+            for (name, spec), part in zip(specs.items(), parts, strict=True)
+        }
 
     def distribution(self, c: Any, training: bool = False) -> tfd.Distribution:
         """Returns the distribution at a condition; arguments as for `parameters`."""
@@ -290,11 +296,8 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         """Creates the weights of network and head; input shapes may leave the batch open."""
         if self._input_ranks:
             return
-        shapes = input_shape if _is_list_of_shapes(input_shape) else [input_shape]
-        inputs = [
-            keras.KerasTensor((None, *shape[1:]), dtype=self.compute_dtype) for shape in shapes
-        ]
-        raw = self._features(inputs if _is_list_of_shapes(input_shape) else inputs[0], False)
+        inputs = symbolic(input_shape, self.compute_dtype)
+        raw = self._features(inputs, False)
         self._check_size(raw.shape)
         emitted = math.prod(raw.shape[1:])
         if emitted != self._total_size:
@@ -307,7 +310,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
                 f"{tuple(raw.shape[1:])}); event shape {self.event_shape} needs {self._total_size} "
                 f"({names}). Change the head, or leave head=None for a Dense layer of that size."
             )
-        self._input_ranks = [len(shape) - 1 for shape in shapes]
+        self._input_ranks = [len(part.shape) - 1 for part in keras.tree.flatten(inputs)]
         self.built = True
 
     def _features(self, inputs: Any, training: bool) -> Any:
@@ -316,7 +319,12 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
             features = self.network(inputs, training=training)
         elif isinstance(inputs, list):
             features = keras.ops.concatenate(inputs, axis=-1)
-        if not self._has_own_head and len(features.shape) > 2:
+        elif isinstance(inputs, dict):
+            raise ValueError(
+                f"{type(self).__name__} is given several named parts, {', '.join(inputs)}, and has "
+                "no network that joins them: give it network=PartsEncoder(...)."
+            )
+        if not self.has_own_head and len(features.shape) > 2:
             self._check_size(features.shape)
             features = keras.ops.reshape(features, (-1, math.prod(features.shape[1:])))
         return self.head(features)
@@ -332,14 +340,14 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Returns batch size and event shape."""
-        shape = input_shape[0] if _is_list_of_shapes(input_shape) else input_shape
-        return (shape[0], *self.event_shape)
+        first = keras.tree.flatten(symbolic(input_shape, self.compute_dtype))[0]
+        return (first.shape[0], *self.event_shape)
 
     def compute_output_spec(self, c: Any, training: bool = False) -> keras.KerasTensor:
         """Returns the symbolic result of `call`."""
-        first = c[0] if isinstance(c, list) else c
         if not self.built:
-            self.build([part.shape for part in c] if isinstance(c, list) else c.shape)
+            self.build(_shapes_of(c))
+        first = keras.tree.flatten(c)[0]
         return keras.KerasTensor((first.shape[0], *self.event_shape), dtype=self.float_dtype)
 
     def _inverted(
@@ -359,7 +367,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
             **super().get_config(),
             "event_shape": list(self.event_shape),
             "network": serialize(self.network),
-            "head": serialize(self.head) if self._has_own_head else None,
+            "head": serialize(self.head) if self.has_own_head else None,
         }
 
     @classmethod
@@ -402,6 +410,13 @@ class Likelihood(ConditionalDistribution):
     A new family defines `support` and the abstract methods of `ConditionalDistribution`; everything
     else has a default.
 
+    Args:
+        event_shape: shape of one example.
+        network: the decoder, from z to features.
+        head: layer from features to raw parameters; None is one Dense layer.
+        missing: whether entries of the data may be absent, which are NaN. They add nothing to
+            log p(x | z), so a bound is one on the log-probability of the entries that are present.
+
     Attributes:
         reading: one sentence on how to read the parameters outside of Python.
         has_cdf: whether it has a standard deviation, and its entries a distribution function, as
@@ -412,6 +427,41 @@ class Likelihood(ConditionalDistribution):
     reading: ClassVar[str] = ""
     has_cdf: ClassVar[bool] = False
     is_threshold: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        network: keras.layers.Layer | None = None,
+        *,
+        head: keras.layers.Layer | None = None,
+        missing: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(event_shape, network, head=head, **kwargs)
+        if not isinstance(missing, bool):
+            raise TypeError(
+                f"Invalid value for argument `missing`. Expected True or False. Received: "
+                f"{missing!r}"
+            )
+        self.missing = missing
+
+    def by_part(self) -> dict[str, "Likelihood"]:
+        """Returns the likelihoods of the parts of the data; the only part is called "x"."""
+        return {"x": self}
+
+    def parameters_by_part(self, c: Any, training: bool = False) -> dict[str, dict[str, tf.Tensor]]:
+        """Returns the parameters of each part by name; arguments as for `parameters`."""
+        return {"x": self.parameters(c, training)}
+
+    def head_parameters_by_part(
+        self, c: Any, training: bool = False
+    ) -> dict[str, dict[str, tf.Tensor]]:
+        """Returns those that the heads emit; arguments as for `parameters`."""
+        return {"x": self.head_parameters(c, training)}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments; `missing` only if it is True."""
+        return {**super().get_config(), **({"missing": True} if self.missing else {})}
 
     @property
     @abc.abstractmethod
@@ -536,5 +586,38 @@ class Posterior(ConditionalDistribution):
         return config
 
 
-def _is_list_of_shapes(shape: Any) -> bool:
-    return len(shape) > 0 and isinstance(shape[0], (tuple, list, tf.TensorShape))
+def folded(inputs: Any, ranks: Sequence[int]) -> tuple[Any, tf.Tensor | None]:
+    """Folds all axes in front of the event into one, as networks take their inputs.
+
+    Args:
+        inputs: tensor [..., *E], or a structure of such with the same axes in front.
+        ranks: number of axes of each event.
+
+    Returns:
+        The inputs of shape [n, *E], and the shape of the axes in front; None if it is one already.
+    """
+    parts = keras.tree.flatten(inputs)
+    if parts[0].shape.rank - ranks[0] == 1:
+        return inputs, None
+    leading = tf.shape(parts[0])[: parts[0].shape.rank - ranks[0]]
+    flat = [
+        tf.reshape(part, tf.concat([[-1], tf.shape(part)[part.shape.rank - rank :]], 0))
+        for part, rank in zip(parts, ranks, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(inputs, flat), leading
+
+
+def _shapes_of(inputs: Any) -> Any:
+    """Returns the shapes of a tensor, or of a list or dict of tensors."""
+    if isinstance(inputs, dict):
+        return {name: part.shape for name, part in inputs.items()}
+    return [part.shape for part in inputs] if isinstance(inputs, list) else inputs.shape
+
+
+def symbolic(shapes: Any, dtype: str) -> Any:
+    """Returns symbolic tensors of a shape, or of a list or dict of shapes, for any batch size."""
+    if isinstance(shapes, dict):
+        return {name: symbolic(shape, dtype) for name, shape in shapes.items()}
+    if len(shapes) > 0 and isinstance(shapes[0], (tuple, list, tf.TensorShape)):
+        return [symbolic(shape, dtype) for shape in shapes]
+    return keras.KerasTensor((None, *shapes[1:]), dtype=dtype)

@@ -1,7 +1,7 @@
 """Priors p(z): layers whose `distribution()` is a distribution over a latent vector."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -23,6 +23,9 @@ __all__ = [
     "StandardNormal",
     "VampPrior",
 ]
+
+InputShapes = Sequence[tuple[int, ...]] | Mapping[str, tuple[int, ...]]
+"""Shapes of x and of the condition, or those of named parts."""
 
 
 class Components(NamedTuple):
@@ -145,11 +148,18 @@ class Prior(keras.layers.Layer, abc.ABC):
     def bind(
         self,
         posterior: Posterior,
-        input_shapes: Sequence[tuple[int, ...]],
+        input_shapes: InputShapes,
         low: float | None,
         high: float | None,
     ) -> None:
-        """Receives the posterior, its input shapes and the bounds of the data from the VAE."""
+        """Receives the posterior, its input shapes and the bounds of the data from the VAE.
+
+        Args:
+            posterior: the posterior.
+            input_shapes: shapes of x and, if there is one, of the condition; of a model with named
+                parts by name.
+            low, high: bounds of x, or None.
+        """
 
     @property
     def float_dtype(self) -> str:
@@ -257,17 +267,18 @@ class ConditionalNormal(Prior):
     def bind(
         self,
         posterior: Posterior,
-        input_shapes: Sequence[tuple[int, ...]],
+        input_shapes: InputShapes,
         low: float | None,
         high: float | None,
     ) -> None:
         """Builds the network for the conditions of the model."""
-        if len(input_shapes) < 2:
+        shapes = _by_name(input_shapes)
+        if "condition" not in shapes:
             raise ValueError(
                 "ConditionalNormal is p(z | c), and this model has no condition: build the VAE "
                 "with condition_shape=, or choose StandardNormal."
             )
-        self.normal.build((None, *input_shapes[1]))
+        self.normal.build((None, *shapes["condition"]))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
@@ -406,7 +417,7 @@ class VampPrior(_Mixture):
     def bind(
         self,
         posterior: Posterior,
-        input_shapes: Sequence[tuple[int, ...]],
+        input_shapes: InputShapes,
         low: float | None,
         high: float | None,
     ) -> None:
@@ -426,12 +437,13 @@ class VampPrior(_Mixture):
         )
         start, stop = (0.0 if low is None else low), (1.0 if high is None else high)
         middle = keras.initializers.RandomUniform(start, start + 0.5 * (stop - start))
-        for index, shape in enumerate(input_shapes):
+        self._part_names = list(input_shapes) if isinstance(input_shapes, Mapping) else None
+        for index, (name, shape) in enumerate(_by_name(input_shapes).items()):
             self.pseudo_inputs.append(
                 self.add_weight(
                     name=f"pseudo_inputs_{index}",
                     shape=(self.num_components, *shape),
-                    initializer=middle if index == 0 else "zeros",
+                    initializer="zeros" if name == "condition" else middle,
                     dtype=self.float_dtype,
                     autocast=False,
                 )
@@ -458,8 +470,17 @@ class VampPrior(_Mixture):
         if self._posterior is None:
             raise ValueError("VampPrior needs an encoder: give it to keras_vae.VAE(prior=...).")
         u, *condition = (tf.convert_to_tensor(weight) for weight in self.pseudo_inputs)
+        if self._part_names is not None:
+            return self._posterior(), dict(zip(self._part_names, [u, *condition], strict=True))
         u = tf.clip_by_value(u, *self._bounds)
         return self._posterior(), [u, *condition] if condition else u
+
+
+def _by_name(shapes: InputShapes) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes by name, those of a list as x and condition."""
+    if isinstance(shapes, Mapping):
+        return dict(shapes)
+    return dict(zip(("x", "condition"), shapes, strict=False))
 
 
 def _location_and_scale(loc: Any, scale: Any = None, scale_tril: Any = None) -> tuple[Any, Any]:

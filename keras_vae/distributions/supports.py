@@ -261,4 +261,5 @@ def one_hot() -> Support:
         is_whole=True,
         is_one_hot=True,
         event_dim=1,
+        inside=1.0,
     )

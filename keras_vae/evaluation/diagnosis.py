@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -70,7 +72,7 @@ class Diagnosis:
         log_count: log N, the maximum of the mutual information.
         sensitivity: root mean square over x of |d E[x | z] / d z_j|, [L], in units of the data, by
             central differences of step 0.1.
-        calibration: calibration of a continuous likelihood; None for others.
+        calibration: calibration of the continuous likelihood of a complete x; None for others.
         collapsed: whether the latents carry nothing.
         verdict: the diagnosis in one sentence with its numbers.
         num_examples: N.
@@ -253,8 +255,8 @@ def _pass(vae: VAE, num_samples: int) -> Callable[..., dict[str, tf.Tensor]]:
             "log_posterior": q.log_prob(z[0]),
             "log_prior": trace.latents["z"].p.log_prob(z[0]),
         }
-        if vae.likelihood.has_cdf:
-            value, p, _ = trace.observations["x"]
+        if _is_calibrated(vae):
+            value, p = trace.observations["x"].value, trace.observations["x"].p
             residual = (value - p.mean()) / p.stddev()
             inside = tf.abs(2.0 * p.distribution.cdf(value) - 1.0)
             axes = [0, *range(2, residual.shape.rank)]
@@ -310,9 +312,9 @@ def _sensitivity(vae: VAE, x: Any, loc: np.ndarray, size: int) -> np.ndarray:
         for axis in np.eye(vae.latent_size):
             shift = tf.constant(_STEP * axis, centre.dtype)
             trace = inference.at({"z": tf.stack([centre + shift, centre - shift])})
-            means = trace.observations["x"].p.mean()
-            slope = (means[0] - means[1]) / (2.0 * _STEP)
-            rows.append(tf.reduce_sum(slope**2, axis=list(range(1, slope.shape.rank))))
+            rows.append(
+                reduce(add, (_slope(each.p.mean()) for each in trace.observations.values()))
+            )
         return tf.stack(rows, axis=-1)
 
     graph = compiled(squares, spec_of(x), tf.TensorSpec([None, vae.latent_size], loc.dtype))
@@ -321,6 +323,18 @@ def _sensitivity(vae: VAE, x: Any, loc: np.ndarray, size: int) -> np.ndarray:
         for start, batch in batches(x, size)
     ]
     return np.sqrt(np.concatenate(parts).mean(axis=0, dtype=np.float64))
+
+
+def _slope(means: tf.Tensor) -> tf.Tensor:
+    """Computes the squared slope of decoder means at two shifted points, [2, B, *D], as [B]."""
+    slope = (means[0] - means[1]) / (2.0 * _STEP)
+    return tf.reduce_sum(slope**2, axis=list(range(1, slope.shape.rank)))
+
+
+def _is_calibrated(vae: VAE) -> bool:
+    """Tells whether the spread of the likelihood is compared with the data: of a complete x."""
+    part = vae.likelihood.by_part().get("x")
+    return part is not None and part.has_cdf and not part.missing
 
 
 def _calibration(found: dict[str, np.ndarray]) -> Calibration | None:

@@ -1,10 +1,11 @@
 """Specification of the data of a model: shapes, dtypes and supports, checked in any container."""
 
 import contextlib
+import difflib
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,11 +34,59 @@ class Part:
         shape: shape of one example.
         support: where its values may lie; None for any finite number.
         owner: name of its distribution, for messages.
+        missing: whether entries may be absent, which are NaN. A variable of several numbers, such
+            as a one-hot vector, is absent as a whole.
     """
 
     shape: tuple[int, ...]
     support: Support | None = None
     owner: str = ""
+    missing: bool = False
+
+    def mask_of(self, value: tf.Tensor) -> tuple[tf.Tensor | None, np.ndarray | float]:
+        """Returns where a batch [B, *shape] is present, and what stands for its absent entries.
+
+        The mask has one boolean for each variable; it is None if no entry may be absent.
+        """
+        if not self.missing or self.support is None:
+            return None, 0.0
+        present = tf.logical_not(tf.math.is_nan(value))
+        axes = list(range(-self.support.event_dim, 0))
+        return tf.reduce_all(present, axis=axes) if axes else present, self.filler
+
+    @property
+    def filler(self) -> np.ndarray | float:
+        """A value of the support that stands for an absent variable, of a shape to broadcast."""
+        if self.support is None:
+            return 0.0
+        if not self.support.event_dim:
+            return self.support.inside
+        filler = np.zeros(self.shape[len(self.shape) - self.support.event_dim :], np.float32)
+        filler.flat[0] = self.support.inside
+        return filler
+
+    def filled(self, array: np.ndarray, name: str) -> np.ndarray:
+        """Returns an array whose absent variables hold a value of the support, for its check.
+
+        Raises:
+            DataError: if a variable of several numbers is absent in some of them.
+        """
+        if array.dtype.kind != "f" or self.support is None:
+            return array
+        absent = np.isnan(array)
+        if not absent.any():
+            return array
+        if self.support.event_dim:
+            axes = tuple(range(-self.support.event_dim, 0))
+            whole = absent.all(axis=axes, keepdims=True)
+            if (torn := absent.any(axis=axes, keepdims=True) & ~whole).any():
+                raise DataError(
+                    f"{name} holds {self.support.description}, each of which is present or absent "
+                    f"as a whole; that of example {int(np.argwhere(torn)[0][0])} is NaN in some "
+                    "entries only. Set all of its entries to NaN, or none."
+                )
+            absent = np.broadcast_to(whole, array.shape)
+        return np.where(absent, np.asarray(self.filler, array.dtype), array)
 
 
 @dataclass(frozen=True)
@@ -48,10 +97,12 @@ class DataSpec:
         parts: parts by name, in the order in which networks take them. "condition" is the part that
             prior, likelihood and posterior depend on.
         feature_names: names of the columns of x, by which data frames are matched.
+        is_dict: whether data is a dict even if it has a single part.
     """
 
     parts: Mapping[str, Part]
     feature_names: tuple[str, ...] | None = None
+    is_dict: bool = False
 
     @property
     def observed(self) -> dict[str, Part]:
@@ -65,7 +116,7 @@ class DataSpec:
 
     def named_by(self, inputs: Any) -> "DataSpec":
         """Returns the specification with the names of the columns of x, if the inputs have some."""
-        if self.feature_names is not None:
+        if self.feature_names is not None or self.is_dict:
             return self
         if isinstance(inputs, tf.data.Dataset):
             source = source_behind(inputs)
@@ -79,6 +130,8 @@ class DataSpec:
         Raises:
             DataError: if the inputs are not of the form that the model takes.
         """
+        if self.is_dict:
+            return self._named(inputs)
         if len(self.parts) == 1:
             if isinstance(inputs, dict):
                 raise DataError(
@@ -94,9 +147,69 @@ class DataSpec:
             raise DataError(f"This model {what} {{{form}}}; got {found}.")
         return {name: inputs[name] for name in self.parts}
 
-    def _together(self, parts: dict[str, Any]) -> Any:
+    def _named(self, inputs: Any) -> dict[str, Any]:
+        """Returns the parts of a dict or of a data frame, of which absent ones may be left out."""
+        present = None
+        if frame_names(inputs) is not None:
+            given = {name: inputs[name] for name in inputs.columns}
+        elif isinstance(inputs, Mapping):
+            given = dict(inputs)
+            present = given.pop("present", None) if "present" not in self.parts else None
+        else:
+            raise DataError(
+                f"This model expects a dict of the parts {listed(list(self.parts))}, or a data "
+                f"frame with such columns; got {type(inputs).__name__}."
+            )
+        if unknown := [name for name in given if name not in self.parts]:
+            raise DataError(
+                f"This model has the parts {listed(list(self.parts))}; got {unknown[0]!r} too."
+                f"{_nearest(unknown[0], self.parts)} Leave it out."
+            )
+        absent = [name for name in self.parts if name not in given]
+        if needed := [name for name in absent if not self.parts[name].missing]:
+            raise DataError(
+                f"The part {needed[0]!r} is not given, and may not be absent in this model; got "
+                f"{listed(list(given)) or 'no part'}. Give it, or build its likelihood with "
+                "missing=True."
+            )
+        if not given:
+            raise DataError(f"No part is given; expected some of {listed(list(self.parts))}.")
+        if present is not None:
+            given = {**given, **self._hidden(given, present)}
+        for name in absent:
+            like = next(iter(given.values()))
+            if isinstance(like, tf.TypeSpec) or tf.is_symbolic_tensor(like):
+                raise DataError(f"The dataset does not yield the part {name!r}. Yield it as NaN.")
+            shape = (len(like), *self.parts[name].shape)
+            given[name] = np.broadcast_to(np.float32(np.nan), shape)
+        return {name: given[name] for name in self.parts}
+
+    def _hidden(self, given: Mapping[str, Any], present: Any) -> dict[str, np.ndarray]:
+        """Returns the parts of which `present` tells what is there, NaN elsewhere."""
+        if not isinstance(present, Mapping) or not set(present) <= set(given):
+            raise DataError(
+                '"present" must be a dict of booleans by part, of parts that are given; got '
+                f"{sorted(present) if isinstance(present, Mapping) else type(present).__name__}."
+            )
+        hidden = {}
+        for name, mask in present.items():
+            part = self.parts[name]
+            value = self._array(given[name], name, part)
+            mask = np.asarray(mask)
+            axes = value.shape[: mask.ndim]
+            if mask.dtype != bool or not mask.ndim or mask.shape != axes:
+                raise DataError(
+                    f"present[{name!r}] must be booleans with the first axes of the part, of shape "
+                    f"{list(value.shape)}; got {mask.dtype} of shape {list(mask.shape)}."
+                )
+            mask = mask.reshape(*mask.shape, *[1] * (value.ndim - mask.ndim))
+            dtype = value.dtype if value.dtype.kind == "f" else np.float64
+            hidden[name] = np.where(mask, value.astype(dtype), np.asarray(np.nan, dtype))
+        return hidden
+
+    def together(self, parts: dict[str, Any]) -> Any:
         """Returns parts in the form in which the model takes them."""
-        return parts if len(self.parts) > 1 else parts[self.first]
+        return parts if self.is_dict or len(self.parts) > 1 else parts[self.first]
 
     def arrays(self, inputs: Any, *, in_support: bool) -> Any:
         """Converts the inputs to checked arrays, in the form they came in.
@@ -119,17 +232,19 @@ class DataSpec:
                 raise DataError(
                     f"{self.first} has {len(arrays[self.first])} examples and {name} {len(array)}."
                 )
-        return self._together(arrays)
+        return self.together(arrays)
 
     def array(self, name: str, value: Any, *, in_support: bool = True) -> np.ndarray:
         """Returns one part as a checked array [n, ...]; arguments and errors as for `arrays`."""
         part = self.parts[name]
         array = self._array(value, name, part, self.feature_names)
+        checked = part.filled(array, name) if part.missing else array
         if part.support is not None and in_support:
-            self._check_mixed(part, whole_columns(value), array.dtype)
-            part.support.check(array, part.owner)
+            if not part.missing:
+                self._check_mixed(part, whole_columns(value), array.dtype)
+            part.support.check(checked, f"{part.owner} ({name})" if self.is_dict else part.owner)
         else:
-            _check_finite(array, name)
+            _check_finite(checked, name)
         return array
 
     def source(self, inputs: Any) -> Any:
@@ -172,7 +287,7 @@ class DataSpec:
             self._check_names(source.feature_names)
             tables = self._unchanged(source)
             dtypes |= {name: tf.as_dtype(table.dtype) for name, table in tables.items()}
-            if in_support and self.first in tables:
+            if in_support and not self.is_dict and self.first in tables:
                 found = dtypes[self.first].as_numpy_dtype
                 self._check_mixed(self.parts[self.first], source.whole, found)
         for name, part in self.observed.items() if in_support else ():
@@ -211,26 +326,31 @@ class DataSpec:
         """
         if isinstance(inputs, tf.data.Dataset):
             source = source_behind(inputs)
-            x = None if source is None else self._unchanged(source).get(self.first)
-            if x is None or is_mapped(x):
-                return
+            arrays = {} if source is None else self._unchanged(source)
         elif is_stream(inputs):
             return
         else:
-            x = self.by_name(inputs)[self.first]
-        support = self.parts[self.first].support
-        if support is None or support.is_discrete is not False or x.dtype != np.float64:
+            arrays = self.by_name(inputs)
+        for name, part in self.observed.items():
+            if name in arrays and part.support is not None and not is_mapped(arrays[name]):
+                self._check_resolution(name, part.support, arrays[name])
+
+    def _check_resolution(self, part: str, support: Support, x: np.ndarray) -> None:
+        if support.is_discrete is not False or x.dtype != np.float64:
             return
         x = np.asarray(x).reshape(len(x), -1, x.shape[-1] if x.ndim > 1 else 1)
         with np.errstate(invalid="ignore", over="ignore"):
+            if self.parts[part].missing and (absent := np.isnan(x)).any():
+                counts = np.maximum((~absent).sum((0, 1)), 1)
+                x = np.where(absent, np.where(absent, 0.0, x).sum((0, 1)) / counts, x)
             mean, deviation = moments(x)
-            ends = [(part.min((0, 1)), part.max((0, 1))) for _, part in chunks(x, CHECKED_BYTES)]
+            ends = [(each.min((0, 1)), each.max((0, 1))) for _, each in chunks(x, CHECKED_BYTES)]
             low = np.min([least for least, _ in ends], axis=0)
             high = np.max([most for _, most in ends], axis=0)
             error, negligible, unresolved = resolution(low, high, deviation)
         for index in map(int, np.flatnonzero(unresolved & ~negligible)):
             names = self.feature_names
-            what = f"Column {names[index]!r} of x" if names else f"Entry {index} of x"
+            what = f"Column {names[index]!r} of x" if names else f"Entry {index} of {part}"
             raise DataError(unresolved_message(what, mean[index], deviation[index], error[index]))
 
     def _check_names(self, names: tuple[str, ...] | None) -> None:
@@ -303,7 +423,10 @@ class DataSpec:
         columns: tuple[str, ...] | None = None,
     ) -> np.ndarray:
         shape = part.shape
-        array = numbers(value, name, f"an array of numbers of shape [n, {_words(shape)}]")
+        expected = f"an array of numbers of shape [n, {_words(shape)}]"
+        array = numbers(value, name, expected, missing=part.missing)
+        if self.is_dict and shape == (1,) and array.ndim == 1:
+            array = array[:, np.newaxis]
         if (names := frame_names(value)) is not None and name == "x":
             order = positions(names, names if columns is None else columns, name)
             array = array if order == list(range(len(order))) else array[:, order]
@@ -377,7 +500,13 @@ class DataSpec:
         for name, value in self.by_name(inputs).items():
             part = self.parts[name]
             if part.support is not None:
-                assertions |= part.support.assertions(value, part.owner)
+                mask, filler = part.mask_of(value)
+                if mask is not None:
+                    for _ in range(part.support.event_dim):
+                        mask = mask[..., tf.newaxis]
+                    value = tf.where(mask, value, tf.cast(filler, value.dtype))
+                owner = f"{part.owner} ({name})" if self.is_dict else part.owner
+                assertions |= part.support.assertions(value, owner)
             else:
                 finite = tf.reduce_all(tf.math.is_finite(tf.cast(value, tf.float32)))
                 assertions[f"{name} is not finite in the dataset."] = finite
@@ -385,7 +514,7 @@ class DataSpec:
 
     def zeros(self) -> Any:
         """Makes one example of zeros, for computations of shapes."""
-        return self._together(
+        return self.together(
             {name: np.zeros((1, *part.shape), np.float32) for name, part in self.parts.items()}
         )
 
@@ -427,6 +556,12 @@ def _check_finite(array: np.ndarray, name: str) -> None:
                 f"{name} is not finite in example {start + int(bad.argmax())} "
                 f"({int(bad.sum())} such examples seen); remove or impute them first."
             )
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """Returns the nearest of the names as a question after a space, or nothing."""
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _words(shape: tuple[int, ...]) -> str:

@@ -1,0 +1,178 @@
+"""Likelihood of several named parts of the data, independent given z."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_vae.arguments import deserialize, register, serialize
+from keras_vae.distributions.base import Likelihood, folded, symbolic
+
+__all__ = ["Parts"]
+
+_RESERVED = ("condition", "present", "seed")
+
+
+@register
+class Parts(keras.layers.Layer):
+    """Likelihood of named parts: log p(x | z) = sum over the parts that are present of log p_m.
+
+    The parts are independent given z, and each may have any likelihood. A part whose likelihood has
+    `missing=True` may be absent in an example, and so may single entries of it; the bound is then
+    one on the log-probability of what is present. Data is a dict of arrays by part, or a data frame
+    with such columns.
+
+    Parts without a network share the trunk and have one head each. A part with a network of its
+    own is given z itself. Sources: Nazabal et al. (2020), Handling incomplete heterogeneous data
+    using VAEs, arXiv:1807.03653; Wu and Goodman (2018), Multimodal generative models for scalable
+    weakly-supervised learning, arXiv:1802.05335.
+
+    Args:
+        parts: likelihoods by name, each without a network or with one of its own.
+        network: the trunk, from z to the features that the other parts share; None is z itself.
+
+    Raises:
+        ValueError: if there is no part, a name is empty, contains "/" or is reserved, or the parts
+            compute in different dtypes.
+        TypeError: if a part is not a `Likelihood`, or the network is not a layer.
+
+    Example:
+        >>> import keras, keras_vae
+        >>> likelihood = keras_vae.Parts(
+        ...     {
+        ...         "age": keras_vae.Normal(1, scale="learned", missing=True),
+        ...         "sex": keras_vae.Categorical(2),
+        ...     },
+        ...     network=keras.layers.Dense(8, "relu"),
+        ... )
+        >>> sorted(likelihood.parts)
+        ['age', 'sex']
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Likelihood],
+        network: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        if not isinstance(parts, Mapping) or not parts:
+            raise ValueError(
+                "Invalid value for argument `parts`. Expected a dict of one likelihood or more, "
+                f"such as {{'age': Normal(1)}}. Received: {parts!r}"
+            )
+        for name, part in parts.items():
+            _check_name(name)
+            if not isinstance(part, Likelihood):
+                raise TypeError(
+                    f"Invalid part {name!r}. Expected a keras_vae Likelihood. Received: {part!r}"
+                )
+        if not (network is None or isinstance(network, keras.layers.Layer)):
+            raise TypeError(
+                "Invalid value for argument `network`. Expected a Keras layer or model, or None. "
+                f"Received: {network!r}"
+            )
+        dtypes = {name: part.float_dtype for name, part in parts.items()}
+        if len(set(dtypes.values())) > 1:
+            raise ValueError(
+                f"The parts compute in different dtypes: {dtypes}. Give all the same dtype=."
+            )
+        self.parts = dict(parts)
+        self.network = network
+        self._ranks: list[int] = []
+
+    @property
+    def float_dtype(self) -> str:
+        """Dtype of parameters and log-probabilities: float32, or float64 under that policy."""
+        return next(iter(self.parts.values())).float_dtype
+
+    def by_part(self) -> dict[str, Likelihood]:
+        """Returns the likelihoods of the parts of the data."""
+        return dict(self.parts)
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights of all networks and heads; the batch size may be open.
+
+        Args:
+            input_shape: shape of z, or list of those of z and the condition.
+        """
+        if self._ranks:
+            return
+        inputs = symbolic(input_shape, self.compute_dtype)
+        features = self._trunk(inputs, False)
+        for part in self.parts.values():
+            part.build(features.shape if part.network is None else input_shape)
+        self._ranks = [len(part.shape) - 1 for part in keras.tree.flatten(inputs)]
+        self.built = True
+
+    def _trunk(self, inputs: Any, training: bool) -> Any:
+        if self.network is not None:
+            return self.network(inputs, training=training)
+        return keras.ops.concatenate(inputs, axis=-1) if isinstance(inputs, list) else inputs
+
+    def head_parameters_by_part(
+        self, c: Any, training: bool = False
+    ) -> dict[str, dict[str, tf.Tensor]]:
+        """Returns the parameters of each part that its head emits, by name.
+
+        Args:
+            c: z [B, L] or [S, B, L], or a list of z and the condition.
+            training: whether Dropout, BatchNormalization and their like are in training mode.
+        """
+        inputs, leading = folded(keras.tree.map_structure(tf.convert_to_tensor, c), self._ranks)
+        sharing = {name: part for name, part in self.parts.items() if part.network is None}
+        raw = self._heads(sharing, self._trunk(inputs, training)) if sharing else {}
+        return {
+            name: part.read(raw[name], leading)
+            if name in raw
+            else part.head_parameters(c, training)
+            for name, part in self.parts.items()
+        }
+
+    def parameters_by_part(self, c: Any, training: bool = False) -> dict[str, dict[str, tf.Tensor]]:
+        """Returns the parameters of each part by name; arguments as for the heads alone."""
+        return {
+            name: {**parameters, **self.parts[name].shared_parameters()}
+            for name, parameters in self.head_parameters_by_part(c, training).items()
+        }
+
+    def _heads(self, parts: Mapping[str, Likelihood], features: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the raw numbers of each head; all Dense heads are one matrix product."""
+        dense = {name: part for name, part in parts.items() if not part.has_own_head}
+        raw = {name: part.head(features) for name, part in parts.items() if part.has_own_head}
+        if dense:
+            flat = tf.reshape(features, [-1, math.prod(features.shape[1:])])
+            flat = tf.cast(flat, self.float_dtype)
+            heads = [part.head for part in dense.values()]
+            kernel = tf.concat([head.kernel for head in heads], axis=1)
+            bias = tf.concat([head.bias for head in heads], axis=0)
+            sizes = [head.units for head in heads]
+            raw |= dict(zip(dense, tf.split(flat @ kernel + bias, sizes, axis=1), strict=True))
+        return raw
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {
+            **super().get_config(),
+            "parts": [[name, serialize(part)] for name, part in self.parts.items()],
+            "network": serialize(self.network),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Parts:
+        """Makes the likelihood with new weights."""
+        parts = {name: deserialize(part) for name, part in config["parts"]}
+        return cls(**{**config, "parts": parts, "network": deserialize(config["network"])})
+
+
+def _check_name(name: Any) -> None:
+    """Refuses a name that could not be a column, a tensor's name or a key of the data."""
+    if not isinstance(name, str) or not name or "/" in name or name in _RESERVED:
+        raise ValueError(
+            f"Expected names of parts that are text without '/', other than {', '.join(_RESERVED)}."
+            f" Received: {name!r}"
+        )
