@@ -20,6 +20,7 @@ from keras_vae.distributions import Posterior as Posterior
 from keras_vae.distributions import distribution_of as distribution_of
 from keras_vae.distributions.likelihoods import *  # noqa: F403
 from keras_vae.distributions.parts import Parts as Parts
+from keras_vae.distributions.parts_encoder import PartsEncoder as PartsEncoder
 from keras_vae.distributions.posteriors import *  # noqa: F403
 from keras_vae.distributions.priors import ConditionalNormal as ConditionalNormal
 from keras_vae.distributions.priors import NormalMixture as NormalMixture
@@ -36,7 +37,6 @@ from keras_vae.linear_gaussian import LinearGaussian as LinearGaussian
 from keras_vae.losses import NegativeLogLikelihood as NegativeLogLikelihood
 from keras_vae.model import VAE as VAE
 from keras_vae.model import Bound as Bound
-from keras_vae.networks import PartsEncoder as PartsEncoder
 from keras_vae.objectives import ELBO as ELBO
 from keras_vae.objectives import IWAE as IWAE
 from keras_vae.objectives import Objective as Objective

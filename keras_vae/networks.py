@@ -1,19 +1,14 @@
 """Networks: encoders and decoders, tensor to tensor, in plain Keras.
 
-Each function builds a Functional model whose first input is x or z and whose second, if any, is the
-condition. `PartsEncoder` is the layer in front of an encoder whose data may be absent or has
-several parts.
+Each is a Functional model whose first input is x or z and whose second, if any, is the condition.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import keras
 
-from keras_vae.arguments import deserialize, is_real, register, serialize
-
-__all__ = ["PartsEncoder", "conv_decoder", "conv_encoder", "mlp"]
+__all__ = ["conv_decoder", "conv_encoder", "mlp"]
 
 
 def mlp(
@@ -180,164 +175,3 @@ def _check_image(shape: Sequence[int], filters: Sequence[int], activation: str) 
             f"Expected images of shape (height, width, channels); got {tuple(shape)}. "
             "For other data use mlp."
         )
-
-
-@register
-class PartsEncoder(keras.layers.Layer):
-    """Encoder of data of which parts or entries may be absent, which are NaN.
-
-    Every absent entry is filled, and the mask of what is present goes beside the filled values:
-    the features are network([values_1, mask_1, values_2, mask_2, ...]), the parts in alphabetical
-    order, each flattened or first encoded by a network of its own. A condition is never absent and
-    has no mask. The features do not depend on what an absent entry held. Source: Mattei and
-    Frellsen (2019), MIWAE, arXiv:1812.02633.
-
-    Args:
-        network: layer from the joined values and masks, [B, n], to the features; None returns them.
-        networks: layers by part that encode its filled values, [B, *D] to [B, m], such as a
-            convolutional network for an image.
-        complete: names of parts that are never absent, and have no mask.
-        fill: what absent entries hold: "zero", or "learned", a trained number per entry.
-        drop: probability with which a part is hidden from the encoder in training, so that it
-            learns to do without. A single x is hidden entry by entry. The bound stays one of all
-            observed entries.
-
-    Raises:
-        ValueError: if `fill` or `drop` is out of range, or a name in `networks` or `complete` is
-            not a part.
-
-    Example:
-        >>> import keras, keras_vae, numpy as np
-        >>> encoder = PartsEncoder(keras.layers.Dense(4, "relu"))
-        >>> encoder(np.array([[0.5, np.nan, 2.0]], "float32")).shape
-        TensorShape([1, 4])
-    """
-
-    def __init__(
-        self,
-        network: keras.layers.Layer | None = None,
-        *,
-        networks: Mapping[str, keras.layers.Layer] | None = None,
-        complete: Sequence[str] = (),
-        fill: Literal["zero", "learned"] = "zero",
-        drop: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(autocast=False, **kwargs)
-        if fill not in ("zero", "learned"):
-            raise ValueError(
-                "Invalid value for argument `fill`. Expected 'zero' or 'learned'. Received: "
-                f"{fill!r}"
-            )
-        if not is_real(drop) or not 0.0 <= drop < 1.0:
-            raise ValueError(
-                f"Invalid value for argument `drop`. Expected a probability below 1. Received: "
-                f"{drop!r}"
-            )
-        for name, layer in {"network": network, **(networks or {})}.items():
-            if not (layer is None or isinstance(layer, keras.layers.Layer)):
-                raise TypeError(f"Expected a Keras layer as network of {name}. Received: {layer!r}")
-        self.network = network
-        self.networks = dict(networks or {})
-        self.complete = tuple(complete)
-        self.fill = fill
-        self.drop = float(drop)
-        self.fillings: dict[str, keras.Variable] = {}
-        self._draws = keras.random.SeedGenerator()
-
-    def build(self, input_shape: Any) -> None:
-        """Creates the weights of the networks, and the numbers that fill absent entries."""
-        shapes = {name: tuple(shape) for name, shape in _named(input_shape)}
-        known = [name for name in shapes if name != "condition"]
-        for name in (*self.networks, *self.complete):
-            if name not in known:
-                raise ValueError(
-                    f"PartsEncoder names the part {name!r}, but its input has "
-                    f"{', '.join(known)}. Correct the name."
-                )
-        if self.fill == "learned":
-            for name in known:
-                if name not in self.complete:
-                    self.fillings[name] = self.add_weight(
-                        name=f"filling_{name}", shape=shapes[name][1:], initializer="zeros"
-                    )
-        width = 0
-        for name, shape in shapes.items():
-            encoded = shape
-            if name in self.networks:
-                given = keras.KerasTensor((None, *shape[1:]), dtype=self.compute_dtype)
-                encoded = self.networks[name](given).shape
-            width += math.prod(encoded[1:]) + (math.prod(shape[1:]) if self._masks(name) else 0)
-        if self.network is not None:
-            self.network(keras.KerasTensor((None, width), dtype=self.compute_dtype))
-        self.built = True
-
-    def _masks(self, name: str) -> bool:
-        """Tells whether the mask of a part goes beside its values."""
-        return name != "condition" and name not in self.complete
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        """Returns the features, [B, m], of a tensor, a list or a dict of tensors with NaN."""
-        parts = [
-            feature for name, value in _named(inputs) for feature in self._of(name, value, training)
-        ]
-        joined = keras.ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-        return joined if self.network is None else self.network(joined, training=training)
-
-    def _of(self, name: str, value: Any, training: bool) -> Iterator[Any]:
-        """Yields the features of a part: its encoded values, and its mask."""
-        if self._masks(name):
-            present = keras.ops.logical_not(keras.ops.isnan(value))
-            if training and self.drop:
-                present = keras.ops.logical_and(present, self._kept(name, value))
-            filling = self.fillings.get(name)
-            fill = keras.ops.zeros_like(value)
-            if filling is not None:
-                fill += keras.ops.cast(filling, value.dtype)
-            value = keras.ops.where(present, value, fill)
-        value = keras.ops.cast(value, self.compute_dtype)
-        if name in self.networks:
-            yield _flat(self.networks[name](value, training=training))
-        else:
-            yield _flat(value)
-        if self._masks(name):
-            yield _flat(keras.ops.cast(present, self.compute_dtype))
-
-    def _kept(self, name: str, value: Any) -> Any:
-        """Draws what stays visible: entries of a single x, otherwise the part of each example."""
-        shape = keras.ops.shape(value)
-        if name != "x":
-            shape = (shape[0], *[1] * (len(value.shape) - 1))
-        return keras.random.uniform(shape, seed=self._draws) >= self.drop
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor arguments."""
-        return {
-            **super().get_config(),
-            "network": serialize(self.network),
-            "networks": {name: serialize(layer) for name, layer in self.networks.items()},
-            "complete": list(self.complete),
-            "fill": self.fill,
-            "drop": self.drop,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "PartsEncoder":
-        """Makes the layer with new weights."""
-        networks = {name: deserialize(each) for name, each in config["networks"].items()}
-        return cls(**{**config, "network": deserialize(config["network"]), "networks": networks})
-
-
-def _named(inputs: Any) -> list[tuple[str, Any]]:
-    """Returns parts and their names: of a dict in alphabetical order, the condition last."""
-    if isinstance(inputs, dict):
-        return sorted(inputs.items(), key=lambda item: (item[0] == "condition", item[0]))
-    if isinstance(inputs, list) and (
-        hasattr(inputs[0], "shape") or isinstance(inputs[0], (list, tuple))
-    ):
-        return list(zip(("x", "condition"), inputs, strict=False))
-    return [("x", inputs)]
-
-
-def _flat(value: Any) -> Any:
-    return keras.ops.reshape(value, (-1, math.prod(value.shape[1:])))

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from keras_vae.distributions.likelihoods import *  # noqa: F403
     from keras_vae.distributions.noise import *  # noqa: F403
     from keras_vae.distributions.parts import *  # noqa: F403
+    from keras_vae.distributions.parts_encoder import *  # noqa: F403
     from keras_vae.distributions.posteriors import *  # noqa: F403
     from keras_vae.distributions.priors import *  # noqa: F403
 
-_MODULES = ("base", "noise", "likelihoods", "parts", "posteriors", "priors")
+_MODULES = ("base", "noise", "likelihoods", "parts", "parts_encoder", "posteriors", "priors")
 
 
 def __getattr__(name: str) -> Any:
