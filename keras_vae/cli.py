@@ -20,7 +20,7 @@ import click
 
 from keras_vae import extras
 from keras_vae.runs import siblings
-from keras_vae.runs.options import add_settings, integers, settings_of
+from keras_vae.runs.options import Listed, add_settings, integers, settings_of
 
 __all__ = ["Group", "load_tensorflow", "main"]
 
@@ -163,6 +163,27 @@ def _naming_resume(out: Path) -> Iterator[None]:
         if not isinstance(error, ValueError) and (out / "config.toml").is_file():
             error.add_note(how)
         raise
+
+
+@main.command("schema")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--drop", type=Listed(str), default=(), help="Columns to leave out, as in id,date.")
+@click.option("--out", type=click.Path(path_type=Path), help="TOML file to write, for editing.")
+def schema_command(file: Path, drop: tuple[str, ...], out: Path | None) -> None:
+    """Say how the columns of a table would be modelled.
+
+    FILE is a table in CSV, Parquet or Feather. The kind of each column is inferred from its values;
+    edit the file that --out writes to change it.
+    """
+    from rich.console import Console
+
+    from keras_vae.data import Schema
+
+    schema = Schema.of_file(file, drop=drop)
+    Console().print(schema)
+    if out is not None:
+        schema.save(out)
+        click.echo(f"Wrote {out}. Edit it to change how a column is modelled.")
 
 
 @main.command("evaluate")

@@ -26,8 +26,11 @@ The stream is already shuffled; `shuffle=False` keeps Keras from warning that it
 from keras_vae.data.content import DataError as DataError
 from keras_vae.data.files import Data as Data
 from keras_vae.data.files import load as load
+from keras_vae.data.schema import Column as Column
+from keras_vae.data.schema import Schema as Schema
 from keras_vae.data.stream import batches as batches
 from keras_vae.data.stream import split as split
 from keras_vae.data.stream import steps as steps
+from keras_vae.data.tables import load_frame as load_frame
 from keras_vae.data.transforms import binarize as binarize
 from keras_vae.data.transforms import dequantize as dequantize

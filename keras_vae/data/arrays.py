@@ -17,7 +17,7 @@ from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, only
 
 ARRAY_NAMES = ("x", "X", "data", "images", "arr_0")
 KNOWN_KINDS = (
-    ".npy, .npz, .csv, .csv.gz, .tsv, .parquet, .mtx, IDX (gzip or not), "
+    ".npy, .npz, .csv, .csv.gz, .tsv, .parquet, .feather, .mtx, IDX (gzip or not), "
     "or a directory of png, jpg, bmp, gif or webp images"
 )
 _MNIST_IMAGES = re.compile(r"(train|t10k)-images[-.]idx[34]-ubyte(\.gz)?", re.IGNORECASE)

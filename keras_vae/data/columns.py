@@ -12,8 +12,17 @@ import numpy as np
 
 from keras_vae.data.content import DataError, listed, only_label
 from keras_vae.data.mapped import chunks
+from keras_vae.spelling import meant
 
-__all__ = ["Columns", "Labels", "columns_line", "identifiers", "positions", "select"]
+__all__ = [
+    "Columns",
+    "Labels",
+    "columns_line",
+    "identifiers",
+    "is_named_identifier",
+    "positions",
+    "select",
+]
 
 Labels = bool | Literal["if_any"]
 """Whether to read labels: True, False (their column is data), or only if there are any."""
@@ -84,7 +93,8 @@ def positions(found: Sequence[str], expected: Sequence[str], owner: str) -> list
     if missing or extra:
         parts = []
         if missing:
-            parts.append(f"lacks {listed(missing)}")
+            hinted = [f"{name}{meant(name, extra)}" for name in missing]
+            parts.append(f"lacks {listed(hinted)}")
         if extra:
             parts.append(f"holds {listed(extra)}, which the model does not know")
         raise DataError(
@@ -123,8 +133,12 @@ def _identifies(values: np.ndarray, name: str) -> bool:
         return False
     if (np.diff(values.astype(np.float64)) == 1.0).all():
         return True
-    named = _IDENTIFIER.fullmatch(name) or _CAMEL_IDENTIFIER.fullmatch(name)
-    return named is not None and len(np.unique(values)) == len(values)
+    return is_named_identifier(name) and len(np.unique(values)) == len(values)
+
+
+def is_named_identifier(name: str) -> bool:
+    """Tells whether a column has a name of identifiers, such as user_id."""
+    return bool(_IDENTIFIER.fullmatch(name) or _CAMEL_IDENTIFIER.fullmatch(name))
 
 
 def columns_line(

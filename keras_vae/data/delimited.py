@@ -30,22 +30,27 @@ class _Dialect(NamedTuple):
     header: list[str]
 
 
-def read_delimited(path: Path) -> Any:
+def read_delimited(path: Path, absent: Sequence[str] = ()) -> Any:
     """Reads a table with pandas, but never takes a column silently for row names.
 
     The separator is the first of comma, semicolon and tab that divides the first lines into equal
     numbers of fields. The decimal mark is a comma if it is not the separator and fields look like
     it.
 
+    Args:
+        path: path of the file, gzip or not.
+        absent: fields that are absent values, beside those that pandas knows. With any, spaces
+            after a separator do not count.
+
     Raises:
         DataError: if the text is not UTF-8, the first line holds data instead of names, or the
             names do not fit the columns.
     """
     with _in_utf_8(path):
-        return _read(path)
+        return _read(path, absent)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, absent: Sequence[str]) -> Any:
     import pandas as pd
 
     # Before version 3, pandas rounds decimals correctly only on request.
@@ -61,6 +66,8 @@ def _read(path: Path) -> Any:
                 decimal=dialect.decimal,
                 index_col=False,
                 low_memory=False,
+                na_values=list(absent),
+                skipinitialspace=bool(absent),
                 **exactly,
             )
         except pd.errors.ParserWarning as error:

@@ -15,11 +15,10 @@ from keras_vae.data.arrays import idx, mnist_images, mnist_part, npy, npz
 from keras_vae.data.cache import cached
 from keras_vae.data.columns import Labels, columns_line, identifiers
 from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, reason
-from keras_vae.data.delimited import DELIMITED_SUFFIXES
 from keras_vae.data.images import Form, image_paths, image_rows, images
 from keras_vae.data.mapped import chunks
 from keras_vae.data.sparse import dense, dense_rows, is_sparse, read_sparse
-from keras_vae.data.tables import parquet_rows, table
+from keras_vae.data.tables import TABLE_SUFFIXES, parquet_rows, table
 
 _CHUNK_VALUES = 2**22
 _MOST_CHANNELS = 4
@@ -75,7 +74,7 @@ def load(
     | `.npy` | mapped into memory, not read | none |
     | `.npz` | the array named x, data, ... (below) or `"f.npz:key"` | array y, label, ... |
     | `.npz` of scipy.sparse, `.mtx` | the matrix, made dense | none |
-    | `.csv`, `.tsv`, `.parquet` | numeric columns | column y, label, ... |
+    | `.csv`, `.tsv`, `.parquet`, `.feather` | numeric columns | column y, label, ... |
     | IDX, gzip or not | unsigned bytes | the MNIST-style label file beside it |
     | directory of images | in order of their paths | sub-directories |
     | directory of MNIST-style files | `split` selects, "train" by default | the label file |
@@ -190,7 +189,7 @@ def _file(
     if name.endswith(".parquet") and cache is not None:
         options = f"{bool(labels)} {sorted(drop)}"
         return cached(cache, path, [path], lambda: parquet_rows(path, labels, drop), options)
-    if name.endswith((*DELIMITED_SUFFIXES, ".parquet")):
+    if name.endswith(TABLE_SUFFIXES):
         return table(path, labels, drop)
     if name.endswith(".npy"):
         return npy(path)

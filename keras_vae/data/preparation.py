@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_vae import data
-from keras_vae.data.content import listed
+from keras_vae.data.content import DataError, listed
 from keras_vae.data.facts import Facts
 from keras_vae.data.mapped import chunks
 from keras_vae.data.precision import moments, resolution, unresolved_message
+from keras_vae.data.stream import batches
+from keras_vae.data.transforms import binarize, dequantize
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -103,7 +104,7 @@ class Preparation:
 
     def _check(self, raw: np.ndarray) -> None:
         if self.center and len(self.center) != raw.shape[-1]:
-            raise data.DataError(
+            raise DataError(
                 f"Expected the {len(self.center)} features of the training data; got "
                 f"{raw.shape[-1]}. Give the same ones."
             )
@@ -114,7 +115,7 @@ class Preparation:
             outside = ((part < low) | (part > high)).reshape(len(part), -1)
             if outside.any():
                 row, entry = np.argwhere(outside)[0]
-                raise data.DataError(
+                raise DataError(
                     f"The model was trained on values from {low:g} to {high:g}; got "
                     f"{part.reshape(len(part), -1)[row, entry]:g} in example {start + int(row)}. "
                     "Leave such examples out, or train again and set the largest possible value "
@@ -125,9 +126,9 @@ class Preparation:
         """Returns the arguments `rescale` and `transform` of `keras_vae.data.batches`."""
         transform: Callable[..., Any] | None = None
         if self.step == "binarize":
-            transform = data.binarize
+            transform = binarize
         elif self.step == "dequantize":
-            transform = functools.partial(data.dequantize, levels=self.levels)
+            transform = functools.partial(dequantize, levels=self.levels)
         elif self.noise.size:
             transform = _AddUniform(tuple(self.noise.tolist()))
         return {
@@ -137,7 +138,7 @@ class Preparation:
 
     def array(self, raw: np.ndarray, seed: int = 0) -> np.ndarray:
         """Returns all of `raw` [N, ...] as model data, random steps drawn once with `seed`."""
-        stream = data.batches(self.static(raw), 1000, seed=seed, shuffle=False, **self.stream())
+        stream = batches(self.static(raw), 1000, seed=seed, shuffle=False, **self.stream())
         return np.concatenate([batch.numpy() for batch in stream])
 
     def mean(self, raw: np.ndarray) -> np.ndarray:
@@ -223,7 +224,7 @@ def divided(facts: Facts, owner: str) -> Preparation:
 def _check_grey(facts: Facts, owner: str) -> None:
     if not facts.are_grey:
         kind = {2: "this table", 3: "these series"}.get(facts.rank, "this data")
-        raise data.DataError(
+        raise DataError(
             f"{owner} models images and numbers in [0, 1]; {kind} holds values from "
             f"{facts.lowest:g} to {facts.highest:g}. Choose --likelihood normal, or poisson for "
             "counts; for grey levels set the largest possible value with --top."
@@ -252,7 +253,7 @@ def real(facts: Facts, owner: str) -> Preparation:
         sentence = f"levels 0 to {facts.top:g} dequantised: (x + u) / {levels}, u uniform on [0, 1)"
         return Preparation("dequantize", levels=levels, sentence=sentence)
     if facts.declared_top is not None:
-        raise data.DataError(
+        raise DataError(
             f"The largest possible value {facts.declared_top:g} is for images of whole numbers, "
             f"and has no effect on {owner} here. Leave --top out."
         )
@@ -272,7 +273,7 @@ def _standardised(facts: Facts) -> Preparation:
     whole = facts.whole & ~constant
     for index in map(int, np.flatnonzero(unresolved & ~constant)):
         what = f"Feature {names[index]!r}" if names else f"Feature number {index}"
-        raise data.DataError(unresolved_message(what, mean[index], deviation[index], error[index]))
+        raise DataError(unresolved_message(what, mean[index], deviation[index], error[index]))
     sentence = "each feature centred and divided by its standard deviation"
     if whole.any():
         which = "whole numbers" if whole.all() else f"{int(whole.sum())} features of whole numbers"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from keras_vae import data
+from keras_vae.data.content import DataError
 from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 
@@ -70,7 +70,7 @@ def propose(
     for family in families:
         if (found := family.proposal(facts)) is not None:
             return found
-    raise data.DataError(f"No likelihood suits {facts.kind}: choose one with --likelihood.")
+    raise DataError(f"No likelihood suits {facts.kind}: choose one with --likelihood.")
 
 
 def prepare(
@@ -103,7 +103,7 @@ def prepare(
     """
     facts = Facts.of([raw, *others], top=top, names=names)
     if top is not None and facts.highest > top:
-        raise data.DataError(
+        raise DataError(
             f"The largest possible value is set to {top:g}, but the data reaches "
             f"{facts.highest:g}. Raise --top or leave it out."
         )

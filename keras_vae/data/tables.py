@@ -1,7 +1,8 @@
-"""Reader of tables: delimited text and Parquet, numeric columns only."""
+"""Reader of tables, delimited text, Parquet and Feather: as data frames, or as numeric arrays."""
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -12,26 +13,88 @@ import numpy as np
 from keras_vae.data.cache import Rows
 from keras_vae.data.columns import Columns, Labels, select
 from keras_vae.data.content import Content, DataError, listed, reading
-from keras_vae.data.delimited import read_delimited
+from keras_vae.data.delimited import DELIMITED_SUFFIXES, read_delimited
 from keras_vae.data.frames import column_numbers, is_numeric
 
+__all__ = ["TABLE_SUFFIXES", "frame_chunks", "load_frame", "parquet_rows", "table"]
+
+TABLE_SUFFIXES = (*DELIMITED_SUFFIXES, ".parquet", ".feather")
+
 _ROWS_AT_ONCE = 2**14
+_ABSENT = ("?",)
+"""What text files write for an absent value, beside what pandas knows."""
+
+
+def load_frame(path: str | os.PathLike[str]) -> Any:
+    """Reads a table as a pandas data frame, text and categories included.
+
+    In text, a field is absent if it is empty, ?, NA, N/A, NaN, null, None or another of the
+    strings that `pandas.read_csv` takes for it.
+
+    Args:
+        path: path of a .csv, .tsv (gzip or not), .parquet or .feather file.
+
+    Raises:
+        DataError: if the file is missing, of another kind or damaged.
+    """
+    return _named(_read(_table_path(path), as_text=True))
+
+
+def frame_chunks(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Reads a table as `load_frame` does, a Parquet file in groups of rows.
+
+    The first chunk of a Parquet file has no rows, but the dtypes of a whole column.
+    """
+    path = _table_path(path)
+    if path.suffix.lower() != ".parquet":
+        yield load_frame(path)
+        return
+    import pyarrow.parquet as pq
+
+    with reading(path, "a Parquet table"):
+        file = pq.ParquetFile(path)
+        yield _named(file.schema_arrow.empty_table().to_pandas())
+        for group in file.iter_batches(_ROWS_AT_ONCE):
+            yield _named(group.to_pandas())
+
+
+def _named(frame: Any) -> Any:
+    frame.columns = [str(name) for name in frame.columns]
+    return frame
+
+
+def _table_path(path: str | os.PathLike[str]) -> Path:
+    """Returns the path of a table that exists."""
+    found = Path(path).expanduser()
+    if not found.is_file():
+        raise DataError(f"{found} does not exist. Give the path of a table.")
+    if found.stat().st_size == 0:
+        raise DataError(f"{found} is empty (0 bytes). Write or download it again.")
+    if not found.name.lower().endswith(TABLE_SUFFIXES):
+        raise DataError(
+            f"{found} is not a table. Give a file that ends in {', '.join(TABLE_SUFFIXES)}."
+        )
+    return found
+
+
+def _read(path: Path, as_text: bool = False) -> Any:
+    """Reads a data frame; in text files with "?" for absent values if `as_text`."""
+    import pandas as pd
+
+    if path.suffix.lower() in (".parquet", ".feather"):
+        import pyarrow  # noqa: F401  # what pandas reads it with
+
+        is_parquet = path.suffix.lower() == ".parquet"
+        with reading(path, f"a {'Parquet' if is_parquet else 'Feather'} table"):
+            return pd.read_parquet(path) if is_parquet else pd.read_feather(path)
+    with reading(path, "a CSV table"):
+        return read_delimited(path, _ABSENT if as_text else ())
 
 
 def table(path: Path, labels: Labels, drop: Sequence[str]) -> Content:
     """Reads the numeric columns of a table, without dropped columns and labels."""
-    import pandas as pd
-
-    if path.suffix.lower() == ".parquet":
-        import pyarrow  # noqa: F401  # what pandas reads it with
-
-        with reading(path, "a Parquet table"):
-            frame = pd.read_parquet(path)
-        categories = _categories(path)
-    else:
-        with reading(path, "a CSV table"):
-            frame = read_delimited(path)
-        categories = set()
+    frame = _read(path)
+    categories = _categories(path) if path.suffix.lower() == ".parquet" else set()
     columns = _columns(path, frame, labels, drop, categories)
     return Content(*_content(path, frame, columns), columns.data, columns.left_out)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import itertools
 import math
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tomli_w
 
 from keras_vae.distributions.names import LIKELIHOODS, POSTERIORS, PRIORS, Option
+from keras_vae.spelling import meant
 
 if TYPE_CHECKING:
     from keras_vae.data import Data
@@ -27,7 +27,6 @@ __all__ = [
     "Setting",
     "is_a",
     "kinds",
-    "meant",
     "override",
     "settings",
 ]
@@ -433,12 +432,6 @@ def _words(name: str, interval: str) -> str:
     if interval.endswith("inf)"):
         return f"{name} of at least {interval[1:].split(',')[0]}"
     return f"{name} in {interval}"
-
-
-def meant(name: str, known: Collection[str]) -> str:
-    """Returns a hint at the known name that is most like an unknown one, or nothing."""
-    close = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _listed(names: Collection[str]) -> str:

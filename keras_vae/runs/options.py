@@ -15,14 +15,14 @@ from keras_vae.runs import config as configs
 from keras_vae.runs.config import RunConfig
 from keras_vae.runs.config_file import read_config
 
-__all__ = ["add_settings", "integers", "settings_of"]
+__all__ = ["Listed", "add_settings", "integers", "settings_of"]
 
 _LIKELIHOOD_OPTIONS = {
     name: option for family in LIKELIHOODS.values() for name, option in family.options.items()
 }
 
 
-class _Listed(click.ParamType):
+class Listed(click.ParamType):
     """Type of options that are values separated by commas."""
 
     def __init__(self, item: type) -> None:
@@ -60,7 +60,7 @@ def add_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         if item is bool:
             options.append(click.option(_dashed(name), is_flag=True, default=None, help=about))
             continue
-        kind: type | click.ParamType = _Listed(item) if is_list else item
+        kind: type | click.ParamType = Listed(item) if is_list else item
         if setting.choices:
             kind = click.Choice([word for word in setting.choices if word])
         options.append(click.option(_dashed(name), type=kind, help=about.strip()))

@@ -1,0 +1,369 @@
+"""Inference of how a column is modelled, from the values that it has been seen to hold."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_vae.data.columns import is_named_identifier
+from keras_vae.data.content import DataError
+from keras_vae.data.precision import resolution, unresolved_message
+from keras_vae.data.schema.column import KINDS, LEFT_OUT, Column
+from keras_vae.data.schema.seen import Seen
+
+__all__ = ["describe"]
+
+_MOST_CATEGORIES = 256
+_FEW = 10
+_MOST_LEVELS = 20
+_ROWS_PER_LEVEL = 5
+_MOST_COUNT = 1000
+_CLEARLY = 0.05
+_SKEWED = 0.3
+_UNDERSPREAD = 0.75
+_HALF = 0.5
+_NEAR_ONE = 0.9
+_DECIMALS_RESOLVED = 2**21
+_CODES = re.compile(
+    r"(.*[_ .-])?(id|code|type|kind|class|category|group|label|target|species|sex|gender)",
+    re.IGNORECASE,
+)
+_SHARES = re.compile(r".*(percent|pct|%).*", re.IGNORECASE)
+_REMEDIES = {
+    "dates": "Turn it into numbers (the year, the month, days since a start)",
+    "intervals": "Turn it into text that keeps its order, with cat.rename_categories(str) of a "
+    "categorical",
+    "infinite numbers": "Make them absent (numpy.nan) or correct them",
+    "numbers too large": "Divide the column by a constant",
+    "complex numbers": "Give real and imaginary part as two columns",
+    "numbers and text": "If the text marks a missing value, make it absent; otherwise make all of "
+    "it text with astype(str)",
+    "categories": "Rename them to text with cat.rename_categories(str)",
+}
+
+
+def describe(seen: Seen, kind: str | None = None) -> Column:
+    """Decides how a column is modelled.
+
+    Args:
+        seen: its values.
+        kind: kind that it shall have; None decides by the values.
+
+    Raises:
+        DataError: if no model can describe the column, or not as `kind`.
+    """
+    if kind is not None and kind not in (*KINDS, LEFT_OUT):
+        raise DataError(
+            f"Expected the kind of column {seen.name!r} to be one of "
+            f"{', '.join((*KINDS, LEFT_OUT))}; got {kind!r}."
+        )
+    if kind == LEFT_OUT:
+        return _column(seen, _Decision(LEFT_OUT, "left out as asked"))
+    if seen.trouble:
+        remedy = next(
+            (words for start, words in _REMEDIES.items() if seen.trouble.startswith(start)),
+            "Turn it into numbers or text",
+        )
+        raise DataError(f"Column {seen.name!r} holds {seen.trouble}. {remedy}, or drop the column.")
+    if kind is None:
+        return _column(seen, _decided(seen))
+    try:
+        return _column(seen, _asked(seen, kind))
+    except DataError as error:
+        raise DataError(f"Column {seen.name!r} cannot be {kind}: {error}") from error
+
+
+class _Decision(NamedTuple):
+    kind: str
+    reason: str
+    categories: tuple[Any, ...] = ()
+    likelihood: str = ""
+    options: Mapping[str, Any] = {}
+    top: float = 1.0
+
+
+def _column(seen: Seen, decision: _Decision) -> Column:
+    is_number = seen.form == "numbers" and seen.present > 0
+    dtype = seen.dtype
+    if seen.absent and re.fullmatch(r"u?int\d+", dtype):
+        dtype = "float64"  # as pandas reads a whole table of such a Parquet file
+    if dtype == "bool" and seen.absent:
+        dtype = "object"
+    column = Column(
+        name=seen.name,
+        kind=decision.kind,
+        dtype=dtype,
+        likelihood=decision.likelihood,
+        options=decision.options,
+        missing=seen.absent > 0,
+        categories=decision.categories,
+        whole=is_number and seen.whole,
+        decimals=_held_decimals(seen) if is_number else None,
+        low=seen.low if is_number else None,
+        high=seen.high if is_number else None,
+        mean=seen.mean if is_number else 0.0,
+        deviation=seen.deviation if is_number else 0.0,
+        top=decision.top,
+        absent=seen.absent / max(seen.rows, 1),
+        reason=decision.reason,
+    )
+    if column.is_modelled and not column.is_coded:
+        _refuse_unresolved(column)
+    return column
+
+
+def _held_decimals(seen: Seen) -> int | None:
+    """Returns the digits after the point, if float32 resolves the last of them."""
+    decimals = seen.decimals
+    if decimals is None or seen.whole:
+        return 0 if seen.whole else None
+    size = max(abs(seen.low), abs(seen.high), seen.high - seen.low)
+    return decimals if size * 10.0**decimals < _DECIMALS_RESOLVED else None
+
+
+def _refuse_unresolved(column: Column) -> None:
+    low, high = np.array([column.low]), np.array([column.high])
+    error, _, unresolved = resolution(low, high, np.array([column.deviation]))
+    if unresolved[0] or not np.isfinite(error[0]):
+        what = f"Column {column.name!r}"
+        raise DataError(unresolved_message(what, column.mean, column.deviation, error[0]))
+
+
+def _asked(seen: Seen, kind: str) -> _Decision:
+    """Returns the decision for the kind that the user gave."""
+    reason = "as asked"
+    if kind in ("binary", "categorical", "ordinal"):
+        if seen.categories is None and seen.counts is None:
+            raise DataError("it has too many different values. Choose another kind.")
+        return _Decision(kind, reason, _labels(seen))
+    top = 100.0 if kind == "proportion" and seen.high > 1.0 else 1.0
+    return _likelihood_of(seen, _Decision(kind, reason, top=top))
+
+
+def _decided(seen: Seen) -> _Decision:
+    if not seen.present:
+        return _Decision(LEFT_OUT, "holds no value")
+    if seen.form == "labels":
+        return _of_labels(seen)
+    return _of_numbers(seen)
+
+
+def _labels(seen: Seen) -> tuple[Any, ...]:
+    if seen.categories is not None:
+        return tuple(seen.categories)
+    labels = list(seen.counts or ())
+    if seen.form == "numbers":
+        is_float = seen.dtype.lower().startswith(("float", "double"))
+        return tuple(sorted(float(n) if is_float or n != round(n) else int(n) for n in labels))
+    return tuple(sorted(labels, key=lambda label: (type(label).__name__, label)))
+
+
+def _of_labels(seen: Seen) -> _Decision:
+    different = len(seen.counts) if seen.counts is not None else None
+    if different == 1:
+        only = next(iter(seen.counts or ()))
+        return _Decision(LEFT_OUT, f"constant: {only!r}", (only,))
+    if seen.all_differ and (seen.present > _FEW or is_named_identifier(seen.name)):
+        return _Decision(LEFT_OUT, "an identifier: all of its values differ")
+    if seen.categories is None and _is_text(seen):
+        raise DataError(_text_message(seen))
+    labels = _labels(seen)
+    if len(labels) > _MOST_CATEGORIES:
+        raise DataError(_text_message(seen))
+    unseen = len(labels) - (different or 0)
+    note = f", of which {unseen} never occur{'s' if unseen == 1 else ''}" if unseen else ""
+    if set(map(type, labels)) == {bool} and len(labels) == 2:
+        return _Decision("binary", "true or false", labels)
+    if len(labels) == 2:
+        return _Decision("binary", f"two labels{note}", labels)
+    if seen.ordered:
+        return _Decision("ordinal", f"{len(labels)} ordered categories{note}", labels)
+    what = "labels" if seen.categories is None else "categories"
+    return _Decision("categorical", f"{len(labels)} {what}{note}", labels)
+
+
+def _is_text(seen: Seen) -> bool:
+    if seen.counts is None or len(seen.counts) > _MOST_CATEGORIES:
+        return True
+    return len(seen.counts) > _FEW and len(seen.counts) > _HALF * seen.present
+
+
+def _text_message(seen: Seen) -> str:
+    different = "more than 5000" if seen.counts is None else f"{len(seen.counts)}"
+    said = f"Column {seen.name!r} holds text, {different} different strings in {seen.present} rows"
+    labels = [label for label in seen.counts or () if isinstance(label, str)]
+    odd = [label for label in labels if not _is_number(label)]
+    if labels and not odd:
+        return f"{said}, all of them numbers. Convert it with pandas.to_numeric."
+    if labels and len(odd) < _HALF * len(labels):
+        return (
+            f"{said}, most of them numbers and some not, such as {odd[0][:40]!r}. If that marks a "
+            "missing value, make it absent; then convert the column with pandas.to_numeric."
+        )
+    if labels and all(re.match(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}", label) for label in labels):
+        return f"{said}, which look like dates. {_REMEDIES['dates']}, or drop the column."
+    return (
+        f"{said}, which is too many for categories. Group the rare ones, turn it into numbers, or "
+        "drop the column."
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "").rstrip("%"))
+    except ValueError:
+        return False
+    return True
+
+
+def _of_numbers(seen: Seen) -> _Decision:
+    counts = seen.counts
+    if counts is not None and len(counts) == 1:
+        only = _labels(seen)[0]
+        return _Decision(LEFT_OUT, f"constant: {only!r}", (only,))
+    if seen.whole and seen.present > 2 and _is_identifier(seen):
+        return _Decision(LEFT_OUT, "an identifier: all of its whole numbers differ")
+    if counts is not None and len(counts) == 2:
+        if set(counts) == {0, 1}:
+            return _Decision("binary", "zeros and ones", _labels(seen))
+        if seen.present > _FEW:
+            return _Decision("binary", "two different numbers", _labels(seen))
+    return _of_whole_numbers(seen) if seen.whole else _of_fractions(seen)
+
+
+def _is_identifier(seen: Seen) -> bool:
+    if not seen.all_differ:
+        return False
+    is_run = seen.present > _FEW and seen.high - seen.low == seen.present - 1
+    return seen.counts_up or is_run or is_named_identifier(seen.name)
+
+
+def _of_whole_numbers(seen: Seen) -> _Decision:
+    span = f"whole numbers from {seen.low:.0f} to {seen.high:.0f}"
+    if (found := _as_levels(seen, span)) is not None:
+        return found
+    if seen.low < 0.0:
+        return _likelihood_of(seen, _Decision("real", span))
+    zeros = seen.zeros / seen.present
+    if zeros >= _HALF:
+        return _likelihood_of(seen, _Decision("count", f"{span}, {zeros:.0%} of them 0"))
+    if seen.high > _MOST_COUNT:
+        return _amounts(seen, span)
+    if seen.deviation**2 < _UNDERSPREAD * seen.mean:
+        return _likelihood_of(seen, _Decision("real", f"{span}, spread less than counts are"))
+    return _likelihood_of(seen, _Decision("count", span))
+
+
+def _amounts(seen: Seen, span: str) -> _Decision:
+    if seen.deviation < _SKEWED * seen.mean:
+        return _likelihood_of(seen, _Decision("real", f"{span}, far from 0 for their spread"))
+    return _likelihood_of(seen, _Decision("positive", f"{span}, too large for counts"))
+
+
+def _as_levels(seen: Seen, span: str) -> _Decision | None:
+    """Returns the decision for a few whole numbers that are codes or ordered levels."""
+    counts = seen.counts
+    if counts is None or len(counts) > _MOST_LEVELS:
+        return None
+    enough = seen.present >= _ROWS_PER_LEVEL * len(counts)
+    if not enough or seen.high - seen.low >= 2 * len(counts):
+        return None
+    labels = _labels(seen)
+    if _CODES.fullmatch(seen.name):
+        return _Decision("categorical", f"{len(counts)} codes by its name, {span}", labels)
+    values = np.array(sorted(counts))
+    frequencies = np.array([counts[value] for value in values], np.float64)
+    if not _fits_badly(values, frequencies):
+        return None
+    every = np.zeros(int(seen.high - seen.low) + 1)
+    every[(values - seen.low).astype(int)] = frequencies
+    if seen.low >= 0.0 and (peaks := _peaks(every)) > 1:
+        return _Decision(
+            "categorical",
+            f"{len(counts)} codes: {span} whose frequencies peak {peaks} times",
+            labels,
+        )
+    return _Decision(
+        "ordinal", f"{len(counts)} levels: {span}, with frequencies of their own", labels
+    )
+
+
+def _fits_badly(values: np.ndarray, frequencies: np.ndarray) -> bool:
+    """Tells whether counts, or rounded normal numbers below 0, clearly have other frequencies.
+
+    The best negative binomial (or normal) distribution is compared with the frequencies themselves
+    in nats per row, by the Bayesian information criterion (Schwarz (1978), Estimating the dimension
+    of a model, Annals of Statistics 6).
+    """
+    count = frequencies.sum()
+    share = frequencies / count
+    mean = float(share @ values)
+    if values[0] < 0:
+        from scipy.stats import norm
+
+        deviation = math.sqrt(float(share @ (values - mean) ** 2))
+        edges = (values[:, None] + [-0.5, 0.5] - mean) / deviation
+        log_p = np.log(np.maximum(np.diff(norm.cdf(edges), axis=1)[:, 0], 1e-300))
+        best = float(share @ log_p)
+    else:
+        best = _best_negative_binomial(values, share, mean)
+    gain = float(share @ np.log(share)) - best
+    return gain > max(_CLEARLY, 0.5 * (len(values) - 3) * math.log(count) / count)
+
+
+def _best_negative_binomial(values: np.ndarray, share: np.ndarray, mean: float) -> float:
+    """Returns the largest mean log-probability over the dispersions, for the mean given."""
+    from scipy.special import gammaln
+
+    best = -math.inf
+    for dispersion in np.geomspace(1e-2, 1e6, 65):
+        log_p = gammaln(values + dispersion) - gammaln(dispersion) - gammaln(values + 1.0)
+        log_p += dispersion * math.log(dispersion / (dispersion + mean))
+        log_p += values * math.log(mean / (dispersion + mean))
+        best = max(best, float(share @ log_p))
+    return best
+
+
+def _peaks(frequencies: np.ndarray) -> int:
+    """Counts the peaks that differ from the valleys beside them by three standard errors."""
+    peaks, is_rising = 0, True
+    top = low = float(frequencies[0])
+    for frequency in map(float, frequencies[1:]):
+        if is_rising:
+            top = max(top, frequency)
+            if top - frequency > 3.0 * math.sqrt(top + frequency):
+                peaks, is_rising, low = peaks + 1, False, frequency
+        else:
+            low = min(low, frequency)
+            if frequency - low > 3.0 * math.sqrt(low + frequency):
+                is_rising, top = True, frequency
+    return peaks + is_rising
+
+
+def _of_fractions(seen: Seen) -> _Decision:
+    span = f"numbers from {seen.low:g} to {seen.high:g}"
+    if seen.low >= 0.0:
+        if _SHARES.fullmatch(seen.name) and 1.0 < seen.high <= 100.0:
+            reason = f"{span}, percentages by its name"
+            return _likelihood_of(seen, _Decision("proportion", reason, top=100.0))
+        if _NEAR_ONE <= seen.high <= 1.0 and seen.low <= 1.0 - _NEAR_ONE:
+            return _likelihood_of(seen, _Decision("proportion", f"{span}, nearly all of [0, 1]"))
+    if seen.low > 0.0:
+        if seen.deviation >= _SKEWED * seen.mean:
+            return _likelihood_of(seen, _Decision("positive", f"{span}, wide for their mean"))
+        return _likelihood_of(seen, _Decision("real", f"{span}, far from 0 for their spread"))
+    if seen.low == 0.0:
+        zeros = seen.zeros / seen.present
+        return _likelihood_of(
+            seen, _Decision("real", f"{span}; {zeros:.1%} are 0, where no positive density is")
+        )
+    return _likelihood_of(seen, _Decision("real", span))
+
+
+def _likelihood_of(seen: Seen, decision: _Decision) -> _Decision:
+    """Returns the decision with another likelihood than that of the kind, where it suits better."""
+    return decision
