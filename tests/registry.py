@@ -46,12 +46,18 @@ LIKELIHOODS = {
     "negative_binomial_fixed": likelihood(keras_vae.NegativeBinomial, dispersion=2.5),
     "negative_binomial_learned": likelihood(keras_vae.NegativeBinomial, dispersion="learned"),
     "negative_binomial_decoder": likelihood(keras_vae.NegativeBinomial, dispersion="decoder"),
+    "zero_inflated_poisson": likelihood(keras_vae.ZeroInflatedPoisson),
+    "zero_inflated_negative_binomial": likelihood(keras_vae.ZeroInflatedNegativeBinomial),
+    "beta_binomial": likelihood(keras_vae.BetaBinomial, total_count=5),
+    "beta_binomial_decoder": likelihood(
+        keras_vae.BetaBinomial, total_count=5, concentration="decoder"
+    ),
 }
 
-OPTIONS = {"binomial": {"total_count": 3}}
+OPTIONS = {"binomial": {"total_count": 3}, "beta_binomial": {"total_count": 3}}
 """Arguments that `mlp_vae` needs for a likelihood, by its name."""
 
-LARGEST = {keras_vae.Poisson: 80.0}
+LARGEST = {keras_vae.Poisson: 80.0, keras_vae.ZeroInflatedPoisson: 80.0}
 """Largest raw parameter whose distribution float32 can hold, where that is below 1e4."""
 
 
@@ -77,6 +83,24 @@ def log_negative_binomial(log_mean, dispersion):
     return stats.nbinom(dispersion, dispersion / (dispersion + np.exp(log_mean))).logpmf
 
 
+def zero_inflated(logpmf):
+    def of(gate_logits, **parameters):
+        log_open, own = -np.logaddexp(0.0, gate_logits), logpmf(**parameters)
+        zero = np.logaddexp(-np.logaddexp(0.0, -gate_logits), log_open + own(0.0))
+        return lambda x: np.where(x == 0.0, zero, log_open + own(x))
+
+    return of
+
+
+def log_poisson_at(log_rate):
+    return stats.poisson(np.exp(log_rate)).logpmf
+
+
+def log_beta_binomial(logits, concentration):
+    p = special.expit(logits)
+    return stats.betabinom(5, concentration * p, concentration * (1.0 - p)).logpmf
+
+
 ORACLES = {
     keras_vae.Bernoulli: lambda logits: stats.bernoulli(special.expit(logits)).logpmf,
     keras_vae.ContinuousBernoulli: log_continuous_bernoulli,
@@ -85,8 +109,11 @@ ORACLES = {
     keras_vae.DiscretizedLogistic: log_discretized_logistic,
     keras_vae.Binomial: lambda logits: stats.binom(5, special.expit(logits)).logpmf,
     keras_vae.Categorical: lambda logits: lambda x: x * special.log_softmax(logits, -1),
-    keras_vae.Poisson: lambda log_rate: stats.poisson(np.exp(log_rate)).logpmf,
+    keras_vae.Poisson: log_poisson_at,
     keras_vae.NegativeBinomial: log_negative_binomial,
+    keras_vae.ZeroInflatedPoisson: zero_inflated(log_poisson_at),
+    keras_vae.ZeroInflatedNegativeBinomial: zero_inflated(log_negative_binomial),
+    keras_vae.BetaBinomial: log_beta_binomial,
 }
 """Log-probability of independent entries by the parameters, of an implementation not ours."""
 
@@ -97,6 +124,9 @@ ATOMS = {
     keras_vae.Categorical: np.eye(3),
     keras_vae.Poisson: np.arange(200.0)[:, None],
     keras_vae.NegativeBinomial: np.arange(2000.0)[:, None],
+    keras_vae.ZeroInflatedPoisson: np.arange(200.0)[:, None],
+    keras_vae.ZeroInflatedNegativeBinomial: np.arange(2000.0)[:, None],
+    keras_vae.BetaBinomial: np.arange(6.0)[:, None],
 }
 """All events of one entry, or so many that the others have no weight."""
 
@@ -167,6 +197,36 @@ def negative_binomial_draws(mean: float, dispersion: float) -> Inversion:
     return Inversion(random.negative_binomial, (mean, dispersion), exact, True)
 
 
+class InflatedZeros:
+    """Counts of a distribution of SciPy, with excess zeros."""
+
+    def __init__(self, gate_logits: float, counts: Any) -> None:
+        self._gate, self._counts = special.expit(as_float32(gate_logits)), counts
+
+    def cdf(self, x):
+        return np.where(np.asarray(x) < 0, 0.0, self._gate + (1 - self._gate) * self._counts.cdf(x))
+
+    def pmf(self, x):
+        return self._gate * (np.asarray(x) == 0) + (1 - self._gate) * self._counts.pmf(x)
+
+    def ppf(self, q):
+        return self._counts.ppf(np.clip((q - self._gate) / (1 - self._gate), 0.0, 1.0)).clip(0.0)
+
+
+def zero_inflated_draws(gate_logits: float, mean: float, dispersion: float | None) -> Inversion:
+    if dispersion is None:
+        exact = InflatedZeros(gate_logits, stats.poisson(as_float32(mean)))
+        return Inversion(random.zero_inflated_poisson, (gate_logits, mean), exact, True)
+    exact = InflatedZeros(gate_logits, negative_binomial_draws(mean, dispersion).exact)
+    parameters = gate_logits, mean, dispersion
+    return Inversion(random.zero_inflated_negative_binomial, parameters, exact, True)
+
+
+def beta_binomial_draws(n: float, a: float, b: float) -> Inversion:
+    exact = stats.betabinom(int(n), as_float32(a), as_float32(b))
+    return Inversion(random.beta_binomial, (n, a, b), exact, True)
+
+
 INVERSIONS = {
     "bernoulli": Inversion(random.bernoulli, (-1.0,), stats.bernoulli(special.expit(-1)), True),
     "logistic": Inversion(random.logistic, (), "logistic", False),
@@ -201,7 +261,21 @@ INVERSIONS = {
             *[(1e3, 0.5), (3e5, 1e8)],
         ]
     },
+    "zero_inflated_poisson, -1": zero_inflated_draws(-1.0, 3.5, None),
+    "zero_inflated_negative_binomial, 0": zero_inflated_draws(0.0, 20.0, 1.5),
+    **{
+        f"beta_binomial, {n:g} {a:g} {b:g}": beta_binomial_draws(n, a, b)
+        for n, a, b in [
+            *[(5.0, 1.0, 1.0), (12.0, 0.3, 0.2), (50.0, 1e-6, 2e-6), (255.0, 30.0, 10.0)],
+            *[(2000.0, 1e7, 2e7), (1e4, 3.0, 7.0), (1e5, 1e-3, 1e4)],
+        ]
+    },
 }
+
+
+def shapes_of_counts(rng: np.random.Generator, shape: tuple[int, int]) -> list[np.ndarray]:
+    return [np.exp(rng.normal(size=shape)), 0.5 + np.exp(rng.normal(size=shape))]
+
 
 CONVERTED: dict[str, Callable[[np.random.Generator, tuple[int, int]], list[np.ndarray]]] = {
     "bernoulli": lambda rng, shape: [4 * rng.normal(size=shape)],
@@ -214,9 +288,18 @@ CONVERTED: dict[str, Callable[[np.random.Generator, tuple[int, int]], list[np.nd
         rng.integers(0, 300, size=shape),
         rng.uniform(0, 1, size=shape),
     ],
-    "negative_binomial": lambda rng, shape: [
+    "negative_binomial": shapes_of_counts,
+    "zero_inflated_poisson": lambda rng, shape: [
+        rng.normal(size=shape),
         np.exp(rng.normal(size=shape)),
-        0.5 + np.exp(rng.normal(size=shape)),
+    ],
+    "zero_inflated_negative_binomial": lambda rng, shape: [
+        rng.normal(size=shape),
+        *shapes_of_counts(rng, shape),
+    ],
+    "beta_binomial": lambda rng, shape: [
+        rng.integers(1, 300, size=shape),
+        *shapes_of_counts(rng, shape),
     ],
 }
 
@@ -298,6 +381,41 @@ def dispersion_case(mean: float, dispersion: float, dtype: str) -> tuple[Any, ..
     )
 
 
+def beta_binomial_case(n: int, concentration: float, dtype: str) -> tuple[Any, ...]:
+    """Makes a case in the logits of the mean, with both ends of the support among the counts."""
+    rng, s = np.random.default_rng(0), np.asarray(concentration, dtype)
+    logits = (2.0 * rng.standard_normal(60)).astype(dtype)
+    p = special.expit(logits.astype(float))
+    x = rng.binomial(n, rng.beta(1.0 + concentration * p, 1.0 + concentration * (1.0 - p)))
+    x[:2] = 0, n
+    layer = keras_vae.BetaBinomial(1, total_count=n, dtype=dtype)
+    s_exact = mpmath.mpf(float(s))
+
+    def shapes(logits: Any) -> tuple[Any, Any]:
+        odds = mpmath.exp(mpmath.mpf(logits))
+        return s_exact * odds / (1 + odds), s_exact / (1 + odds)
+
+    def log_prob(x: Any, logits: Any) -> Any:
+        (a, b), gamma = shapes(logits), mpmath.loggamma
+        choose = gamma(n + 1) - gamma(x + 1) - gamma(n - x + 1) + gamma(a + b) - gamma(n + a + b)
+        return choose + gamma(x + a) - gamma(a) + gamma(n - x + b) - gamma(b)
+
+    def slope(x: float, logits: float) -> float:
+        (a, b), digamma = shapes(logits), mpmath.digamma
+        gain = digamma(x + a) - digamma(a) - digamma(n - x + b) + digamma(b)
+        return float(gain * a * b / s_exact)
+
+    with mpmath.workdps(40):
+        slopes = [slope(*map(float, pair)) for pair in zip(x, logits, strict=True)]
+    return (
+        lambda p: layer.make_distribution(p, s).distribution,
+        x.astype(dtype),
+        logits,
+        np.array(slopes),
+        log_prob,
+    )
+
+
 COUNTS = {
     **{
         f"poisson {rate:g} {spread}": (poisson_case, rate, spread)
@@ -311,6 +429,13 @@ COUNTS = {
         f"negative_binomial {mean:g} {dispersion:g}": (negative_binomial_case, mean, dispersion)
         for mean in (1e-3, 3.0, 1e4, 1e6)
         for dispersion in (1e-3, 0.7, 7.9, 1e3, 1e8)
+    },
+    **{
+        f"beta_binomial {n} {concentration:g}": (beta_binomial_case, n, concentration)
+        for n, concentration in [
+            *[(5, 0.1), (255, 2.0), (1000, 1e3), (65_535, 50.0), (20, 1e8)],
+            *[(1_000_000, 1e6), (1_000_000, 0.1)],
+        ]
     },
     **{
         f"dispersion {mean:g} {dispersion:g}": (dispersion_case, mean, dispersion)
@@ -342,6 +467,15 @@ EXPORTED = {
     ("poisson", "diagonal", "vamp"): lambda **k: keras_vae.mlp_vae(20, 4, num_components=20, **k),
     ("negative_binomial", "full", "normal_mixture"): lambda **k: keras_vae.mlp_vae(
         20, 4, dispersion="decoder", num_components=5, **k
+    ),
+    ("zero_inflated_poisson", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        20, 4, **k
+    ),
+    ("zero_inflated_negative_binomial", "diagonal", "standard_normal"): (
+        lambda **k: keras_vae.mlp_vae(20, 4, **k)
+    ),
+    ("beta_binomial", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        20, 4, total_count=30, **k
     ),
 }
 """Every likelihood, posterior and prior at least once, at sizes people have."""

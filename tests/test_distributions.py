@@ -127,6 +127,23 @@ def test_mean_and_seeded_draws_are_those_of_the_distribution(make):
     assert abs(a - b) <= 5 * np.hypot(c_error, d_error) + 1e-6
 
 
+def log_prob_and_slopes(layer, specs):
+    @tf.function
+    def of(numbers, event):
+        with tf.GradientTape() as tape:
+            tape.watch(numbers)
+            parts = tf.split(numbers, [spec.size for spec in specs.values()], axis=-1)
+            parameters = {
+                name: spec.transform(part)
+                for (name, spec), part in zip(specs.items(), parts, strict=True)
+            }
+            distribution = layer.make_distribution(**parameters, **layer.shared_parameters())
+            log_prob = distribution.log_prob(event)
+        return log_prob, tape.gradient(log_prob, numbers)
+
+    return of
+
+
 @every["likelihood"]
 def test_extreme_parameters_leave_log_prob_and_gradient_finite(make):
     single, double = make(), make(dtype="float64")
@@ -134,24 +151,15 @@ def test_extreme_parameters_leave_log_prob_and_gradient_finite(make):
     shape = (*EVENT[:-1], sum(spec.size for spec in specs.values()))
     events = [single.support.low or 0.0, 0.5 if single.support.high == 1.0 else 1.0, 4.0]
     events = [np.full(EVENT, min(event, single.support.high or np.inf)) for event in events]
+    slopes = [(layer, log_prob_and_slopes(layer, specs)) for layer in (single, double)]
     for event in [np.eye(3)[:2]] if single.support.is_one_hot else events:
         for raw in (-top, -80.0, -1.0, -1e-8, 0.0, 1e-3, 1.0, 80.0, top):
             found = []
-            for layer in (single, double):
+            for layer, slopes_of in slopes:
                 numbers = tf.fill(shape, tf.constant(raw, layer.float_dtype))
                 numbers *= tf.cast(tf.linspace(0.5, 1.0, shape[-1]), layer.float_dtype)
-                with tf.GradientTape() as tape:
-                    tape.watch(numbers)
-                    parts = tf.split(numbers, [spec.size for spec in specs.values()], axis=-1)
-                    parameters = {
-                        name: spec.transform(part)
-                        for (name, spec), part in zip(specs.items(), parts, strict=True)
-                    }
-                    distribution = layer.make_distribution(
-                        **parameters, **layer.shared_parameters()
-                    )
-                    log_prob = distribution.log_prob(event.astype(layer.float_dtype))
-                found.append([*np.ravel(tape.gradient(log_prob, numbers)), float(log_prob)])
+                log_prob, by_raw = slopes_of(numbers, event.astype(layer.float_dtype))
+                found.append([*np.ravel(by_raw), float(log_prob)])
             assert np.all(np.isfinite(found[0])), (raw, event)
             scale = max(1.0, np.abs(found[1]).max())
             np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-5 * scale)  # float32 and double

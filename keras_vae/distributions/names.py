@@ -49,7 +49,12 @@ LIKELIHOODS: Final[Mapping[str, Family]] = {
     "continuous_bernoulli": Family("ContinuousBernoulli"),
     "poisson": Family("Poisson", takes_top=False),
     "negative_binomial": Family("NegativeBinomial", {"dispersion": _SPREAD}, takes_top=False),
+    "zero_inflated_poisson": Family("ZeroInflatedPoisson", takes_top=False),
+    "zero_inflated_negative_binomial": Family(
+        "ZeroInflatedNegativeBinomial", {"dispersion": _SPREAD}, takes_top=False
+    ),
     "binomial": Family("Binomial", {"total_count": _TRIALS}),
+    "beta_binomial": Family("BetaBinomial", {"concentration": _SPREAD, "total_count": _TRIALS}),
     "categorical": Family("Categorical", takes_top=False),
     "normal": Family("Normal", {"scale": _SCALE}),
     "laplace": Family("Laplace", {"scale": _SCALE}),

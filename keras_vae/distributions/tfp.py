@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability
 from tensorflow_probability import distributions as tfd
 
 from keras_vae.distributions.counts import binomial_log_prob, poisson_log_prob
@@ -28,10 +29,13 @@ __all__ = [
     "fill_scale_tril",
     "fused_log_prob",
     "is_normal",
+    "split_seed",
     "statistic",
     "tfd",
 ]
 
+
+split_seed = tensorflow_probability.random.split_seed
 
 _PRODUCT = 100
 """Factors between 1 and 2 whose product is far from overflow in float32."""

@@ -1,21 +1,4 @@
-"""Log-probabilities of counts that stay accurate in float32 at large counts.
-
-The textbook form x log m - m - log x! is a small difference of large numbers: at a million counts
-each is 1e7, where float32 resolves one nat. Here a log-probability is its largest value over the
-parameter less the deviance, two numbers of its own size:
-
-    log Poisson(x; m)      = saturated(x) - deviance(x, m)
-    log Binomial(x; n, p)  = saturated(x) + saturated(n - x) - saturated(n)
-                             - deviance(x, n p) - deviance(n - x, n (1 - p))
-    saturated(k)           = log Poisson(k; k) = k log k - k - log k!
-    deviance(k, m)         = k log(k / m) + m - k, which is at least 0
-
-Only the rounding of the result and of the parameter remains: with d the derivative by the
-parameter, x - m or x - n p, the error is within 8 units in the last place of 1 + |log p| + |d| (1 +
-|parameter|). Gradients are d itself.
-
-Source: Loader (2000), Fast and accurate computation of binomial probabilities.
-"""
+"""Poisson, binomial and multinomial log-probabilities: saturated values less deviances."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +7,14 @@ import tensorflow as tf
 
 from keras_vae.random.elementary import STIRLING, horner
 
-__all__ = ["binomial_log_prob", "deviance", "poisson_log_prob", "remainder", "saturated"]
+__all__ = [
+    "binomial_log_prob",
+    "deviance",
+    "multinomial_log_prob",
+    "poisson_log_prob",
+    "remainder",
+    "saturated",
+]
 
 _STIRLING_TERMS = 8
 _ASYMPTOTIC = 8.0
@@ -53,6 +43,17 @@ def binomial_log_prob(x: tf.Tensor, total_count: tf.Tensor, logits: tf.Tensor) -
     largest = saturated(x) + saturated(n - x) - saturated(n)
     x, logits = _together(x, logits)
     return largest - _binomial_deviance(x, n * tf.ones_like(x), logits)
+
+
+def multinomial_log_prob(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns log Multinomial(x; softmax(logits)) in nats, over the last axis.
+
+    Args:
+        x: counts [..., K]; their sum is the number of trials.
+        logits: unnormalised log-probabilities [..., K]; the leading axes broadcast.
+    """
+    largest = tf.reduce_sum(saturated(x), axis=-1) - saturated(tf.reduce_sum(x, axis=-1))
+    return largest - _multinomial_deviance(*_together(x, logits))
 
 
 def _together(x: tf.Tensor, parameter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -140,3 +141,16 @@ def _binomial_deviance(
         return upstream * (to_hits - to_misses), None, upstream * (hits - x)
 
     return deviance(x, hits, to_hits) + deviance(n - x, misses, to_misses), gradient
+
+
+@tf.custom_gradient
+def _multinomial_deviance(x: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
+    n = tf.reduce_sum(x, axis=-1, keepdims=True)
+    log_p = tf.nn.log_softmax(logits)
+    means, log_ratio = n * tf.nn.softmax(logits), _log(x) - _log(n) - log_p
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        upstream = upstream[..., tf.newaxis]
+        return upstream * log_ratio, upstream * (means - x)
+
+    return tf.reduce_sum(deviance(x, means, log_ratio), axis=-1), gradient
