@@ -318,3 +318,44 @@ def test_wrong_arguments_of_the_encoder_are_refused(arguments, error, match):
 def test_an_encoder_names_only_parts_that_exist():
     with pytest.raises(ValueError, match="names the part 'aeg'"):
         PartsEncoder(complete=["aeg"]).build({"age": (None, 1)})
+
+
+def test_an_optimal_scale_is_that_of_the_present_entries():
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random((400, 3)) < 0.7, rng.normal(2.0, 0.5, (400, 3)), np.nan)
+    vae = keras_vae.VAE(
+        prior=StandardNormal(1),
+        likelihood=keras_vae.Normal(3, scale="optimal", missing=True),
+        posterior=DiagonalNormal(1, network=PartsEncoder()),
+    )
+    kernel, _ = vae.likelihood.head.get_weights()
+    vae.likelihood.head.set_weights([0.0 * kernel, np.full(3, 2.0)])
+    vae.infer(x.astype("float32"), training=True).trace({"z": np.zeros((1, 400, 1), "float32")})
+    expected = np.sqrt(np.nanmean((x - 2.0) ** 2))
+    # The closed form of the first batch, in float32.
+    scale = vae.likelihood.shared_parameters()["scale"]
+    np.testing.assert_allclose(scale, expected, rtol=1e-5)
+
+
+def test_bidirectional_monte_carlo_brackets_a_model_of_parts():
+    bracket = keras_vae.evaluation.bdmc(mixed_vae(), 2, num_chains=2, temperatures=20)
+    assert sorted(bracket.x) == ["age", "image", "label", "visits"]
+    assert -0.5 < bracket.width < 0.5
+
+
+def test_bidirectional_monte_carlo_draws_from_a_conditional_prior():
+    vae = keras_vae.VAE(
+        prior=keras_vae.ConditionalNormal(1, network=dense()),
+        likelihood=keras_vae.Normal(
+            2, network=keras_vae.networks.mlp((1,), (4,), condition_shape=(2,))
+        ),
+        posterior=DiagonalNormal(
+            1, network=keras_vae.networks.mlp((2,), (4,), condition_shape=(2,))
+        ),
+        condition_shape=2,
+    )
+    condition = np.eye(2)[[0, 1, 0, 1]]
+    bracket = keras_vae.evaluation.bdmc(vae, 4, condition=condition, num_chains=2, temperatures=20)
+    assert -0.5 < bracket.width < 0.5
+    with pytest.raises(ValueError, match="each of 5 examples; got 4"):
+        keras_vae.evaluation.bdmc(vae, 5, condition=condition)

@@ -28,7 +28,7 @@ class Bracket:
         lower_error, upper_error: standard errors by the delta method, [N], from the scatter of
             the chains, NaN for one chain; the reverse chains of an example share their start,
             whose scatter the error does not include.
-        x: the examples, [N, *D].
+        x: the examples, [N, *D], or a dict of their parts.
         condition: their conditions, or None.
         acceptance: share of the Hamiltonian proposals accepted, [N].
     """
@@ -37,7 +37,7 @@ class Bracket:
     upper: np.ndarray
     lower_error: np.ndarray
     upper_error: np.ndarray
-    x: np.ndarray
+    x: np.ndarray | dict[str, np.ndarray]
     condition: np.ndarray | None
     acceptance: np.ndarray
 
@@ -99,10 +99,15 @@ def bdmc(
     num_examples = as_count("num_examples", num_examples, least=2)
     seed = random.as_seed(seed)
     settings = annealed.Settings(num_chains, temperatures, leapfrog_steps, start)
-    z = vae.prior.distribution().sample(num_examples, seed=tf.constant([seed, 1]))
-    x = vae.decode(z, condition).sample(seed=tf.constant([seed, 2])).numpy()
-    inputs = x if condition is None else {"x": x, "condition": np.asarray(condition)}
-    inputs = vae.data.arrays(inputs, in_support=True)
+    z = _prior_draws(vae, num_examples, condition, seed)
+    p = vae.decode(z, condition)
+    drawn = {
+        name: each.sample(seed=tf.constant([seed, 2 + index])).numpy()
+        for index, (name, each) in enumerate((p if vae.data.is_dict else {"x": p}).items())
+    }
+    x = vae.one_or_all(drawn)
+    inputs = drawn if condition is None else {**drawn, "condition": np.asarray(condition)}
+    inputs = vae.data.arrays(vae.data.together(inputs), in_support=True)
     with Progress("bdmc", 3 * settings.work(num_examples), progress) as done:
         there, back = annealed.round_trip(vae, inputs, settings, seed, memory, done, end=z.numpy())
     lower, ess = annealed.log_mean(there.log_weights)
@@ -116,3 +121,14 @@ def bdmc(
         condition=None if condition is None else np.asarray(condition),
         acceptance=0.5 * (there.acceptance + back.acceptance),
     )
+
+
+def _prior_draws(vae: VAE, count: int, condition: Any, seed: int) -> tf.Tensor:
+    """Draws z from p(z), or from p(z | c) for each condition, [N, L]."""
+    key = tf.constant([seed, 1])
+    if not vae.prior.is_conditional:
+        return vae.prior.distribution().sample(count, seed=key)
+    given = vae.data.array("condition", condition)
+    if len(given) != count:
+        raise ValueError(f"Expected a condition for each of {count} examples; got {len(given)}.")
+    return vae.prior.distribution(tf.cast(given, vae.float_dtype)).sample(seed=key)

@@ -99,7 +99,7 @@ class _LocationScale(Likelihood):
     def observe(
         self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None
     ) -> None:
-        """Moves an optimal scale towards its closed form on this batch.
+        """Moves an optimal scale towards its closed form on the present entries of this batch.
 
         `observations` is the weight of past examples, a hundredth of which is forgotten with each
         batch.
@@ -108,8 +108,15 @@ class _LocationScale(Likelihood):
             return
         residual = tf.stop_gradient(x - p.distribution.loc)
         axes = [0, *range(2, residual.shape.rank)]
-        of_example = tf.reduce_mean(self._deviation_of(residual), axis=axes)
-        weight = tf.ones_like(of_example)
+        if self.missing:
+            present = tf.math.is_finite(residual)
+            share = tf.cast(present, residual.dtype)
+            deviation = self._deviation_of(tf.where(present, residual, tf.zeros_like(residual)))
+            weight = tf.reduce_mean(share, axis=axes)
+            of_example = tf.math.divide_no_nan(tf.reduce_mean(deviation, axis=axes), weight)
+        else:
+            of_example = tf.reduce_mean(self._deviation_of(residual), axis=axes)
+            weight = tf.ones_like(of_example)
         if sample_weight is not None:
             weight *= tf.cast(sample_weight, weight.dtype)
         total, mass = summed([tf.reduce_sum(weight * of_example), tf.reduce_sum(weight)])
