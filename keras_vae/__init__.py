@@ -45,6 +45,7 @@ __all__ = [
     "explain_loss",
     "mlp_vae",
     "networks",
+    "table_vae",
     *(family.name for family in (*LIKELIHOODS.values(), *POSTERIORS.values(), *PRIORS.values())),
 ]
 

@@ -8,10 +8,20 @@ import numpy as np
 
 from keras_vae import distributions, networks
 from keras_vae.arguments import as_shape
-from keras_vae.distributions import Likelihood, Posterior, Prior, names
+from keras_vae.data.schema import Schema
+from keras_vae.distributions import Likelihood, Parts, PartsEncoder, Posterior, Prior, names
 from keras_vae.model import VAE
 
-__all__ = ["LIKELIHOODS", "POSTERIORS", "PRIORS", "conv_vae", "mlp_vae", "start_at_mean"]
+__all__ = [
+    "LIKELIHOODS",
+    "POSTERIORS",
+    "PRIORS",
+    "conv_vae",
+    "mlp_vae",
+    "start_at_mean",
+    "table_likelihoods",
+    "table_vae",
+]
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     key: getattr(distributions, family.name) for key, family in names.LIKELIHOODS.items()
@@ -140,6 +150,73 @@ def conv_vae(
     return _assemble(layer, encoder, latent_size, posterior, prior, num_components, condition)
 
 
+def table_likelihoods(schema: Schema) -> dict[str, Likelihood]:
+    """Returns the likelihood of each column of a schema, by name, for `keras_vae.Parts`."""
+    return {
+        name: _lookup("likelihood", LIKELIHOODS, column.likelihood)(
+            column.size, missing=column.missing, **column.options
+        )
+        for name, column in schema.columns.items()
+    }
+
+
+def table_vae(
+    schema: Schema,
+    latent_size: int,
+    *,
+    hidden: Sequence[int] = (128, 128),
+    activation: str = "relu",
+    posterior: str = "diagonal",
+    prior: str = "standard_normal",
+    num_components: int = 50,
+) -> VAE:
+    """Builds a VAE of a table as it is: mixed columns, values absent where the schema says so.
+
+    `fit`, `elbo`, `reconstruct` and their like take data frames, and `sample` and `reconstruct`
+    return them. All nats are those of the model's numbers; `schema.row_nats` turns them into those
+    of the table.
+
+    Args:
+        schema: the columns.
+        latent_size: number of latents.
+        hidden: widths of the encoder's layers; the decoder's are the same backwards.
+        activation: activation of the hidden layers; "glu" makes them gated.
+        posterior, prior, num_components: as for `mlp_vae`.
+
+    Raises:
+        ValueError: if a name is unknown.
+
+    Example:
+        >>> import pandas as pd
+        >>> from keras_vae.data import Schema
+        >>> frame = pd.DataFrame({"age": [31, 45, 28] * 20, "city": ["Oslo", "Rome", None] * 20})
+        >>> vae = table_vae(Schema.of(frame), 2, hidden=(8,))
+        >>> vae.compile("adam")
+        >>> history = vae.fit(frame, verbose=0)
+        >>> sorted(vae.sample(5, seed=0))
+        ['age', 'city']
+    """
+    likelihoods = table_likelihoods(schema)
+    trunk = networks.mlp((latent_size,), tuple(hidden)[::-1], activation=activation, name="decoder")
+    complete = [name for name, column in schema.columns.items() if not column.missing]
+    width = sum(column.size * (2 if column.missing else 1) for column in schema.columns.values())
+    encoder = PartsEncoder(
+        networks.mlp((width,), hidden, activation=activation, name="encoder"),
+        networks={
+            name: networks.logarithm(float(np.log1p(column.mean)))
+            for name, column in schema.columns.items()
+            if likelihoods[name].support.low == 0.0 and likelihoods[name].support.high is None
+        },
+        complete=complete,
+    )
+    parts = Parts(likelihoods, network=trunk, schema=schema)
+    vae = _assemble(parts, encoder, latent_size, posterior, prior, num_components, None)
+    for name, column in schema.columns.items():
+        if likelihoods[name].starts_at_mean(column.preparation):
+            _start_at(likelihoods[name], np.array([column.mean]))
+    return vae
+
+
 def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
     """Sets the decoder's last bias so that, with features of zero, its mean is the given one.
 
@@ -159,7 +236,10 @@ def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
         >>> vae.likelihood.head.bias.numpy()
         array([-1.0986,  0.    ], dtype=float32)
     """
-    likelihood = vae.likelihood
+    _start_at(vae.likelihood, mean)
+
+
+def _start_at(likelihood: Likelihood, mean: np.ndarray) -> None:
     mean = np.asarray(mean, np.float64)
     if mean.shape != likelihood.event_shape:
         raise ValueError(
@@ -173,8 +253,8 @@ def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
 
 
 def _assemble(
-    likelihood: Likelihood,
-    encoder: keras.Model,
+    likelihood: Likelihood | Parts,
+    encoder: keras.layers.Layer,
     latent_size: int,
     posterior: str,
     prior: str,

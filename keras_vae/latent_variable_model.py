@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.arguments import as_count, is_integer
-from keras_vae.data.frames import numbers
+from keras_vae.data.frames import is_frame, numbers
 from keras_vae.distributions.noise import centre, from_rows, from_seed, numbered, refuse_shared
 from keras_vae.trace import Generation
 from keras_vae.training.chunking import by_chunks, spec_of
@@ -127,6 +127,8 @@ class LatentVariableModel(Trainer, abc.ABC):
     def sample(self, n: int, seed: int | None = None, *, condition: Any = None) -> Any:
         """Draws from p(x): latents from the prior, x from the likelihood; [n, *D].
 
+        A model with a schema returns a data frame with the columns and dtypes of its table.
+
         Row i is a pure function of (seed, i), by the counter-based noise of `keras_vae.random`: an
         exported model gives the same row for the seed pair [seed, i].
 
@@ -138,23 +140,34 @@ class LatentVariableModel(Trainer, abc.ABC):
         Raises:
             ValueError: if `n` or `seed` is out of range, or the condition is missing.
         """
-        return self._by_rows("sample", self._drawn, self._prior_inputs(n, seed, condition))
+        draws = self._by_rows("sample", self._drawn, self._prior_inputs(n, seed, condition))
+        return self._as_table(draws)
 
     def sample_mean(self, n: int, seed: int | None = None, *, condition: Any = None) -> Any:
         """Computes decoder means at the prior draws that `sample` uses for the same seed; [n, *D].
 
-        These are not draws from p(x): they leave out the noise of the likelihood.
+        These are not draws from p(x): they leave out the noise of the likelihood. A model with a
+        schema returns a data frame, as `sample` does.
         """
-        return self._by_rows("sample_mean", self._mean, self._prior_inputs(n, seed, condition))
+        means = self._by_rows("sample_mean", self._mean, self._prior_inputs(n, seed, condition))
+        return self._as_table(means)
 
     def reconstruct(self, x: Any) -> Any:
         """Computes decoder means at the centre of the posterior, [B, *D], as `predict` does.
 
+        A model with a schema returns a data frame for a data frame.
+
         Raises:
             DataError: if a shape is wrong or a number is not finite.
         """
-        x = self._checked(x, in_support=False)
-        return self._by_rows("reconstruct", lambda x: self(x, training=False), x)
+        arrays = self._checked(x, in_support=False)
+        means = self._by_rows("reconstruct", lambda x: self(x, training=False), arrays)
+        return self._as_table(means) if is_frame(x) else means
+
+    def _as_table(self, parts: Any) -> Any:
+        """Returns model numbers by part as rows of the table, if the model has a schema."""
+        schema = self.data.schema
+        return parts if schema is None or not tf.executing_eagerly() else schema.decode(parts)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """Returns decoder means at the medians of the noise, or at a draw when training."""

@@ -198,7 +198,8 @@ class VAE(LatentVariableModel):
         }
         if self.condition_shape is not None:
             parts["condition"] = Part(self.condition_shape)
-        return DataSpec(parts, self.feature_names, isinstance(self.likelihood, Parts))
+        schema = getattr(self.likelihood, "schema", None)
+        return DataSpec(parts, self.feature_names, isinstance(self.likelihood, Parts), schema)
 
     @property
     def float_dtype(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import keras
 
-__all__ = ["conv_decoder", "conv_encoder", "mlp"]
+__all__ = ["conv_decoder", "conv_encoder", "logarithm", "mlp"]
 
 
 def mlp(
@@ -46,6 +46,16 @@ def mlp(
         else:
             features = keras.layers.Dense(width, activation=activation)(features)
     return keras.Model(inputs, features, name=name)
+
+
+def logarithm(size: float) -> keras.Model:
+    """Builds the map log(1 + x) / size - 1 of numbers [B, 1], which suits counts and amounts.
+
+    Args:
+        size: typical log(1 + x), which is mapped to 0.
+    """
+    x = keras.Input((1,))
+    return keras.Model(x, keras.ops.log1p(x) / size - 1.0)
 
 
 def conv_encoder(

@@ -9,15 +9,19 @@ import numpy as np
 
 from keras_vae.data.content import DataError, listed
 
-__all__ = ["column_numbers", "frame_names", "is_numeric", "numbers", "whole_columns"]
+__all__ = ["column_numbers", "frame_names", "is_frame", "is_numeric", "numbers", "whole_columns"]
+
+
+def is_frame(value: Any) -> bool:
+    """Tells whether a value is a data frame."""
+    return getattr(value, "columns", None) is not None and hasattr(value, "to_numpy")
 
 
 def frame_names(value: Any) -> tuple[str, ...] | None:
     """Returns the column names of a data frame; None for anything else, or if any is not text."""
-    columns = getattr(value, "columns", None)
-    if columns is None or not hasattr(value, "to_numpy"):
+    if not is_frame(value):
         return None
-    names = tuple(columns)
+    names = tuple(value.columns)
     return names if names and all(isinstance(name, str) for name in names) else None
 
 

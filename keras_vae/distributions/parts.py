@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_vae.arguments import deserialize, register, serialize
+from keras_vae.data.schema import Schema
 from keras_vae.distributions.base import Likelihood, folded, symbolic
 
 __all__ = ["Parts"]
@@ -34,10 +35,12 @@ class Parts(keras.layers.Layer):
     Args:
         parts: likelihoods by name, each without a network or with one of its own.
         network: the trunk, from z to the features that the other parts share; None is z itself.
+        schema: the table whose columns the parts are; see `keras_vae.data.Schema`. The model then
+            takes data frames as they are in the file, and returns rows as such frames.
 
     Raises:
-        ValueError: if there is no part, a name is empty, contains "/" or is reserved, or the parts
-            compute in different dtypes.
+        ValueError: if there is no part, a name is empty, contains "/" or is reserved, the parts
+            compute in different dtypes, or they are not the columns of the schema.
         TypeError: if a part is not a `Likelihood`, or the network is not a layer.
 
     Example:
@@ -57,6 +60,8 @@ class Parts(keras.layers.Layer):
         self,
         parts: Mapping[str, Likelihood],
         network: keras.layers.Layer | None = None,
+        *,
+        schema: Schema | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -81,8 +86,11 @@ class Parts(keras.layers.Layer):
             raise ValueError(
                 f"The parts compute in different dtypes: {dtypes}. Give all the same dtype=."
             )
+        if schema is not None:
+            _check_schema(schema, parts)
         self.parts = dict(parts)
         self.network = network
+        self.schema = schema
         self._ranks: list[int] = []
 
     @property
@@ -160,13 +168,36 @@ class Parts(keras.layers.Layer):
             **super().get_config(),
             "parts": [[name, serialize(part)] for name, part in self.parts.items()],
             "network": serialize(self.network),
+            **({} if self.schema is None else {"schema": self.schema.to_toml()}),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Parts:
         """Makes the likelihood with new weights."""
-        parts = {name: deserialize(part) for name, part in config["parts"]}
-        return cls(**{**config, "parts": parts, "network": deserialize(config["network"])})
+        made: dict[str, Any] = {"network": deserialize(config["network"])}
+        made["parts"] = {name: deserialize(part) for name, part in config["parts"]}
+        if "schema" in config:
+            made["schema"] = Schema.from_toml(config["schema"])
+        return cls(**{**config, **made})
+
+
+def _check_schema(schema: Schema, parts: Mapping[str, Likelihood]) -> None:
+    """Refuses a schema that does not describe the parts."""
+    wanted = {name: ((column.size,), column.missing) for name, column in schema.columns.items()}
+    found = {name: (part.event_shape, part.missing) for name, part in parts.items()}
+    if set(found) != set(wanted):
+        odd = sorted(set(found) ^ set(wanted))[0]
+        where = "the schema" if odd in found else "the parts"
+        raise ValueError(
+            f"Expected one part for each column of the schema; {odd!r} is not in {where}. "
+            "keras_vae.factories.table_likelihoods(schema) makes them."
+        )
+    for name, (shape, missing) in wanted.items():
+        if found[name] != (shape, missing):
+            raise ValueError(
+                f"Expected part {name!r} to have event shape {shape} and missing={missing}, as its "
+                f"column; got {found[name][0]} and missing={found[name][1]}."
+            )
 
 
 def _check_name(name: Any) -> None:

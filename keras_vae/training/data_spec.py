@@ -16,9 +16,10 @@ import tensorflow as tf
 from keras_vae.data.batch_dataset import source_behind
 from keras_vae.data.columns import positions
 from keras_vae.data.content import listed
-from keras_vae.data.frames import frame_names, numbers, whole_columns
+from keras_vae.data.frames import frame_names, is_frame, numbers, whole_columns
 from keras_vae.data.mapped import chunks, is_mapped
 from keras_vae.data.precision import moments, resolution, unresolved_message
+from keras_vae.data.schema import Schema
 from keras_vae.data.source import Source
 from keras_vae.distributions.supports import CHECKED_BYTES, DataError, Support
 from keras_vae.training.containers import CheckedPyDataset, is_stream
@@ -98,11 +99,13 @@ class DataSpec:
             prior, likelihood and posterior depend on.
         feature_names: names of the columns of x, by which data frames are matched.
         is_dict: whether data is a dict even if it has a single part.
+        schema: how the columns of a data frame become the parts; None if they are the parts.
     """
 
     parts: Mapping[str, Part]
     feature_names: tuple[str, ...] | None = None
     is_dict: bool = False
+    schema: Schema | None = None
 
     @property
     def observed(self) -> dict[str, Part]:
@@ -150,7 +153,9 @@ class DataSpec:
     def _named(self, inputs: Any) -> dict[str, Any]:
         """Returns the parts of a dict or of a data frame, of which absent ones may be left out."""
         present = None
-        if frame_names(inputs) is not None:
+        if self.schema is not None and is_frame(inputs):
+            given: dict[str, Any] = dict(self.schema.encode(inputs, seed=0))
+        elif frame_names(inputs) is not None:
             given = {name: inputs[name] for name in inputs.columns}
         elif isinstance(inputs, Mapping):
             given = dict(inputs)

@@ -164,6 +164,20 @@ class Schema:
         """
         return {name: column.preparation.nats_offset for name, column in self.columns.items()}
 
+    def row_nats(self, x: Mapping[str, Any]) -> np.ndarray:
+        """Returns the sum of `nats_offset` over the columns that are present, for each row, [n].
+
+        A bound on log p of model numbers becomes one of what the table holds when it is added.
+
+        Args:
+            x: model numbers by name, as `encode` returns them.
+        """
+        offsets = [
+            np.where(np.isnan(np.asarray(self._of(x, name))).any(axis=-1), 0.0, nats)
+            for name, nats in self.nats_offset.items()
+        ]
+        return np.sum(offsets, axis=0)
+
     def raw(self, frame: Any) -> dict[str, np.ndarray]:
         """Returns a table as the signatures of an artifact take it: file numbers, and codes.
 
