@@ -62,7 +62,7 @@ def hide(x, present, hidden=np.nan):
 
 
 def test_parts_that_are_all_normal_are_one_normal_with_a_scale_per_feature_bit_for_bit():
-    columns = [f"c{index}" for index in range(5)]
+    columns = ["a/b", "c (%)", "d.e", "f", "g"]
     parts = keras_vae.VAE(
         prior=StandardNormal(2),
         likelihood=Parts(

@@ -201,9 +201,9 @@ def _check_schema(schema: Schema, parts: Mapping[str, Likelihood]) -> None:
 
 
 def _check_name(name: Any) -> None:
-    """Refuses a name that could not be a column, a tensor's name or a key of the data."""
-    if not isinstance(name, str) or not name or "/" in name or name in _RESERVED:
+    """Refuses a name that is no text, or that means something else in the data."""
+    if not isinstance(name, str) or not name or name in _RESERVED:
         raise ValueError(
-            f"Expected names of parts that are text without '/', other than {', '.join(_RESERVED)}."
-            f" Received: {name!r}"
+            f"Expected names of parts that are text, other than {', '.join(_RESERVED)}. Received: "
+            f"{name!r}"
         )

@@ -85,10 +85,10 @@ class PartsEncoder(keras.layers.Layer):
                     f"{', '.join(known)}. Correct the name."
                 )
         if self.fill == "learned":
-            for name in known:
+            for index, name in enumerate(known):
                 if name not in self.complete:
                     self.fillings[name] = self.add_weight(
-                        name=f"filling_{name}", shape=shapes[name][1:], initializer="zeros"
+                        name=f"filling_{index}", shape=shapes[name][1:], initializer="zeros"
                     )
         width = 0
         for name, shape in shapes.items():
