@@ -33,6 +33,8 @@ from keras_vae.explain import explain_loss as explain_loss
 from keras_vae.factories import conv_vae as conv_vae
 from keras_vae.factories import mlp_vae as mlp_vae
 from keras_vae.factories import table_vae as table_vae
+from keras_vae.imputation import Classification as Classification
+from keras_vae.imputation import Imputation as Imputation
 from keras_vae.latent_variable_model import LatentVariableModel as LatentVariableModel
 from keras_vae.linear_gaussian import LinearGaussian as LinearGaussian
 from keras_vae.losses import NegativeLogLikelihood as NegativeLogLikelihood

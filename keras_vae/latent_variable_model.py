@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vae import estimators, random
+from keras_vae import estimators, imputation, random
 from keras_vae.arguments import as_count, is_integer
 from keras_vae.data.frames import is_frame, numbers
 from keras_vae.distributions.noise import centre, from_rows, from_seed, numbered, refuse_shared
+from keras_vae.imputation import Classification, Imputation
 from keras_vae.trace import Generation
 from keras_vae.training.chunking import by_chunks, spec_of
 from keras_vae.training.trainer import Trainer
@@ -168,6 +169,83 @@ class LatentVariableModel(Trainer, abc.ABC):
         """Returns model numbers by part as rows of the table, if the model has a schema."""
         schema = self.data.schema
         return parts if schema is None or not tf.executing_eagerly() else schema.decode(parts)
+
+    def impute(
+        self,
+        x: Any,
+        num_samples: int = 1000,
+        *,
+        multiple: int | None = None,
+        interval: float = 0.9,
+        seed: int | None = None,
+    ) -> Imputation:
+        """Imputes the absent entries of data from the importance-weighted posterior.
+
+        The draws of q(z | present) are weighted by p(present, z) / q(z | present), so an imputation
+        tends to that of the model itself as `num_samples` grows, however good q is. With
+        `multiple`, latents are resampled by their weights and the absent entries are drawn from
+        p(absent | z): multiple imputation, or draws of some parts given others. Source: Mattei and
+        Frellsen (2019), MIWAE, arXiv:1812.02633.
+
+        Everything about example i is a pure function of (seed, i).
+
+        Args:
+            x: data with NaN for what is absent, as `fit` takes it; parts may be left out.
+            num_samples: number K of weighted draws of z per example.
+            multiple: number M of draws of the absent entries; None draws none.
+            interval: probability of the intervals, which are quantiles of the draws.
+            seed: 32-bit integer for reproducible draws; None gives new draws each time.
+
+        Returns:
+            `Imputation(values, mean, ess, draws, lower, upper)`.
+
+        Raises:
+            DataError: if what is present lies outside the support of the likelihood.
+            ValueError: if an argument is out of range, or the model allows no absent entries.
+
+        Warns:
+            UserWarning: if the effective sample size is below 10 for over one example in twenty.
+
+        Example:
+            >>> import keras_vae, numpy as np
+            >>> vae = keras_vae.VAE(
+            ...     prior=keras_vae.StandardNormal(2),
+            ...     likelihood=keras_vae.Normal(3, missing=True),
+            ...     posterior=keras_vae.DiagonalNormal(2, network=keras_vae.PartsEncoder()),
+            ... )
+            >>> found = vae.impute([[0.5, np.nan, 2.0]], multiple=10, seed=0)
+            >>> found.values.shape, found.draws.shape, float(found.values[0, 0])
+            ((1, 3), (10, 1, 3), 0.5)
+        """
+        return imputation.impute(
+            self, x, num_samples, multiple=multiple, interval=interval, seed=seed
+        )
+
+    def classify(
+        self, x: Any, part: str, num_samples: int = 1000, *, seed: int | None = None
+    ) -> Classification:
+        """Computes the probabilities of the classes of a part given everything else.
+
+        The part is hidden, whatever the data holds of it, and p(part | z) is averaged over draws of
+        q(z | the rest) with self-normalised importance weights.
+
+        Args:
+            x: data, as `fit` takes it; the part may be left out.
+            part: name of a binary, categorical or ordinal part that may be absent.
+            num_samples: number of weighted draws of z per example.
+            seed: 32-bit integer for reproducible draws; None gives new draws each time.
+
+        Returns:
+            `Classification(probabilities, ess)`.
+
+        Raises:
+            DataError: if the data lies outside the support of the likelihood.
+            ValueError: if the part is none of the model, has no classes or may not be absent.
+
+        Warns:
+            UserWarning: if the effective sample size is below 10 for over one example in twenty.
+        """
+        return imputation.classify(self, x, part, num_samples, seed=seed)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """Returns decoder means at the medians of the noise, or at a draw when training."""

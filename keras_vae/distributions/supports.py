@@ -42,6 +42,7 @@ class Support:
             None if unknown; then they are not compared with others.
         is_whole: whether all of its numbers are whole.
         is_one_hot: whether its elements are one-hot vectors along the last axis.
+        is_ordinal: whether its whole numbers 0 .. high are classes in order, and not amounts.
         event_dim: number of last axes that hold one variable together, 1 for one-hot vectors.
         inside: a number inside, which stands for an absent entry where a log-probability is
             computed and then dropped.
@@ -56,6 +57,7 @@ class Support:
     is_discrete: bool | None = None
     is_whole: bool = False
     is_one_hot: bool = False
+    is_ordinal: bool = False
     event_dim: int = 0
     inside: float = 0.0
 

@@ -22,7 +22,10 @@ streams or indices never share a counter, so they are independent for one seed:
 | 3      | `ROWS`        | the seeds of rows, when `row_seeds` is given a pair         |
 | 4      | `PREPARATION` | binarisation and dequantisation of x, in exported scores    |
 | 5      | `POSTERIOR`   | z given x                                                   |
-| 6-15   |               | reserved                                                    |
+| 6      | `RESAMPLING`  | which of the weighted draws of z an imputation uses         |
+| 7      |               | reserved                                                    |
+| 8-13   | `IMPUTED` + s | what stream s holds, of entries that are imputed            |
+| 14-15  |               | reserved                                                    |
 | 16-    |               | free for other programs, up to 65535                        |
 
 The prior and the posterior have separate streams. With a shared one, an x drawn with the same seed
@@ -42,10 +45,12 @@ from keras_vae.random.noise import bits as bits
 from keras_vae.random.noise import normal as normal
 from keras_vae.random.noise import uniform as uniform
 from keras_vae.random.philox import COMPONENT as COMPONENT
+from keras_vae.random.philox import IMPUTED as IMPUTED
 from keras_vae.random.philox import LATENT as LATENT
 from keras_vae.random.philox import OBSERVATION as OBSERVATION
 from keras_vae.random.philox import POSTERIOR as POSTERIOR
 from keras_vae.random.philox import PREPARATION as PREPARATION
+from keras_vae.random.philox import RESAMPLING as RESAMPLING
 from keras_vae.random.philox import ROWS as ROWS
 from keras_vae.random.philox import int32_arithmetic as int32_arithmetic
 from keras_vae.random.seeds import as_seed as as_seed
