@@ -13,7 +13,6 @@ and `absent_draws` are functions of tensors alone, for signatures; `impute` and 
 data.
 """
 
-import difflib
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -27,9 +26,10 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import as_count, is_real
 from keras_vae.data.content import listed
-from keras_vae.data.frames import frame_names
+from keras_vae.data.frames import frame_names, is_frame
 from keras_vae.distributions.noise import from_rows, numbered
 from keras_vae.distributions.tfp import tfd
+from keras_vae.spelling import meant
 from keras_vae.training.data_spec import Part
 
 __all__ = [
@@ -71,16 +71,18 @@ class PosteriorDraws(NamedTuple):
 class Imputation(NamedTuple):
     """Data whose absent entries are imputed. Present entries are those that were given.
 
-    The fields that hold data are arrays, or dicts of arrays by part.
+    The fields that hold data are arrays, or dicts of arrays by part; for a data frame, all but
+    `mean` are such frames.
 
     Attributes:
         values: single imputation, [N, *D], which lies in the support: the mean E[x | present] of
             real numbers, the whole number nearest to it of counts and levels, and the most probable
-            class of binary, categorical and ordinal variables. A data frame if one was given.
-        mean: E[x | present], [N, *D]: of binary variables the probability of 1, of one-hot
-            variables the probability of each class.
+            class of binary, categorical and ordinal variables.
+        mean: E[x | present] of the model's numbers, [N, *D]: of binary variables the probability of
+            1, of one-hot variables the probability of each class.
         ess: effective sample size of the weights, [N]; NaN for an example that is complete.
-        draws: draws from p(absent | present), [M, N, *D]; None unless they were asked for.
+        draws: draws from p(absent | present), [M, N, *D], or a list of M data frames; None unless
+            they were asked for.
         lower: lower end of an interval for each entry, from the draws, [N, *D]; None without draws.
             NaN for absent one-hot variables, which have no order.
         upper: its upper end.
@@ -375,13 +377,16 @@ def impute(
                     given[name], mask, rows, found["draws"][name][:, k]
                 )
         _warn(ess[rows], num_samples)
-    whole = model.one_or_all
+    values, mean = _like(x, model, single, absent), model.one_or_all(mean)
     if draws is None:
-        return Imputation(_like(x, model, single, absent), whole(mean), ess)
-    lower, upper = _ends(model.data.observed, given, absent, draws, interval)
-    return Imputation(
-        _like(x, model, single, absent), whole(mean), ess, whole(draws), whole(lower), whole(upper)
-    )
+        return Imputation(values, mean, ess)
+    ends = _ends(model.data.observed, given, absent, draws, interval)
+    lower, upper = (_like(x, model, end, absent) for end in ends)
+    if not is_frame(x):
+        return Imputation(values, mean, ess, model.one_or_all(draws), lower, upper)
+    each = [{name: value[k] for name, value in draws.items()} for k in range(multiple or 0)]
+    frames = [_like(x, model, one, absent) for one in each]
+    return Imputation(values, mean, ess, frames, lower, upper)
 
 
 def _make_impute(
@@ -460,27 +465,40 @@ def _ends(
     return lower, upper
 
 
-def _like(x: Any, model: Any, values: Mapping[str, np.ndarray], absent: Mapping[str, Any]) -> Any:
-    """Returns values as a data frame if the data was one, otherwise as the model takes its data."""
-    names = frame_names(x)
-    if names is None or not hasattr(x, "copy"):
+def _like(
+    x: Any, model: Any, values: Mapping[str, np.ndarray], absent: Mapping[str, np.ndarray]
+) -> Any:
+    """Returns data as it came: a data frame with its absent entries filled, a dict or an array."""
+    if not is_frame(x):
         return model.one_or_all(values)
-    frame = x.copy()
-    if model.data.is_dict:
-        columns = {name: value[:, 0] for name, value in values.items()}
-        masks = {name: mask[:, 0] for name, mask in absent.items()}
-    else:
-        own = model.feature_names or names
+    frame = x.to_pandas() if hasattr(x, "to_pandas") else x.copy()
+    if not model.data.is_dict:
+        own = model.feature_names or frame_names(x) or frame.columns
         columns = dict(zip(own, values["x"].T, strict=True))
         masks = dict(zip(own, absent["x"].T, strict=True))
-    for name, value in columns.items():
+    else:
+        schema = model.data.schema
+        single = {name: value for name, value in values.items() if value.shape[1:] == (1,)}
+        columns = single if schema is None else schema.decode(values)
+        masks = {name: np.all(absent[name], axis=-1) for name in absent if name in columns}
+    for name, mask in masks.items():
+        found = np.asarray(columns[name]).reshape(len(frame))
         if name not in frame:
-            frame[name] = value
-        elif name in masks and masks[name].any():
-            column = frame[name].copy()
-            column[masks[name]] = value[masks[name]]
-            frame[name] = column
+            frame[name] = found
+        elif mask.any():
+            frame[name] = _filled_column(frame[name], mask, found[mask])
     return frame
+
+
+def _filled_column(column: Any, mask: np.ndarray, found: Any) -> Any:
+    """Returns a column of a data frame with some entries replaced, in its own dtype."""
+    filled = column.copy()
+    if hasattr(filled, "cat"):
+        labels = type(filled)(found).dropna().unique()
+        new = [label for label in labels if label not in filled.cat.categories]
+        filled = filled.cat.add_categories(new)
+    filled[mask] = found
+    return filled
 
 
 def classify(
@@ -519,10 +537,9 @@ def classes_of(model: Any, part: str) -> tuple[Part, Statistic]:
     """
     observed = model.data.observed
     if part not in observed:
-        near = difflib.get_close_matches(str(part), list(observed), 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"Expected one of the parts {listed(list(observed))} to classify; got {part!r}.{hint}"
+            f"Expected one of the parts {listed(list(observed))} to classify; got {part!r}"
+            f"{meant(str(part), observed)}."
         )
     spec = observed[part]
     of_classes = class_probabilities(spec)
@@ -551,7 +568,9 @@ def _without(model: Any, x: Any, part: str) -> Any:
     """Returns the data without a part, so that whatever it holds is not even checked."""
     if not model.data.is_dict or len(model.data.observed) == 1:
         return x
-    if frame_names(x) is not None:
+    if is_frame(x):
+        if model.data.schema is not None:
+            return x.assign(**{part: None})
         return x[[name for name in x.columns if name != part]]
     if not isinstance(x, Mapping):
         return x

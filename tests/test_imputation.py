@@ -319,6 +319,38 @@ def test_a_frame_comes_back_as_a_frame_with_its_holes_filled():
     assert np.isfinite(filled["b"][0])
 
 
+def test_a_table_with_a_schema_comes_back_with_its_labels():
+    rng = np.random.default_rng(0)
+    size = rng.choice(3, 200)
+    frame = pandas.DataFrame(
+        {
+            "key": [f"row {k}" for k in range(200)],
+            "city": pandas.Categorical.from_codes(size, ["Lima", "Oslo", "Rome"]),
+            "income": np.exp(rng.normal(8.0 + size, 0.5)).astype("int64"),
+            "visits": pandas.array(rng.poisson(3.0 + 9.0 * size), "Int64"),
+            "share": rng.normal(size=200),
+        }
+    )
+    holes = frame.copy()
+    for name in ("city", "share", "visits"):
+        holes.loc[rng.random(200) < 0.3, name] = None
+    keras.utils.set_random_seed(0)
+    vae = keras_vae.table_vae(keras_vae.data.Schema.of(holes), 2, hidden=(16,))
+    vae.compile(keras.optimizers.Adam(1e-2))
+    vae.fit(holes, epochs=10, verbose=0)
+    found = vae.impute(holes, 50, multiple=3, seed=0)
+    for filled in (found.values, *found.draws):
+        pandas.testing.assert_frame_equal(filled[holes.notna()], holes[holes.notna()])
+        assert dict(filled.dtypes) == dict(holes.dtypes)
+        assert not filled.isna().any(axis=None)
+    assert found.mean["city"].shape == (200, 3)
+    classified = vae.classify(holes, "city", 50, seed=0)
+    classes = np.array(["Lima", "Oslo", "Rome"])[classified.probabilities.argmax(1)]
+    assert (classes == frame["city"]).mean() > 0.6  # 1/3 by chance, with a deviation of 0.034
+    without = vae.classify(holes.drop(columns="city"), "city", 50, seed=0)
+    np.testing.assert_array_equal(classified.probabilities, without.probabilities)
+
+
 def test_a_condition_is_given_to_every_draw():
     """x | z, c ~ N(z + 2 c, 1/4) with the exact q: E[x_2 | x_1, c] = 2 c + 0.8 (x_1 - 2 c)."""
 
@@ -373,7 +405,7 @@ def test_weights_that_rest_on_few_draws_are_told():
         (lambda vae: vae.impute(ROW, 0), "num_samples"),
         (lambda vae: vae.impute(ROW, multiple=0), "multiple"),
         (lambda vae: vae.impute(ROW, interval=1.0), "interval"),
-        (lambda vae: vae.classify(ROW, "labl"), "got 'labl'. Did you mean 'label'"),
+        (lambda vae: vae.classify(ROW, "labl"), "got 'labl' .did you mean label"),
         (lambda vae: vae.classify(ROW, "visits"), "no finite set of classes"),
         (lambda vae: keras_vae.mlp_vae(3, 2, hidden=(4,)).impute(np.zeros((2, 3))), "missing=True"),
         (
