@@ -30,3 +30,5 @@ from keras_vae.evaluation.scores import anomaly_scores as anomaly_scores
 from keras_vae.evaluation.scores import bits_per_dim as bits_per_dim
 from keras_vae.evaluation.summary import active_units as active_units
 from keras_vae.evaluation.summary import mean_and_error as mean_and_error
+from keras_vae.evaluation.synthetic import SyntheticReport as SyntheticReport
+from keras_vae.evaluation.synthetic import synthetic_report as synthetic_report

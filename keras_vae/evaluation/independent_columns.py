@@ -10,7 +10,7 @@ from scipy import optimize, special
 
 from keras_vae.data.content import DataError
 
-__all__ = ["IndependentColumns"]
+__all__ = ["IndependentColumns", "kind_of"]
 
 _FEW_LEVELS = 20
 
@@ -74,7 +74,7 @@ class IndependentColumns:
                 raise DataError(
                     f"Expected an observed entry in column {name!r}; it has none. Leave it out."
                 )
-            kind = kinds.get(name) or _kind(seen)
+            kind = kinds.get(name) or kind_of(seen)
             if kind not in _KINDS:
                 raise ValueError(f"Expected a kind among {', '.join(_KINDS)}; got {kind!r}.")
             columns[name] = _KINDS[kind](seen, name)
@@ -201,7 +201,8 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def _kind(seen: pd.Series) -> str:
+def kind_of(seen: pd.Series) -> str:
+    """Returns `real`, `count` or `categorical`, by the values of a column that are not absent."""
     if pd.api.types.is_float_dtype(seen.dtype):
         return "real"
     if pd.api.types.is_integer_dtype(seen.dtype) and seen.min() >= 0:
