@@ -4,6 +4,8 @@ Every value is in nats per example unless its name says otherwise. It comes with
 says on which side of the truth it lies.
 """
 
+from keras_vae.conformal import Conformal as Conformal
+from keras_vae.conformal import Guarantee as Guarantee
 from keras_vae.evaluation.bdmc import Bracket as Bracket
 from keras_vae.evaluation.bdmc import bdmc as bdmc
 from keras_vae.evaluation.diagnosis import Calibration as Calibration
@@ -23,8 +25,20 @@ from keras_vae.evaluation.inference_gap import BoundGap as BoundGap
 from keras_vae.evaluation.inference_gap import bound_gap as bound_gap
 from keras_vae.evaluation.marginal import LogMarginal as LogMarginal
 from keras_vae.evaluation.marginal import log_marginal as log_marginal
+from keras_vae.evaluation.novelty import compressed_bits as compressed_bits
+from keras_vae.evaluation.novelty import ensemble_score as ensemble_score
+from keras_vae.evaluation.novelty import input_complexity as input_complexity
+from keras_vae.evaluation.novelty import likelihood_ratio as likelihood_ratio
+from keras_vae.evaluation.novelty import likelihood_regret as likelihood_regret
+from keras_vae.evaluation.novelty import mutated as mutated
+from keras_vae.evaluation.novelty import typicality as typicality
 from keras_vae.evaluation.rate_distortion import RateDistortion as RateDistortion
 from keras_vae.evaluation.rate_distortion import rate_distortion as rate_distortion
+from keras_vae.evaluation.score_table import Auroc as Auroc
+from keras_vae.evaluation.score_table import ScoreTable as ScoreTable
+from keras_vae.evaluation.score_table import auroc as auroc
+from keras_vae.evaluation.score_table import score_table as score_table
+from keras_vae.evaluation.score_table import trivial_scores as trivial_scores
 from keras_vae.evaluation.scores import AnomalyScores as AnomalyScores
 from keras_vae.evaluation.scores import anomaly_scores as anomaly_scores
 from keras_vae.evaluation.scores import bits_per_dim as bits_per_dim

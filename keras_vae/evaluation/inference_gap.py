@@ -1,7 +1,7 @@
 """Inference gap log p(x) - ELBO(x): its size, and its split into approximation and amortisation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from keras_vae.linear_gaussian import LinearGaussian
 from keras_vae.model import VAE
 from keras_vae.trace import Inference
 
-__all__ = ["BoundGap", "bound_gap"]
+__all__ = ["BoundGap", "best_elbos", "bound_gap"]
 
 Truth = Literal["auto", "exact", "quadrature", "annealed"]
 Family = Literal["isotropic", "diagonal", "full"]
@@ -163,7 +163,7 @@ def bound_gap(
         ('quadrature', (2,))
     """
     refuse_other(vae, "bound_gap")
-    family = _family_of(vae)
+    family = _family_of(vae, "bound_gap")
     x = vae.data.arrays(x, in_support=True)
     if method not in ("auto", "exact", "quadrature", "annealed"):
         raise ValueError(
@@ -175,12 +175,12 @@ def bound_gap(
     if method == "auto":
         method = _cheapest(vae)
     settings = annealed.Settings(num_chains, temperatures)
-    families = 1 if family == "full" else 2
-    work = float(count_of(x) * families * steps * num_samples)
+    kinds: list[Family] = ["full"] if family == "full" else [family, "full"]
+    work = float(count_of(x) * len(kinds) * steps * num_samples)
     if method == "annealed":
         work += 3 * settings.work(count_of(x))
     with Progress("bound_gap", work, progress) as done:
-        elbos, error = _best_bounds(vae, x, family, steps, num_samples, seed, memory, done)
+        elbos, error = _best_bounds(vae, x, kinds, steps, num_samples, seed, memory, done)
         if method == "annealed":
             there, back = annealed.round_trip(vae, x, settings, seed, memory, done)
     if method == "annealed":
@@ -195,7 +195,7 @@ def bound_gap(
     return BoundGap(
         elbo=elbos[0],
         elbo_family=elbos[1],
-        elbo_full=elbos[2],
+        elbo_full=elbos[-1],
         lower=lower,
         upper=upper,
         log_marginal=value,
@@ -206,7 +206,32 @@ def bound_gap(
     )
 
 
-def _family_of(vae: VAE) -> Family:
+def best_elbos(
+    vae: VAE,
+    x: Any,
+    name: str,
+    *,
+    steps: int,
+    num_samples: int,
+    seed: int,
+    memory: int,
+    progress: bool | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes the ELBO of the encoder's q and of the best member of q's family, [N] each, in nats.
+
+    The arguments are those of `bound_gap`; `name` is that of the caller, for messages.
+    """
+    refuse_other(vae, name)
+    kinds = [_family_of(vae, name)]
+    x = vae.data.arrays(x, in_support=True)
+    steps = as_count("steps", steps, least=1)
+    num_samples = as_count("num_samples", num_samples, least=2)
+    with Progress(name, float(count_of(x) * steps * num_samples), progress) as done:
+        elbos, _ = _best_bounds(vae, x, kinds, steps, num_samples, seed, memory, done)
+    return elbos[0], elbos[1]
+
+
+def _family_of(vae: VAE, name: str) -> Family:
     kinds: dict[type, Family] = {
         IsotropicNormal: "isotropic",
         DiagonalNormal: "diagonal",
@@ -217,7 +242,7 @@ def _family_of(vae: VAE) -> Family:
         if normal and isinstance(vae.posterior, kind):
             return family
     raise ValueError(
-        "bound_gap optimises q within the families IsotropicNormal, DiagonalNormal and "
+        f"{name} optimises q within the families IsotropicNormal, DiagonalNormal and "
         f"FullCovarianceNormal; this posterior is {type(vae.posterior).__name__}. Its gap is "
         "log_marginal(vae, x).value - vae.elbo(x).elbo."
     )
@@ -235,18 +260,18 @@ def _cheapest(vae: VAE) -> Truth:
 def _best_bounds(
     vae: VAE,
     x: Any,
-    family: Family,
+    kinds: Sequence[Family],
     steps: int,
     num_samples: int,
     seed: int,
     memory: int,
     progress: Progress,
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Computes the bounds of the encoder's q, of its family's best and of the full best, [N]."""
+    """Computes the bounds of the encoder's q and of the best of each kind, [N], and their error."""
     rows = rows_in(memory, vae)
     evaluation_samples = max(8 * num_samples, 2 * vae.latent_size + 2)
     size = max(1, rows // max(_TAPES * num_samples, evaluation_samples))
-    climb = compiled(_make_climb(vae, family, steps, num_samples, progress), spec_of(x), SEED)
+    climb = compiled(_make_climb(vae, kinds, steps, num_samples, progress), spec_of(x), SEED)
     batch_spec, dtype = spec_of(x), vae.likelihood.float_dtype
     latents = vae.latent_size
     shapes = ([None, latents], [None, latents, latents])
@@ -260,9 +285,7 @@ def _best_bounds(
             blocks = measure(batch, at, loc, factor).numpy().astype(np.float64)
             bounds.append(blocks.mean(axis=0))
             errors.append(blocks.std(axis=0, ddof=1) / math.sqrt(_BLOCKS))
-        bounds[1] = np.maximum(bounds[1], bounds[0])
-        bounds[2] = np.maximum(bounds[2], bounds[1])
-        results.append((*bounds, np.max(errors, axis=0)))
+        results.append((*np.maximum.accumulate(bounds), np.max(errors, axis=0)))
     *elbos, error = (np.concatenate(parts) for parts in zip(*results, strict=True))
     return tuple(elbos), error
 
@@ -310,13 +333,14 @@ def _moments(q: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _make_climb(
-    vae: VAE, family: Family, steps: int, num_samples: int, progress: Progress
+    vae: VAE, kinds: Sequence[Family], steps: int, num_samples: int, progress: Progress
 ) -> Callable[[Any, tf.Tensor], list[tuple[tf.Tensor, tf.Tensor]]]:
-    """Makes a function from a batch to (loc, factor) of the encoder, family best and full best.
+    """Makes a function from a batch to (loc, factor) of the encoder's q and of each kind's best.
 
-    With m, S of the encoder's q, a candidate is loc = m + s a, factor = exp(d) S + s T, with s the
-    diagonal of S and T strictly lower triangular: at zero it is q. The families differ in which of
-    the numbers a, d, T are free.
+    Each kind holds the one before it, from whose best its own climb starts. With m, S of the
+    encoder's q, a candidate is loc = m + s a, factor = exp(d) S + s T, with s the diagonal of S and
+    T strictly lower triangular: at zero it is q. The families differ in which of the numbers a, d,
+    T are free.
     """
     latents = vae.latent_size
 
@@ -326,7 +350,6 @@ def _make_climb(
         loc, factor = (tf.stop_gradient(part) for part in _moments(q))
         dtype = loc.dtype
         found = [(loc, factor)]
-        kinds: list[Family] = ["full"] if family == "full" else [family, "full"]
         for kind in kinds:
             start = found[-1]
             scale = tf.linalg.diag_part(start[1])
@@ -382,6 +405,6 @@ def _make_climb(
                 parallel_iterations=1,
             )
             found.append(candidate(raw))
-        return found if family != "full" else [*found, found[-1]]
+        return found
 
     return climb
