@@ -7,6 +7,7 @@ import tensorflow as tf
 from scipy import stats
 
 from keras_vae import DataError, LinearGaussian
+from keras_vae.data import Schema
 from keras_vae.data.holes import alike
 from keras_vae.evaluation import FullGaussian, IndependentColumns
 from tests.models import digits, linear_gaussian
@@ -270,6 +271,24 @@ def test_columns_have_the_densities_of_scipy():
     np.testing.assert_allclose(poisson, stats.poisson(114.5).logpmf(110), atol=EXACT)
 
 
+def test_columns_are_fitted_as_a_schema_says():
+    table, _ = frame()
+    table = table.assign(
+        share=100.0 * np.random.default_rng(4).beta(2.0, 5.0, len(table)), key=np.arange(400)
+    )
+    schema = Schema.of(table, kinds={"share": "proportion"})
+    columns = IndependentColumns.fit(table, schema)
+    assert list(columns.columns) == list(schema.columns)
+    assert "key" not in columns.columns
+    found = columns.log_probs(table)["share"]
+    shape = stats.beta.fit(table["share"] / 100.0, floc=0, fscale=1)
+    expected = stats.beta(*shape[:2], scale=100.0).logpdf(table["share"])
+    np.testing.assert_allclose(found, expected, atol=EXACT)
+    ends = {"x": [0.0, 0.25, 1.0]}
+    normal = IndependentColumns.fit(ends, {"x": "proportion"}).log_prob(ends)
+    np.testing.assert_allclose(normal, IndependentColumns.fit(ends).log_prob(ends), atol=EXACT)
+
+
 def test_frequencies_sum_to_one_with_what_was_never_seen():
     columns = IndependentColumns.fit({"x": ["a", "b", "b"]})
     found = columns.log_prob({"x": ["a", "b", "c"]})
@@ -301,6 +320,7 @@ def test_absent_entries_are_left_out_and_filled():
         ({"x": [0.0, 1.0]}, {"x": "positive"}, "the least is 0"),
         ({"x": [-1.0, 1.0]}, {"x": "count"}, "of at least 0 in column 'x'; they lie between -1"),
         ({"x": [0.5, 1.0]}, {"x": "count"}, "whole numbers in column 'x'"),
+        ({"x": [0.5, 101.0]}, {"x": "proportion"}, "of 1 or of 100 in column 'x'"),
         ({"x": [0.5, 1.0]}, {"x": "colour"}, "kind among real, .*got 'colour'"),
         ({"x": [0.5, 1.0]}, {"y": "real"}, r"columns \['x'\]; got \['y'\]"),
     ],

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
+from keras_vae.data import Schema
 from keras_vae.data.content import DataError
 
 __all__ = ["IndependentColumns", "kind_of"]
@@ -22,6 +23,7 @@ class IndependentColumns:
     |---|---|---|
     | `real` | normal | mean |
     | `positive` | log-normal | mean |
+    | `proportion` | beta, of 0 to 1 or of 0 to 100; normal if it reaches an end | mean |
     | `count` | negative binomial, or Poisson if the variance is not above the mean | mean |
     | `categorical`, `binary`, `ordinal` | frequencies | most frequent value |
 
@@ -48,21 +50,25 @@ class IndependentColumns:
         self.columns = dict(columns)
 
     @classmethod
-    def fit(cls, x: Any, kinds: Mapping[Any, str] | None = None) -> "IndependentColumns":
+    def fit(cls, x: Any, kinds: Mapping[Any, str] | Schema | None = None) -> "IndependentColumns":
         """Fits each column to its observed entries.
 
         Args:
             x: data frame, dict of arrays [N], or array [N, D], whose columns are called 0 to D - 1;
                 absent entries are NaN, None or missing.
-            kinds: kinds by the name of the column. Other columns are `real` if they hold floats,
-                `count` if they hold more than 20 different integers of at least 0, and
-                `categorical` otherwise.
+            kinds: a schema, whose modelled columns are fitted, or kinds by the name of the column.
+                Other columns are `real` if they hold floats, `count` if they hold more than 20
+                different integers of at least 0, and `categorical` otherwise.
 
         Raises:
             DataError: if a column has no observed entry, or values that its kind does not allow.
             ValueError: if a kind or a name is unknown.
         """
-        frame, kinds = pd.DataFrame(x), kinds or {}
+        frame = pd.DataFrame(x)
+        if isinstance(kinds, Schema):
+            frame = frame[list(kinds.columns)]
+            kinds = {name: column.kind for name, column in kinds.columns.items()}
+        kinds = kinds or {}
         if unknown := set(kinds) - set(frame.columns):
             raise ValueError(
                 f"Expected kinds of the columns {list(frame.columns)}; got {sorted(unknown)}."
@@ -148,6 +154,28 @@ class _Positive:
         return self.log.log_prob(logs) - logs.to_numpy()
 
 
+class _Proportion:
+    def __init__(self, seen: pd.Series, name: Any) -> None:
+        values = _numbers(seen, name, least=0.0)
+        self.top = 1.0 if values.max() <= 1.0 else 100.0
+        if values.max() > self.top:
+            raise DataError(
+                f"Expected proportions of 1 or of 100 in column {name!r}; the largest is "
+                f"{values.max():g}."
+            )
+        self.normal = _Real(seen, name)
+        self.middle = self.normal.middle
+        self.shape: tuple[float, float] | None = None
+        if values.min() > 0.0 and values.max() < self.top:
+            self.shape = stats.beta.fit(values / self.top, floc=0.0, fscale=1.0)[:2]
+
+    def log_prob(self, values: pd.Series) -> np.ndarray:
+        if self.shape is None:
+            return self.normal.log_prob(values)
+        shares = values.to_numpy(np.float64) / self.top
+        return stats.beta(*self.shape).logpdf(shares) - math.log(self.top)
+
+
 class _Count:
     """Negative binomial of mean m and dispersion t: variance m + m^2 / t."""
 
@@ -194,6 +222,7 @@ class _Frequencies:
 _KINDS: dict[str, Any] = {
     "real": _Real,
     "positive": _Positive,
+    "proportion": _Proportion,
     "count": _Count,
     "categorical": _Frequencies,
     "binary": _Frequencies,
