@@ -18,6 +18,7 @@ import math
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -30,6 +31,7 @@ __all__ = [
     "WEIGHTS",
     "ArtifactError",
     "Manifest",
+    "as_word",
     "check",
     "check_file",
     "content",
@@ -219,6 +221,21 @@ def is_standard(entries: dict[str, Any]) -> bool:
 def is_name(name: str) -> bool:
     """Tells whether an artifact may have that name: it survives URLs, files and configurations."""
     return _NAME.fullmatch(name) is not None
+
+
+def as_word(name: str) -> str:
+    """Returns the name of a part of the data as the names of its tensors have it.
+
+    Accents are dropped, other characters of ASCII than letters, digits and _ become _, and those
+    of other scripts become their codes, as in u5e74.
+    """
+    plain = unicodedata.normalize("NFKD", name)
+    letters = (c if re.match("[A-Za-z0-9_]", c) else "_" for c in plain)
+    return "".join(
+        letter if c.isascii() else f"u{ord(c):x}"
+        for c, letter in zip(plain, letters, strict=True)
+        if not unicodedata.combining(c)
+    )
 
 
 def one_line(error: BaseException) -> str:

@@ -22,6 +22,40 @@ def tiny_vae(likelihood: str = "bernoulli", shape: Any = 6, **kwargs: Any) -> ke
     return keras_vae.mlp_vae(shape, 2, likelihood, hidden=(8,), **kwargs)
 
 
+def mixed_vae(latents: int = 2) -> keras_vae.VAE:
+    """Makes a VAE of a number, an image, a label and a count, all but the image possibly absent."""
+    return keras_vae.VAE(
+        prior=keras_vae.StandardNormal(latents),
+        likelihood=keras_vae.Parts(
+            {
+                "age": keras_vae.Normal(1, scale="learned", missing=True),
+                "image": keras_vae.Bernoulli((2, 2, 1), network=keras.layers.Dense(6, "tanh")),
+                "label": keras_vae.Categorical(3, missing=True),
+                "visits": keras_vae.Poisson(1, missing=True),
+            },
+            network=keras.layers.Dense(6, "tanh"),
+        ),
+        posterior=keras_vae.DiagonalNormal(
+            latents,
+            network=keras_vae.PartsEncoder(keras.layers.Dense(6, "tanh"), complete=["image"]),
+        ),
+    )
+
+
+def mixed_data(count: int) -> dict[str, np.ndarray]:
+    """Draws data for `mixed_vae`, a third of it absent where it may be."""
+    rng = np.random.default_rng(0)
+    x = {
+        "age": rng.normal(size=(count, 1)),
+        "image": rng.integers(0, 2, (count, 2, 2, 1)).astype("float32"),
+        "label": np.eye(3)[rng.integers(0, 3, count)],
+        "visits": rng.poisson(3.0, (count, 1)).astype("float64"),
+    }
+    for name in ("age", "label", "visits"):
+        x[name][rng.random(count) < 1 / 3] = np.nan
+    return x
+
+
 def compiled(vae: keras_vae.VAE, objective: Any = None, **kwargs: Any) -> keras_vae.VAE:
     """Compiles the model to run eagerly, which is far faster than tracing for a few steps."""
     kwargs = {"optimizer": "sgd", "run_eagerly": True, **kwargs}

@@ -1,0 +1,189 @@
+"""Parts of the data in the units of the file, and their conversion in a graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vae import random
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.schema import Column
+from keras_vae.integrity import as_word
+from keras_vae.latent_variable_model import LatentVariableModel
+from keras_vae.training.data_spec import Part
+
+__all__ = ["Preparations", "RawPart", "raw_parts"]
+
+Preparations = Preparation | Mapping[str, Preparation] | None
+"""Preparation of the only part of the data, or preparations by part; None where there is none."""
+
+
+@dataclass(frozen=True)
+class RawPart:
+    """A part of the data as the file holds it.
+
+    Attributes:
+        name: name of the part.
+        part: its shape and support as the model takes it.
+        how: its preparation.
+        index: its place among the parts, which numbers its noise.
+        is_named: whether tensors of the signatures bear its name.
+        column: its column of the model's schema, if there is one.
+    """
+
+    name: str
+    part: Part
+    how: Preparation
+    index: int
+    is_named: bool
+    column: Column | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example in the file; one category of a named part is [1]."""
+        if not self.how.categories:
+            return self.part.shape
+        return self.part.shape[:-1] or ((1,) if self.is_named else ())
+
+    @property
+    def range(self) -> tuple[float | None, float | None]:
+        """Smallest and largest number that the file may hold; None where there is no bound."""
+        support, column = self.part.support, self.column
+        if column is not None and column.kind in ("positive", "proportion"):
+            return 0.0, (column.top if column.kind == "proportion" else None)
+        return self.how.range or ((None, None) if support is None else (support.low, support.high))
+
+    def tensor(self, kind: str) -> str:
+        """Returns the name of a tensor of the signatures: x, mean, sample, distortion, ..."""
+        return f"{kind}_{as_word(self.name)}" if self.is_named else kind
+
+    def prepared(self, x: tf.Tensor, seed: tf.Tensor | None, dtype: str) -> tf.Tensor:
+        """Returns model data, by the arithmetic of `Preparation.static` and its random step.
+
+        NaN stays NaN, and a code that no category has becomes infinite, so that the answer shows
+        it.
+
+        Args:
+            x: numbers of the file, [b, *shape].
+            seed: seeds of the rows for the random step; None puts its mean in its place.
+            dtype: dtype of the result.
+        """
+        how, raw = self.how, x
+        if how.center:
+            x = (x - np.asarray(how.center, np.float32)) / np.asarray(how.spread, np.float32)
+        if how.categories:
+            x = self._one_hot(tf.reshape(x, [-1, *self.part.shape[:-1]]))
+        if how.divide != 1.0:
+            x = x / how.divide
+        if how.step == "binarize" and seed is not None:
+            drawn = tf.cast(self._uniform(seed) < x, tf.float32)
+            x = tf.where(tf.math.is_nan(raw), raw, drawn)
+        if how.step == "dequantize" or how.noise.size:
+            u = 0.5 if seed is None else self._uniform(seed)
+            x = (x + u) / how.levels if how.step == "dequantize" else x + u * how.noise
+        return tf.cast(x, dtype)
+
+    def _uniform(self, seed: tf.Tensor) -> tf.Tensor:
+        return random.uniform(seed, self.shape, stream=random.PREPARATION, index=self.index)
+
+    def _one_hot(self, codes: tf.Tensor) -> tf.Tensor:
+        count = self.how.categories
+        known = (codes >= 0.0) & (codes <= count - 1.0) & (codes == tf.round(codes))
+        unknown = tf.where(tf.math.is_nan(codes), codes, np.float32(np.inf))
+        coded = tf.one_hot(tf.cast(tf.where(known, codes, 0.0), tf.int32), count)
+        return tf.where(known[..., tf.newaxis], coded, unknown[..., tf.newaxis])
+
+    def raw(self, x: tf.Tensor, is_mean: bool = False) -> tf.Tensor:
+        """Returns model data in the units of the file; whole numbers where the file has them.
+
+        Args:
+            x: draws, or means, of which those of categories stay probabilities.
+            is_mean: whether x is a mean.
+        """
+        how, x = self.how, tf.cast(x, tf.float32)
+        if how.categories and not is_mean:
+            x = tf.cast(tf.argmax(x, axis=-1), tf.float32)
+            x = tf.reshape(x, [-1, *self.shape]) if self.is_named else x
+        if how.step == "dequantize":
+            levels = x * how.levels - (0.5 if is_mean else 0.0)
+            x = levels if is_mean else tf.clip_by_value(tf.floor(levels), 0.0, how.levels - 1.0)
+        x = x * how.divide if how.divide != 1.0 else x
+        if how.center:
+            x = x * np.asarray(how.spread, np.float32) + np.asarray(how.center, np.float32)
+        if any(how.whole):
+            x = tf.where(np.asarray(how.whole), x - 0.5 if is_mean else tf.floor(x), x)
+        if any(how.constant):
+            x = tf.where(np.asarray(how.constant), np.asarray(how.center, np.float32), x)
+        return x if is_mean or self.column is None else self._inside(self.column, x)
+
+    def _inside(self, column: Column, x: tf.Tensor) -> tf.Tensor:
+        """Moves draws into what the column may hold, as the schema does."""
+        if column.kind == "proportion":
+            return tf.clip_by_value(x, 0.0, column.top)
+        if column.kind == "positive":
+            return tf.maximum(x, 0.0 if column.whole or column.low is None else column.low)
+        return x
+
+    def log_volume(self, present: tf.Tensor | None) -> tf.Tensor | float:
+        """Returns the nats that convert log p of model data to log p of the numbers in the file.
+
+        Args:
+            present: which entries are present, [b, *shape]; None if all are.
+        """
+        how, shape = self.how, self.part.shape
+        if present is None or how.nats_offset == 0.0:
+            return how.nats_offset * math.prod(shape)
+        each = -np.log(np.asarray(how.spread)) if how.spread else how.nats_offset
+        entries = tf.where(present, np.broadcast_to(each, shape).astype(np.float32), 0.0)
+        return tf.reduce_sum(entries, axis=list(range(1, 1 + len(shape))))
+
+
+def raw_parts(model: LatentVariableModel, preparation: Preparations = None) -> dict[str, RawPart]:
+    """Returns the observed parts of a model's data in the units of the file, by name.
+
+    Args:
+        model: the model.
+        preparation: preparation of its only part, or preparations by part; None is that of the
+            model's schema if it has one.
+
+    Raises:
+        ValueError: if a preparation is for no part, one is given for several, or the tensors of two
+            parts would have the same names.
+    """
+    observed, schema = model.data.observed, model.data.schema
+    is_named = model.data.is_dict or len(observed) > 1
+    columns = {} if schema is None else schema.columns
+    if columns and preparation in (None, Preparation()):
+        preparation = {name: column.preparation for name, column in columns.items()}
+    if preparation is None:
+        preparation = {}
+    elif isinstance(preparation, Preparation):
+        if is_named and preparation != Preparation():
+            raise ValueError(
+                f"This model has the parts {', '.join(observed)}; got one preparation. Give a dict "
+                "of preparations by part."
+            )
+        preparation = {} if is_named else {next(iter(observed)): preparation}
+    unknown = [name for name in preparation if name not in observed]
+    if unknown:
+        raise ValueError(
+            f"Got a preparation of {unknown[0]!r}, but the parts of this model are "
+            f"{', '.join(observed)}. Correct the name."
+        )
+    words: dict[str, str] = {}
+    for name in observed:
+        if (other := words.setdefault(as_word(name), name)) != name:
+            raise ValueError(
+                f"The parts {other!r} and {name!r} would share tensors called x_{as_word(name)}, "
+                "of letters, digits and _ alone. Rename one of them."
+            )
+    return {
+        name: RawPart(
+            name, part, preparation.get(name, Preparation()), index, is_named, columns.get(name)
+        )
+        for index, (name, part) in enumerate(observed.items())
+    }

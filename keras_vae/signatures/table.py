@@ -1,0 +1,146 @@
+"""Table of the signatures of a model: their inputs, outputs and descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_vae.latent_variable_model import LatentVariableModel
+from keras_vae.model import VAE
+from keras_vae.signatures.functions import Functions, Tensors, in_float32
+from keras_vae.signatures.raw_part import Preparations, raw_parts
+
+__all__ = ["Signature", "signatures"]
+
+
+class Signature(NamedTuple):
+    """One exported function.
+
+    Attributes:
+        name: decode, encode, sample, reconstruct or score.
+        function: map of keyword tensors to a dict of tensors, both with the batch as axis 0.
+        inputs: specification of each input, by name.
+        outputs: names of the outputs.
+        description: one sentence for the reader of the artifact.
+    """
+
+    name: str
+    function: Callable[..., Tensors]
+    inputs: dict[str, tf.TensorSpec]
+    outputs: tuple[str, ...]
+    description: str
+
+
+def signatures(vae: LatentVariableModel, preparation: Preparations = None) -> dict[str, Signature]:
+    """Returns the five signatures of a model, `decode` first.
+
+    | name | inputs | outputs |
+    |---|---|---|
+    | decode | z [b, L] | mean, and the likelihood's parameters |
+    | encode | x | the posterior's parameters |
+    | sample | seed int32 [b, 2] | sample, mean, z |
+    | reconstruct | x | mean |
+    | score | x, seed int32 [b, 2] | elbo, distortion, rate, each [b], nats |
+
+    A conditional model takes `condition` beside z, x or seed. `x`, `mean` and `sample` are in the
+    units of the data file; the parameters are those of the prepared data. Data that the training
+    binarised is used as the probability of a one by `encode` and `reconstruct`, and drawn from
+    the row's seed by `score`, like dequantisation noise; `score` is a bound on the log-probability
+    of x as the file holds it (for binarised data: of the draw). All numbers except seeds are
+    float32, whatever dtype the model computes in.
+
+    A model with named parts takes x_NAME for each and returns mean_NAME, sample_NAME, the
+    parameters as PARAMETER_NAME and distortion_NAME; one category is a code, [b, 1], and its mean
+    holds the probabilities of all. In NAME, characters other than letters, digits and _ are
+    replaced (`keras_vae.integrity.as_word`). NaN is absent where the part has `missing=True`, and
+    `score` is then a bound on the log-probability of what is present. Elsewhere NaN gives NaN.
+
+    Args:
+        vae: the model; its weights are captured.
+        preparation: how the training prepared its data, or a dict of that by part; None if it did
+            not, or as the model's schema says.
+
+    Raises:
+        ValueError: if two tensors would have one name, or a preparation is for no part.
+    """
+    functions = Functions(vae, raw_parts(vae, preparation))
+    inputs = _specs(functions.shapes)
+    seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
+    data = {**inputs["observed"], **inputs["given"]}
+    condition = {name: spec for name, spec in inputs["given"].items() if name == "condition"}
+    table = [
+        Signature(
+            "decode",
+            in_float32(functions.decode),
+            {**inputs["latents"], **condition},
+            functions.decoded,
+            "Distribution p(x | z) of the latents z: its mean and its parameters.",
+        ),
+        Signature(
+            "encode",
+            in_float32(functions.encode),
+            data,
+            functions.encoded,
+            "Distribution q(z | x) of the data x: its parameters."
+            if isinstance(vae, VAE)
+            else "Latents at the centre of q(z | x).",
+        ),
+        Signature(
+            "sample",
+            in_float32(functions.sample),
+            {**seed, **condition},
+            functions.sampled,
+            "A draw from p(x) for each seed pair, the mean at its z, and z.",
+        ),
+        Signature(
+            "reconstruct",
+            in_float32(functions.reconstruct),
+            data,
+            functions.means,
+            "Mean of p(x | z) at the mean of q(z | x).",
+        ),
+        Signature(
+            "score",
+            in_float32(functions.score),
+            {**inputs["observed"], **seed, **inputs["given"]},
+            functions.scored,
+            "Lower bound on log p(x) in nats from one draw of z, and its two terms.",
+        ),
+    ]
+    for signature in table:
+        _refuse_twice(signature.outputs, f"outputs of {signature.name}")
+    return {signature.name: signature for signature in table}
+
+
+def _specs(
+    shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
+) -> dict[str, dict[str, tf.TensorSpec]]:
+    """Returns the specifications of float32 inputs by kind and name.
+
+    Raises:
+        ValueError: if two of them, or one and the seed, have the same name.
+    """
+    names = [name for kind in shapes.values() for name in kind]
+    _refuse_twice([*names, "seed"], "inputs of the signatures")
+    return {
+        kind: {
+            name: tf.TensorSpec([None, *shape], tf.float32, name) for name, shape in named.items()
+        }
+        for kind, named in shapes.items()
+    }
+
+
+def _refuse_twice(names: Sequence[str], what: str) -> None:
+    """Refuses names of which two are equal, for one of the tensors would be lost.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    twice = [name for index, name in enumerate(names) if name in names[:index]]
+    if twice:
+        raise ValueError(
+            f"Two {what} are called {twice[0]!r}. Rename the parameter, the latent or the part of "
+            "the data that takes this name."
+        )
