@@ -38,6 +38,7 @@ _SEED_PROTOCOL = {
         "x given z": random.OBSERVATION,
         "preparation of x": random.PREPARATION,
         "z given x": random.POSTERIOR,
+        "mixture component of z given x": random.POSTERIOR_COMPONENT,
     },
     "uniform": "((word >> 9) + 1/2) / 2^23",
     "row_seeds": "row i of sample(n, seed) in Python has the seed pair [seed, i]",

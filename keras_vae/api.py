@@ -18,6 +18,7 @@ from keras_vae.distributions import Likelihood as Likelihood
 from keras_vae.distributions import Parameter as Parameter
 from keras_vae.distributions import Posterior as Posterior
 from keras_vae.distributions import distribution_of as distribution_of
+from keras_vae.distributions.experts import *  # noqa: F403
 from keras_vae.distributions.likelihoods import *  # noqa: F403
 from keras_vae.distributions.parts import Parts as Parts
 from keras_vae.distributions.parts_encoder import PartsEncoder as PartsEncoder

@@ -185,6 +185,9 @@ def _scaled_gradient(later: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]
 def refuse_own_weights(inference: Inference, noise: Any, gradient: Gradient) -> None:
     """Refuses a posterior whose density would be differentiated where it must be constant.
 
+    Refuses stratified draws too if the gradient is doubly reparameterised: the identity behind it
+    is one of independent draws.
+
     Args:
         inference: inference from one example or more.
         noise: noise of one draw or more.
@@ -194,6 +197,12 @@ def refuse_own_weights(inference: Inference, noise: Any, gradient: Gradient) -> 
         ValueError: naming the weight that the posterior reads besides its parameters.
     """
     trace = inference.trace(noise)
+    stratified = not all(latent.draw.independent for latent in trace.latents.values())
+    if stratified and gradient == "doubly_reparameterized":
+        raise ValueError(
+            "gradient='doubly_reparameterized' needs independent draws, and this posterior "
+            "stratifies the draws of an example over its components: choose gradient='pathwise'."
+        )
     with tf.GradientTape() as tape:
         for latent in trace.latents.values():
             latent.log_q(constant=True)

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_vae.distributions.base import *  # noqa: F403
+    from keras_vae.distributions.experts import *  # noqa: F403
     from keras_vae.distributions.likelihoods import *  # noqa: F403
     from keras_vae.distributions.noise import *  # noqa: F403
     from keras_vae.distributions.parts import *  # noqa: F403
@@ -39,7 +40,16 @@ if TYPE_CHECKING:
     from keras_vae.distributions.posteriors import *  # noqa: F403
     from keras_vae.distributions.priors import *  # noqa: F403
 
-_MODULES = ("base", "noise", "likelihoods", "parts", "parts_encoder", "posteriors", "priors")
+_MODULES = (
+    "base",
+    "experts",
+    "noise",
+    "likelihoods",
+    "parts",
+    "parts_encoder",
+    "posteriors",
+    "priors",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -170,7 +170,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         Its batch shape is [...] and its event shape that of the layer.
         """
 
-    def noise(self) -> Noise:
+    def noise(self) -> Any:
         """Returns the noise that a draw is made of: one uniform number per entry, by default."""
         return Noise(self.event_shape, "uniform", random.OBSERVATION)
 
@@ -556,7 +556,7 @@ class Posterior(ConditionalDistribution):
         """Number L of latents."""
         return self.event_shape[0]
 
-    def noise(self) -> Noise:
+    def noise(self) -> Any:
         """Returns the noise that a draw is made of: one normal number per latent, by default."""
         return Noise(self.event_shape, "normal", random.POSTERIOR)
 

@@ -70,11 +70,14 @@ class Draw(NamedTuple):
             distribution can tell.
         penalties: terms of a loss by name, [...], such as the commitment to a code. They are
             minimised but are not part of a bound.
+        independent: whether several draws of one example are independent of each other. Stratified
+            draws are not; their means are unbiased all the same.
     """
 
     value: tf.Tensor
     log_prob: tf.Tensor | None = None
     penalties: Mapping[str, tf.Tensor] = MappingProxyType({})
+    independent: bool = True
 
 
 def checked_draw(

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -449,6 +450,13 @@ class VampPrior(_Mixture):
                 )
             )
 
+    def noise(self) -> Any:
+        """Returns the noise of a draw of a posterior, and one uniform number for the component."""
+        found = super().noise()
+        if self._posterior is None:
+            return found
+        return {**found, "latent": tf.nest.map_structure(_of_prior, self._posterior().noise())}
+
     def parameters(self, condition: Any = None) -> dict[str, tf.Tensor]:
         """Returns equal weights, and the parameters of the posteriors at the pseudo-inputs."""
         logits = tf.zeros([self.num_components], self.float_dtype)
@@ -474,6 +482,15 @@ class VampPrior(_Mixture):
             return self._posterior(), dict(zip(self._part_names, [u, *condition], strict=True))
         u = tf.clip_by_value(u, *self._bounds)
         return self._posterior(), [u, *condition] if condition else u
+
+
+def _of_prior(noise: Noise) -> Noise:
+    """Returns the noise of a posterior from the streams of the prior."""
+    if noise.stream == random.POSTERIOR:
+        return replace(noise, stream=random.LATENT)
+    if noise.stream == random.POSTERIOR_COMPONENT:
+        return replace(noise, stream=random.COMPONENT, index=noise.index + 1)
+    return noise
 
 
 def _by_name(shapes: InputShapes) -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,7 @@ __all__ = [
     "FullNormal",
     "Independent",
     "IndependentBernoulli",
+    "MixtureOfVectors",
     "Normal",
     "Numbers",
     "Poisson",
@@ -285,6 +286,28 @@ class DiscretizedLogistic(Numbers):
 
 class FullNormal(tfd.MultivariateNormalTriL):
     """A normal distribution with full covariance and a closed divergence from diagonal ones."""
+
+
+class MixtureOfVectors(tfd.MixtureSameFamily):
+    """A mixture of distributions over vectors, whose density and moments keep static shapes."""
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        log_weights = tf.math.log(self.mixture_distribution.probs_parameter())
+        each = self.components_distribution.log_prob(x[..., tf.newaxis, :])
+        return tf.reduce_logsumexp(each + log_weights, axis=-1)
+
+    def _mean(self) -> tf.Tensor:
+        return self._average(self.components_distribution.mean())
+
+    def _variance(self) -> tf.Tensor:
+        components = self.components_distribution
+        shift = components.mean() - self._mean()[..., tf.newaxis, :]
+        return self._average(components.variance() + shift**2)
+
+    def _average(self, values: tf.Tensor) -> tf.Tensor:
+        """Computes the weighted mean over the components of values [..., K, L], [..., L]."""
+        weights = self.mixture_distribution.probs_parameter()
+        return tf.reduce_sum(weights[..., tf.newaxis] * values, axis=-2)
 
 
 def is_normal(distribution: tfd.Distribution) -> bool:

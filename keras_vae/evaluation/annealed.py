@@ -12,10 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
-from keras_vae.distributions.noise import numbers_in
 from keras_vae.distributions.tfp import statistic
 from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
-from keras_vae.evaluation._draws import FlatLatents, draw_noise, prior_draws, size_of
+from keras_vae.evaluation._draws import FlatLatents, draw_noise, prior_draws, size_of, trace_of
 from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
 from keras_vae.trace import Trace
@@ -211,7 +210,8 @@ def _runners(
     """
     run, dtype = _make_run(vae, settings, progress), vae.float_dtype
     steps = tf.TensorSpec([settings.temperatures, None], dtype)
-    end = tf.TensorSpec([settings.chains, None, numbers_in(vae.noise())], dtype)
+    latents = FlatLatents(trace_of(vae, vae.data.zeros(), 1, tf.zeros([2], tf.int32))).size
+    end = tf.TensorSpec([settings.chains, None, latents], dtype)
     arguments = [spec_of(x), SEED, steps, end]
     return tuple(compiled(run, *arguments[:count]) for count in (2, 3, 4))
 

@@ -14,19 +14,19 @@ The generator is Philox-4x32-10: ten rounds of a keyed bijection that turn a cou
 The index is 0; a model with several latents or parts numbers them by it. Draws of different
 streams or indices never share a counter, so they are independent for one seed:
 
-| stream | name          | drawn from it                                               |
-|--------|---------------|-------------------------------------------------------------|
-| 0      | `LATENT`      | z, from the prior                                           |
-| 1      | `COMPONENT`   | the component of a mixture                                  |
-| 2      | `OBSERVATION` | x given z                                                   |
-| 3      | `ROWS`        | the seeds of rows, when `row_seeds` is given a pair         |
-| 4      | `PREPARATION` | binarisation and dequantisation of x, in exported scores    |
-| 5      | `POSTERIOR`   | z given x                                                   |
-| 6      | `RESAMPLING`  | which of the weighted draws of z an imputation uses         |
-| 7      |               | reserved                                                    |
-| 8-13   | `IMPUTED` + s | what stream s holds, of entries that are imputed            |
-| 14-15  |               | reserved                                                    |
-| 16-    |               | free for other programs, up to 65535                        |
+| stream | name                  | drawn from it                                            |
+|--------|-----------------------|----------------------------------------------------------|
+| 0      | `LATENT`              | z, from the prior                                        |
+| 1      | `COMPONENT`           | the component of a mixture                               |
+| 2      | `OBSERVATION`         | x given z                                                |
+| 3      | `ROWS`                | the seeds of rows, when `row_seeds` is given a pair      |
+| 4      | `PREPARATION`         | binarisation and dequantisation of x, in exported scores |
+| 5      | `POSTERIOR`           | z given x                                                |
+| 6      | `RESAMPLING`          | which of the weighted draws of z an imputation uses      |
+| 7      | `POSTERIOR_COMPONENT` | the component of a mixture that z given x is drawn from  |
+| 8-13   | `IMPUTED` + s         | what stream s holds, of entries that are imputed         |
+| 14-15  |                       | reserved                                                 |
+| 16-    |                       | free for other programs, up to 65535                     |
 
 The prior and the posterior have separate streams. With a shared one, an x drawn with the same seed
 would meet the very noise in z given x that made it, and `elbo(sample(n, seed=s), seed=s)` would
@@ -49,6 +49,7 @@ from keras_vae.random.philox import IMPUTED as IMPUTED
 from keras_vae.random.philox import LATENT as LATENT
 from keras_vae.random.philox import OBSERVATION as OBSERVATION
 from keras_vae.random.philox import POSTERIOR as POSTERIOR
+from keras_vae.random.philox import POSTERIOR_COMPONENT as POSTERIOR_COMPONENT
 from keras_vae.random.philox import PREPARATION as PREPARATION
 from keras_vae.random.philox import RESAMPLING as RESAMPLING
 from keras_vae.random.philox import ROWS as ROWS

@@ -15,6 +15,7 @@ Tensor: TypeAlias = Any
 Word: TypeAlias = tuple[Tensor, ...]
 
 LATENT, COMPONENT, OBSERVATION, ROWS, PREPARATION, POSTERIOR, RESAMPLING = range(7)
+POSTERIOR_COMPONENT = 7
 IMPUTED = 8
 
 _ROUNDS = 10
