@@ -41,6 +41,31 @@ def test_regret_equals_its_closed_form(full):
         np.testing.assert_array_equal(found, evaluation.bound_gap(vae, x).amortisation)
 
 
+def test_regret_and_gap_of_rows_with_holes_equal_their_closed_forms():
+    model = linear_gaussian()
+    x = model.marginal().sample(6, seed=1).numpy()
+    x[np.random.default_rng(0).random(x.shape) < 0.4] = np.nan
+    policy = {"dtype": "float64"}
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(3, **policy),
+        likelihood=keras_vae.Normal(5, scale=model.scale, missing=True, **policy),
+        posterior=keras_vae.DiagonalNormal(3, network=keras_vae.PartsEncoder(**policy), **policy),
+        **policy,
+    )
+    vae.likelihood.head.set_weights([model.weights.T, model.bias])
+    q = vae.encode(x)
+    elbo = model.elbo(x, q.mean(), tf.linalg.diag(q.variance()))
+    regret = model.log_prob(x) - model.gap(x) - elbo
+    found = evaluation.bound_gap(vae, x)
+    assert found.method == "exact"
+    np.testing.assert_allclose(found.log_marginal, model.log_prob(x), atol=EXACT)
+    np.testing.assert_allclose(found.approximation, model.gap(x), atol=1e-3)
+    np.testing.assert_allclose(found.amortisation, regret, atol=1e-3)
+    np.testing.assert_array_equal(
+        evaluation.likelihood_regret(vae, x, steps=500, num_samples=128), found.amortisation
+    )
+
+
 def test_regret_of_the_best_encoder_is_nothing_and_never_negative():
     model = linear_gaussian()
     x = np.concatenate([model.marginal().sample(3, seed=1).numpy(), np.full((1, 5), 30.0)])
