@@ -1,5 +1,6 @@
 """Registry of every public layer, prior, objective and schedule, for the tests they all pass."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from scipy import special, stats
 import keras_vae
 from keras_vae import ELBO, IWAE, callbacks, random
 from keras_vae.distributions import tfp
+from keras_vae.random.inversion.gammas import BETA_UNIFORMS, GAMMA_UNIFORMS, STUDENT_UNIFORMS
 
 EVENT, LATENTS, WIDTH = (2, 3), 3, 4
 
@@ -23,6 +25,8 @@ def likelihood(cls, **options):
 def latent(cls, **options):
     return lambda latents=LATENTS, **kwargs: cls(latents, **{**options, **kwargs})
 
+
+LIMITS = {"low": -1.0, "high": 2.0}
 
 LIKELIHOODS = {
     "bernoulli": likelihood(keras_vae.Bernoulli),
@@ -52,12 +56,23 @@ LIKELIHOODS = {
     "beta_binomial_decoder": likelihood(
         keras_vae.BetaBinomial, total_count=5, concentration="decoder"
     ),
+    "student_t": likelihood(keras_vae.StudentT, df="decoder", scale="decoder"),
+    "gamma": likelihood(keras_vae.Gamma),
+    "log_normal": likelihood(keras_vae.LogNormal, scale="learned"),
+    "beta": likelihood(keras_vae.Beta, concentration="decoder"),
+    "truncated_normal": likelihood(keras_vae.TruncatedNormal, **LIMITS),
+    "censored_normal": likelihood(keras_vae.CensoredNormal, scale="decoder", **LIMITS),
 }
 
-OPTIONS = {"binomial": {"total_count": 3}, "beta_binomial": {"total_count": 3}}
+OPTIONS = {
+    "binomial": {"total_count": 3},
+    "beta_binomial": {"total_count": 3},
+    "truncated_normal": LIMITS,
+    "censored_normal": LIMITS,
+}
 """Arguments that `mlp_vae` needs for a likelihood, by its name."""
 
-LARGEST = {keras_vae.Poisson: 80.0, keras_vae.ZeroInflatedPoisson: 80.0}
+LARGEST = {keras_vae.Poisson: 80.0, keras_vae.ZeroInflatedPoisson: 80.0, keras_vae.Gamma: 80.0}
 """Largest raw parameter whose distribution float32 can hold, where that is below 1e4."""
 
 
@@ -101,6 +116,22 @@ def log_beta_binomial(logits, concentration):
     return stats.betabinom(5, concentration * p, concentration * (1.0 - p)).logpmf
 
 
+def log_truncated_normal(loc, scale):
+    low, high = ((end - loc) / scale for end in LIMITS.values())
+    return stats.truncnorm(low, high, loc, scale).logpdf
+
+
+def log_censored_normal(loc, scale):
+    low, high = LIMITS.values()
+    entries = stats.norm(loc, scale)
+
+    def log_prob(x):
+        value = np.where(x <= low, entries.logcdf(low), entries.logpdf(x))
+        return np.where(x >= high, entries.logsf(high), value)
+
+    return log_prob
+
+
 ORACLES = {
     keras_vae.Bernoulli: lambda logits: stats.bernoulli(special.expit(logits)).logpmf,
     keras_vae.ContinuousBernoulli: log_continuous_bernoulli,
@@ -114,6 +145,18 @@ ORACLES = {
     keras_vae.ZeroInflatedPoisson: zero_inflated(log_poisson_at),
     keras_vae.ZeroInflatedNegativeBinomial: zero_inflated(log_negative_binomial),
     keras_vae.BetaBinomial: log_beta_binomial,
+    keras_vae.StudentT: lambda loc, df, scale: stats.t(df, loc, scale).logpdf,
+    keras_vae.Gamma: lambda log_mean, concentration: (
+        stats.gamma(concentration, scale=np.exp(log_mean) / concentration).logpdf
+    ),
+    keras_vae.LogNormal: lambda loc, scale: stats.lognorm(scale, scale=np.exp(loc)).logpdf,
+    keras_vae.Beta: lambda logits, concentration: (
+        stats.beta(
+            concentration * special.expit(logits), concentration * special.expit(-logits)
+        ).logpdf
+    ),
+    keras_vae.TruncatedNormal: log_truncated_normal,
+    keras_vae.CensoredNormal: log_censored_normal,
 }
 """Log-probability of independent entries by the parameters, of an implementation not ours."""
 
@@ -160,12 +203,16 @@ SCHEDULES = {
 
 
 class Inversion(NamedTuple):
-    """A draw by inversion, its parameters, and the distribution it should have."""
+    """A draw by inversion, its parameters, and the distribution it should have.
+
+    `uniforms` is the size of the last axis of its uniforms, 0 if there is no such axis.
+    """
 
     draw: Callable
     parameters: tuple[float | list[float], ...]
     exact: Any
     is_discrete: bool
+    uniforms: int = 0
 
 
 def continuous_bernoulli_cdf(logits: float) -> Callable:
@@ -227,6 +274,39 @@ def beta_binomial_draws(n: float, a: float, b: float) -> Inversion:
     return Inversion(random.beta_binomial, (n, a, b), exact, True)
 
 
+def gamma_draws(concentration: float) -> Inversion:
+    k = as_float32(concentration)
+    exact = stats.gamma(k, scale=1 / k).cdf
+    return Inversion(random.gamma, (concentration,), exact, False, GAMMA_UNIFORMS)
+
+
+def beta_draws(a: float, b: float) -> Inversion:
+    exact = stats.beta(as_float32(a), as_float32(b)).cdf
+    return Inversion(random.beta, (a, b), exact, False, BETA_UNIFORMS)
+
+
+def student_draws(df: float) -> Inversion:
+    return Inversion(random.student_t, (df,), stats.t(df).cdf, False, STUDENT_UNIFORMS)
+
+
+def truncated_normal(loc: float, scale: float, low: float, high: float) -> Any:
+    ends = (as_float32(low) - loc) / scale, (as_float32(high) - loc) / scale
+    return stats.truncnorm(*ends, loc, scale)
+
+
+def truncated_draws(*parameters: float) -> Inversion:
+    exact = truncated_normal(*map(as_float32, parameters)).cdf
+    return Inversion(random.truncated_normal, parameters, exact, False)
+
+
+TRUNCATED = [
+    *[(0.0, 1.0, -1.0, 2.0), (5.0, 1.0, -1.0, 2.0), (-3.0, 0.5, 0.0, 1.0), (100.0, 1.0, 0.0, 1.0)],
+    *[(0.5, 1e4, 0.0, 1.0), (-1.0, 1e3, 0.0, 1.0), (0.4, 0.01, 0.0, 1.0), (0.0, 1.0, 0.0, 1.0)],
+    *[(0.0, 1.0, 0.0, math.inf), (-20.0, 1.0, 0.0, math.inf), (3.0, 2.0, -math.inf, 1.0)],
+    *[(1000.0, 3.0, -2.0, 1.0)],
+]
+"""Centre, scale and limits: centres inside, near, outside and far away; narrow and wide."""
+
 INVERSIONS = {
     "bernoulli": Inversion(random.bernoulli, (-1.0,), stats.bernoulli(special.expit(-1)), True),
     "logistic": Inversion(random.logistic, (), "logistic", False),
@@ -270,6 +350,16 @@ INVERSIONS = {
             *[(2000.0, 1e7, 2e7), (1e4, 3.0, 7.0), (1e5, 1e-3, 1e4)],
         ]
     },
+    **{f"gamma, {k:g}": gamma_draws(k) for k in (0.2, 1.0, 2.9, 3.0, 8.5, 1e3)},
+    **{
+        f"beta, {a:g} {b:g}": beta_draws(a, b)
+        for a, b in [(0.5, 0.7), (1.0, 1.0), (2.0, 30.0), (1e4, 3e4)]
+    },
+    **{f"student_t, {df:g}": student_draws(df) for df in (0.5, 1.0, 4.0, 1e6)},
+    **{
+        f"truncated_normal, {' '.join(f'{p:g}' for p in parameters)}": truncated_draws(*parameters)
+        for parameters in TRUNCATED
+    },
 }
 
 
@@ -300,6 +390,15 @@ CONVERTED: dict[str, Callable[[np.random.Generator, tuple[int, int]], list[np.nd
     "beta_binomial": lambda rng, shape: [
         rng.integers(1, 300, size=shape),
         *shapes_of_counts(rng, shape),
+    ],
+    "gamma": lambda rng, shape: [np.exp(2 * rng.normal(size=shape))],
+    "beta": lambda rng, shape: list(np.exp(2 * rng.normal(size=(2, *shape)))),
+    "student_t": lambda rng, shape: [3 + np.exp(2 * rng.normal(size=shape))],
+    "truncated_normal": lambda rng, shape: [
+        2 * rng.normal(size=shape),
+        np.exp(2 * rng.normal(size=shape)),
+        np.full(shape, -1.0),
+        np.full(shape, 2.0),
     ],
 }
 
@@ -476,6 +575,22 @@ EXPORTED = {
     ),
     ("beta_binomial", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
         20, 4, total_count=30, **k
+    ),
+    ("student_t", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        20, 4, df="decoder", scale="decoder", **k
+    ),
+    ("gamma", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        20, 4, concentration="decoder", **k
+    ),
+    ("log_normal", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(20, 4, **k),
+    ("beta", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        20, 4, concentration="decoder", **k
+    ),
+    ("truncated_normal", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        20, 4, low=0.0, high=50.0, **k
+    ),
+    ("censored_normal", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        20, 4, low=0.0, **k
     ),
 }
 """Every likelihood, posterior and prior at least once, at sizes people have."""

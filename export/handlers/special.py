@@ -11,34 +11,11 @@ import numpy as np
 
 from export.handlers.values import Value, exp, floor, log, sqrt, where
 from keras_vae.random.elementary import STIRLING
-
-# (1 + x) exp(x^2) erfc(x) in t = (x - 3) / (x + 3).
-_SCALED_ERFC = (
-    0.7537126744747984,
-    -0.2241538079990932,
-    0.03331141869936043,
-    0.004729202203160197,
-    -0.004667584028574755,
-    0.001505458991859158,
-    -0.00026627940185075776,
-    1.4873372028813446e-05,
-    4.608056130651457e-06,
-    -9.676802292406137e-07,
-    -4.580496022125077e-08,
-    3.403835840664566e-08,
-    -2.5183402321363754e-10,
-    -1.1966477481246857e-09,
-    3.164433134105992e-11,
-    4.632116431522466e-11,
-    -8.079023772841502e-13,
-    -1.962398338112284e-12,
-    -3.400898553104142e-14,
-    8.654949127746541e-14,
-    6.547147159229033e-15,
-    -3.6838636129200996e-15,
-    -6.061318726312009e-16,
-    1.3273121984901985e-16,
-    4.3939552352609764e-17,
+from keras_vae.random.normal_tails import (
+    PROBIT_CENTER,
+    PROBIT_FAR_TAIL,
+    PROBIT_TAIL,
+    SCALED_ERFC,
 )
 
 # log gamma(x) / ((x - 1) (x - 2)) in t = (8 x - 17) / 7.
@@ -69,75 +46,6 @@ _SCALED_LGAMMA = (
     -1.794489405486472e-17,
 )
 
-# Wichura (1988), algorithm AS 241: numerator and denominator in 0.425^2 - (p - 1/2)^2, and in
-# sqrt(-log p) - 1.6 and sqrt(-log p) - 5 for small p.
-_PROBIT_CENTER = (
-    (
-        3.3871328727963666080e0,
-        1.3314166789178437745e2,
-        1.9715909503065514427e3,
-        1.3731693765509461125e4,
-        4.5921953931549871457e4,
-        6.7265770927008700853e4,
-        3.3430575583588128105e4,
-        2.5090809287301226727e3,
-    ),
-    (
-        1.0,
-        4.2313330701600911252e1,
-        6.8718700749205790830e2,
-        5.3941960214247511077e3,
-        2.1213794301586595867e4,
-        3.9307895800092710610e4,
-        2.8729085735721942674e4,
-        5.2264952788528545610e3,
-    ),
-)
-_PROBIT_TAIL = (
-    (
-        1.42343711074968357734e0,
-        4.63033784615654529590e0,
-        5.76949722146069140550e0,
-        3.64784832476320460504e0,
-        1.27045825245236838258e0,
-        2.41780725177450611770e-1,
-        2.27238449892691845833e-2,
-        7.74545014278341407640e-4,
-    ),
-    (
-        1.0,
-        2.05319162663775882187e0,
-        1.67638483018380384940e0,
-        6.89767334985100004550e-1,
-        1.48103976427480074590e-1,
-        1.51986665636164571966e-2,
-        5.47593808499534494600e-4,
-        1.05075007164441684324e-9,
-    ),
-)
-_PROBIT_FAR_TAIL = (
-    (
-        6.65790464350110377720e0,
-        5.46378491116411436990e0,
-        1.78482653991729133580e0,
-        2.96560571828504891230e-1,
-        2.65321895265761230930e-2,
-        1.24266094738807843860e-3,
-        2.71155556874348757815e-5,
-        2.01033439929228813265e-7,
-    ),
-    (
-        1.0,
-        5.99832206555887937690e-1,
-        1.36929880922735805310e-1,
-        1.48753612908506148525e-2,
-        7.86869131145613259100e-4,
-        1.84631831751005468180e-5,
-        1.42151175831644588870e-7,
-        2.04426310338993978564e-15,
-    ),
-)
-
 
 def _is_single(x: Value) -> bool:
     return x.dtype == np.float32
@@ -159,7 +67,7 @@ def erfc(x: Value) -> Value:
     size = where(abs(x) > 30.0, 30.0, abs(x))
     head = floor(size * 16.0) * 0.0625
     decay = exp(-(head * head)) * exp((head - size) * (head + size))
-    upper = decay * (_chebyshev(1.0 - 6.0 / (size + 3.0), _SCALED_ERFC) / (size + 1.0))
+    upper = decay * (_chebyshev(1.0 - 6.0 / (size + 3.0), SCALED_ERFC) / (size + 1.0))
     return where(x < 0.0, 2.0 - upper, upper)
 
 
@@ -169,11 +77,9 @@ def _probit(centered: Value, tail: Value) -> Value:
     def ratio(x: Value, coefficients: tuple[Sequence[float], Sequence[float]]) -> Value:
         return x.polynomial(coefficients[0]) / x.polynomial(coefficients[1])
 
-    center = centered * ratio(0.180625 - centered * centered, _PROBIT_CENTER)
+    center = centered * ratio(0.180625 - centered * centered, PROBIT_CENTER)
     depth = sqrt(-log(tail))
-    size = where(
-        depth <= 5.0, ratio(depth - 1.6, _PROBIT_TAIL), ratio(depth - 5.0, _PROBIT_FAR_TAIL)
-    )
+    size = where(depth <= 5.0, ratio(depth - 1.6, PROBIT_TAIL), ratio(depth - 5.0, PROBIT_FAR_TAIL))
     size = where(tail.equals(0.0), math.inf, size)
     return where(abs(centered) <= 0.425, center, where(centered < 0.0, -size, size))
 

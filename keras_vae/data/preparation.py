@@ -22,7 +22,7 @@ from keras_vae.data.transforms import binarize, dequantize
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Preparation", "binarized", "divided", "one_hot", "real"]
+__all__ = ["Preparation", "binarized", "divided", "one_hot", "positive", "proportions", "real"]
 
 _MOST_LEVELS = 2**16
 
@@ -260,6 +260,70 @@ def real(facts: Facts, owner: str) -> Preparation:
     return _standardised(facts)
 
 
+def proportions(facts: Facts, owner: str) -> Preparation:
+    """Returns the preparation for a likelihood of numbers strictly between 0 and 1.
+
+    Raises:
+        DataError: if a number is neither that nor strictly between 0 and the declared largest one.
+    """
+    top = 1.0 if facts.declared_top is None else facts.declared_top
+    if not (facts.lowest > 0.0 and facts.highest < top):
+        raise DataError(
+            f"{owner} models numbers between 0 and {top:g} without either; this data reaches from "
+            f"{facts.lowest:g} to {facts.highest:g}. Choose --likelihood continuous_bernoulli for "
+            "grey levels and for data with zeros or ones; for percentages set --top 100."
+        )
+    return Preparation() if top == 1.0 else Preparation(divide=top, sentence=f"divided by {top:g}")
+
+
+def positive(facts: Facts, owner: str) -> Preparation:
+    """Returns the preparation for a density of positive numbers: each feature has a mean of 1.
+
+    Whole numbers get uniform noise on [0, 1).
+
+    Raises:
+        DataError: if a feature reaches 0 or below, or float32 cannot tell its values apart.
+    """
+    for index in map(int, np.flatnonzero(facts.low <= 0.0)):
+        raise DataError(
+            f"{owner} models positive numbers; {_feature(facts, index)} reaches down to "
+            f"{facts.low[index]:g}. Choose --likelihood normal or student_t, or censored_normal "
+            "for measurements that stop at a limit."
+        )
+    mean, deviation = moments(facts.raw)
+    _refuse_unresolved(facts, mean, deviation, np.sqrt(deviation**2 + facts.whole / 12.0))
+    sentence = "each feature divided by its mean"
+    if facts.whole.any():
+        sentence = f"{_dequantised(facts.whole)}, then {sentence}"
+    return Preparation(
+        center=(0.0,) * len(mean),
+        spread=tuple((mean + 0.5 * facts.whole).astype(np.float32).tolist()),
+        whole=tuple(facts.whole.tolist()) if facts.whole.any() else (),
+        sentence=sentence,
+    )
+
+
+def _feature(facts: Facts, index: int) -> str:
+    return f"feature {facts.names[index]!r}" if facts.names else f"feature number {index}"
+
+
+def _dequantised(whole: np.ndarray) -> str:
+    which = "whole numbers" if whole.all() else f"{int(whole.sum())} features of whole numbers"
+    return f"{which} dequantised, x + u with u uniform on [0, 1)"
+
+
+def _refuse_unresolved(
+    facts: Facts, mean: np.ndarray, deviation: np.ndarray, spread: np.ndarray
+) -> np.ndarray:
+    """Refuses features that vary but not in float32; returns whether each counts as constant."""
+    error, negligible, unresolved = resolution(facts.low, facts.high, spread)
+    constant = negligible & (~facts.whole | unresolved)
+    for index in map(int, np.flatnonzero(unresolved & ~constant)):
+        what = _feature(facts, index).replace("f", "F", 1)
+        raise DataError(unresolved_message(what, mean[index], deviation[index], error[index]))
+    return constant
+
+
 def _standardised(facts: Facts) -> Preparation:
     """Returns the preparation that centres and scales each feature, whole numbers with noise.
 
@@ -268,16 +332,11 @@ def _standardised(facts: Facts) -> Preparation:
     mean, deviation = moments(facts.raw)
     names = facts.names
     spread = np.sqrt(deviation**2 + facts.whole / 12.0)
-    error, negligible, unresolved = resolution(facts.low, facts.high, spread)
-    constant = negligible & (~facts.whole | unresolved)
+    constant = _refuse_unresolved(facts, mean, deviation, spread)
     whole = facts.whole & ~constant
-    for index in map(int, np.flatnonzero(unresolved & ~constant)):
-        what = f"Feature {names[index]!r}" if names else f"Feature number {index}"
-        raise DataError(unresolved_message(what, mean[index], deviation[index], error[index]))
     sentence = "each feature centred and divided by its standard deviation"
     if whole.any():
-        which = "whole numbers" if whole.all() else f"{int(whole.sum())} features of whole numbers"
-        sentence = f"{which} dequantised, x + u with u uniform on [0, 1), then {sentence}"
+        sentence = f"{_dequantised(whole)}, then {sentence}"
     if constant.any():
         labels = [names[i] if names else f"number {i}" for i in map(int, np.flatnonzero(constant))]
         sentence += f"; constant: {listed(labels)}"

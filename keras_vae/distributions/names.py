@@ -37,11 +37,13 @@ class Family(NamedTuple):
     takes_top: bool = True
 
 
+_LIMIT: Final = Option("a limit of the data, in its own units")
 _SCALE: Final = Option("a number, learned, per_feature, decoder or optimal")
 _SPREAD: Final = Option("a number, learned, per_feature or decoder")
 _LEVELS: Final = Option("number of levels", is_top=True)
 _TRIALS: Final = Option("number of trials", is_top=True)
 _COMPONENTS: Final = Option("number of components")
+_BOUNDED: Final = {"high": _LIMIT, "low": _LIMIT, "scale": _SPREAD}
 
 LIKELIHOODS: Final[Mapping[str, Family]] = {
     "bernoulli": Family("Bernoulli"),
@@ -58,6 +60,12 @@ LIKELIHOODS: Final[Mapping[str, Family]] = {
     "categorical": Family("Categorical", takes_top=False),
     "normal": Family("Normal", {"scale": _SCALE}),
     "laplace": Family("Laplace", {"scale": _SCALE}),
+    "student_t": Family("StudentT", {"df": _SPREAD, "scale": _SPREAD}),
+    "gamma": Family("Gamma", {"concentration": _SPREAD}, takes_top=False),
+    "log_normal": Family("LogNormal", {"scale": _SPREAD}, takes_top=False),
+    "beta": Family("Beta", {"concentration": _SPREAD}),
+    "truncated_normal": Family("TruncatedNormal", _BOUNDED, takes_top=False),
+    "censored_normal": Family("CensoredNormal", _BOUNDED, takes_top=False),
 }
 """Likelihoods in the order in which they are asked for a proposal; the first one wins."""
 

@@ -186,10 +186,14 @@ def positive() -> Support:
     )
 
 
-def interval(low: float | None, high: float | None) -> Support:
-    """Makes the closed interval [low, high] of a floating dtype; None is no bound."""
-    if low is None and high is None:
-        return reals()
+def interval(low: float | None, high: float | None, has_masses: bool = False) -> Support:
+    """Makes the closed interval [low, high] of a floating dtype.
+
+    Args:
+        low, high: ends; None is no end, for one of them.
+        has_masses: whether distributions on it have probabilities at the ends and densities
+            between them.
+    """
     ends = [end for end in (low, high) if end is not None]
     if low is None:
         words = f"real numbers up to {high:g}"
@@ -205,7 +209,7 @@ def interval(low: float | None, high: float | None) -> Support:
         low=low,
         high=high,
         integer_dtype=False,
-        is_discrete=False,
+        is_discrete=None if has_masses else False,
         inside=sum(ends) / len(ends),
     )
 

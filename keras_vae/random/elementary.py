@@ -49,3 +49,25 @@ def log(x: Tensor, largest_shift: int) -> Tensor:
     ratio = (x - 1.0) / (x + 1.0)
     log_mantissa = ratio * horner(ratio * ratio, [2.0 / (2 * k + 1) for k in range(5)])
     return log_mantissa - math.log(2.0) * exponent
+
+
+def log1p(x: Tensor) -> Tensor:
+    """Computes log(1 + x) for x from 2^-20 - 1 to 2^60."""
+    total = 1.0 + x
+    size = log(tf.minimum(total, 1.0 / total), largest_shift=32)
+    far = tf.where(x > 0.0, -size, size)
+    return tf.where((x < -0.5) | (x > 1.0), far, log1p_near(x))
+
+
+def log1p_near(x: Tensor) -> Tensor:
+    """Computes log(1 + x) for x from -1/2 to 1."""
+    near = tf.clip_by_value(x, -0.5, 1.0)
+    ratio = near / (2.0 + near)
+    return ratio * horner(ratio * ratio, [2.0 / (2 * k + 1) for k in range(9)])
+
+
+def expm1(x: Tensor) -> Tensor:
+    """Computes exp(x) - 1, by the Taylor series where |x| < 1/2."""
+    near = tf.clip_by_value(x, -0.5, 0.5)
+    series = near * horner(near, [1.0 / math.factorial(k + 1) for k in range(9)])
+    return tf.where(tf.abs(x) < 0.5, series, tf.exp(x) - 1.0)

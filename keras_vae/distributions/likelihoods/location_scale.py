@@ -14,13 +14,15 @@ from keras_vae.data import preparation
 from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import Proposal
-from keras_vae.distributions import supports, tfp
+from keras_vae.distributions import density_families, supports, tfp
 from keras_vae.distributions.base import SMALLEST_SCALE, Likelihood, Parameter, positive
+from keras_vae.distributions.likelihoods.sources import Mode, Source
 from keras_vae.distributions.noise import Draw, Noise
 from keras_vae.distributions.tfp import tfd
+from keras_vae.random.inversion.gammas import STUDENT_UNIFORMS
 from keras_vae.replicas import summed
 
-__all__ = ["DiscretizedLogistic", "Laplace", "Normal"]
+__all__ = ["DiscretizedLogistic", "Laplace", "Normal", "StudentT"]
 
 _FORGOTTEN = 0.01
 """Share of its past examples that an optimal scale forgets with each batch."""
@@ -28,7 +30,7 @@ _FORGOTTEN = 0.01
 ScaleMode = float | Literal["learned", "per_feature", "decoder", "optimal"]
 
 
-class _LocationScale(Likelihood):
+class LocationScale(Likelihood):
     """Likelihood with a centre from the decoder and a scale from one of five sources.
 
     Args:
@@ -142,7 +144,7 @@ class _LocationScale(Likelihood):
         return {**super().get_config(), "scale": self.scale}
 
 
-class _Real(_LocationScale):
+class _Real(LocationScale):
     """Density of real numbers whose centre is its mean."""
 
     has_cdf = True
@@ -241,7 +243,93 @@ class Laplace(_Real):
 
 
 @register
-class DiscretizedLogistic(_LocationScale):
+class StudentT(_Real):
+    """Likelihood of real data with outliers: x = loc + scale T, T of Student's distribution.
+
+    The smaller `df`, the heavier the tails: an entry far out costs (df + 1) log |x - loc| nats, not
+    half its square, so that one loud column or row does not outweigh all others. It is the
+    likelihood of Mattei and Frellsen (2019), MIWAE: deep generative modelling and imputation of
+    incomplete data sets, arXiv:1812.02633, with `df="decoder"` and `scale="decoder"`.
+
+    Args:
+        event_shape: shape of one example.
+        network: the decoder, from z to features.
+        scale: a positive number, "learned", "per_feature" (the default) or "decoder"; the standard
+            deviation is scale sqrt(df / (df - 2)).
+        df: degrees of freedom: a positive number (fixed), "learned" (one weight), "per_feature"
+            (one weight per entry, the default) or "decoder" (computed from z). Those that are
+            trained are 3 + softplus of a number that starts at 0, so that mean and variance exist;
+            the mean that is reported is `loc`, also for a fixed `df` of at most 1, which has none.
+        head: layer from features to raw parameters; None is one Dense layer.
+
+    Raises:
+        ValueError: if `scale` or `df` is none of these.
+
+    Example:
+        >>> StudentT(1, df=4.0, scale=1.0).make_distribution(tf.zeros([1]), 4.0, 1.0).stddev()
+        <tf.Tensor: shape=(1,), dtype=float32, numpy=array([1.4142135], dtype=float32)>
+    """
+
+    reading = (
+        "x = loc + scale T, T of Student's distribution with df degrees of freedom; its standard "
+        "deviation is scale sqrt(df / (df - 2))."
+    )
+    _default_scale = "per_feature"
+    _modes = ("learned", "per_feature", "decoder")
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        network: keras.layers.Layer | None = None,
+        *,
+        scale: ScaleMode | None = None,
+        df: Mode = "per_feature",
+        head: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._df_source = Source("df", df, lambda raw: 3.0 + tf.math.softplus(raw))
+        self.df = self._df_source.mode
+        super().__init__(event_shape, network, scale=scale, head=head, **kwargs)
+        self._df_source.add_weight(self)
+
+    @classmethod
+    def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
+        """Dequantises images of whole numbers, and standardises the features of other data."""
+        return preparation.real(facts, cls.key()), {"scale": "per_feature"}
+
+    def parameter_specs(self) -> dict[str, Parameter]:
+        """Returns the centre, and what else the decoder computes."""
+        return {**super().parameter_specs(), **self._df_source.parameter_specs(self.channels)}
+
+    def shared_parameters(self) -> dict[str, tf.Tensor]:
+        """Returns scale and degrees of freedom unless the decoder computes them."""
+        return {
+            **super().shared_parameters(),
+            **self._df_source.shared_parameters(self.float_dtype),
+        }
+
+    def make_distribution(
+        self, loc: tf.Tensor, df: tf.Tensor, scale: tf.Tensor
+    ) -> tfd.Distribution:
+        """Returns independent Student-t distributions."""
+        return self.independent(density_families.StudentT(df, loc, scale))
+
+    def noise(self) -> Noise:
+        """Returns two uniform numbers per entry."""
+        shape = (*self.event_shape, STUDENT_UNIFORMS)
+        return Noise(shape, "uniform", random.OBSERVATION)
+
+    def draw(self, noise: tf.Tensor, loc: tf.Tensor, df: tf.Tensor, scale: tf.Tensor) -> Draw:
+        """Draws in polar coordinates."""
+        return Draw(loc + scale * self._inverted(random.student_t, noise, df))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {**super().get_config(), "df": self.df}
+
+
+@register
+class DiscretizedLogistic(LocationScale):
     """Likelihood of integer levels 0 .. levels-1: a logistic distribution integrated over bins.
 
     P(x = k) = F(k + 1/2) - F(k - 1/2) with the outer bins open, as for 8-bit pixels. Raw parameters

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_vae.random.elementary import horner, log
+from keras_vae.random.elementary import horner, log1p, log1p_near
 from keras_vae.random.philox import Tensor
 
 __all__ = [
@@ -175,10 +175,10 @@ def negative_binomial(u: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
         - _stirling_remainder(k)
         - _stieltjes_remainder(failures)
         - _deviance(k, excess)
-        + failures * _log1p(-tf.minimum(excess / failures, 1.0 - 2.0**-20))
+        + failures * log1p(-tf.minimum(excess / failures, 1.0 - 2.0**-20))
         + excess
     )
-    at_mode = tf.exp(tf.where(is_small, -t * _log1p(m / t), log_ratio))
+    at_mode = tf.exp(tf.where(is_small, -t * log1p(m / t), log_ratio))
     spread = 2.0 * math.pi * k * (1.0 + k / failures)
     mass = at_mode * tf.where(is_small, 1.0, tf.math.rsqrt(spread))
     width = tf.where(t < 1.0, tail, tf.sqrt(m * tail))
@@ -296,21 +296,6 @@ def _stieltjes_remainder(n: Tensor) -> Tensor:
     return 1.0 / (12.0 * result)
 
 
-def _log1p(x: Tensor) -> Tensor:
-    """Computes log(1 + x) for x from 2^-20 - 1 to 2^60."""
-    total = 1.0 + x
-    size = log(tf.minimum(total, 1.0 / total), largest_shift=32)
-    far = tf.where(x > 0.0, -size, size)
-    return tf.where((x < -0.5) | (x > 1.0), far, _log1p_near(x))
-
-
-def _log1p_near(x: Tensor) -> Tensor:
-    """Computes log(1 + x) for x from -1/2 to 1."""
-    near = tf.clip_by_value(x, -0.5, 1.0)
-    ratio = near / (2.0 + near)
-    return ratio * horner(ratio * ratio, [2.0 / (2 * k + 1) for k in range(9)])
-
-
 class _Blocks(NamedTuple):
     """A distribution on the counts, as blocks that are taken for equally probable.
 
@@ -348,7 +333,7 @@ def _moved(
     density: Tensor, change: Tensor, distance: Tensor, ratio: Tensor | None = None
 ) -> Tensor:
     """Moves a density over a distance; `ratio` is 1 + change if that would cancel."""
-    many = density * tf.exp(distance * _log1p_near(change))
+    many = density * tf.exp(distance * log1p_near(change))
     one = density + density * change if ratio is None else density * ratio
     return tf.where(distance == 1.0, one, many)
 
