@@ -1,5 +1,6 @@
 """Ready models, by data shape, latent size and the name of a likelihood."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from keras_vae import distributions, networks
 from keras_vae.arguments import as_shape
-from keras_vae.data.schema import Schema
+from keras_vae.data.schema import Column, Schema
 from keras_vae.distributions import Likelihood, Parts, PartsEncoder, Posterior, Prior, names
 from keras_vae.model import VAE
 
@@ -154,7 +155,7 @@ def table_likelihoods(schema: Schema) -> dict[str, Likelihood]:
     """Returns the likelihood of each column of a schema, by name, for `keras_vae.Parts`."""
     return {
         name: _lookup("likelihood", LIKELIHOODS, column.likelihood)(
-            column.size, missing=column.missing, **column.options
+            column.size, missing=column.missing, **column.arguments
         )
         for name, column in schema.columns.items()
     }
@@ -203,9 +204,9 @@ def table_vae(
     encoder = PartsEncoder(
         networks.mlp((width,), hidden, activation=activation, name="encoder"),
         networks={
-            name: networks.logarithm(float(np.log1p(column.mean)))
+            name: seen
             for name, column in schema.columns.items()
-            if likelihoods[name].support.low == 0.0 and likelihoods[name].support.high is None
+            if (seen := _seen_by_encoder(column, likelihoods[name])) is not None
         },
         complete=complete,
     )
@@ -213,8 +214,18 @@ def table_vae(
     vae = _assemble(parts, encoder, latent_size, posterior, prior, num_components, None)
     for name, column in schema.columns.items():
         if likelihoods[name].starts_at_mean(column.preparation):
-            _start_at(likelihoods[name], np.array([column.mean]))
+            _start_at(likelihoods[name], np.array([column.typical]))
     return vae
+
+
+def _seen_by_encoder(column: Column, likelihood: Likelihood) -> keras.layers.Layer | None:
+    """Returns how the encoder sees a column: amounts by their logarithm, levels within [-1, 1]."""
+    support = likelihood.support
+    if support.low == 0.0 and support.high is None:
+        return networks.logarithm(math.log1p(column.typical))
+    if column.kind == "ordinal" and column.size == 1:
+        return keras.layers.Rescaling(2.0 / (len(column.categories) - 1), offset=-1.0)
+    return None
 
 
 def start_at_mean(vae: VAE, mean: np.ndarray) -> None:

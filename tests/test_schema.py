@@ -43,8 +43,9 @@ TRUTH = {
     "two decimals": (np.round(RNG.normal(0.0, 5.0, ROWS), 2), "real"),
     "temperature": (np.round(RNG.normal(37.0, 0.5, ROWS), 1), "real"),
     "balance": (RNG.normal(0.0, 5000.0, ROWS).astype(int), "real"),
-    "scores": (np.rint(RNG.normal(70.0, 5.0, ROWS)).astype(int), "real"),
+    "scores": (np.rint(RNG.normal(70.0, 5.0, ROWS)).astype(int), "count"),
     "rain": (np.where(RNG.random(ROWS) < 0.3, 0.0, RNG.gamma(1.0, 3.0, ROWS)), "real"),
+    "outlier": (np.append(RNG.normal(0.0, 1.0, ROWS - 1), 30.0), "real"),
     "income": (np.exp(RNG.normal(10.0, 1.0, ROWS)), "positive"),
     "price": (np.exp(RNG.normal(9.0, 1.0, ROWS)).astype("int64"), "positive"),
     "share": (RNG.beta(0.7, 0.7, ROWS), "proportion"),
@@ -91,7 +92,7 @@ FRAME = pd.DataFrame({name: values for name, (values, _) in TRUTH.items()})
 SCHEMA = Schema.of(FRAME)
 KEPT = FRAME[[*SCHEMA.columns, "constant", "constant text"]]
 # Their fractions have more digits than float32.
-LONG = ["normal", "float32", "rain", "income", "share", "scaled", "percent_fat"]
+LONG = ["normal", "outlier", "float32", "rain", "income", "share", "scaled", "percent_fat"]
 
 
 @pytest.mark.parametrize("name", TRUTH)
@@ -115,6 +116,30 @@ def assert_frames_equal(found, expected):
     for name in long:  # a number near 0 has the error of the largest, 2 roundings to 24 bits
         scale = np.abs(expected[name]).max()
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=scale * 2.0**-22)
+
+
+@pytest.mark.parametrize(
+    ("name", "likelihood"),
+    [
+        ("normal", "normal"),
+        ("outlier", "student_t"),
+        ("scores", "normal"),
+        ("income", "log_normal"),
+        ("price", "log_normal"),
+        ("share", "beta"),
+        ("scaled", "normal"),  # 0 and 1 have no density under beta
+        ("visits", "negative_binomial"),
+        ("sparse", "zero_inflated_negative_binomial"),
+        ("bool", "bernoulli"),
+        ("city", "categorical"),
+        ("size", "ordinal"),
+        ("levels", "ordinal"),
+    ],
+)
+def test_likelihood_is_inferred(name, likelihood):
+    column = SCHEMA.columns[name]
+    assert column.likelihood == likelihood
+    assert dict(column.options) == FAMILIES[likelihood].options
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -195,8 +220,9 @@ def test_nats_are_those_of_the_file(name):
     column = SCHEMA.columns[name]
     how = column.preparation
     x = np.array([40.0, 55.0])
-    y = (x - how.center[0]) / how.spread[0]
-    file = norm(how.center[0], how.spread[0]).logpdf(x)
+    center, spread = (*how.center, 0.0)[0], (*how.spread, how.divide)[0]
+    y = (x - center) / spread
+    file = norm(center, spread).logpdf(x)
     np.testing.assert_allclose(
         norm.logpdf(y) + SCHEMA.nats_offset[name], file, rtol=1e-12
     )  # float64 rounding
@@ -289,7 +315,7 @@ def test_kinds_are_taken_as_asked():
 
 TABLE = pd.DataFrame(
     {
-        "age": RNG.negative_binomial(8, 0.2, 50),
+        "age": RNG.negative_binomial(1, 0.05, 50),
         "city": RNG.choice(CITIES, 50),
         "income": np.round(np.exp(RNG.normal(8.0, 1.0, 50)), 1),
         "share": np.linspace(0.01, 0.99, 50),
@@ -326,6 +352,7 @@ DRIFT = {
     "not whole": (at("delta", 9, 0.5), "'delta' holds 0.5 in row 9 .* says whole numbers"),
     "zero": (at("income", 2, 0.0), "'income' holds 0 in row 2 .* says numbers above 0"),
     "over 1": (at("share", 2, 1.2), "'share' holds 1.2 in row 2 .* says numbers from 0 to 1"),
+    "1": (at("share", 2, 1.0), "'share' holds 1 in row 2 .* both of which beta leaves out"),
     "infinite": (at("share", 2, np.inf), "'share' holds inf in row 2 .* says a finite number"),
     "too large": (at("delta", 2, 10**40), "'delta' holds 1e.40 in row 2 .* a finite number"),
     "hole": (at("income", 5, None), r"'income' has no value in row 5 \(1 such rows\), and the "
@@ -430,9 +457,11 @@ EDITS = {
     "kind": ("age", 'kind = "count"', 'kind = "counts"', r"\[columns.age\] of The schema: Expected "
              r"kind .*; got 'counts' \(did you mean count\?\)"),
     "likelihood": ("age", '"negative_binomial"', '"bernoulli"', "likelihood of a count column to "
-                   "be one of negative_binomial, poisson; got 'bernoulli'"),
+                   "be one of negative_binomial, .*, laplace; got 'bernoulli'"),
+    "ends": ("share", "high = 0.99", "high = 1.0", "of a proportion column to be one of normal"),
     "option": ("age", "{ dispersion", "{ scale", "negative_binomial takes dispersion; got scale"),
-    "impossible": ("delta", 'kind = "real"', 'kind = "count"', "likelihood of a count"),
+    "impossible": ("delta", 'kind = "real"', 'kind = "count"', r"\[columns.delta\] of .*: It holds "
+                   r"whole numbers from -.*, which numbers from 0 on cannot hold. Choose"),
     "categories": ("city", 'categories = ["Cairo", ', 'categories = ["Lima", ', "'Lima' stands tw"),
     "category": ("city", '["Cairo", ', "[[1], ", "to be text, numbers or true and false; got .1"),
     "truth": ("age", "missing = false", 'missing = "no"', "missing .* true or false; got 'no'"),

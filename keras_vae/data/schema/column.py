@@ -27,6 +27,7 @@ LEFT_OUT: Final = "left_out"
 """Kind of a column that no model describes."""
 
 _CODED: Final = ("binary", "categorical", "ordinal")
+_NUMBERS: Final = ("real", "positive", "proportion", "count")
 
 
 class Family(NamedTuple):
@@ -35,22 +36,30 @@ class Family(NamedTuple):
     Attributes:
         kinds: kinds of columns that it suits.
         form: model numbers that it takes: "standardised" ones, ones "scaled" by their mean, a
-            "share" in [0, 1], "plain" numbers of the file, or "one_hot" vectors.
+            "share" in [0, 1] or an "open_share" without its ends, "plain" numbers of the file or
+            codes, or "one_hot" vectors.
         options: its arguments for one column.
     """
 
     kinds: tuple[str, ...]
-    form: Literal["standardised", "scaled", "share", "plain", "one_hot"]
+    form: Literal["standardised", "scaled", "share", "open_share", "plain", "one_hot"]
     options: Mapping[str, Any] = MappingProxyType({})
 
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    "normal": Family(("real", "positive", "proportion"), "standardised", {"scale": "learned"}),
-    "laplace": Family(("real", "positive", "proportion"), "standardised", {"scale": "learned"}),
-    "continuous_bernoulli": Family(("proportion",), "share"),
+    "log_normal": Family(("positive",), "scaled", {"scale": "learned"}),
+    "gamma": Family(("positive",), "scaled", {"concentration": "learned"}),
+    "beta": Family(("proportion",), "open_share", {"concentration": "learned"}),
     "negative_binomial": Family(("count",), "plain", {"dispersion": "learned"}),
+    "zero_inflated_negative_binomial": Family(("count",), "plain", {"dispersion": "learned"}),
     "poisson": Family(("count",), "plain"),
+    "zero_inflated_poisson": Family(("count",), "plain"),
+    "normal": Family(_NUMBERS, "standardised", {"scale": "learned"}),
+    "student_t": Family(_NUMBERS, "standardised", {"df": "learned", "scale": "learned"}),
+    "laplace": Family(_NUMBERS, "standardised", {"scale": "learned"}),
+    "continuous_bernoulli": Family(("proportion",), "share"),
     "bernoulli": Family(("binary",), "plain"),
+    "ordinal": Family(("ordinal",), "plain"),
     "categorical": Family(("categorical", "ordinal", "binary"), "one_hot"),
 }
 """Likelihoods that a column may name, by key; the first that suits a kind is its default."""
@@ -110,7 +119,7 @@ class Column:
         if not self.likelihood:
             if self.options:
                 raise DataError("It has options and no likelihood: name the likelihood, too.")
-            key = next(key for key, family in FAMILIES.items() if self.kind in family.kinds)
+            key = self._suitable()[0]
             object.__setattr__(self, "likelihood", key)
             object.__setattr__(self, "options", dict(FAMILIES[key].options))
         self._check_likelihood()
@@ -119,8 +128,14 @@ class Column:
         else:
             self._check_numbers()
 
+    def _suitable(self) -> list[str]:
+        """Returns the likelihoods that suit its kind, and its ends if it is a proportion."""
+        keys = [key for key, family in FAMILIES.items() if self.kind in family.kinds]
+        has_ends = self.low == 0.0 or self.high == self.top
+        return [key for key in keys if not (has_ends and FAMILIES[key].form == "open_share")]
+
     def _check_likelihood(self) -> None:
-        suitable = [key for key, family in FAMILIES.items() if self.kind in family.kinds]
+        suitable = self._suitable()
         if self.likelihood not in suitable:
             raise DataError(
                 f"Expected the likelihood of a {self.kind} column to be one of "
@@ -188,6 +203,18 @@ class Column:
         return len(self.categories) if self.form == "one_hot" else 1
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of its likelihood: the options, and what its categories decide."""
+        levels = {"levels": len(self.categories)} if self.likelihood == "ordinal" else {}
+        return {**self.options, **levels}
+
+    @property
+    def typical(self) -> float:
+        """Mean of its model numbers, if they are not one-hot vectors."""
+        how = self.preparation
+        return (self.mean - how.center[0]) / how.spread[0] if how.center else self.mean / how.divide
+
+    @property
     def preparation(self) -> Preparation:
         """Map from numbers of the file (or codes) to model numbers, with its change of variables.
 
@@ -202,7 +229,7 @@ class Column:
         if self.form == "scaled":
             spread = np.float32(self.mean + 0.5 * self.whole)
             return Preparation(center=(0.0,), spread=(float(spread),), whole=whole)
-        if self.form == "share":
+        if self.form in ("share", "open_share"):
             return Preparation(divide=self.top)
         if self.form == "one_hot":
             return Preparation(categories=len(self.categories))
@@ -269,6 +296,10 @@ class Column:
         elif self.kind == "proportion":
             outside = (numbers < 0.0) | (numbers > self.top)
             self._refuse(outside, numbers, rows, _DOMAINS["proportion"].format(top=self.top))
+            if self.form == "open_share":
+                ends = (numbers == 0.0) | (numbers == self.top)
+                what = f"numbers between 0 and {self.top:g}, both of which beta leaves out"
+                self._refuse(ends, numbers, rows, what)
         return numbers
 
     def _refuse(self, wrong: np.ndarray, numbers: np.ndarray, rows: np.ndarray, what: str) -> None:
@@ -326,7 +357,8 @@ class Column:
 
     def _inside(self, raw: np.ndarray) -> np.ndarray:
         if self.is_coded:
-            return np.where(np.isnan(raw), raw, raw >= 0.5).astype(np.float32)
+            codes = np.clip(np.floor(raw + np.float32(0.5)), 0.0, len(self.categories) - 1.0)
+            return codes.astype(np.float32)
         if self.whole or self.kind == "count":
             raw = np.rint(raw)
         if self.kind == "proportion":

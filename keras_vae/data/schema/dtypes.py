@@ -114,14 +114,16 @@ def series_of_codes(codes: np.ndarray, categories: Sequence[Any], dtype: str) ->
         labels = pd.Index(_labels(categories, match[2]))
         kind = pd.CategoricalDtype(labels, ordered=is_ordered(dtype))
         return pd.Series(pd.Categorical.from_codes(places, dtype=kind))
-    return _labels([categories[i] if i >= 0 else None for i in places], dtype)
+    labels_and_none = np.empty(len(categories) + 1, object)
+    labels_and_none[:-1] = categories
+    return _labels(labels_and_none[places], dtype, not present.all())
 
 
-def _labels(values: Sequence[Any], dtype: str) -> Any:
+def _labels(values: Sequence[Any], dtype: str, has_absent: bool = False) -> Any:
     """Makes a series of labels; None stands for an absent one."""
     import pandas as pd
 
-    if None in values:
+    if has_absent:
         dtype = _NULLABLE.get(dtype, dtype)
     if dtype == "str" and int(pd.__version__.split(".")[0]) < 3:
         dtype = "object"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from keras_vae.data.columns import is_named_identifier
 from keras_vae.data.content import DataError
 from keras_vae.data.precision import resolution, unresolved_message
-from keras_vae.data.schema.column import KINDS, LEFT_OUT, Column
+from keras_vae.data.schema.column import FAMILIES, KINDS, LEFT_OUT, Column
 from keras_vae.data.schema.seen import Seen
 
 __all__ = ["describe"]
@@ -24,8 +23,10 @@ _ROWS_PER_LEVEL = 5
 _MOST_COUNT = 1000
 _CLEARLY = 0.05
 _SKEWED = 0.3
-_UNDERSPREAD = 0.75
+_FAR_FROM_ZERO = 2.0
 _HALF = 0.5
+_MANY_ZEROS = 0.01
+_FAR_OUT = 8.0
 _NEAR_ONE = 0.9
 _DECIMALS_RESOLVED = 2**21
 _CODES = re.compile(
@@ -82,7 +83,6 @@ class _Decision(NamedTuple):
     reason: str
     categories: tuple[Any, ...] = ()
     likelihood: str = ""
-    options: Mapping[str, Any] = {}
     top: float = 1.0
 
 
@@ -98,7 +98,7 @@ def _column(seen: Seen, decision: _Decision) -> Column:
         kind=decision.kind,
         dtype=dtype,
         likelihood=decision.likelihood,
-        options=decision.options,
+        options=dict(FAMILIES[decision.likelihood].options) if decision.likelihood else {},
         missing=seen.absent > 0,
         categories=decision.categories,
         whole=is_number and seen.whole,
@@ -141,7 +141,7 @@ def _asked(seen: Seen, kind: str) -> _Decision:
             raise DataError("it has too many different values. Choose another kind.")
         return _Decision(kind, reason, _labels(seen))
     top = 100.0 if kind == "proportion" and seen.high > 1.0 else 1.0
-    return _likelihood_of(seen, _Decision(kind, reason, top=top))
+    return _Decision(kind, reason, top=top)
 
 
 def _decided(seen: Seen) -> _Decision:
@@ -247,21 +247,22 @@ def _of_whole_numbers(seen: Seen) -> _Decision:
     if (found := _as_levels(seen, span)) is not None:
         return found
     if seen.low < 0.0:
-        return _likelihood_of(seen, _Decision("real", span))
+        return _real(seen, span)
     zeros = seen.zeros / seen.present
-    if zeros >= _HALF:
-        return _likelihood_of(seen, _Decision("count", f"{span}, {zeros:.0%} of them 0"))
-    if seen.high > _MOST_COUNT:
+    if seen.high > _MOST_COUNT and zeros < _MANY_ZEROS:
         return _amounts(seen, span)
-    if seen.deviation**2 < _UNDERSPREAD * seen.mean:
-        return _likelihood_of(seen, _Decision("real", f"{span}, spread less than counts are"))
-    return _likelihood_of(seen, _Decision("count", span))
+    if seen.high > _MOST_COUNT:
+        reason = f"{span}, {zeros:.0%} of them 0"
+        return _Decision("count", reason, likelihood="zero_inflated_negative_binomial")
+    if seen.low > 0.0 and seen.mean > _FAR_FROM_ZERO * seen.deviation:
+        return _Decision("count", f"{span}, far from 0 for their spread", likelihood="normal")
+    return _Decision("count", span)
 
 
 def _amounts(seen: Seen, span: str) -> _Decision:
     if seen.deviation < _SKEWED * seen.mean:
-        return _likelihood_of(seen, _Decision("real", f"{span}, far from 0 for their spread"))
-    return _likelihood_of(seen, _Decision("positive", f"{span}, too large for counts"))
+        return _real(seen, f"{span}, far from 0 for their spread")
+    return _Decision("positive", f"{span}, too large for counts")
 
 
 def _as_levels(seen: Seen, span: str) -> _Decision | None:
@@ -349,21 +350,23 @@ def _of_fractions(seen: Seen) -> _Decision:
     if seen.low >= 0.0:
         if _SHARES.fullmatch(seen.name) and 1.0 < seen.high <= 100.0:
             reason = f"{span}, percentages by its name"
-            return _likelihood_of(seen, _Decision("proportion", reason, top=100.0))
+            return _Decision("proportion", reason, top=100.0)
         if _NEAR_ONE <= seen.high <= 1.0 and seen.low <= 1.0 - _NEAR_ONE:
-            return _likelihood_of(seen, _Decision("proportion", f"{span}, nearly all of [0, 1]"))
+            return _Decision("proportion", f"{span}, nearly all of [0, 1]")
     if seen.low > 0.0:
         if seen.deviation >= _SKEWED * seen.mean:
-            return _likelihood_of(seen, _Decision("positive", f"{span}, wide for their mean"))
-        return _likelihood_of(seen, _Decision("real", f"{span}, far from 0 for their spread"))
+            return _Decision("positive", f"{span}, wide for their mean")
+        return _real(seen, f"{span}, far from 0 for their spread")
     if seen.low == 0.0:
         zeros = seen.zeros / seen.present
-        return _likelihood_of(
-            seen, _Decision("real", f"{span}; {zeros:.1%} are 0, where no positive density is")
-        )
-    return _likelihood_of(seen, _Decision("real", span))
+        return _real(seen, f"{span}; {zeros:.1%} are 0, which no positive density holds")
+    return _real(seen, span)
 
 
-def _likelihood_of(seen: Seen, decision: _Decision) -> _Decision:
-    """Returns the decision with another likelihood than that of the kind, where it suits better."""
-    return decision
+def _real(seen: Seen, reason: str) -> _Decision:
+    """Returns the decision for a real column: heavy tails where a number lies far out."""
+    farthest = max(seen.high - seen.mean, seen.mean - seen.low) / max(seen.deviation, 1e-300)
+    if farthest < _FAR_OUT:
+        return _Decision("real", reason)
+    reason += f"; one lies {farthest:.0f} standard deviations from the mean"
+    return _Decision("real", reason, likelihood="student_t")

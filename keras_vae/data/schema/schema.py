@@ -68,9 +68,8 @@ class Schema:
         |---|---|
         | booleans, two labels, two numbers | binary |
         | text with few different strings, pandas categoricals | categorical; ordinal if ordered |
-        | whole numbers from 0 on, up to 1000 or at least half of them 0 | count |
-        | whole numbers that spread less than counts do, or are negative | real |
         | up to 20 whole numbers with frequencies that counts do not have | categorical, ordinal |
+        | other whole numbers from 0 on, up to 1000 or some of them 0 | count |
         | fractions over nearly all of [0, 1]; up to 100 with percent in the name | proportion |
         | numbers above 0, wide for their mean | positive |
         | other numbers | real |

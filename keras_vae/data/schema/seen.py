@@ -14,6 +14,7 @@ __all__ = ["Seen"]
 _MOST_DECIMALS = 8
 _MOST_LABELS = 5000
 _MOST_LEVELS = 64
+_HEAD = 4096
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 _DATES = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period")
 
@@ -93,11 +94,11 @@ class Seen:
         if self.trouble or not form or missing.all():
             return
         found = values[~missing]
-        self._note_differences(found)
         if form == "labels":
             self._count(found.astype(object).value_counts(sort=False))
         else:
             self._note_numbers(found)
+        self._note_differences(found)
 
     def _declare(self, dtype: Any) -> None:
         if len(dtype.categories):  # the dtype of none is that of no labels
@@ -107,19 +108,19 @@ class Seen:
         self.categories = [*known, *new]
 
     def _note_differences(self, found: Any) -> None:
+        """Keeps hashes of labels and whole numbers as long as all of them differ."""
+        is_fraction = self.form == "numbers" and not self.whole
+        if self._hashes is None or is_fraction or found.iloc[:_HEAD].duplicated().any():
+            self._hashes = None
+            return
         import pandas as pd
 
-        if self._hashes is None:
-            return
         if self.form == "labels":
             plain = found.astype(object).map(str).to_numpy(dtype=object)
         else:
             plain = found.to_numpy() if found.dtype.kind in "iu" else dtypes.numbers(found)
         hashes = pd.util.hash_array(np.asarray(plain), categorize=False)
-        if len(np.unique(hashes)) < len(hashes):
-            self._hashes = None
-        else:
-            self._hashes.append(hashes)
+        self._hashes = None if len(np.unique(hashes)) < len(hashes) else [*self._hashes, hashes]
 
     def _note_numbers(self, found: Any) -> None:
         numbers = dtypes.numbers(found)
