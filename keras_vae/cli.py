@@ -168,8 +168,9 @@ def _naming_resume(out: Path) -> Iterator[None]:
 @main.command("schema")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--drop", type=Listed(str), default=(), help="Columns to leave out, as in id,date.")
+@click.option("--missing", is_flag=True, help="Allow missing values in every column.")
 @click.option("--out", type=click.Path(path_type=Path), help="TOML file to write, for editing.")
-def schema_command(file: Path, drop: tuple[str, ...], out: Path | None) -> None:
+def schema_command(file: Path, drop: tuple[str, ...], missing: bool, out: Path | None) -> None:
     """Say how the columns of a table would be modelled.
 
     FILE is a table in CSV, Parquet or Feather. The kind of each column is inferred from its values;
@@ -179,7 +180,7 @@ def schema_command(file: Path, drop: tuple[str, ...], out: Path | None) -> None:
 
     from keras_vae.data import Schema
 
-    schema = Schema.of_file(file, drop=drop)
+    schema = Schema.of_file(file, drop=drop, missing=missing)
     Console().print(schema)
     if out is not None:
         schema.save(out)

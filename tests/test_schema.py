@@ -356,7 +356,7 @@ DRIFT = {
     "infinite": (at("share", 2, np.inf), "'share' holds inf in row 2 .* says a finite number"),
     "too large": (at("delta", 2, 10**40), "'delta' holds 1e.40 in row 2 .* a finite number"),
     "hole": (at("income", 5, None), r"'income' has no value in row 5 \(1 such rows\), and the "
-             "schema says that it always has one. Fill it in, or set missing = true"),
+             r"schema says that it always has one. Fill it in, or allow it, with Schema.of"),
     "NA": (at("city", 5, pd.NA), "'city' has no value in row 5"),
     "dates": (TABLE.assign(age=pd.date_range("2020", periods=50)), "'age' holds a Timestamp, '20"),
     "nothing": (pd.DataFrame({"id": [1]}), "has no columns; the schema has age"),
@@ -385,6 +385,13 @@ def test_absent_values_in_any_form():
     found = Schema.of({**{name: TABLE[name].to_numpy() for name in TABLE}, **masked})
     assert [c.name for c in found if c.missing] == ["age", "city"]
     assert found.columns["age"].absent == 0.02
+
+
+def test_every_column_may_be_absent_where_that_is_asked():
+    schema = Schema.of(TABLE, missing=True)
+    assert all(column.missing for column in schema)
+    absent = TABLE.iloc[:2].astype(object).assign(income=None, member=None)
+    assert np.isnan(schema.encode(absent)["income"]).all()
 
 
 def test_draws_become_rows_of_the_table():

@@ -253,7 +253,8 @@ class Column:
             raise DataError(
                 f"Column {self.name!r} has no value in row {int(np.argmin(present))} "
                 f"({int((~present).sum())} such rows), and the schema says that it always has one. "
-                "Fill it in, or set missing = true for the column and train again."
+                "Fill it in, or allow it, with Schema.of(..., missing=True) or missing = true in "
+                "TOML, and train again."
             )
         numbers = np.full(len(values), np.nan)
         numbers[present] = self._codes(values, present) if self.is_coded else self._numbers(values)

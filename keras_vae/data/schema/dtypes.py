@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ def series_of_codes(codes: np.ndarray, categories: Sequence[Any], dtype: str) ->
     return _labels(labels_and_none[places], dtype, not present.all())
 
 
-def _labels(values: Sequence[Any], dtype: str, has_absent: bool = False) -> Any:
+def _labels(values: Iterable[Any], dtype: str, has_absent: bool = False) -> Any:
     """Makes a series of labels; None stands for an absent one."""
     import pandas as pd
 

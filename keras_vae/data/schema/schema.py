@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from keras_vae.spelling import meant
 __all__ = ["Schema"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schema:
     """The columns of a table: what each holds, its likelihood, and its numbers in file and model.
 
@@ -61,6 +61,7 @@ class Schema:
         *,
         kinds: Mapping[str, str] | None = None,
         drop: Sequence[str] = (),
+        missing: bool = False,
     ) -> Schema:
         """Infers the schema of a table.
 
@@ -80,12 +81,13 @@ class Schema:
             kinds: kinds of some columns by name, where the inference decides otherwise;
                 "left_out" leaves a column out.
             drop: names of columns to leave out.
+            missing: whether columns without absent values here may have some in other tables.
 
         Raises:
             DataError: if a column holds text of too many kinds, dates, nested values, infinite
                 numbers or mixed types; the message says what to do.
         """
-        return cls._inferred([_framed(frame)], kinds, drop)
+        return cls._inferred([_framed(frame)], kinds, drop, missing)
 
     @classmethod
     def of_file(
@@ -94,6 +96,7 @@ class Schema:
         *,
         kinds: Mapping[str, str] | None = None,
         drop: Sequence[str] = (),
+        missing: bool = False,
     ) -> Schema:
         """Infers the schema of a CSV, Parquet or Feather file, as `load_frame` reads it.
 
@@ -101,15 +104,17 @@ class Schema:
 
         Args:
             path: path of the file.
-            kinds, drop: as for `of`.
+            kinds, drop, missing: as for `of`.
 
         Raises:
             DataError: as `of` and `load_frame`.
         """
-        return cls._inferred(frame_chunks(Path(path)), kinds, drop)
+        return cls._inferred(frame_chunks(Path(path)), kinds, drop, missing)
 
     @classmethod
-    def _inferred(cls, chunks: Any, kinds: Mapping[str, str] | None, drop: Sequence[str]) -> Schema:
+    def _inferred(
+        cls, chunks: Any, kinds: Mapping[str, str] | None, drop: Sequence[str], missing: bool
+    ) -> Schema:
         seen: dict[str, Seen] = {}
         asked = {**(kinds or {}), **dict.fromkeys(drop, LEFT_OUT)}
         for chunk in chunks:
@@ -126,7 +131,9 @@ class Schema:
         found, refused = [], []
         for name, column in seen.items():
             try:
-                found.append(describe(column, asked.get(name)))
+                described = describe(column, asked.get(name))
+                may_miss = described.missing or (missing and described.is_modelled)
+                found.append(replace(described, missing=may_miss))
             except DataError as error:
                 refused.append(str(error))
         if refused:
@@ -213,9 +220,9 @@ class Schema:
         Raises:
             DataError: as `raw`.
         """
-        found = {}
+        found, columns = {}, self.columns
         for index, (name, raw) in enumerate(self.raw(frame).items()):
-            column = self.columns[name]
+            column = columns[name]
             noise = None
             if seed is not None and column.preparation.noise.size:
                 noise = np.random.default_rng([seed, index]).random(raw.shape)
@@ -303,6 +310,9 @@ class Schema:
             raise DataError(f"{path} cannot be read: {reason(error)}.") from error
         return cls.from_toml(text, str(path))
 
+    def __repr__(self) -> str:
+        return f"Schema({len(self)} of {len(self.table)} columns modelled, {self.rows} rows)"
+
     def __str__(self) -> str:
         return shown.as_text(self.table, self.rows)
 
@@ -326,9 +336,8 @@ def _framed(value: Any) -> Any:
         return value.to_pandas()
     if isinstance(value, Mapping):
         columns = {}
-        for name, array in value.items():
-            column = np.ma.masked_array(array) if np.ma.isMaskedArray(array) else array
-            if np.ma.isMaskedArray(column):
+        for name, column in value.items():
+            if isinstance(column, np.ma.MaskedArray):
                 column = pd.Series(column.data).mask(np.ma.getmaskarray(column))
             columns[name] = column
         return pd.DataFrame(columns)
