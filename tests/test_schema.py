@@ -132,8 +132,8 @@ def assert_frames_equal(found, expected):
         ("sparse", "zero_inflated_negative_binomial"),
         ("bool", "bernoulli"),
         ("city", "categorical"),
-        ("size", "ordinal"),
-        ("levels", "ordinal"),
+        ("size", "categorical"),
+        ("levels", "categorical"),
     ],
 )
 def test_likelihood_is_inferred(name, likelihood):
