@@ -190,7 +190,7 @@ def test_any_column_comes_back(data, dtype, has_holes):
         series = series.astype(float) if series.dtype.kind in "iu" and dtype[0] in "iu" else series
         series[::5] = None
         if series.nunique() < 2:  # a constant comes back without its holes
-            series = series.bfill()
+            series = series.bfill().ffill()
     frame = pd.DataFrame({"x": series, "steady": np.tile([0.5, 1.5, 2.5], 20)[:count]})
     schema = Schema.of(frame)
     for seed in (None, 0):
