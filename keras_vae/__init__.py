@@ -42,6 +42,8 @@ __all__ = [
     "Posterior",
     "Prior",
     "ProductOfExperts",
+    "SemiSupervised",
+    "SemiSupervisedVAE",
     "callbacks",
     "conv_vae",
     "data",

@@ -44,4 +44,6 @@ from keras_vae.model import Bound as Bound
 from keras_vae.objectives import ELBO as ELBO
 from keras_vae.objectives import IWAE as IWAE
 from keras_vae.objectives import Objective as Objective
+from keras_vae.objectives import SemiSupervised as SemiSupervised
+from keras_vae.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
 from keras_vae.training.guard import NonFiniteError as NonFiniteError

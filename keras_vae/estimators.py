@@ -24,6 +24,7 @@ __all__ = [
     "importance_bound",
     "log_mean_exp",
     "log_weights",
+    "rate_per_draw",
     "rate_per_latent",
     "refuse_own_weights",
 ]
@@ -81,6 +82,24 @@ def _rate(latent: Latent, kl: Rate | None, gradient: Gradient) -> tf.Tensor:
     return -tf.reduce_mean(log_ratio, axis=0)
 
 
+def rate_per_draw(latent: Latent, kl: Rate | None = None) -> tf.Tensor:
+    """Computes the rate of a latent at each draw of the latents before it, [S, B] or [1, B].
+
+    Args:
+        latent: the latent, whose q or p depends on latents that are drawn before it.
+        kl: as for `elbo_terms`; without the closed form it is log q - log p of each draw.
+
+    Raises:
+        ValueError: if the closed form is requested and does not exist.
+    """
+    rate = None if kl == "monte_carlo" else _closed_rates(latent)
+    if kl == "analytic":
+        rate = _existing(latent, rate)
+    if rate is None:
+        return latent.log_q() - latent.log_p()
+    return rate if rate.shape.rank == 2 else rate[tf.newaxis]
+
+
 def analytic_rate(latent: Latent) -> tf.Tensor:
     """Computes the rate KL(q || p) of a latent in closed form, [B].
 
@@ -89,7 +108,11 @@ def analytic_rate(latent: Latent) -> tf.Tensor:
     Raises:
         ValueError: if the pair of distributions has none.
     """
-    rate = _closed_rate(latent)
+    return _existing(latent, _closed_rate(latent))
+
+
+def _existing(latent: Latent, rate: tf.Tensor | None) -> tf.Tensor:
+    """Returns a closed form; refuses that there is none."""
     if rate is None:
         name = "this posterior" if latent.q is None else latent.q(False).name
         raise ValueError(
@@ -101,14 +124,19 @@ def analytic_rate(latent: Latent) -> tf.Tensor:
 
 def _closed_rate(latent: Latent) -> tf.Tensor | None:
     """Computes the rate in closed form, [B]; returns None if there is none."""
-    if latent.q is None or not latent.in_order:
-        return None
-    rate = None
-    with contextlib.suppress(NotImplementedError):
-        rate = tfd.kl_divergence(latent.q(False), latent.p)
+    rate = _closed_rates(latent)
     if rate is not None and rate.shape.rank == 2:
         rate = tf.reduce_mean(rate, axis=0)
     return rate
+
+
+def _closed_rates(latent: Latent) -> tf.Tensor | None:
+    """Computes the rate in closed form, [B], or [S, B] if it depends on earlier draws."""
+    if latent.q is None or not latent.in_order:
+        return None
+    with contextlib.suppress(NotImplementedError):
+        return tfd.kl_divergence(latent.q(False), latent.p)
+    return None
 
 
 def rate_per_latent(trace: Trace) -> tf.Tensor:

@@ -208,10 +208,14 @@ class Inference(NamedTuple):
             argument, a function from a drawn value to the same value, may change the gradient
             through each draw.
         at: function from values {latent: [S, B, ...]} to the trace at them.
+        over: function from noise {latent: [S, B, ...]} and the name of the first latent, one of K
+            categories, to the trace of K S draws: each category with the same noise of the other
+            latents, so that a sum over the categories is exact.
     """
 
     trace: Callable[..., Trace]
     at: Callable[[Mapping[str, tf.Tensor]], Trace]
+    over: Callable[[Mapping[str, tf.Tensor], str], Trace] | None = None
 
     @classmethod
     def by(cls, say: Callable[["LatentOf"], Trace]) -> "Inference":
@@ -255,7 +259,28 @@ class Inference(NamedTuple):
         def at(latents: Mapping[str, tf.Tensor]) -> Trace:
             return say(_latents(lambda name, *_: Draw(latents[name])))
 
-        return cls(trace, at)
+        def over(noise: Mapping[str, tf.Tensor], first: str) -> Trace:
+            categories = 0
+
+            def draw(name: str, layer: Any, parameters: dict[str, tf.Tensor]) -> Draw:
+                nonlocal categories
+                if name == first:
+                    categories = layer.event_shape[-1]
+                    size = [categories, *_sizes(noise[name])[:2], categories]
+                    one_hot = tf.eye(categories, dtype=noise[name].dtype)[:, None, None]
+                    return Draw(tf.reshape(tf.broadcast_to(one_hot, size), [-1, *size[2:]]))
+                if not categories:
+                    raise ValueError(
+                        f"Expected {first!r} to be the first latent that infer draws; got {name!r}."
+                    )
+                repeated = tf.nest.map_structure(
+                    lambda one: tf.tile(one, [categories, *[1] * (one.shape.rank - 1)]), noise[name]
+                )
+                return checked_draw(layer, repeated, parameters, axes=2)
+
+            return _checked(say(_latents(draw)))
+
+        return cls(trace, at, over)
 
 
 def _checked(trace: Trace) -> Trace:

@@ -95,7 +95,7 @@ def terms_of(
     noise = from_seed(
         objective.noise(vae),
         tf.constant([seed, 0]),
-        [objective.num_samples, len(x)],
+        [objective.num_samples, len(tf.nest.flatten(x)[0])],
         vae.float_dtype,
     )
     return objective.terms(vae.infer(x, **kwargs), noise)

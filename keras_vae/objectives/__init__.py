@@ -5,3 +5,4 @@ from keras_vae.objectives.base import Player as Player
 from keras_vae.objectives.base import Terms as Terms
 from keras_vae.objectives.elbo import ELBO as ELBO
 from keras_vae.objectives.iwae import IWAE as IWAE
+from keras_vae.objectives.semi_supervised import SemiSupervised as SemiSupervised

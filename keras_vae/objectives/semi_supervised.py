@@ -1,0 +1,99 @@
+"""Bound of data of which some examples are labelled."""
+
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from keras_vae import estimators
+from keras_vae.arguments import as_weight, register
+from keras_vae.objectives.base import Objective, Terms
+from keras_vae.trace import Inference
+
+__all__ = ["SemiSupervised"]
+
+
+@register
+class SemiSupervised(Objective):
+    """ELBO with the label summed out, and a classifier's cross entropy: loss = -ELBO + classifier.
+
+    For an example with the label y, and for one without, the ELBO is
+
+        L(x, y) = E_q(z | x, y)[log p(x | y, z) + log p(z) - log q(z | x, y)] + log p(y)
+        U(x)    = sum_y q(y | x) (L(x, y) - log q(y | x))
+
+    which are lower bounds on log p(x, y) and log p(x). The sum over y is exact. In L the classifier
+    q(y | x) does not occur, so examples with a label also add -alpha log q(y | x) to the loss. This
+    term is logged as `classifier`; it is no part of the bound, nor of `elbo`. Source: Kingma,
+    Rezende, Mohamed and Welling (2014), Semi-supervised learning with deep generative models,
+    arXiv:1406.5298.
+
+    Args:
+        alpha: weight of the classifier term of each labelled example, in the loss of which every
+            example has the weight 1; may be scheduled. The paper's 0.1 N, for N examples of which M
+            are labelled, is alpha = 0.1 N / M.
+        label: name of the latent that is the label.
+        kl: how the rate of the other latents is computed, as for `ELBO`.
+        num_samples: draws of the other latents per label and example.
+
+    Raises:
+        ValueError: if an argument is out of range, or in `compile` if the model has no such latent.
+
+    Example:
+        >>> SemiSupervised(alpha=50.0).alpha.numpy().item()
+        50.0
+    """
+
+    metric_names = ("classifier",)
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        label: str = "label",
+        kl: Literal["analytic", "monte_carlo"] | None = None,
+        num_samples: int = 1,
+        name: str = "semi_supervised",
+    ) -> None:
+        super().__init__(num_samples, name=name)
+        if kl not in (None, "analytic", "monte_carlo"):
+            raise ValueError(
+                "Invalid value for argument `kl`. Expected 'analytic', 'monte_carlo' or None. "
+                f"Received: kl={kl!r}"
+            )
+        self.label, self.kl = label, kl
+        self.alpha = self._schedulable("alpha", as_weight("alpha", alpha))
+
+    def check(self, inference: Inference, noise: Any) -> None:
+        """Refuses a model whose label cannot be summed out."""
+        super().check(inference, noise)
+        if self.label not in noise or inference.over is None:
+            raise ValueError(
+                f"SemiSupervised sums out the latent {self.label!r}, which this model does not "
+                "have: build a keras_vae.SemiSupervisedVAE, or choose ELBO()."
+            )
+
+    def terms(self, inference: Inference, noise: Any) -> Terms:
+        """Returns the bound's two terms, the sum over labels of each, and the loss."""
+        trace = inference.over(noise, self.label)  # type: ignore[misc]
+        label = trace.latents[self.label]
+        log_q = label.log_q()
+        rate = log_q - label.log_p()
+        for name, latent in trace.latents.items():
+            if name != self.label:
+                rate += estimators.rate_per_draw(latent, self.kl)
+        weights = tf.exp(log_q) / self.num_samples
+        distortion, rate = (
+            tf.reduce_sum(tf.math.multiply_no_nan(each, weights), axis=0)
+            for each in (-trace.log_likelihood(), rate)
+        )
+        classifier = tf.zeros_like(rate)
+        for penalty in label.draw.penalties.values():
+            classifier += tf.cast(self.alpha.value, rate.dtype) * penalty
+        loss = distortion + rate + classifier
+        return Terms(loss, distortion, rate, {"classifier": classifier}, trace)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments, with the present alpha."""
+        config = super().get_config()
+        del config["gradient"]
+        return {**config, "label": self.label, "kl": self.kl, "alpha": float(self.alpha.numpy())}

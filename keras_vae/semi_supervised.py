@@ -1,0 +1,357 @@
+"""Semi-supervised VAE: a label that is known for some examples, and a latent of the others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vae import random
+from keras_vae.arguments import as_count, deserialize, register, serialize
+from keras_vae.distributions import Categorical, Likelihood, Posterior
+from keras_vae.distributions.noise import Noise, checked_draw
+from keras_vae.distributions.priors import Prior
+from keras_vae.distributions.tfp import tfd
+from keras_vae.imputation import Classification, classes_of
+from keras_vae.latent_variable_model import LatentVariableModel
+from keras_vae.objectives import Objective, SemiSupervised
+from keras_vae.trace import Generation, Inference, LatentOf, Observation, Site, Trace, spread
+from keras_vae.training.data_spec import DataSpec, Part
+
+__all__ = ["SemiSupervisedVAE"]
+
+_CERTAIN = 100.0
+"""Logit of a class that is certain: the others have the probability exp(-100)."""
+
+
+@register
+class _Classifier(Categorical):
+    """Categorical q(label | x), by a network from x to features."""
+
+    tells_density = True
+
+    def noise(self) -> Noise:
+        """Returns one uniform number, of the posterior's stream."""
+        return replace(super().noise(), stream=random.POSTERIOR, index=1)
+
+
+@register
+class SemiSupervisedVAE(LatentVariableModel):
+    """Latent variable model p(y) p(z) p(x | y, z) of data x of which some have a label y.
+
+    The label is a latent variable, drawn from q(y | x), the classifier; where it is given, it is
+    known. So a bound is one on log p(x, y) with a label and on log p(x) without. Data is
+
+        {"x": [B, *D], "label": one-hot [B, K], NaN where there is none}
+
+    and the label may be left out altogether. `fit` sums the label out exactly, with the objective
+    `SemiSupervised`, which also trains the classifier on the labels. `elbo`, `sample` and the
+    evaluators draw it. This is the model M2 of Kingma, Rezende, Mohamed and Welling (2014),
+    Semi-supervised learning with deep generative models, arXiv:1406.5298.
+
+    Args:
+        num_classes: number K of classes.
+        prior: p(z).
+        likelihood: p(x | y, z), whose network is called with [z, y], the label one-hot.
+        posterior: q(z | x, y), whose network is called with [h, y], h being trunk(x).
+        classifier: network from x to the features of q(y | x), whose logits are a Dense layer.
+        trunk: layer from x to what the posterior takes in its place. It runs once per batch, and
+            the posterior's network once per class; None is x itself.
+        class_probabilities: p(y), [K]; None is the same for each.
+
+    Raises:
+        ValueError: if sizes disagree, or the class probabilities are not K positive numbers of sum
+            1.
+        TypeError: if an argument has the wrong type.
+
+    Example:
+        >>> import keras_vae, numpy as np
+        >>> from keras_vae.networks import mlp
+        >>> vae = SemiSupervisedVAE(
+        ...     num_classes=3,
+        ...     prior=keras_vae.StandardNormal(2),
+        ...     likelihood=keras_vae.Bernoulli(6, network=mlp((2,), (8,), condition_shape=(3,))),
+        ...     posterior=keras_vae.DiagonalNormal(
+        ...         2, network=mlp((6,), (8,), condition_shape=(3,))
+        ...     ),
+        ...     classifier=mlp((6,), (8,)),
+        ... )
+        >>> vae.compile("adam", keras_vae.SemiSupervised(alpha=10.0))
+        >>> label = np.full([32, 3], np.nan, "float32")
+        >>> label[:8] = np.eye(3)[np.arange(8) % 3]
+        >>> history = vae.fit({"x": np.zeros([32, 6], "float32"), "label": label}, verbose=0)
+        >>> sorted(history.history)
+        ['classifier', 'distortion', 'elbo', 'loss', 'rate']
+        >>> vae.classify({"x": np.zeros([4, 6])}).probabilities.shape
+        (4, 3)
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        prior: Prior,
+        likelihood: Likelihood,
+        posterior: Posterior,
+        classifier: keras.layers.Layer | None = None,
+        trunk: keras.layers.Layer | None = None,
+        class_probabilities: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value, kind in (
+            ("prior", prior, Prior),
+            ("likelihood", likelihood, Likelihood),
+            ("posterior", posterior, Posterior),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"Invalid value for argument `{name}`. Expected a keras_vae {kind.__name__}. "
+                    f"Received: {value!r}"
+                )
+        for name, layer in (("classifier", classifier), ("trunk", trunk)):
+            if not (layer is None or isinstance(layer, keras.layers.Layer)):
+                raise TypeError(
+                    f"Invalid value for argument `{name}`. Expected a Keras layer or model, or "
+                    f"None. Received: {layer!r}"
+                )
+        if prior.latent_size != posterior.latent_size:
+            raise ValueError(
+                f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
+                f"{posterior.latent_size}. Give both the same number."
+            )
+        self.num_classes = as_count("num_classes", num_classes, least=2)
+        self.class_probabilities = _probabilities(class_probabilities, self.num_classes)
+        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+        self.trunk = trunk
+        dtype = likelihood.float_dtype
+        self.classifier = _Classifier(self.num_classes, classifier, dtype=dtype, name="classifier")
+        self.label = Categorical(self.num_classes, missing=True, dtype=dtype, name="label")
+        self.latent_size = prior.latent_size
+        self._build()
+        self.built = True
+
+    def _build(self) -> None:
+        x, y = (None, *self.likelihood.event_shape), (None, self.num_classes)
+        features: Any = x
+        if self.trunk is not None:
+            features = self.trunk(keras.KerasTensor(x, dtype=self.compute_dtype)).shape
+        self.classifier.build(x)
+        self.posterior.build([features, y])
+        self.likelihood.build([(None, self.latent_size), y])
+        if not self.prior.built:
+            self.prior.build((None, self.latent_size))
+
+    @property
+    def data(self) -> DataSpec:
+        """The specification of the data: x and the label."""
+        x, y = self.likelihood, self.label
+        return DataSpec(
+            {
+                "x": Part(x.event_shape, x.support, type(x).__name__, x.missing),
+                "label": Part(y.event_shape, y.support, "Categorical", missing=True),
+            },
+            is_dict=True,
+        )
+
+    @property
+    def float_dtype(self) -> str:
+        """Dtype of log-probabilities: float32, or float64 under that policy."""
+        return self.likelihood.float_dtype
+
+    def compile(
+        self, optimizer: Any = "rmsprop", objective: Objective | None = None, **kwargs: Any
+    ) -> None:
+        """Sets objective and optimizer as `VAE.compile` does; by default `SemiSupervised()`.
+
+        Raises:
+            ValueError: if the objective is another, which would draw the label: no gradient passes
+                through a draw of a class.
+        """
+        objective = SemiSupervised() if objective is None else objective
+        if isinstance(objective, Objective) and not isinstance(objective, SemiSupervised):
+            raise ValueError(
+                f"{type(objective).__name__} draws the label, and no gradient passes through a "
+                "draw of a class: choose SemiSupervised(alpha=...), which sums it out."
+            )
+        super().compile(optimizer, objective, **kwargs)
+
+    def noise(self) -> dict[str, Any]:
+        """Returns the noise of one draw of the label and of z from q."""
+        return {"label": self.classifier.noise(), "z": self.posterior.noise()}
+
+    def generation_noise(self) -> dict[str, Any]:
+        """Returns the noise of one draw of the label and of z from the prior."""
+        label = replace(self.label.noise(), stream=random.LATENT, index=1)
+        return {"label": label, "z": self.prior.noise()}
+
+    def infer(
+        self, x: Any, training: bool = False, sample_weight: tf.Tensor | None = None
+    ) -> Inference:
+        """Infers label and z of a batch; arguments as for `VAE.infer`."""
+        values = self.data.by_name(self._cast(x))
+        value, label = values["x"], values["label"]
+        known = tf.logical_not(tf.reduce_any(tf.math.is_nan(label), axis=-1, keepdims=True))
+        label = tf.where(known, label, tf.zeros_like(label))
+        logits = self.classifier.parameters(value, training)["logits"]
+        cross_entropy = -tf.reduce_sum(label * tf.nn.log_softmax(logits), axis=-1)
+        own = {"logits": tf.where(known, _CERTAIN * label, logits)}
+        features = value if self.trunk is None else self.trunk(value, training=training)
+        observed = self.data.parts
+
+        def say(latent: LatentOf) -> Trace:
+            y = latent("label", self.classifier, own, self._label_prior())
+            penalties = {"classifier": cross_entropy}
+            y = y._replace(draw=y.draw._replace(penalties=penalties))
+            q = self.posterior.parameters([spread(features, y.value), y.value], training)
+            z = latent("z", self.posterior, q, self.prior.distribution())
+            p = self.likelihood.distribution([z.value, y.value], training)
+            if training:
+                self.likelihood.observe(value, p, sample_weight)
+            observations = {
+                "x": Observation(value, p, *observed["x"].mask_of(value)),
+                "label": Observation(
+                    values["label"],
+                    self.label.make_distribution(**_certain(y.value)),
+                    *observed["label"].mask_of(values["label"]),
+                ),
+            }
+            return Trace({"label": y, "z": z}, observations)
+
+        return Inference.by(say)
+
+    def _label_prior(self) -> tfd.Distribution:
+        return self.label.make_distribution(**self._prior_parameters())
+
+    def _prior_parameters(self) -> dict[str, tf.Tensor]:
+        return {"logits": tf.constant(np.log(self.class_probabilities), self.float_dtype)}
+
+    def generate(
+        self,
+        noise: Mapping[str, Any] | None = None,
+        latents: Mapping[str, tf.Tensor] | None = None,
+        condition: Any = None,
+    ) -> Generation:
+        """Generates label and z from the prior, unless they are given, and p(x | y, z) at them."""
+        if latents is None:
+            given = noise or {}
+            own = self._prior_parameters()
+            latents = {
+                "label": checked_draw(self.label, given["label"], own).value,
+                "z": checked_draw(self.prior, given["z"], self.prior.parameters()).value,
+            }
+        z, y = latents["z"], latents["label"]
+        sites = {
+            "x": Site(self.likelihood, self.likelihood.parameters([z, y])),
+            "label": Site(self.label, _certain(y)),
+        }
+        return Generation(latents, sites)
+
+    def decode(self, z: Any, label: Any) -> tfd.Distribution:
+        """Returns the likelihood p(x | y, z), batch shape [B].
+
+        Args:
+            z: latents [B, L].
+            label: one-hot labels [B, K].
+
+        Raises:
+            ValueError: if a shape is wrong.
+        """
+        z, label = (tf.convert_to_tensor(part, self.float_dtype) for part in (z, label))
+        for name, value, size in (
+            ("z", z, self.latent_size),
+            ("label", label, self.num_classes),
+        ):
+            if value.shape.rank != 2 or value.shape[1] != size or len(value) != len(z):
+                raise ValueError(
+                    f"{name} must have shape [{len(z)}, {size}]; got {value.shape.as_list()}."
+                )
+        parameters = self._by_rows("decode", self.likelihood.head_parameters, [z, label])
+        return self.likelihood.make_distribution(
+            **parameters, **self.likelihood.shared_parameters()
+        )
+
+    def classify(
+        self,
+        x: Any,
+        part: str = "label",
+        num_samples: int | None = None,
+        *,
+        seed: int | None = None,
+    ) -> Classification:
+        """Computes the probabilities of the classes given x.
+
+        Args:
+            x: data; a label that it holds is ignored.
+            part: name of the part, "label"; others need `num_samples`.
+            num_samples: None asks the classifier, q(y | x). A number of weighted draws estimates
+                p(y | x) of the model itself, as for `VAE.classify`.
+            seed: 32-bit integer for reproducible draws.
+
+        Raises:
+            DataError: if x lies outside the support of the likelihood.
+            ValueError: if the part is none of the model, has no classes or may not be absent.
+        """
+        if num_samples is not None or part != "label":
+            return super().classify(
+                x, part, 1000 if num_samples is None else num_samples, seed=seed
+            )
+        classes_of(self, part)
+        given = x if isinstance(x, Mapping) else {"x": x}
+        x = self.data.arrays({"x": given["x"]}, in_support=True)["x"]
+        logits = self._by_rows(
+            "classify", lambda x: self.classifier.parameters(self._cast(x))["logits"], x
+        )
+        return Classification(tf.nn.softmax(logits).numpy(), np.full(len(logits), np.nan))
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Returns decoder means at the most probable label and the centre of q(z | x, y)."""
+        values = self.data.by_name(self._cast(x))
+        value, label = values["x"], values["label"]
+        logits = self.classifier.parameters(value, training)["logits"]
+        known = tf.logical_not(tf.reduce_any(tf.math.is_nan(label), axis=-1, keepdims=True))
+        best = tf.one_hot(tf.argmax(logits, axis=-1), self.num_classes, dtype=logits.dtype)
+        y = tf.where(known, label, best)
+        features = value if self.trunk is None else self.trunk(value, training=training)
+        q = self.posterior.parameters([tf.cast(features, y.dtype), y], training)
+        z = self.posterior.centre(q, "A reconstruction, and so `predict`,")
+        mean = self.likelihood.distribution([z, y], training).mean()
+        return {"x": mean, "label": tf.where(known, label, tf.nn.softmax(logits))}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "prior": serialize(self.prior),
+            "likelihood": serialize(self.likelihood),
+            "posterior": serialize(self.posterior),
+            "classifier": serialize(self.classifier.network),
+            "trunk": serialize(self.trunk),
+            "class_probabilities": self.class_probabilities.tolist(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SemiSupervisedVAE":
+        """Makes the model with new weights."""
+        layers = ("prior", "likelihood", "posterior", "classifier", "trunk")
+        return cls(**{**config, **{name: deserialize(config[name]) for name in layers}})
+
+
+def _certain(label: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Returns the parameters of the distribution that is certain of a one-hot label."""
+    return {"logits": _CERTAIN * label}
+
+
+def _probabilities(given: Sequence[float] | None, classes: int) -> np.ndarray:
+    if given is None:
+        return np.full(classes, 1.0 / classes)
+    found = np.asarray(given, np.float64)
+    if found.shape != (classes,) or not (found > 0).all() or abs(found.sum() - 1.0) > 1e-6:
+        raise ValueError(
+            f"Invalid value for argument `class_probabilities`. Expected {classes} positive "
+            f"numbers of sum 1. Received: {given!r}"
+        )
+    return found

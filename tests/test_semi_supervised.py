@@ -1,0 +1,264 @@
+"""The semi-supervised model against its exact solution, where every distribution is Gaussian.
+
+x = W z + b_y + noise, so p(x | y) = N(b_y, W W' + s^2 I), p(y | x) is a softmax of linear functions
+of x, and q can be the posterior.
+"""
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+
+import keras_vae
+from keras_vae import SemiSupervised, SemiSupervisedVAE
+from keras_vae.distributions import inverse_positive
+from tests.models import terms_of
+
+CLASSES, SIZE, LATENTS, SCALE = 10, 4, 2, 0.6
+EXACT = 1e-9  # float64: sums of a few dozen terms of size 100
+RNG = np.random.default_rng(0)
+W, B = RNG.normal(size=(SIZE, LATENTS)), 1.5 * RNG.normal(size=(CLASSES, SIZE))
+P = RNG.dirichlet(np.full(CLASSES, 3.0))
+COVARIANCE = W @ W.T + SCALE**2 * np.eye(SIZE)
+LABELS = RNG.choice(CLASSES, 30, p=P)
+X = B[LABELS] + RNG.multivariate_normal(np.zeros(SIZE), COVARIANCE, 30)
+LOG_JOINT = np.stack(
+    [np.log(P[k]) + scipy.stats.multivariate_normal(B[k], COVARIANCE).logpdf(X) for k in range(10)],
+    axis=1,
+)
+LOG_EVIDENCE = scipy.special.logsumexp(LOG_JOINT, axis=1)
+POSTERIOR = np.exp(LOG_JOINT - LOG_EVIDENCE[:, None])
+
+
+class Counting(keras.layers.Layer):
+    """Identity that keeps the number of rows of each call."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.rows = []
+
+    def call(self, x):
+        self.rows.append(x.shape[0])
+        return x
+
+
+def exact(trunk=None, shift=0.0):
+    """Makes the model whose q is the posterior, but for a shift of the classifier's logits."""
+    policy = {"dtype": "float64"}
+    vae = SemiSupervisedVAE(
+        num_classes=CLASSES,
+        prior=keras_vae.StandardNormal(LATENTS, **policy),
+        likelihood=keras_vae.Normal(SIZE, scale=SCALE, **policy),
+        posterior=keras_vae.FullCovarianceNormal(LATENTS, **policy),
+        trunk=trunk,
+        class_probabilities=P,
+        **policy,
+    )
+    vae.likelihood.head.set_weights([np.concatenate([W.T, B]), np.zeros(SIZE)])
+    inverse = np.linalg.inv(W.T @ W + SCALE**2 * np.eye(LATENTS))
+    gain, factor = W @ inverse, SCALE * np.linalg.cholesky(inverse)
+    raw = np.concatenate([inverse_positive(np.diag(factor)), factor[1, :1]])
+    kernel = np.concatenate([np.concatenate([gain, -B @ gain]), np.zeros((SIZE + CLASSES, 3))], 1)
+    vae.posterior.head.set_weights([kernel, np.concatenate([np.zeros(LATENTS), raw])])
+    precise = np.linalg.solve(COVARIANCE, B.T)
+    bias = np.log(P) - 0.5 * (B.T * precise).sum(0) + shift * np.arange(CLASSES)
+    vae.classifier.head.set_weights([precise, bias])
+    return vae
+
+
+def one_hot(labels, known=True):
+    return np.where(np.broadcast_to(known, labels.shape)[:, None], np.eye(CLASSES)[labels], np.nan)
+
+
+def data(known):
+    return {"x": tf.constant(X), "label": tf.constant(one_hot(LABELS, known))}
+
+
+def test_bound_without_labels_is_the_evidence_at_the_posterior_and_less_elsewhere():
+    objective = SemiSupervised(kl="monte_carlo", num_samples=2)
+    terms = terms_of(exact(), objective, data(False), 0)
+    np.testing.assert_allclose(-(terms.distortion + terms.rate), LOG_EVIDENCE, atol=EXACT)
+    np.testing.assert_allclose(terms.loss, -LOG_EVIDENCE, atol=EXACT)
+    other = exact(shift=0.3)
+    terms = terms_of(other, objective, data(False), 0)
+    logits = np.log(POSTERIOR) + 0.3 * np.arange(CLASSES)
+    log_q = logits - scipy.special.logsumexp(logits, axis=1, keepdims=True)
+    gap = (np.exp(log_q) * (log_q - np.log(POSTERIOR))).sum(1)
+    assert gap.mean() > 0.01
+    np.testing.assert_allclose(LOG_EVIDENCE + terms.distortion + terms.rate, gap, atol=EXACT)
+
+
+def test_bound_with_a_label_is_the_joint_and_the_classifier_is_in_the_loss_alone():
+    rows = np.arange(len(X))
+    log_joint = LOG_JOINT[rows, LABELS]
+    objective = SemiSupervised(7.0, kl="monte_carlo")
+    terms = terms_of(exact(), objective, data(True), 0)
+    np.testing.assert_allclose(-(terms.distortion + terms.rate), log_joint, atol=EXACT)
+    classifier = -7.0 * np.log(POSTERIOR[rows, LABELS])
+    np.testing.assert_allclose(terms.extra["classifier"], classifier, atol=EXACT)
+    np.testing.assert_allclose(terms.loss, -log_joint + classifier, atol=EXACT)
+    some = rows % 3 == 0
+    terms = terms_of(exact(), objective, data(some), 0)
+    np.testing.assert_allclose(
+        terms.loss, np.where(some, -log_joint + classifier, -LOG_EVIDENCE), atol=EXACT
+    )
+
+
+def test_a_label_is_a_condition_whose_probability_counts():
+    """L(x, y) is the ELBO of the conditional model with the same weights, plus log p(y)."""
+    vae, policy = exact(), {"dtype": "float64"}
+    conditional = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(LATENTS, **policy),
+        likelihood=keras_vae.Normal(SIZE, scale=SCALE, **policy),
+        posterior=keras_vae.FullCovarianceNormal(LATENTS, **policy),
+        condition_shape=CLASSES,
+        **policy,
+    )
+    conditional.likelihood.head.set_weights(vae.likelihood.head.get_weights())
+    conditional.posterior.head.set_weights(vae.posterior.head.get_weights())
+    y = one_hot(LABELS)
+    expected = conditional.elbo({"x": X, "condition": y}, 3, seed=1).elbo + np.log(P[LABELS])
+    found = vae.elbo({"x": X, "label": y}, 3, seed=1)
+    np.testing.assert_allclose(found.elbo, expected, atol=EXACT)
+    np.testing.assert_allclose(vae.decode(np.ones([30, 2]), y).mean(), W.sum(1) + B[LABELS])
+
+
+def test_the_classifier_is_at_rest_at_the_posterior_and_moves_elsewhere():
+    objective = SemiSupervised(kl="monte_carlo", num_samples=3)
+    norms = []
+    for shift in (0.0, 0.3):
+        vae = exact(shift=shift)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(terms_of(vae, objective, data(False), 0).loss)
+        gradients = tape.gradient(loss, vae.classifier.trainable_weights)
+        norms.append(max(np.abs(gradient).max() for gradient in gradients))
+    assert norms[0] < 1e-9 < 1e-3 < norms[1]
+
+
+def test_the_trunk_runs_once_and_not_once_per_class():
+    trunk = Counting(dtype="float64")
+    vae = exact(trunk)
+    trunk.rows.clear()
+    terms_of(vae, SemiSupervised(num_samples=2), data(False), 0)
+    assert trunk.rows == [30]
+
+
+def test_drawn_labels_estimate_the_same_bound_and_importance_weights_the_evidence():
+    vae = exact()
+    bound = vae.elbo({"x": X}, 4000, seed=0)
+    # The gap of one draw is 0 but for the closed forms; its deviation is below 2 nats here.
+    np.testing.assert_allclose(bound.elbo, LOG_EVIDENCE, atol=4 * 2 / np.sqrt(4000))
+    evidence = keras_vae.evaluation.log_marginal(vae, {"x": X}, num_samples=20)
+    np.testing.assert_allclose(evidence.value, LOG_EVIDENCE, atol=EXACT)
+
+
+def test_classes_come_from_the_classifier_or_from_importance_weights():
+    vae = exact(shift=0.3)
+    logits = np.log(POSTERIOR) + 0.3 * np.arange(CLASSES)
+    q = scipy.special.softmax(logits, axis=1)
+    for x in (X, {"x": X}, {"x": X, "label": one_hot(LABELS)}):
+        found = vae.classify(x)
+        np.testing.assert_allclose(found.probabilities, q, atol=1e-12)
+    weighted = vae.classify({"x": X}, num_samples=4000, seed=0)
+    error = np.sqrt(POSTERIOR * (1 - POSTERIOR) / weighted.ess[:, None])
+    assert (np.abs(weighted.probabilities - POSTERIOR) <= 4.5 * error + 1e-3).all()
+    assert np.abs(q - POSTERIOR).max() > 0.1  # so the classifier's own would fail
+
+
+def test_labels_are_imputed_and_sampled_with_what_they_belong_to():
+    vae = exact()
+    found = vae.impute({"x": X}, 200, multiple=50, seed=0)
+    np.testing.assert_allclose(found.ess, 200.0, rtol=1e-6)
+    np.testing.assert_allclose(found.draws["label"].mean(0), POSTERIOR, atol=4 * 0.5 / np.sqrt(40))
+    drawn = vae.sample(4000, seed=0)
+    classes = np.asarray(drawn["label"]).argmax(1)
+    shares = np.bincount(classes, minlength=CLASSES) / 4000
+    assert (np.abs(shares - P) <= 4 * np.sqrt(P * (1 - P) / 4000)).all()
+    for k in range(CLASSES):
+        rows = np.asarray(drawn["x"])[classes == k]
+        error = 4 * np.sqrt(np.diag(COVARIANCE) / len(rows))
+        assert (np.abs(rows.mean(0) - B[k]) <= error).all()
+
+
+def small():
+    keras.utils.set_random_seed(0)
+
+    def join(size):
+        return keras_vae.networks.mlp((size,), (16,), condition_shape=(CLASSES,))
+
+    return SemiSupervisedVAE(
+        num_classes=CLASSES,
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Normal(SIZE, network=join(2), scale="learned", missing=True),
+        posterior=keras_vae.DiagonalNormal(2, network=join(16)),
+        classifier=keras_vae.PartsEncoder(keras.layers.Dense(16, "tanh")),
+        trunk=keras_vae.PartsEncoder(keras.layers.Dense(16, "tanh")),
+    )
+
+
+def test_fit_with_a_few_labels_and_holes_classifies_and_is_saved_whole(tmp_path):
+    rng = np.random.default_rng(1)
+    labels = rng.choice(3, 600)
+    x = 3.0 * B[labels] + rng.normal(size=(600, SIZE)) * 0.3
+    x[rng.random(x.shape) < 0.05] = np.nan
+    known = np.arange(600) < 30
+    vae = small()
+    vae.compile(keras.optimizers.Adam(0.01), SemiSupervised(alpha=20.0), jit_compile=False)
+    train = {"x": x, "label": one_hot(labels, known)}
+    history = vae.fit(train, epochs=30, batch_size=100, verbose=0, validation_data=train).history
+    assert set(history) >= {"classifier", "val_classifier", "elbo", "loss"}
+    np.testing.assert_allclose(
+        history["loss"], np.subtract(history["classifier"], history["elbo"]), rtol=1e-4
+    )
+    accuracy = (vae.classify({"x": x}).probabilities.argmax(1) == labels)[~known].mean()
+    assert accuracy > 0.9  # by chance 0.33
+    vae.save(tmp_path / "vae.keras")
+    loaded = keras.saving.load_model(tmp_path / "vae.keras")
+    assert float(loaded.objective.alpha.numpy()) == 20.0
+    for found, expected in zip(loaded.elbo(train, seed=0), vae.elbo(train, seed=0), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    reconstructed = vae.predict(train, verbose=0)
+    np.testing.assert_array_equal(reconstructed["label"][known], one_hot(labels)[known])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: small().compile("adam", keras_vae.ELBO()), ValueError, "SemiSupervised"),
+        (
+            lambda: keras_vae.mlp_vae(3, 2, hidden=(4,)).compile("adam", SemiSupervised()),
+            ValueError,
+            "'label', which this model does not have",
+        ),
+        (lambda: SemiSupervised(-1.0), ValueError, "alpha"),
+        (lambda: SemiSupervised(kl="exact"), ValueError, "`kl`"),
+        (lambda: small().classify({"x": X}, "x"), ValueError, "no finite set of classes"),
+        (lambda: small().decode(np.zeros([2, 2]), np.zeros([2, 3])), ValueError, "label must have"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"num_classes": 1}, ValueError, "num_classes"),
+        ({"prior": keras_vae.StandardNormal(3)}, ValueError, "Latent sizes disagree"),
+        ({"prior": None}, TypeError, "`prior`"),
+        ({"trunk": 3}, TypeError, "`trunk`"),
+        ({"class_probabilities": [0.5, 0.4]}, ValueError, "numbers of sum 1"),
+    ],
+)
+def test_wrong_arguments_of_the_model_are_refused(change, error, match):
+    arguments = {
+        "num_classes": 2,
+        "prior": keras_vae.StandardNormal(2),
+        "likelihood": keras_vae.Normal(3),
+        "posterior": keras_vae.DiagonalNormal(2),
+    }
+    with pytest.raises(error, match=match):
+        SemiSupervisedVAE(**{**arguments, **change})
