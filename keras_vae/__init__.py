@@ -31,6 +31,7 @@ __all__ = [
     "LatentVariableModel",
     "LinearGaussian",
     "LossExplanation",
+    "MissingNotAtRandom",
     "MixtureOfExperts",
     "MixtureOfProducts",
     "NegativeLogLikelihood",

@@ -39,6 +39,7 @@ from keras_vae.imputation import Imputation as Imputation
 from keras_vae.latent_variable_model import LatentVariableModel as LatentVariableModel
 from keras_vae.linear_gaussian import LinearGaussian as LinearGaussian
 from keras_vae.losses import NegativeLogLikelihood as NegativeLogLikelihood
+from keras_vae.missing_not_at_random import MissingNotAtRandom as MissingNotAtRandom
 from keras_vae.model import VAE as VAE
 from keras_vae.model import Bound as Bound
 from keras_vae.objectives import ELBO as ELBO

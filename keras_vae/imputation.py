@@ -46,6 +46,9 @@ __all__ = [
     "single_values",
 ]
 
+ABSENT = "absent_"
+"""Prefix of the name of a latent that holds the absent entries of a part, which it also draws."""
+
 _FEWEST_EFFECTIVE = 10.0
 _TOLERATED = 0.05
 
@@ -134,7 +137,12 @@ def posterior_draws(
     def at(some: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         trace = inference.trace(some)
         latents = {name: latent.value for name, latent in trace.latents.items()}
-        found = {name: of(trace.observations[name].p) for name, of in statistics.items()}
+        found = {
+            name: latents[ABSENT + name]
+            if ABSENT + name in latents
+            else of(trace.observations[name].p)
+            for name, of in statistics.items()
+        }
         return trace.log_weights(), latents, found
 
     count = tf.nest.flatten(noise)[0].shape[0]
@@ -236,7 +244,7 @@ def absent_draws(
     Args:
         model: latent variable model.
         x: tensors, as `model.infer` takes them; absent entries are NaN.
-        latents: latents by name, [M, B, ...].
+        latents: latents by name, [M, B, ...]; those named `ABSENT` and a part are its draws.
         seeds: row seeds, int32 [B, 2]. The streams are those of `sample` plus `random.IMPUTED`,
             so data drawn with a seed and imputed with the same seed does not meet its own noise.
     """
@@ -249,8 +257,14 @@ def absent_draws(
     )
     missing = [name for name, part in model.data.observed.items() if part.missing]
     numbers = from_rows({name: noise[name] for name in missing}, seeds, count, model.float_dtype)
+    drawn = {
+        name: latents[ABSENT + name]
+        if ABSENT + name in latents
+        else sites[name].draw(numbers[name])
+        for name in missing
+    }
     return {
-        name: tf.where(tf.math.is_nan(value), sites[name].draw(numbers[name]), value)
+        name: tf.where(tf.math.is_nan(value), drawn[name], value)
         if name in missing
         else tf.broadcast_to(value, tf.concat([[count], tf.shape(value)], 0))
         for name, value in values.items()

@@ -26,11 +26,8 @@ _CERTAIN = 100.0
 """Logit of a class that is certain: the others have the probability exp(-100)."""
 
 
-@register
 class _Classifier(Categorical):
     """Categorical q(label | x), by a network from x to features."""
-
-    tells_density = True
 
     def noise(self) -> Noise:
         """Returns one uniform number, of the posterior's stream."""

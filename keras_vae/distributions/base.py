@@ -126,6 +126,9 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
             distribution takes.
     """
 
+    tells_density = True
+    """Whether it has a density at any point; otherwise only its own draws know their density."""
+
     def __init__(
         self,
         event_shape: int | Sequence[int],
@@ -533,9 +536,6 @@ class Posterior(ConditionalDistribution):
         network: the encoder, from x to features.
         head: layer from features to raw parameters; None is one Dense layer.
     """
-
-    tells_density = True
-    """Whether q has a density at any point; otherwise only its own draws know their density."""
 
     def __init__(
         self,

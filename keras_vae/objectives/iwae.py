@@ -21,6 +21,10 @@ class IWAE(Objective):
     and `rate` come from the same draws. Source: Burda, Grosse and Salakhutdinov (2016),
     Importance weighted autoencoders, arXiv:1509.00519.
 
+    Where entries of x are absent, p(x, z) is that of the entries that are present, and this is the
+    bound of MIWAE (Mattei and Frellsen, 2019, arXiv:1812.02633); with `MissingNotAtRandom` that of
+    not-MIWAE (Ipsen, Mattei and Frellsen, 2021, arXiv:2006.12871).
+
     Args:
         num_samples: number k of draws per example.
         gradient: "pathwise" or "doubly_reparameterized". Sticking the landing is biased here and
