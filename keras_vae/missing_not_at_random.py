@@ -83,8 +83,8 @@ class MissingNotAtRandom(LatentVariableModel):
         >>> model.compile("adam", keras_vae.IWAE(5))
         >>> x = np.random.default_rng(0).normal(size=(64, 3))
         >>> history = model.fit(np.where(x < 1.0, x, np.nan), verbose=0)
-        >>> model.impute(np.where(x < 1.0, x, np.nan)).values.shape
-        (64, 3)
+        >>> sorted(history.history)
+        ['distortion', 'elbo', 'loss', 'rate']
     """
 
     def __init__(
