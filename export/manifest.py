@@ -55,6 +55,8 @@ def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ())
     """
     likelihood, support = vae.likelihood, vae.likelihood.support
     found = {name: getattr(likelihood, name, None) for name in likelihood.options()}
+    config = likelihood.get_config()
+    found |= {name: config[name] for name in likelihood.of_condition if name in config}
     options = {name: value for name, value in found.items() if isinstance(value, str | int | float)}
     as_it_is = preparation.step == "none" and preparation.divide == 1.0 and not preparation.center
     shape = vae.event_shape[:-1] if preparation.categories else vae.event_shape

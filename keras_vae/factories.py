@@ -76,7 +76,7 @@ def mlp_vae(
         (latent_size,),
         tuple(hidden)[::-1],
         activation=activation,
-        condition_shape=condition,
+        condition_shape=_seen_by_decoder(condition, likelihood_options),
         name="decoder",
     )
     layer = make(shape, network=decoder, **likelihood_options)
@@ -131,7 +131,7 @@ def conv_vae(
         tuple(filters)[::-1],
         width=width,
         activation=activation,
-        condition_shape=condition,
+        condition_shape=_seen_by_decoder(condition, likelihood_options),
         name="decoder",
     )
     flat = make(shape, **likelihood_options)
@@ -300,6 +300,15 @@ def _lookup(argument: str, table: dict[str, Any], name: str) -> Any:
             f"Received: {argument}={name!r}"
         )
     return table[name]
+
+
+def _seen_by_decoder(
+    condition: tuple[int, ...] | None, options: dict[str, Any]
+) -> tuple[int, ...] | None:
+    """Returns the shape of the condition without the size of the row, which is an offset."""
+    if condition is None or not options.get("offset"):
+        return condition
+    return None if condition == (1,) else (condition[0] - 1,)
 
 
 def _condition(shape: int | Sequence[int] | None) -> tuple[int, ...] | None:

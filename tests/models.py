@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy.optimize
 import tensorflow as tf
 
 import keras_vae
@@ -139,3 +140,32 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         return self.x[16 * index : 16 * index + 16]
+
+
+def maximise(layer, c, x):
+    """Maximises the mean log-likelihood of a layer by BFGS with its gradients; returns it."""
+    if not layer.built:
+        layer.build([part.shape for part in c] if isinstance(c, list) else c.shape)
+    weights = layer.trainable_weights
+    sizes = [int(np.prod(weight.shape)) for weight in weights]
+
+    def assign(flat):
+        parts = np.split(flat, np.cumsum(sizes)[:-1])
+        for weight, part in zip(weights, parts, strict=True):
+            weight.assign(part.reshape(weight.shape))
+
+    @tf.function
+    def slopes():
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(layer.distribution(c).log_prob(x))
+        return loss, tape.gradient(loss, [weight.value for weight in weights])
+
+    def loss(flat):
+        assign(flat)
+        value, gradients = slopes()
+        return float(value), np.concatenate([np.ravel(each) for each in gradients])
+
+    start = np.concatenate([np.ravel(weight) for weight in weights])
+    best = scipy.optimize.minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-8})
+    assign(best.x)
+    return -best.fun

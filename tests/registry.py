@@ -44,6 +44,9 @@ LIKELIHOODS = {
         keras_vae.DiscretizedLogistic, levels=5, scale="learned"
     ),
     "binomial": likelihood(keras_vae.Binomial, total_count=5),
+    "multinomial": likelihood(keras_vae.Multinomial, total_count=4),
+    "ordinal": likelihood(keras_vae.Ordinal, levels=4),
+    "mixture_of_logistics": likelihood(keras_vae.MixtureOfLogistics, levels=5, num_logistics=3),
     "categorical": likelihood(keras_vae.Categorical),
     "poisson": likelihood(keras_vae.Poisson),
     "negative_binomial": likelihood(keras_vae.NegativeBinomial),
@@ -69,6 +72,8 @@ OPTIONS = {
     "beta_binomial": {"total_count": 3},
     "truncated_normal": LIMITS,
     "censored_normal": LIMITS,
+    "multinomial": {"total_count": 6},
+    "ordinal": {"levels": 4},
 }
 """Arguments that `mlp_vae` needs for a likelihood, by its name."""
 
@@ -88,8 +93,9 @@ def log_discretized_logistic(loc, scale):
     distribution = stats.logistic(loc, scale)
 
     def logpmf(x):
-        above, below = distribution.cdf(x + 0.5), distribution.cdf(x - 0.5)
-        return np.log(np.where(x > 3.5, 1.0, above) - np.where(x < 0.5, 0.0, below))
+        low, high = np.where(x < 0.5, -np.inf, x - 0.5), np.where(x > 3.5, np.inf, x + 0.5)
+        below, above = (each(high) - each(low) for each in (distribution.cdf, distribution.sf))
+        return np.log(np.where(x > loc, -above, below))  # the smaller tail keeps its digits
 
     return logpmf
 
@@ -132,6 +138,32 @@ def log_censored_normal(loc, scale):
     return log_prob
 
 
+def log_multinomial(logits):
+    def logpmf(x):
+        shares = zip(special.softmax(logits, -1).reshape(-1, 3), x.reshape(-1, 3), strict=True)
+        found = [stats.multinomial(4, p / p.sum()).logpmf(each) for p, each in shares]
+        return np.reshape(found, (*x.shape[:-1], 1))
+
+    return logpmf
+
+
+def log_ordinal(location, thresholds):
+    cumulative = special.expit(thresholds - location[..., None])
+    ends = [np.zeros_like(cumulative[..., :1]), cumulative, np.ones_like(cumulative[..., :1])]
+    probs = np.diff(np.concatenate(ends, axis=-1))
+
+    def logpmf(x):
+        levels = np.broadcast_to(x[..., None] == np.arange(probs.shape[-1]), (*x.shape, 4))
+        return np.log((levels * probs).sum(-1))
+
+    return logpmf
+
+
+def log_mixture_of_logistics(logits, loc, scale):
+    weights, own = special.log_softmax(logits, -1), log_discretized_logistic(loc, scale)
+    return lambda x: special.logsumexp(weights + own(x[..., None]), axis=-1)
+
+
 ORACLES = {
     keras_vae.Bernoulli: lambda logits: stats.bernoulli(special.expit(logits)).logpmf,
     keras_vae.ContinuousBernoulli: log_continuous_bernoulli,
@@ -157,6 +189,9 @@ ORACLES = {
     ),
     keras_vae.TruncatedNormal: log_truncated_normal,
     keras_vae.CensoredNormal: log_censored_normal,
+    keras_vae.Multinomial: log_multinomial,
+    keras_vae.Ordinal: log_ordinal,
+    keras_vae.MixtureOfLogistics: log_mixture_of_logistics,
 }
 """Log-probability of independent entries by the parameters, of an implementation not ours."""
 
@@ -170,6 +205,9 @@ ATOMS = {
     keras_vae.ZeroInflatedPoisson: np.arange(200.0)[:, None],
     keras_vae.ZeroInflatedNegativeBinomial: np.arange(2000.0)[:, None],
     keras_vae.BetaBinomial: np.arange(6.0)[:, None],
+    keras_vae.Multinomial: np.array([[i, j, 4.0 - i - j] for i in range(5) for j in range(5 - i)]),
+    keras_vae.Ordinal: np.arange(4.0)[:, None],
+    keras_vae.MixtureOfLogistics: np.arange(5.0)[:, None],
 }
 """All events of one entry, or so many that the others have no weight."""
 
@@ -269,6 +307,23 @@ def zero_inflated_draws(gate_logits: float, mean: float, dispersion: float | Non
     return Inversion(random.zero_inflated_negative_binomial, parameters, exact, True)
 
 
+def levels_draws(draw: Callable, probs: np.ndarray, *parameters: Any) -> Inversion:
+    exact = stats.rv_discrete(values=(np.arange(len(probs)), probs))
+    return Inversion(draw, parameters, exact, True)
+
+
+def ordinal_draws(location: float, *thresholds: float) -> Inversion:
+    probs = np.diff(special.expit([-np.inf, *(np.array(thresholds) - location), np.inf]))
+    return levels_draws(random.ordinal, probs, location, list(thresholds))
+
+
+def mixture_draws(logits: list[float], loc: list[float], scale: list[float]) -> Inversion:
+    edges = (np.arange(255.0)[:, None] + 0.5 - loc) / scale
+    cdf = special.expit(edges) @ special.softmax(logits)
+    probs = np.diff(np.concatenate([[0.0], cdf, [1.0]]))
+    return levels_draws(random.mixture_of_logistics, probs, logits, loc, scale)
+
+
 def beta_binomial_draws(n: float, a: float, b: float) -> Inversion:
     exact = stats.betabinom(int(n), as_float32(a), as_float32(b))
     return Inversion(random.beta_binomial, (n, a, b), exact, True)
@@ -307,6 +362,12 @@ TRUNCATED = [
 ]
 """Centre, scale and limits: centres inside, near, outside and far away; narrow and wide."""
 
+
+def multinomial(u: Any, total_count: Any, logits: Any) -> Any:
+    """Draws the first of two counts."""
+    return random.multinomial(u[..., None], total_count, logits)[..., 0]
+
+
 INVERSIONS = {
     "bernoulli": Inversion(random.bernoulli, (-1.0,), stats.bernoulli(special.expit(-1)), True),
     "logistic": Inversion(random.logistic, (), "logistic", False),
@@ -341,6 +402,12 @@ INVERSIONS = {
             *[(1e3, 0.5), (3e5, 1e8)],
         ]
     },
+    "multinomial, two categories": Inversion(
+        multinomial, (20.0, [0.0, 1.5]), stats.binom(20, special.expit(-1.5)), True
+    ),
+    "ordinal": ordinal_draws(0.5, -2.0, 0.0, 0.1, 3.0),
+    "ordinal, two levels": ordinal_draws(-1.0, 0.0),
+    "mixture_of_logistics": mixture_draws([0.0, 1.0, -1.0], [20.0, 130.0, 300.0], [2.0, 30.0, 5.0]),
     "zero_inflated_poisson, -1": zero_inflated_draws(-1.0, 3.5, None),
     "zero_inflated_negative_binomial, 0": zero_inflated_draws(0.0, 20.0, 1.5),
     **{
@@ -379,6 +446,19 @@ CONVERTED: dict[str, Callable[[np.random.Generator, tuple[int, int]], list[np.nd
         rng.uniform(0, 1, size=shape),
     ],
     "negative_binomial": shapes_of_counts,
+    "multinomial": lambda rng, shape: [
+        rng.integers(0, 300, size=shape[:1]),
+        rng.normal(size=(shape[0], 13)),
+    ],
+    "ordinal": lambda rng, shape: [
+        rng.normal(size=shape),
+        np.sort(2 * rng.normal(size=(*shape, 4)), axis=-1),
+    ],
+    "mixture_of_logistics": lambda rng, shape: [
+        rng.normal(size=(*shape, 3)),
+        rng.uniform(0, 255, size=(*shape, 3)),
+        np.exp(rng.normal(size=(*shape, 3))),
+    ],
     "zero_inflated_poisson": lambda rng, shape: [
         rng.normal(size=shape),
         np.exp(rng.normal(size=shape)),
@@ -566,6 +646,13 @@ EXPORTED = {
     ("poisson", "diagonal", "vamp"): lambda **k: keras_vae.mlp_vae(20, 4, num_components=20, **k),
     ("negative_binomial", "full", "normal_mixture"): lambda **k: keras_vae.mlp_vae(
         20, 4, dispersion="decoder", num_components=5, **k
+    ),
+    ("multinomial", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        20, 4, total_count=50, **k
+    ),
+    ("ordinal", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(20, 4, levels=5, **k),
+    ("mixture_of_logistics", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        (8, 8, 3), 4, num_logistics=3, **k
     ),
     ("zero_inflated_poisson", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
         20, 4, **k

@@ -1,12 +1,20 @@
 """Families of counts against their limits, by enumeration and where float32 would cancel."""
 
+import itertools
+
+import keras
 import mpmath
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 import tensorflow as tf
 from scipy import stats
 
+import keras_vae
+from keras_vae import random
 from keras_vae.distributions import counts
+from tests.models import maximise
 
 
 def test_negative_binomial_becomes_poisson_with_an_error_of_order_one_over_the_dispersion():
@@ -59,3 +67,72 @@ def test_probability_of_zero_of_inflated_counts_keeps_its_digits(dtype):
     np.testing.assert_allclose(found.numpy().ravel(), exact, rtol=eps, atol=1e-37)
     np.testing.assert_allclose(by_gate.numpy().ravel(), [s for s, _ in slopes], rtol=0, atol=eps)
     np.testing.assert_allclose(by_zero.numpy().ravel(), [s for _, s in slopes], rtol=0, atol=eps)
+
+
+def test_ordinal_levels_begin_equally_probable_and_are_a_categorical_of_their_probabilities():
+    ordinal = keras_vae.Ordinal(3, levels=5, dtype="float64")
+    p = ordinal.make_distribution(tf.zeros([3], tf.float64), **ordinal.shared_parameters())
+    for level in range(5):
+        np.testing.assert_allclose(
+            p.log_prob(np.full(3, float(level))), 3 * np.log(0.2), rtol=1e-12
+        )
+    location = tf.constant([-1.0, 0.3, 2.5], tf.float64)
+    p = ordinal.make_distribution(location, **ordinal.shared_parameters())
+    each = np.stack([p.distribution.log_prob(np.full(3, float(level))) for level in range(5)], -1)
+    categorical = keras_vae.Categorical((3, 5), dtype="float64").make_distribution(
+        tf.constant(each)
+    )
+    x = np.array([4, 0, 2])
+    expected = categorical.log_prob(np.eye(5)[x])
+    np.testing.assert_allclose(p.log_prob(x.astype(float)), expected, rtol=1e-12)
+
+
+def test_ordinal_regression_recovers_location_and_thresholds():
+    """The layer without latents, trained, is the cumulative logit model of the data."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 1))
+    y = ((1.5 * x + rng.logistic(size=x.shape)) > np.array([-1.0, 0.5, 2.0])).sum(1).astype(float)
+
+    def loss(parameters):
+        slope, first, *steps = parameters
+        cuts = np.cumsum([first, *np.exp(steps)])
+        cdf = scipy.special.expit([[-np.inf, *cuts, np.inf]] - slope * x)
+        return -np.log(np.diff(cdf)[np.arange(len(y)), y.astype(int)]).sum()
+
+    best = scipy.optimize.minimize(loss, np.zeros(4), method="BFGS")
+    cuts = np.cumsum([best.x[1], *np.exp(best.x[2:])])
+    head = keras.layers.Dense(1, use_bias=False, dtype="float64")
+    layer = keras_vae.Ordinal(1, levels=4, head=head, dtype="float64")
+    layer.build((None, 1))
+    maximise(layer, tf.constant(x), tf.constant(y[:, None]))
+    np.testing.assert_allclose(np.ravel(head.kernel), best.x[:1], atol=1e-4)
+    np.testing.assert_allclose(np.ravel(layer.shared_parameters()["thresholds"]), cuts, atol=1e-4)
+
+
+def test_multinomial_draws_have_the_probabilities_of_all_their_values():
+    logits, n = np.array([0.3, -1.0, 0.0, 1.2, -0.4], np.float32), 3
+    u = random.uniform(random.row_seeds(3, 40_000), (random.splits(5),), stream=random.OBSERVATION)
+    draws = random.multinomial(u, tf.constant(float(n)), tf.constant(logits)).numpy()
+    values = [
+        np.eye(5)[list(drawn)].sum(0)
+        for drawn in itertools.combinations_with_replacement(range(5), n)
+    ]
+    p = scipy.special.softmax(logits.astype(float))
+    expected = np.array([stats.multinomial(n, p).pmf(value) for value in values]) * len(draws)
+    observed = [np.all(draws == value, axis=1).sum() for value in values]
+    assert sum(observed) == len(draws)
+    assert stats.chisquare(observed, expected * len(draws) / expected.sum()).pvalue > 1e-4
+
+
+def test_multinomial_takes_the_number_of_trials_from_the_condition():
+    layer = keras_vae.Multinomial((2, 3), network=keras.layers.Dense(4), offset=True)
+    c = [tf.random.stateless_normal([5, 2], [0, 1]), np.log([[7.0], [1.0], [3.0], [2.0], [40.0]])]
+    parameters = layer.parameters(c)
+    np.testing.assert_array_equal(parameters["total_count"][:, 0], [7, 1, 3, 2, 40])
+    draws = layer.draw_rows(random.row_seeds(1, 5), **parameters)
+    for counts_ in (draws, layer.distribution(c).mean()):
+        np.testing.assert_allclose(tf.reduce_sum(counts_, -1), parameters["total_count"], rtol=1e-6)
+    with pytest.raises(ValueError, match="need the number of trials"):
+        keras_vae.Multinomial(3)
+    with pytest.raises(ValueError, match="condition that is a vector"):
+        layer.parameters(c[0])

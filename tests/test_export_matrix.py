@@ -98,6 +98,19 @@ def test_conditional_model_with_a_vamp_prior_and_full_covariance():
     verify(vae)
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "options"),
+    [
+        ("multinomial", {}),
+        ("negative_binomial", {"link": "softmax", "dispersion": "per_group", "num_groups": 2}),
+    ],
+)
+def test_sizes_and_groups_of_rows_are_read_from_the_condition(likelihood, options):
+    vae = tiny_vae(likelihood, condition_shape=3, offset=True, **options)
+    assert manifest.metadata(vae, Preparation())["likelihood"]["options"]["offset"] is True
+    verify(vae, only=("decode", "sample"))
+
+
 def test_convolutions():
     vae = keras_vae.conv_vae((8, 8, 1), 2, "discretized_logistic", filters=(4, 8), width=16)
     verify(vae, only=("decode", "encode", "reconstruct"))

@@ -61,7 +61,8 @@ class Parameter(NamedTuple):
     """One parameter of a distribution, as the head emits it.
 
     Attributes:
-        size: how many numbers it takes on the last axis.
+        size: how many numbers it takes on the last axis; 0 if the layer adds it itself, after the
+            head, in `at_condition`.
         transform: map from the head's raw numbers [..., size] to the parameter.
     """
 
@@ -425,11 +426,14 @@ class Likelihood(ConditionalDistribution):
         has_cdf: whether it has a standard deviation, and its entries a distribution function, as
             the measurement of calibration requires.
         is_threshold: whether `draw` is 1 where the uniform lies below the mean, and 0 elsewhere.
+        of_condition: constructor's arguments that need a condition, so the command line, which has
+            none, leaves them out.
     """
 
     reading: ClassVar[str] = ""
     has_cdf: ClassVar[bool] = False
     is_threshold: ClassVar[bool] = False
+    of_condition: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -447,6 +451,42 @@ class Likelihood(ConditionalDistribution):
                 f"{missing!r}"
             )
         self.missing = missing
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights of network and head; input shapes may leave the batch open."""
+        if not self.built:
+            inputs = symbolic(input_shape, self.compute_dtype)
+            self.check_condition(inputs)
+            input_shape = _shapes_of(self.network_input(inputs))
+        super().build(input_shape)
+
+    def build_head(self, features_shape: Any, input_shape: Any) -> None:
+        """Creates the weights of the head on features that another network makes of the inputs."""
+        self.check_condition(symbolic(input_shape, self.compute_dtype))
+        super().build(features_shape)
+
+    def check_condition(self, c: Any) -> None:
+        """Refuses symbolic inputs without the condition that the likelihood needs."""
+
+    def head_parameters(self, c: Any, training: bool = False) -> dict[str, tf.Tensor]:
+        """Returns the parameters of each row; arguments as for `ConditionalDistribution`."""
+        c = keras.tree.map_structure(tf.convert_to_tensor, c)
+        if not self.built:
+            self.build(_shapes_of(c))
+        return self.at_condition(super().head_parameters(self.network_input(c), training), c)
+
+    def network_input(self, c: Any) -> Any:
+        """Returns what the network is given of a condition: all of it, by default."""
+        return c
+
+    def at_condition(self, parameters: dict[str, tf.Tensor], c: Any) -> dict[str, tf.Tensor]:
+        """Returns the parameters after what the condition changes past the head.
+
+        Args:
+            parameters: those that the head emits, by name.
+            c: z, or a list of z and the condition, all of it.
+        """
+        return parameters
 
     def by_part(self) -> dict[str, "Likelihood"]:
         """Returns the likelihoods of the parts of the data; the only part is called "x"."""
@@ -481,7 +521,8 @@ class Likelihood(ConditionalDistribution):
     def options(cls) -> tuple[str, ...]:
         """Returns the names of the constructor's arguments that are the family's own."""
         shared = inspect.signature(Likelihood).parameters
-        return tuple(sorted(set(inspect.signature(cls).parameters) - set(shared)))
+        own = set(inspect.signature(cls).parameters) - set(shared) - set(cls.of_condition)
+        return tuple(sorted(own))
 
     @classmethod
     def proposal(cls, facts: Facts) -> Proposal | None:

@@ -1,28 +1,12 @@
 """Distributions of counts that TensorFlow Probability lacks or rounds badly."""
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.distributions import counts, tfp
 from keras_vae.distributions.tfp import tfd
 
-__all__ = ["BetaBinomial", "NegativeBinomial", "ZeroInflated"]
-
-
-def _inverted(
-    distribution: tfd.Distribution,
-    inverse: Callable[..., tf.Tensor],
-    n: int,
-    seed: tf.Tensor,
-    *parameters: tf.Tensor,
-) -> tf.Tensor:
-    """Draws n times by inversion, which takes float32."""
-    shape = tf.concat([[n], distribution.batch_shape_tensor()], axis=0)
-    u = tfd.Uniform().sample(shape, seed=seed)
-    draw = inverse(u, *(tf.cast(part, u.dtype) for part in parameters))
-    return tf.cast(draw, distribution.dtype)
+__all__ = ["BetaBinomial", "Multinomial", "NegativeBinomial", "ZeroInflated"]
 
 
 class NegativeBinomial(tfp.Numbers):
@@ -47,9 +31,8 @@ class NegativeBinomial(tfp.Numbers):
         return mean + mean**2 / self.dispersion
 
     def _sample_n(self, n: int, seed: tf.Tensor) -> tf.Tensor:
-        return _inverted(
-            self, random.negative_binomial, n, seed, tf.exp(self.log_mean), self.dispersion
-        )
+        parameters = tf.exp(self.log_mean), self.dispersion
+        return self._inverted(random.negative_binomial, n, seed, *parameters)
 
 
 class BetaBinomial(tfp.Numbers):
@@ -86,7 +69,27 @@ class BetaBinomial(tfp.Numbers):
 
     def _sample_n(self, n: int, seed: tf.Tensor) -> tf.Tensor:
         parameters = self.total_count, self.concentration1, self.concentration0
-        return _inverted(self, random.beta_binomial, n, seed, *parameters)
+        return self._inverted(random.beta_binomial, n, seed, *parameters)
+
+
+class Multinomial(tfd.Multinomial):
+    """Multinomial distribution with the log-probability of `keras_vae.distributions.counts`.
+
+    A log-probability is that of counts given their own sum; `total_count` is that of the mean and
+    of draws.
+    """
+
+    def _log_prob(self, counts_: tf.Tensor) -> tf.Tensor:
+        return counts.multinomial_log_prob(counts_, tf.convert_to_tensor(self.logits))
+
+    def _sample_n(self, n: int, seed: tf.Tensor) -> tf.Tensor:
+        logits = tf.convert_to_tensor(self.logits)
+        batch, size = self.batch_shape_tensor(), logits.shape[-1]
+        shape = tf.concat([[n], batch, [random.splits(size)]], axis=0)
+        u = tfd.Uniform().sample(shape, seed=seed)
+        total = tf.broadcast_to(tf.cast(self.total_count, u.dtype), shape[:-1])
+        draw = random.multinomial(u, total, tf.cast(logits, u.dtype))
+        return tf.cast(draw, self.dtype)
 
 
 class ZeroInflated(tfp.Numbers):

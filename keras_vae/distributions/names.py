@@ -16,11 +16,13 @@ class Option(NamedTuple):
     Attributes:
         help: description.
         is_top: whether it is a whole number that determines the largest value, like the setting
-            `top`; otherwise it is a number or a word.
+            `top`.
+        is_whole: whether it is a whole number; others are numbers or words.
     """
 
     help: str
     is_top: bool = False
+    is_whole: bool = False
 
 
 class Family(NamedTuple):
@@ -40,10 +42,11 @@ class Family(NamedTuple):
 _LIMIT: Final = Option("a limit of the data, in its own units")
 _SCALE: Final = Option("a number, learned, per_feature, decoder or optimal")
 _SPREAD: Final = Option("a number, learned, per_feature or decoder")
-_LEVELS: Final = Option("number of levels", is_top=True)
-_TRIALS: Final = Option("number of trials", is_top=True)
+_LEVELS: Final = Option("number of levels", is_top=True, is_whole=True)
+_TRIALS: Final = Option("number of trials", is_top=True, is_whole=True)
 _COMPONENTS: Final = Option("number of components")
 _BOUNDED: Final = {"high": _LIMIT, "low": _LIMIT, "scale": _SPREAD}
+_LOGISTICS: Final = Option("number of logistic distributions in each mixture", is_whole=True)
 
 LIKELIHOODS: Final[Mapping[str, Family]] = {
     "bernoulli": Family("Bernoulli"),
@@ -57,6 +60,11 @@ LIKELIHOODS: Final[Mapping[str, Family]] = {
     ),
     "binomial": Family("Binomial", {"total_count": _TRIALS}),
     "beta_binomial": Family("BetaBinomial", {"concentration": _SPREAD, "total_count": _TRIALS}),
+    "multinomial": Family("Multinomial", {"total_count": _TRIALS}, takes_top=False),
+    "ordinal": Family("Ordinal", {"levels": _LEVELS}),
+    "mixture_of_logistics": Family(
+        "MixtureOfLogistics", {"levels": _LEVELS, "num_logistics": _LOGISTICS}
+    ),
     "categorical": Family("Categorical", takes_top=False),
     "normal": Family("Normal", {"scale": _SCALE}),
     "laplace": Family("Laplace", {"scale": _SCALE}),

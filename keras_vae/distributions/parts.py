@@ -113,7 +113,10 @@ class Parts(keras.layers.Layer):
         inputs = symbolic(input_shape, self.compute_dtype)
         features = self._trunk(inputs, False)
         for part in self.parts.values():
-            part.build(features.shape if part.network is None else input_shape)
+            if part.network is None:
+                part.build_head(features.shape, input_shape)
+            else:
+                part.build(input_shape)
         self._ranks = [len(part.shape) - 1 for part in keras.tree.flatten(inputs)]
         self.built = True
 
@@ -135,7 +138,7 @@ class Parts(keras.layers.Layer):
         sharing = {name: part for name, part in self.parts.items() if part.network is None}
         raw = self._heads(sharing, self._trunk(inputs, training)) if sharing else {}
         return {
-            name: part.read(raw[name], leading)
+            name: part.at_condition(part.read(raw[name], leading), c)
             if name in raw
             else part.head_parameters(c, training)
             for name, part in self.parts.items()

@@ -22,6 +22,7 @@ __all__ = [
     "positive",
     "reals",
     "unit_interval",
+    "vectors_of_counts",
 ]
 
 CHECKED_BYTES = 16 * 2**20
@@ -247,6 +248,29 @@ def integers(high: int | None = None) -> Support:
         high=float(high),
         is_discrete=True,
         is_whole=True,
+    )
+
+
+def vectors_of_counts(total: int | None = None) -> Support:
+    """Makes the set of vectors of counts along the last axis, with a given sum or any."""
+
+    def contains(x: tf.Tensor) -> tf.Tensor:
+        counts = tf.reduce_all((x >= 0.0) & _is_integral(x), axis=-1)
+        return counts if total is None else counts & (tf.reduce_sum(x, axis=-1) == float(total))
+
+    sums = "" if total is None else f" with sum {total}"
+    remedy = "Give the raw counts, neither centred nor normalised."
+    if total is not None:
+        remedy += " If sums differ, give their logarithms as the condition, with offset=True."
+    return Support(
+        description=f"vectors of counts{sums} along the last axis",
+        remedy=remedy,
+        contains=contains,
+        low=0.0,
+        high=None if total is None else float(total),
+        is_discrete=True,
+        is_whole=True,
+        event_dim=1,
     )
 
 

@@ -198,13 +198,21 @@ class Numbers(tfd.Distribution):
     Args:
         name: name of the distribution.
         tensors: parameters by name; their shapes broadcast to the batch shape.
+        vectors: parameters by name of which each number has several, on a last axis more.
         constants: other arguments of the constructor.
     """
 
-    def __init__(self, name: str, tensors: dict[str, tf.Tensor], **constants: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        tensors: dict[str, tf.Tensor],
+        vectors: dict[str, tf.Tensor] | None = None,
+        **constants: Any,
+    ) -> None:
         with tf.name_scope(name) as scope:
+            self._tensors, self._vectors = tuple(tensors), tuple(vectors or {})
+            tensors = {**tensors, **(vectors or {})}
             dtype = tf.convert_to_tensor(next(iter(tensors.values()))).dtype
-            self._tensors = tuple(tensors)
             for key, value in tensors.items():
                 setattr(self, key, tf.convert_to_tensor(value, dtype=dtype))
             super().__init__(
@@ -217,14 +225,26 @@ class Numbers(tfd.Distribution):
             )
 
     def _batch_shape(self) -> tf.TensorShape:
-        return functools.reduce(
-            tf.broadcast_static_shape, [getattr(self, key).shape for key in self._tensors]
-        )
+        shapes = [getattr(self, key).shape for key in self._tensors]
+        shapes += [getattr(self, key).shape[:-1] for key in self._vectors]
+        return functools.reduce(tf.broadcast_static_shape, shapes)
 
     def _batch_shape_tensor(self, **_: tf.Tensor) -> tf.Tensor:
-        return functools.reduce(
-            tf.broadcast_dynamic_shape, [tf.shape(getattr(self, key)) for key in self._tensors]
-        )
+        shapes = [tf.shape(getattr(self, key)) for key in self._tensors]
+        shapes += [tf.shape(getattr(self, key))[:-1] for key in self._vectors]
+        return functools.reduce(tf.broadcast_dynamic_shape, shapes)
+
+    def _inverted(
+        self,
+        inverse: Callable[..., tf.Tensor],
+        n: int,
+        seed: tf.Tensor,
+        *parameters: tf.Tensor,
+    ) -> tf.Tensor:
+        """Draws n times by inversion, which takes float32."""
+        u = tfd.Uniform().sample(tf.concat([[n], self.batch_shape_tensor()], axis=0), seed=seed)
+        draw = inverse(u, *(tf.cast(part, u.dtype) for part in parameters))
+        return tf.cast(draw, self.dtype)
 
     def _event_shape(self) -> tf.TensorShape:
         return tf.TensorShape([])

@@ -41,6 +41,7 @@ accurate computation of binomial probabilities.
 """
 
 from keras_vae.random.inversion import *  # noqa: F403
+from keras_vae.random.inversion.counts import splits as splits
 from keras_vae.random.noise import bits as bits
 from keras_vae.random.noise import normal as normal
 from keras_vae.random.noise import uniform as uniform

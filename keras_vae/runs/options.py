@@ -47,7 +47,7 @@ def add_settings(command: Callable[..., Any]) -> Callable[..., Any]:
             options += [
                 click.option(
                     _dashed(option),
-                    type=int if about.is_top else str,
+                    type=int if about.is_whole else str,
                     help=f"{', '.join(_takers(option))}: {about.help}.",
                 )
                 for option, about in _LIKELIHOOD_OPTIONS.items()
@@ -120,7 +120,7 @@ def settings_of(
         return dataclasses.replace(base, **given)
     likelihood_options = {name: given.pop(name) for name in _LIKELIHOOD_OPTIONS if name in given}
     for name, value in likelihood_options.items():
-        if not _LIKELIHOOD_OPTIONS[name].is_top:
+        if not _LIKELIHOOD_OPTIONS[name].is_whole:
             with contextlib.suppress(ValueError):
                 likelihood_options[name] = float(value)
     if config is not None:

@@ -17,7 +17,7 @@ from keras_vae.integrity import as_word
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
 from keras_vae.signatures.raw_part import RawPart
-from keras_vae.trace import Generation, Latent, Trace
+from keras_vae.trace import Generation, Latent, Site, Trace
 
 __all__ = ["Functions", "Tensors", "in_float32"]
 
@@ -112,7 +112,7 @@ class Functions:
         generation = self._model.generate(latents=self._cast(latents), condition=condition)
         found = self._means_of(generation)
         for name, site in generation.observations.items():
-            for key, value in _broadcast(site.parameters).items():
+            for key, value in _broadcast(site).items():
                 found[self._parts[name].tensor(key)] = value
         return found
 
@@ -243,11 +243,19 @@ def in_float32(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
     return cast
 
 
-def _broadcast(parameters: Tensors) -> Tensors:
-    """Repeats parameters without a batch axis to the shape of the first one."""
-    shape = tf.shape(next(iter(parameters.values())))
-    first = next(iter(parameters.values()))
-    return {
-        name: value if value.shape.rank == first.shape.rank else tf.broadcast_to(value, shape)
-        for name, value in parameters.items()
-    }
+def _broadcast(site: Site) -> Tensors:
+    """Repeats the parameters that do not depend on the row.
+
+    They get the shape of the first parameter, or if they have more axes than an event one axis of
+    the batch before their own.
+    """
+    shape = tf.shape(next(iter(site.parameters.values())))
+    by_row, rank = site.layer.parameter_specs(), len(site.layer.event_shape)
+
+    def of_rows(name: str, value: tf.Tensor) -> tf.Tensor:
+        if name in by_row:
+            return value
+        own = tf.concat([shape[:1], tf.shape(value)], 0) if value.shape.rank > rank else shape
+        return tf.broadcast_to(value, own)
+
+    return {name: of_rows(name, value) for name, value in site.parameters.items()}

@@ -13,7 +13,7 @@ from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import Proposal
 from keras_vae.distributions import supports, tfp
 from keras_vae.distributions.base import Likelihood, Parameter
-from keras_vae.distributions.likelihoods.log_linked import LogLinked
+from keras_vae.distributions.likelihoods.sized import LogLinked
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 
@@ -79,13 +79,26 @@ class Binomial(Likelihood):
 
 @register
 class Poisson(LogLinked):
-    """Likelihood of counts: x ~ Poisson(exp(log_rate))."""
+    """Likelihood of counts: x ~ Poisson(exp(log_rate)).
+
+    Args:
+        event_shape: shape of one example.
+        network: the decoder, from z to features.
+        offset: whether the last number of the condition is the logarithm of the row's size, such as
+            an exposure, which is added to log_rate and not given to the network.
+        link: "log", or with an offset also "softmax": rates are shares of the size, which sum to 1
+            over the last axis.
+        head: layer from features to raw parameters; None is one Dense layer.
+
+    Raises:
+        ValueError: if `link` is neither, or "softmax" without an offset.
+    """
 
     reading = "Poisson counts of rate exp(log_rate)."
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """Returns one log-rate per entry."""
-        return {"log_rate": Parameter(self.channels)}
+        return {"log_rate": self.linked()}
 
     @classmethod
     def proposal(cls, facts: Facts) -> Proposal | None:

@@ -15,54 +15,80 @@ from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions import count_families, supports
 from keras_vae.distributions.base import Likelihood, Parameter
-from keras_vae.distributions.likelihoods.log_linked import LogLinked
+from keras_vae.distributions.likelihoods.sized import (
+    OF_CONDITION,
+    LogLinked,
+    condition_of,
+)
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 
 __all__ = ["BetaBinomial", "NegativeBinomial"]
 
-SpreadMode = Literal["learned", "per_feature", "decoder"]
+GroupedMode = Literal["learned", "per_feature", "per_group", "decoder"]
+
+_MODES = ("learned", "per_feature", "per_group", "decoder")
 
 
 class Dispersed(Likelihood):
-    """Likelihood of counts with a mean from the decoder and a spread from one of four sources.
+    """Likelihood of counts with a mean from the decoder and a spread from one of five sources.
 
     Args:
         event_shape: shape of one example.
         network: the decoder, from z to features.
         spread: a positive number (fixed), "learned" (one weight), "per_feature" (one weight per
-            entry) or "decoder" (computed from z). It is the parameter named `spread_name`.
+            entry), "per_group" (one weight per entry and group) or "decoder" (computed from z). It
+            is the parameter named `spread_name`.
+        num_groups: number of groups for "per_group"; the first numbers of the condition are the
+            group, one-hot.
         head: layer from features to raw parameters; None is one Dense layer.
 
     Raises:
-        ValueError: if the spread is none of these.
+        ValueError: if the spread is none of these, or only one of "per_group" and `num_groups` is
+            given.
     """
 
     spread_name: ClassVar[str] = "dispersion"
+    of_condition: ClassVar[tuple[str, ...]] = OF_CONDITION
 
     def __init__(
         self,
         event_shape: int | Sequence[int],
         network: keras.layers.Layer | None = None,
         *,
-        spread: float | SpreadMode,
+        spread: float | GroupedMode,
+        num_groups: int | None = None,
         head: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
         name = self.spread_name
         is_fixed = is_real(spread) and 0.0 < float(spread) < math.inf
-        if not is_fixed and spread not in ("learned", "per_feature", "decoder"):
+        if not (is_fixed or (isinstance(spread, str) and spread in _MODES)):
+            modes = ", ".join(map(repr, _MODES))
             raise ValueError(
                 f"Invalid value for argument `{name}`. Expected a positive number or one of "
-                f"'learned', 'per_feature', 'decoder'. Received: {name}={spread!r}"
+                f"{modes}. Received: {name}={spread!r}"
+            )
+        if (spread == "per_group") != (num_groups is not None):
+            raise ValueError(
+                f"{name}='per_group' goes with num_groups=, the number of groups. Received: "
+                f"{name}={spread!r}, num_groups={num_groups!r}"
             )
         self._spread = float(spread) if is_fixed else spread
+        self.num_groups = (
+            None if num_groups is None else as_count("num_groups", num_groups, least=1)
+        )
         setattr(self, name, self._spread)
         super().__init__(event_shape, network, head=head, **kwargs)
-        if self._spread in ("learned", "per_feature"):
+        shapes: dict[Any, tuple[int, ...]] = {
+            "learned": (),
+            "per_feature": self.event_shape,
+            "per_group": (num_groups or 0, *self.event_shape),
+        }
+        if self._spread in shapes:
             weight = self.add_weight(
                 name=f"log_{name}",
-                shape=self.event_shape if self._spread == "per_feature" else (),
+                shape=shapes[self._spread],
                 initializer="zeros",
                 dtype=self.float_dtype,
                 autocast=False,
@@ -70,10 +96,11 @@ class Dispersed(Likelihood):
             setattr(self, f"log_{name}", weight)
 
     def parameter_specs(self) -> dict[str, Parameter]:
-        """Returns the parameter of the mean, and the spread if the decoder computes it."""
+        """Returns the parameter of the mean, and the spread if it depends on the row."""
         specs = self.mean_specs()
-        if self._spread == "decoder":
-            specs[self.spread_name] = Parameter(self.channels, _within_reach)
+        if self._spread in ("decoder", "per_group"):
+            size = self.channels if self._spread == "decoder" else 0
+            specs[self.spread_name] = Parameter(size, _within_reach)
         return specs
 
     @abc.abstractmethod
@@ -81,17 +108,45 @@ class Dispersed(Likelihood):
         """Returns the parameters apart from the spread; the first one decides the mean."""
 
     def shared_parameters(self) -> dict[str, tf.Tensor]:
-        """Returns the spread unless the decoder computes it."""
-        if self._spread == "decoder":
+        """Returns the spread unless it depends on the row."""
+        if self._spread in ("decoder", "per_group"):
             return {}
         if self._spread in ("learned", "per_feature"):
-            weight = getattr(self, f"log_{self.spread_name}")
-            return {self.spread_name: _within_reach(tf.convert_to_tensor(weight))}
+            return {self.spread_name: _within_reach(self._log_spread())}
         return {self.spread_name: tf.constant(self._spread, self.float_dtype)}
 
+    def _log_spread(self) -> tf.Tensor:
+        return tf.convert_to_tensor(getattr(self, f"log_{self.spread_name}"))
+
+    def check_condition(self, c: Any) -> None:
+        """Refuses inputs without the group."""
+        super().check_condition(c)
+        if self.num_groups is None:
+            return
+        found = condition_of(c, *self._grouped).shape[-1]
+        if found < self.num_groups:
+            raise ValueError(
+                f"{type(self).__name__} has {self.num_groups} groups, one-hot at the start of the "
+                f"condition, which has {found} numbers. Give a longer one."
+            )
+
+    @property
+    def _grouped(self) -> tuple[str, str]:
+        return type(self).__name__, f"{self.spread_name}='per_group'"
+
+    def at_condition(self, parameters: dict[str, tf.Tensor], c: Any) -> dict[str, tf.Tensor]:
+        """Returns the parameters with the spread of the row's group."""
+        parameters = super().at_condition(parameters, c)
+        if self.num_groups is None:
+            return parameters
+        group = tf.cast(condition_of(c, *self._grouped)[..., : self.num_groups], self.float_dtype)
+        spread = _within_reach(tf.tensordot(group, self._log_spread(), axes=1))
+        return {**parameters, self.spread_name: spread}
+
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor arguments."""
-        return {**super().get_config(), self.spread_name: self._spread}
+        """Returns the constructor arguments; `num_groups` only if it is given."""
+        groups = {} if self.num_groups is None else {"num_groups": self.num_groups}
+        return {**super().get_config(), self.spread_name: self._spread, **groups}
 
 
 @register
@@ -108,12 +163,19 @@ class NegativeBinomial(Dispersed, LogLinked):
         event_shape: shape of one example.
         network: the decoder, from z to features.
         dispersion: a positive number (fixed), "learned" (one weight), "per_feature" (one weight per
-            entry, the default) or "decoder" (computed from z); those that are trained stay between
-            1e-7 and 1e8.
+            entry, the default), "per_group" (one weight per entry and group) or "decoder" (computed
+            from z); those that are trained stay between 1e-7 and 1e8.
+        num_groups: number of groups for "per_group"; the first numbers of the condition are the
+            group, one-hot.
+        offset: whether the last number of the condition is the logarithm of the row's size, such as
+            a depth of sequencing, which is added to log_mean and not given to the network.
+        link: "log", or with an offset also "softmax": means are shares of the size, which sum to 1
+            over the last axis.
         head: layer from features to raw parameters; None is one Dense layer.
 
     Raises:
-        ValueError: if `dispersion` is none of these.
+        ValueError: if `dispersion` or `link` is none of these, or something is missing that one of
+            them goes with.
 
     Example:
         >>> likelihood = NegativeBinomial(3, dispersion=2.0)
@@ -131,7 +193,7 @@ class NegativeBinomial(Dispersed, LogLinked):
         event_shape: int | Sequence[int],
         network: keras.layers.Layer | None = None,
         *,
-        dispersion: float | SpreadMode = "per_feature",
+        dispersion: float | GroupedMode = "per_feature",
         head: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
@@ -139,7 +201,7 @@ class NegativeBinomial(Dispersed, LogLinked):
 
     def mean_specs(self) -> dict[str, Parameter]:
         """Returns one log-mean per entry."""
-        return {"log_mean": Parameter(self.channels)}
+        return {"log_mean": self.linked()}
 
     def make_distribution(self, log_mean: tf.Tensor, dispersion: tf.Tensor) -> tfd.Distribution:
         """Returns independent negative binomial distributions."""
@@ -168,8 +230,9 @@ class BetaBinomial(Dispersed):
         network: the decoder, from z to features.
         total_count: number of trials of each entry.
         concentration: a positive number (fixed), "learned" (one weight), "per_feature" (one weight
-            per entry, the default) or "decoder" (computed from z). Those that are trained stay
-            between 1e-7 and 1e8, and so do a and b.
+            per entry, the default), "per_group" (one weight per entry and group) or "decoder"
+            (computed from z). Those that are trained stay between 1e-7 and 1e8, and so do a and b.
+        num_groups: as for `NegativeBinomial`.
         head: layer from features to raw parameters; None is one Dense layer.
 
     Raises:
@@ -193,7 +256,7 @@ class BetaBinomial(Dispersed):
         network: keras.layers.Layer | None = None,
         *,
         total_count: int,
-        concentration: float | SpreadMode = "per_feature",
+        concentration: float | GroupedMode = "per_feature",
         head: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:

@@ -11,8 +11,8 @@ from keras_vae import random
 from keras_vae.arguments import register
 from keras_vae.distributions import count_families, tfp
 from keras_vae.distributions.base import Parameter
-from keras_vae.distributions.likelihoods.dispersed import Dispersed, SpreadMode
-from keras_vae.distributions.likelihoods.log_linked import LogLinked
+from keras_vae.distributions.likelihoods.dispersed import Dispersed, GroupedMode
+from keras_vae.distributions.likelihoods.sized import LogLinked
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 
@@ -25,7 +25,7 @@ class ZeroInflatedPoisson(LogLinked):
 
     The rate exp(log_rate) and g = sigmoid(gate_logits) are computed from z, so P(0) = g + (1 - g)
     exp(-rate) and the mean is (1 - g) rate. Source: Lambert (1992), Zero-inflated Poisson
-    regression, with an application to defects in manufacturing.
+    regression, with an application to defects in manufacturing. Arguments are those of `Poisson`.
 
     Example:
         >>> likelihood = ZeroInflatedPoisson(2)
@@ -44,8 +44,7 @@ class ZeroInflatedPoisson(LogLinked):
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """Returns a log-rate and the log-odds of an excess zero per entry."""
-        sizes = Parameter(self.channels)
-        return {"log_rate": sizes, "gate_logits": sizes}
+        return {"log_rate": self.linked(), "gate_logits": Parameter(self.channels)}
 
     def make_distribution(self, log_rate: tf.Tensor, gate_logits: tf.Tensor) -> tfd.Distribution:
         """Returns independent zero-inflated Poisson distributions."""
@@ -69,13 +68,11 @@ class ZeroInflatedNegativeBinomial(Dispersed, LogLinked):
     Args:
         event_shape: shape of one example.
         network: the decoder, from z to features.
-        dispersion: a positive number (fixed), "learned" (one weight), "per_feature" (one weight per
-            entry, the default) or "decoder" (computed from z); those that are trained stay between
-            1e-7 and 1e8.
+        dispersion, num_groups, offset, link: as for `NegativeBinomial`.
         head: layer from features to raw parameters; None is one Dense layer.
 
     Raises:
-        ValueError: if `dispersion` is none of these.
+        ValueError: as for `NegativeBinomial`.
 
     Example:
         >>> likelihood = ZeroInflatedNegativeBinomial(2, dispersion=2.0)
@@ -93,7 +90,7 @@ class ZeroInflatedNegativeBinomial(Dispersed, LogLinked):
         event_shape: int | Sequence[int],
         network: keras.layers.Layer | None = None,
         *,
-        dispersion: float | SpreadMode = "per_feature",
+        dispersion: float | GroupedMode = "per_feature",
         head: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
@@ -105,8 +102,7 @@ class ZeroInflatedNegativeBinomial(Dispersed, LogLinked):
 
     def mean_specs(self) -> dict[str, Parameter]:
         """Returns a log-mean and the log-odds of an excess zero per entry."""
-        sizes = Parameter(self.channels)
-        return {"log_mean": sizes, "gate_logits": sizes}
+        return {"log_mean": self.linked(), "gate_logits": Parameter(self.channels)}
 
     def make_distribution(
         self, log_mean: tf.Tensor, gate_logits: tf.Tensor, dispersion: tf.Tensor

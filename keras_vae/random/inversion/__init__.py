@@ -6,11 +6,12 @@ every function is finite for every normal float32 in (0, 1).
 
 from typing import TYPE_CHECKING
 
-from keras_vae.random.inversion import categories, continuous, counts, gammas, truncated
+from keras_vae.random.inversion import categories, continuous, counts, gammas, levels, truncated
 from keras_vae.random.inversion.categories import *  # noqa: F403
 from keras_vae.random.inversion.continuous import *  # noqa: F403
 from keras_vae.random.inversion.counts import *  # noqa: F403
 from keras_vae.random.inversion.gammas import *  # noqa: F403
+from keras_vae.random.inversion.levels import *  # noqa: F403
 from keras_vae.random.inversion.truncated import *  # noqa: F403
 
 if not TYPE_CHECKING:
@@ -19,5 +20,6 @@ if not TYPE_CHECKING:
         *continuous.__all__,
         *counts.__all__,
         *gammas.__all__,
+        *levels.__all__,
         *truncated.__all__,
     ]

@@ -12,6 +12,7 @@ from keras_vae.random.philox import Tensor
 __all__ = [
     "beta_binomial",
     "binomial",
+    "multinomial",
     "negative_binomial",
     "poisson",
     "zero_inflated_negative_binomial",
@@ -243,6 +244,42 @@ def beta_binomial(u: Tensor, total_count: Tensor, a: Tensor, b: Tensor) -> Tenso
     total = _mass_of_blocks(mode, blocks, least)
     draw = _walk_in_blocks(u * total, mode, tf.ones_like(u), blocks, least)
     return tf.where(is_flipped, n - draw, draw)
+
+
+def splits(size: int) -> int:
+    """Returns how many uniforms one draw of `multinomial` takes for a number of categories."""
+    return 2 ** (size - 1).bit_length() - 1
+
+
+def multinomial(u: Tensor, total_count: Tensor, logits: Tensor) -> Tensor:
+    """Draws from multinomial distributions by halving the categories again and again.
+
+    The counts of either half are a binomial split of those of both, which `binomial` draws.
+
+    Args:
+        u: Uniforms in (0, 1), float32 `[..., U]`, U at least `splits(K)`.
+        total_count: Number of trials, whole, float32 `[...]`.
+        logits: Unnormalised log-probabilities `[..., K]`.
+
+    Returns:
+        float32 `[..., K]`, whole numbers whose sum is `total_count`.
+    """
+    size, leading = logits.shape[-1], tf.shape(u)[:-1]
+    weights = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
+    weights = tf.broadcast_to(weights, tf.concat([leading, [size]], axis=0))
+    missing = [*[[0, 0]] * (len(u.shape) - 1), [0, splits(size) + 1 - size]]
+    halves = [tf.pad(weights, missing)]
+    while halves[0].shape[-1] > 1:
+        halves.insert(0, halves[0][..., 0::2] + halves[0][..., 1::2])
+    counts = tf.broadcast_to(total_count, leading)[..., None]
+    for weights in halves[1:]:
+        left, right, nodes = weights[..., 0::2], weights[..., 1::2], weights.shape[-1] // 2
+        rarer = tf.minimum(left, right) / tf.maximum(left + right, 1e-30)
+        hits = binomial(u[..., nodes - 1 : 2 * nodes - 1], counts, rarer)
+        first = tf.where(left <= right, hits, counts - hits)
+        pairs = tf.stack([first, counts - first], axis=-1)
+        counts = tf.reshape(pairs, tf.concat([leading, [2 * nodes]], axis=0))
+    return counts[..., :size]
 
 
 def zero_inflated_poisson(u: Tensor, gate_logits: Tensor, rate: Tensor) -> Tensor:
