@@ -23,6 +23,8 @@ those of the same array in memory, and so is the speed if the disk keeps up.
 The stream is already shuffled; `shuffle=False` keeps Keras from warning that it cannot shuffle it.
 """
 
+from keras_vae.data.cells import Cells as Cells
+from keras_vae.data.cells import from_anndata as from_anndata
 from keras_vae.data.content import DataError as DataError
 from keras_vae.data.files import Data as Data
 from keras_vae.data.files import load as load

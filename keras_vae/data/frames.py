@@ -8,8 +8,17 @@ from typing import Any
 import numpy as np
 
 from keras_vae.data.content import DataError, listed
+from keras_vae.data.sparse_rows import SparseRows, is_scipy_sparse
 
-__all__ = ["column_numbers", "frame_names", "is_frame", "is_numeric", "numbers", "whole_columns"]
+__all__ = [
+    "column_numbers",
+    "frame_names",
+    "is_frame",
+    "is_numeric",
+    "numbers",
+    "rows_of_numbers",
+    "whole_columns",
+]
 
 
 def is_frame(value: Any) -> bool:
@@ -23,6 +32,23 @@ def frame_names(value: Any) -> tuple[str, ...] | None:
         return None
     names = tuple(value.columns)
     return names if names and all(isinstance(name, str) for name in names) else None
+
+
+def rows_of_numbers(
+    value: Any, name: str, expected: str = "an array of numbers", *, missing: bool = False
+) -> Any:
+    """Converts a value like `numbers`, but leaves a matrix of scipy.sparse sparse.
+
+    Returns:
+        An array, or `SparseRows`.
+    """
+    if isinstance(value, SparseRows):
+        return value
+    if not is_scipy_sparse(value) or value.ndim != 2:
+        return numbers(value, name, expected, missing=missing)
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+        return numbers(value[:1].toarray(), name, expected)
+    return SparseRows(value)
 
 
 def numbers(
@@ -84,10 +110,10 @@ def _check_unmasked(value: Any, name: str) -> None:
 def _refuse_containers(value: Any, name: str) -> None:
     """Refuses containers that NumPy would wrap as one Python object."""
     kind, module = type(value).__name__, type(value).__module__
-    if hasattr(value, "toarray") and module.startswith("scipy.sparse"):
+    if is_scipy_sparse(value):
         raise DataError(
-            f"{name} is a sparse {kind} of shape {list(value.shape)}, but a VAE reads dense "
-            f"arrays. Give {name}.toarray(), or a generator of such batches if that is too large."
+            f"{name} is a sparse {kind} of shape {list(value.shape)}, but only the data itself may "
+            f"be sparse. Give {name}.toarray()."
         )
     if kind in ("SparseTensor", "RaggedTensor") and module.startswith("tensorflow"):
         remedy = "tf.sparse.to_dense(x)" if kind == "SparseTensor" else "x.to_tensor()"

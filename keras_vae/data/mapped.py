@@ -1,4 +1,4 @@
-"""Arrays in files: reads rows from the file, not through the map, whose pages count as memory."""
+"""Arrays that are read by rows: sparse ones, and those in files, without the map's pages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_vae.data.content import DataError
+from keras_vae.data.sparse_rows import SparseRows
 
 __all__ = ["chunks", "is_mapped", "read"]
 
@@ -33,23 +34,27 @@ class _Place(NamedTuple):
 
 
 def is_mapped(array: Any) -> bool:
-    """Tells whether the memory of an array, or of the array it views, is a mapped file."""
+    """Tells whether an array is read by rows: its memory is a mapped file, or it is sparse."""
+    if isinstance(array, SparseRows):
+        return True
     base = array
     while isinstance(base, np.ndarray):
         base = base.base
     return isinstance(base, mmap.mmap)
 
 
-def read(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def read(array: np.ndarray | SparseRows, rows: np.ndarray) -> np.ndarray:
     """Reads rows of an array in the given order, into memory and the machine's byte order.
 
     Args:
-        array: [N, ...], mapped or not.
+        array: [N, ...], mapped or not, or sparse.
         rows: int [n], from 0 to N - 1.
 
     Raises:
         DataError: if the file was replaced, or has become shorter.
     """
+    if isinstance(array, SparseRows):
+        return array.read(rows)
     place = _place(array) if len(rows) else None
     if place is None:
         return _through_the_map(array, rows)
@@ -84,13 +89,17 @@ def _through_the_map(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return values
 
 
-def chunks(array: np.ndarray, size: int = 16 * 2**20) -> Iterator[tuple[int, np.ndarray]]:
+def chunks(
+    array: np.ndarray | SparseRows, size: int = 16 * 2**20
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yields pairs of the first row and a chunk of an array, about `size` bytes each."""
     rows = max(1, size // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         stop = min(start + rows, len(array))
-        whole = not is_mapped(array)
-        yield start, array[start:stop] if whole else read(array, np.arange(start, stop))
+        if isinstance(array, SparseRows) or is_mapped(array):
+            yield start, read(array, np.arange(start, stop))
+        else:
+            yield start, array[start:stop]
 
 
 def _runs(rows: np.ndarray, place: _Place) -> Iterator[tuple[int, int, int]]:

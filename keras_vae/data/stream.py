@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_vae.data.content import DataError
-from keras_vae.data.frames import frame_names, numbers, whole_columns
+from keras_vae.data.frames import frame_names, rows_of_numbers, whole_columns
 from keras_vae.data.mapped import is_mapped
 from keras_vae.data.source import Change, Gather, Source
+from keras_vae.data.sparse_rows import SparseRows
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -30,13 +31,13 @@ def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, An
     in memory, also of a memory-mapped `x`.
 
     Args:
-        x: Array of shape [N, ...], or a pandas data frame of N rows.
+        x: Array of shape [N, ...], sparse matrix or pandas data frame of N rows.
         test_fraction: Share of the examples in the test part, between 0 and 1; their number
             is rounded to the nearest integer.
         seed: Non-negative integer.
 
     Returns:
-        The pair (train, test), of arrays or of data frames.
+        The pair (train, test), of arrays, of sparse matrices in rows (CSR) or of data frames.
 
     Raises:
         DataError: `x` is not an array of numbers.
@@ -49,6 +50,8 @@ def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, An
     """
     rows = getattr(x, "iloc", None)
     x = _array("x", x)
+    if isinstance(x, SparseRows):
+        rows = x.matrix
     _check_seed(seed)
     if not 0.0 < test_fraction < 1.0:
         raise ValueError(
@@ -133,7 +136,8 @@ def batches(
         vae.evaluate(batches(x_test, 100, shuffle=False, transform=binarize))
 
     The array stays in memory as it is (uint8 stays uint8), and only a batch becomes float32. Rows
-    of a memory-mapped array, such as `load("x.npy").x`, are read as they are needed.
+    of a memory-mapped array, such as `load("x.npy").x`, are read as they are needed. So are those
+    of a sparse matrix; only the rows of a batch become dense.
 
     By the convention of Keras, an element is one of
 
@@ -144,9 +148,9 @@ def batches(
                                                  a generative model does not have
 
     Args:
-        x: Array of shape [N, ...] of booleans, integers or floats, or a data frame of such columns;
-            or a dict of such, by the name of the part. Unless it is rescaled or transformed, `fit`
-            makes the same checks as for an array.
+        x: Array of shape [N, ...] of booleans, integers or floats, a sparse matrix, or a data frame
+            of such columns; or a dict of such, by the name of the part. Unless it is rescaled or
+            transformed, `fit` makes the same checks as for an array.
         batch_size: B, the number of examples in a batch; the last of an epoch may be shorter.
         epochs: End of the stream, counted from epoch 0.
         seed: Non-negative integer below 2**31.
@@ -166,7 +170,7 @@ def batches(
         A dataset of known cardinality, `(epochs - initial_epoch) * steps(N, batch_size)`.
 
     Raises:
-        DataError: An array does not hold real numbers, or has masked, missing or sparse values.
+        DataError: An array does not hold real numbers, or has masked or missing values.
         ValueError: An argument is out of range or two lengths differ.
 
     Example:
@@ -278,8 +282,8 @@ def _tables(parts: Mapping[str, Any]) -> dict[str, Any]:
     return tables
 
 
-def _array(name: str, value: Any) -> np.ndarray:
-    array = numbers(value, name)
+def _array(name: str, value: Any) -> Any:
+    array = rows_of_numbers(value, name)
     if array.ndim < 1 or array.size == 0:
         raise DataError(
             f"Expected `{name}` with the examples along axis 0; got shape {array.shape}. "

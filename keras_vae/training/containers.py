@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vae.data.mapped import is_mapped
+from keras_vae.data.sparse_rows import SparseRows
 
 __all__ = ["CheckedPyDataset", "in_batches", "is_stream"]
 
@@ -71,7 +73,7 @@ class _Slices(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         rows = slice(index * self._batch_size, (index + 1) * self._batch_size)
-        return keras.tree.map_structure(lambda part: part[rows], self._parts)
+        return keras.tree.map_structure(lambda part: _dense(part[rows]), self._parts)
 
 
 def in_batches(
@@ -79,9 +81,9 @@ def in_batches(
 ) -> tuple[tuple[Any, Any, Any], int]:
     """Returns x, y, sample_weight in a form that Keras reads in batches, and the batch size.
 
-    Keras copies an array completely, even a memory-mapped one, before it takes batches of it. So
-    long arrays become a PyDataset, unless the user asks for small batches, which are read faster
-    from memory.
+    Keras copies an array completely, even a memory-mapped one, before it takes batches of it, and
+    reads no sparse ones. So long arrays become a PyDataset, unless the user asks for small batches,
+    which are read faster from memory.
 
     Args:
         data: arrays, or a stream of batches.
@@ -93,6 +95,12 @@ def in_batches(
     parts = (x,) if sample_weight is None else (x, y, sample_weight)
     arrays = keras.tree.flatten(parts)
     in_files = any(map(is_mapped, arrays))
-    if is_stream(x) or len(arrays[0]) <= size or not (given is None or in_files):
+    if is_stream(x) or not (given is None or in_files):
         return data, size
+    if len(arrays[0]) <= size:
+        return (keras.tree.map_structure(_dense, x), y, sample_weight), size
     return (_Slices(parts, size), None, None), size
+
+
+def _dense(part: Any) -> Any:
+    return np.asarray(part) if isinstance(part, SparseRows) else part

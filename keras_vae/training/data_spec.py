@@ -16,7 +16,13 @@ import tensorflow as tf
 from keras_vae.data.batch_dataset import source_behind
 from keras_vae.data.columns import positions
 from keras_vae.data.content import listed
-from keras_vae.data.frames import frame_names, is_frame, numbers, whole_columns
+from keras_vae.data.frames import (
+    frame_names,
+    is_frame,
+    numbers,
+    rows_of_numbers,
+    whole_columns,
+)
 from keras_vae.data.mapped import chunks, is_mapped
 from keras_vae.data.precision import moments, resolution, unresolved_message
 from keras_vae.data.schema import Schema
@@ -429,7 +435,7 @@ class DataSpec:
     ) -> np.ndarray:
         shape = part.shape
         expected = f"an array of numbers of shape [n, {_words(shape)}]"
-        array = numbers(value, name, expected, missing=part.missing)
+        array = rows_of_numbers(value, name, expected, missing=part.missing)
         if self.is_dict and shape == (1,) and array.ndim == 1:
             array = array[:, np.newaxis]
         if (names := frame_names(value)) is not None and name == "x":

@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from keras_vae.data.batch_dataset import source_of
 from keras_vae.data.source import Gather, Source
+from keras_vae.data.sparse_rows import SparseRows
 from keras_vae.data.stream import batches, steps
 from keras_vae.distributions.supports import DataError
+from keras_vae.training.containers import in_batches
 from keras_vae.training.guard import NonFiniteGuard
 from keras_vae.training.step import draw_noise, train_on
 
@@ -143,17 +145,17 @@ class Loop:
         epoch, first, rows, parts = iterator.get_next()
         missing = capacity * batch_size - tf.size(rows)
 
-        def in_batches(part: tf.Tensor) -> tf.Tensor:
+        def by_batch(part: tf.Tensor) -> tf.Tensor:
             padding = [[0, missing], *([[0, 0]] * (part.shape.rank - 1))]
             part = tf.pad(part, padding)
             return tf.reshape(part, [capacity, batch_size, *part.shape[1:]])
 
-        read = tf.nest.map_structure(in_batches, parts)
+        read = tf.nest.map_structure(by_batch, parts)
         batches = self._gather(
             tables._replace(read=read),
             tf.fill([capacity], epoch),
             first + tf.range(capacity, dtype=first.dtype),
-            in_batches(rows),
+            by_batch(rows),
         )
         seeds = self._model.take_seeds(count, capacity)
         dtypes = tf.nest.map_structure(
@@ -244,7 +246,7 @@ def array_stream(
     """
     arrays = list(x.values()) if isinstance(x, dict) else [x]
     if (
-        not all(isinstance(array, np.ndarray) for array in arrays)
+        not all(isinstance(array, np.ndarray | SparseRows) for array in arrays)
         or options.get("steps_per_epoch") is not None
         or not isinstance(options.get("shuffle", True), bool)
         or keras.config.floatx() != "float32"
@@ -260,11 +262,12 @@ def array_stream(
     options.pop("validation_split", None)
     if kept < count:
         later = keras.tree.map_structure(lambda array: array[kept:], x)
-        options["validation_data"] = later
-        if weights is not None:
-            later_weights = weights[kept:]
-            options["validation_data"] = (later, np.zeros_like(later_weights), later_weights)
-            weights = weights[:kept]
+        later_weights = None if weights is None else weights[kept:]
+        targets = None if weights is None else np.zeros_like(later_weights)
+        size = options["validation_batch_size"]
+        held_out, _ = in_batches((later, targets, later_weights), size, size)
+        options["validation_data"] = held_out[0] if held_out[2] is None else held_out
+        weights = None if weights is None else weights[:kept]
         x = keras.tree.map_structure(lambda array: array[:kept], x)
     shuffle = options.pop("shuffle", True)
     options["shuffle"] = (

@@ -12,6 +12,7 @@ from keras_vae import random
 from keras_vae.arguments import as_count, deserialize
 from keras_vae.data.batch_dataset import skipped, source_behind, source_of
 from keras_vae.data.source import Source
+from keras_vae.data.sparse_rows import SparseRows
 from keras_vae.distributions.noise import from_seed, numbers_in
 from keras_vae.distributions.priors import Components
 from keras_vae.objectives import ELBO, Objective
@@ -28,7 +29,7 @@ from keras_vae.trace import Inference
 from keras_vae.training.backup import Backup
 from keras_vae.training.checked_model import CheckedModel, refuse_targets
 from keras_vae.training.containers import in_batches, is_stream
-from keras_vae.training.data_spec import DataSpec
+from keras_vae.training.data_spec import DataError, DataSpec
 from keras_vae.training.fast_loop import (
     Loop,
     acts_within_epochs,
@@ -302,6 +303,12 @@ class Trainer(CheckedModel):
     ) -> keras.callbacks.History:
         """Trains by Keras' own loop."""
         x, targets, sample_weight = data
+        if any(isinstance(part, SparseRows) for part in keras.tree.flatten(x)):
+            raise DataError(
+                "A sparse matrix is read in chunks, which Keras' own loop does not do. That runs "
+                "with run_eagerly, steps_per_epoch, a train_step of your own or float64: leave "
+                "that out, or give x.toarray()."
+            )
         if workers(self._strategy) is not None:
             raise ValueError(
                 "On several machines every worker must see the same batches in the same order: "
