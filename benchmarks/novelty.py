@@ -240,8 +240,8 @@ def compare(data: Images, epochs: int, count: int, ensemble: int) -> None:
         found = evaluation.score_table(
             scores_of(models, background, data.held_out, x[rows]),
             is_novel[rows],
-            train=data.train,
-            x=x[rows],
+            train=data.train.reshape(-1, 28, 28),
+            x=x[rows].reshape(-1, 28, 28),
         )
         areas[f"{name} ({len(rows)})"] = mean_area([found])
         errors += [area.error for _, area in found]

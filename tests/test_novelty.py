@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from scipy import stats
@@ -267,14 +268,55 @@ def test_trivial_scores_are_what_they_say():
     found = evaluation.trivial_scores(train, x, latent_size=2)
     expected = stats.norm(train.mean(axis=0), train.std(axis=0)).logpdf(x).sum(axis=1)
     np.testing.assert_allclose(found["independent entries"], -expected, atol=EXACT)
-    ppca = keras_vae.LinearGaussian.fit(train, 2)
-    np.testing.assert_allclose(found["probabilistic PCA, 2 latents"], -ppca.log_prob(x), atol=EXACT)
+    scale = train.std(axis=0)
+    ppca = keras_vae.LinearGaussian.fit(train / scale, 2)  # columns count alike
+    np.testing.assert_allclose(
+        found["probabilistic PCA, 2 latents"], -ppca.log_prob(x / scale), atol=EXACT
+    )
     assert len(found) == 8
+    np.testing.assert_array_equal([*evaluation.trivial_scores(train, 1e3 * x, 2)], [*found])
     binary = (RNG.random((400, 3)) < [0.1, 0.5, 0.9]).astype(float)
     share = (binary.sum(axis=0) + 0.5) / 401
     expected = stats.bernoulli(share).logpmf(binary.astype(int)).sum(axis=1)
     found = evaluation.trivial_scores(binary, binary)["independent entries"]
     np.testing.assert_allclose(found, -expected, atol=EXACT)
+
+
+def test_trivial_scores_of_images_have_one_scale():
+    train = RNG.normal(size=(300, 2, 2)) * [[1.0, 2.0], [0.5, 0.0]]
+    found = evaluation.trivial_scores(train, train[:9], latent_size=1)
+    flat = train.reshape(300, 4)
+    floor = np.sqrt(np.maximum(flat.var(axis=0), 1e-3 * flat.var(axis=0).mean()))
+    expected = stats.norm(flat.mean(axis=0), floor).logpdf(flat[:9]).sum(axis=1)
+    np.testing.assert_allclose(found["independent entries"], -expected, atol=EXACT)
+    np.testing.assert_allclose(found["mean, large"], flat[:9].mean(axis=1), atol=EXACT)
+
+
+def test_trivial_scores_of_a_table_with_holes_and_categories():
+    n = 300
+    table = pd.DataFrame(
+        {"a": RNG.normal(size=n), "b": RNG.normal(5.0, 9.0, n), "c": RNG.choice(["x", "y"], n)}
+    ).assign(same="z")
+    table["b"] += 9.0 * table["a"]
+    table = table.mask(RNG.random(table.shape) < 0.2)
+    found = evaluation.trivial_scores(table, table[:40], latent_size=1)
+    columns = evaluation.IndependentColumns.fit(table[["a", "b", "c"]])
+    np.testing.assert_allclose(
+        found["independent entries"], -columns.log_prob(table[:40]), atol=EXACT
+    )
+    share = table[["a", "b", "c"]].isna().mean(axis=1)[:40]
+    np.testing.assert_allclose(found["share absent, large"], share, atol=EXACT)
+    numbers = table[["a", "b"]].to_numpy()
+    numbers = (numbers - np.nanmean(numbers, axis=0)) / np.nanstd(numbers, axis=0)
+    ppca = keras_vae.LinearGaussian.fit(numbers, 1)
+    np.testing.assert_allclose(
+        found["probabilistic PCA, 1 latents"], -ppca.log_prob(numbers[:40]), atol=1e-8
+    )
+    assert all(np.isfinite(score).all() for score in found.values())
+    holes = evaluation.trivial_scores(numbers, numbers[:40], latent_size=1)
+    np.testing.assert_allclose(
+        holes["probabilistic PCA, 1 latents"], found["probabilistic PCA, 1 latents"], atol=1e-8
+    )
 
 
 def test_table_prints_trivial_baselines_beside_every_score():

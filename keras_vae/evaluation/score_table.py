@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import special, stats
 
+from keras_vae.evaluation.independent_columns import IndependentColumns
 from keras_vae.evaluation.novelty import compressed_bits
 from keras_vae.linear_gaussian import LinearGaussian
 
@@ -126,51 +128,106 @@ def trivial_scores(train: Any, x: Any, latent_size: int = 10) -> dict[str, np.nd
     A set that these separate says nothing for a deep model that separates it too: on Fashion-MNIST
     against MNIST the size of the compressed image does as well as published scores.
 
-    - mean: mean of the entries, and compressed size: bits of zlib, of 256 levels between the
-      smallest and the largest training value (of each column of a table, of all pixels of images).
-      Each of them in three forms, as nobody knows beforehand which is novel: large, small, and far
-      from the median of the training data.
-    - independent entries: minus log p(x) of independent entries: frequencies if the data is binary,
-      normal distributions otherwise.
+    - mean of the entries, and compressed size in bits of zlib, with 256 levels between the smallest
+      and the largest training value. Each of them in three forms, as nobody knows beforehand which
+      is novel: large, small, and far from the median of the training data.
+    - independent entries: minus log p(x): frequencies of binary data, normal distributions
+      otherwise, `IndependentColumns` for a data frame.
     - probabilistic PCA: minus log p(x), fitted to at most 20 000 training rows; left out above 1024
       entries, or if the rows lie in fewer dimensions than it has latents.
 
-    Entries that hardly vary in the training data count with a thousandth of the mean variance, so
-    one dead pixel does not decide.
+    Data of rank 3 or more are images, whose entries share one scale: pixels that hardly vary in the
+    training data count with a thousandth of the mean variance, so no dead pixel decides. Anything
+    else is a table, whose numbers are standardised column by column. Absent entries are NaN or
+    missing; the share of them is then a score too. Columns of a data frame that are constant in the
+    training data are left out.
 
     Args:
-        train: training data [M, *D].
-        x: examples [N, *D].
+        train: training data [M, *D], or a data frame.
+        x: examples [N, *D], or a data frame.
         latent_size: latents of probabilistic PCA.
 
     Returns:
         Scores [N] by name; larger is more novel.
     """
-    is_image = np.ndim(train) > 2
-    train, x = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (train, x))
-    axis = None if is_image else 0
-    low, high = train.min(axis=axis), train.max(axis=axis)
-    span = np.where(high > low, high - low, 1.0)
-    ours, theirs = (np.clip((part - low) / span, 0.0, 1.0) for part in (train, x))
-    found = {}
-    for name, measure in (("mean", lambda part: part.mean(axis=1)), ("size", compressed_bits)):
-        value, middle = measure(theirs).astype(np.float64), np.median(measure(ours[:_MOST_ROWS]))
-        title = "mean" if name == "mean" else "compressed size"
-        found[f"{title}, large"], found[f"{title}, small"] = value, -value
-        found[f"{title}, unusual"] = np.abs(value - middle)
-    centre, variance = train.mean(axis=0), train.var(axis=0)
-    if np.isin(train, (0.0, 1.0)).all() and np.isin(x, (0.0, 1.0)).all():
-        share = (train.sum(axis=0) + 0.5) / (len(train) + 1.0)
-        log_prob = special.xlogy(x, share) + special.xlogy(1.0 - x, 1.0 - share)
+    if np.ndim(train) > 2:
+        train, x = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (train, x))
+        low, high = train.min(), train.max()
+        levels = [_levels(part, low, high) for part in (train, x)]
+        found = _three_forms("mean", *(part.mean(axis=1) for part in (train, x)))
+        found["independent entries"] = _independent(train, x)
     else:
-        floored = np.maximum(variance, _RESOLUTION * variance.mean())
-        log_prob = -0.5 * ((x - centre) ** 2 / floored + np.log(2.0 * np.pi * floored))
-    found["independent entries"] = -log_prob.sum(axis=1)
+        columns = isinstance(train, pd.DataFrame)
+        ours, theirs = pd.DataFrame(train), pd.DataFrame(x)
+        kept = [name for name in ours if not columns or ours[name].nunique() > 1]
+        ours, theirs = ours[kept], theirs[kept]
+        is_number = [pd.api.types.is_numeric_dtype(dtype) for dtype in ours.dtypes]
+        train, x = (
+            part.loc[:, is_number].to_numpy(np.float64, na_value=np.nan) for part in (ours, theirs)
+        )
+        absent = [part.isna().mean(axis=1).to_numpy() for part in (ours, theirs)]
+        levels = [_codes(ours, part, is_number) for part in (ours, theirs)]
+        found = _three_forms("share absent", *absent) if max(map(np.max, absent)) > 0.0 else {}
+        if columns:
+            found["independent entries"] = -IndependentColumns.fit(ours).log_prob(theirs)
+        if train.shape[1]:
+            deviation = np.nanstd(train, axis=0)
+            scale = np.where(deviation > 0.0, deviation, 1.0)
+            centre = np.nanmean(train, axis=0)
+            binary = np.isin(train, (0.0, 1.0)).all()
+            if not columns and binary:
+                found["independent entries"] = _independent(train, x)
+            train, x = ((part - centre) / scale for part in (train, x))
+            if not columns and not binary:
+                found["independent entries"] = _independent(train, x) + np.log(scale).sum()
+            found |= _three_forms(
+                "mean", *(np.nan_to_num(part).mean(axis=1) for part in (train, x))
+            )
+    found |= _three_forms("compressed size", *map(compressed_bits, levels))
     latents = min(latent_size, train.shape[1] - 1)
     if latents > 0 and train.shape[1] <= _MOST_FEATURES:
         with contextlib.suppress(ValueError):  # the data lies in fewer dimensions
             ppca = LinearGaussian.fit(train[:_MOST_ROWS], latents)
-            scale = max(ppca.scale, math.sqrt(_RESOLUTION * variance.mean()))
-            ppca = LinearGaussian(ppca.weights, ppca.bias, scale)
+            least = math.sqrt(_RESOLUTION * float(np.nanvar(train, axis=0).mean()))
+            ppca = LinearGaussian(ppca.weights, ppca.bias, max(ppca.scale, least))
             found[f"probabilistic PCA, {latents} latents"] = -ppca.log_prob(x).numpy()
+    return found
+
+
+def _three_forms(name: str, train: np.ndarray, x: np.ndarray) -> dict[str, np.ndarray]:
+    value = x.astype(np.float64)
+    unusual = np.abs(value - np.median(train))
+    return {f"{name}, large": value, f"{name}, small": -value, f"{name}, unusual": unusual}
+
+
+def _independent(train: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Computes -log p of independent entries, with a least variance; absent entries add 0."""
+    if np.isin(train, (0.0, 1.0)).all() and np.isin(x, (0.0, 1.0)).all():
+        share = (train.sum(axis=0) + 0.5) / (len(train) + 1.0)
+        return -(special.xlogy(x, share) + special.xlogy(1.0 - x, 1.0 - share)).sum(axis=1)
+    variance = np.nanvar(train, axis=0)
+    variance = np.maximum(variance, _RESOLUTION * variance.mean())
+    square = (x - np.nanmean(train, axis=0)) ** 2 / variance
+    return np.nansum(0.5 * (square + np.log(2.0 * np.pi * variance)), axis=1)
+
+
+def _levels(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    span = high - low if high > low else 1.0
+    return np.clip((x - low) / span, 0.0, 1.0)
+
+
+def _codes(train: pd.DataFrame, x: pd.DataFrame, is_number: list[bool]) -> np.ndarray:
+    """Returns one byte per entry: 0 if absent, otherwise a level or the code of a category."""
+    found = np.zeros(x.shape, np.uint8)
+    for place, name in enumerate(x):
+        present = x[name].notna().to_numpy()
+        if is_number[place]:
+            seen = train[name].dropna().to_numpy(np.float64)
+            values = x[name][present].to_numpy(np.float64)
+            found[present, place] = 1 + np.round(254 * _levels(values, seen.min(), seen.max()))
+        else:
+            codes = {
+                level: 1 + code % 255 for code, level in enumerate(train[name].dropna().unique())
+            }
+            found[present, place] = [codes.get(value, 0) for value in x[name][present]]
     return found
