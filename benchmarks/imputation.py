@@ -1,0 +1,115 @@
+"""Imputation of scikit-learn's breast cancer table with half of its entries hidden.
+
+    python -m benchmarks.imputation [--epochs 300]
+
+Mask and setting are those of the notebook MIWAE_UCI_single_multiple-imputation of
+github.com/pamattei/miwae (Mattei and Frellsen 2019, arXiv:1812.02633): 569 rows of 30 standardised
+columns, `numpy.random.seed(1234)`, half of the entries missing completely at random, 10 latents, a
+decoder of two layers of 128 units, 20 importance samples. It prints 0.287 after 1001 epochs. The
+models see only the observed entries; no hidden value chooses anything.
+"""
+
+import argparse
+import time
+
+import keras
+import numpy as np
+from sklearn.datasets import load_breast_cancer
+
+import keras_vae
+from keras_vae import evaluation
+
+
+def table() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the standardised table, and the same with half of its entries NaN."""
+    x = load_breast_cancer().data
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    np.random.seed(1234)  # the mask of the notebook
+    missing = np.random.choice(x.size, x.size // 2, replace=False)
+    holes = x.copy().reshape(-1)
+    holes[missing] = np.nan
+    return x, holes.reshape(x.shape)
+
+
+def network(activation: str, dropout: float = 0.0) -> keras.Sequential:
+    """Makes two hidden layers of 128 units."""
+    layers: list[keras.layers.Layer] = []
+    for _ in range(2):
+        layers.append(keras.layers.Dense(128, activation))
+        if dropout:
+            layers.append(keras.layers.Dropout(dropout))
+    return keras.Sequential(layers)
+
+
+def vae(holes: np.ndarray, arguments: argparse.Namespace) -> keras_vae.VAE:
+    """Trains the model on the observed entries."""
+    keras.utils.set_random_seed(arguments.seed)
+    make = getattr(keras_vae, arguments.likelihood)
+    model = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(arguments.latents),
+        likelihood=make(
+            holes.shape[1],
+            scale=arguments.scale,
+            missing=True,
+            network=network(arguments.activation, arguments.dropout),
+        ),
+        posterior=keras_vae.DiagonalNormal(
+            arguments.latents,
+            network=keras_vae.PartsEncoder(network(arguments.activation), drop=arguments.drop),
+        ),
+    )
+    optimizer = keras.optimizers.AdamW(arguments.learning_rate, arguments.weight_decay)
+    model.compile(optimizer, keras_vae.IWAE(20))
+    model.fit(
+        holes.astype(np.float32), epochs=arguments.epochs, batch_size=arguments.batch, verbose=0
+    )
+    return model
+
+
+def main() -> None:
+    """Prints the errors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=1001)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--likelihood", default="Normal")
+    parser.add_argument("--scale", default="per_feature")
+    parser.add_argument("--activation", default="tanh")
+    parser.add_argument("--drop", type=float, default=0.0)
+    parser.add_argument("--latents", type=int, default=10)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--weight-decay", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=int, default=1000)
+    arguments = parser.parse_args()
+    x, holes = table()
+    hidden = np.isnan(holes)
+
+    def show(name: str, filled: np.ndarray, log_prob: np.ndarray, started: float) -> None:
+        error = float(np.mean((filled - x)[hidden] ** 2))
+        seconds = time.perf_counter() - started
+        print(f"{name:32s} {error:.4f}   {np.mean(log_prob):8.3f}   {seconds:6.1f}", flush=True)
+
+    print("model                            error   nats per row   seconds")
+    started = time.perf_counter()
+    columns = evaluation.IndependentColumns.fit(holes)
+    show("mean", columns.impute(holes), columns.log_prob(holes), started)
+    for latents in (3, 5, 10):
+        started = time.perf_counter()
+        linear = keras_vae.LinearGaussian.fit(holes, latents)
+        name = f"probabilistic PCA, {latents} latents"
+        show(name, linear.impute(holes), linear.log_prob(holes).numpy(), started)
+    started = time.perf_counter()
+    gaussian = evaluation.FullGaussian.fit(holes)
+    show("Gaussian, any covariance", gaussian.impute(holes), gaussian.log_prob(holes), started)
+    started = time.perf_counter()
+    model = vae(holes, arguments)
+    given = holes.astype(np.float32)
+    filled = model.impute(given, arguments.samples, seed=0).mean
+    found = evaluation.log_marginal(model, given, num_samples=arguments.samples)
+    name = f"VAE, {arguments.likelihood}, {arguments.scale}, {arguments.epochs} epochs"
+    show(name, filled, found.value, started)
+
+
+if __name__ == "__main__":
+    main()
