@@ -132,8 +132,8 @@ def assert_frames_equal(found, expected):
         ("sparse", "zero_inflated_negative_binomial"),
         ("bool", "bernoulli"),
         ("city", "categorical"),
-        ("size", "categorical"),
-        ("levels", "categorical"),
+        ("size", "ordinal"),
+        ("levels", "ordinal"),
     ],
 )
 def test_likelihood_is_inferred(name, likelihood):

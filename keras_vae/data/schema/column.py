@@ -59,6 +59,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "laplace": Family(_NUMBERS, "standardised", {"scale": "learned"}),
     "continuous_bernoulli": Family(("proportion",), "share"),
     "bernoulli": Family(("binary",), "plain"),
+    "ordinal": Family(("ordinal",), "plain"),
     "categorical": Family(("categorical", "ordinal", "binary"), "one_hot"),
 }
 """Likelihoods that a column may name, by key; the first that suits a kind is its default."""
