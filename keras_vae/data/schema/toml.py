@@ -17,7 +17,7 @@ __all__ = ["read", "write"]
 
 _FORMAT = 1
 _WIDEST = 80
-_FACTS = ("dtype", "whole", "decimals", "low", "high", "mean", "deviation", "absent", "reason")
+_FACTS = ("whole", "decimals", "low", "high", "mean", "deviation", "absent", "reason")
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "kind": ((str,), "text"),
     "likelihood": ((str,), "text"),
