@@ -24,6 +24,7 @@ from keras_vae import (
 from keras_vae.distributions import inverse_positive
 from keras_vae.distributions.noise import from_rows
 from keras_vae.random import row_seeds
+from keras_vae.signatures import signatures
 
 KINDS = {"product": ProductOfExperts, "mixture": MixtureOfExperts, "products": MixtureOfProducts}
 MIXTURES = {name: kind for name, kind in KINDS.items() if name != "product"}
@@ -375,6 +376,23 @@ def test_saved_models_load_as_they_were(kind, tmp_path):
     assert loaded.posterior.drop == 0.1
     for name, value in loaded.reconstruct(x).items():
         np.testing.assert_array_equal(value, vae.reconstruct(x)[name])
+
+
+@every_kind
+def test_signatures_name_the_parameters_and_score_as_the_model_does(kind):
+    vae, x = nonlinear(kind, latents=2, dtype="float32"), columns(4)
+    x["b"][1:3] = np.nan
+    table = signatures(vae)
+    inputs = {f"x_{name}": tf.constant(value, tf.float32) for name, value in x.items()}
+    encoded = table["encode"].function(**inputs)
+    assert table["encode"].outputs == tuple(encoded) == tuple(vae.posterior.parameter_specs())
+    expected = vae.posterior.parameters(vae._cast(x))
+    for name, value in encoded.items():
+        np.testing.assert_array_equal(value, expected[name])
+    scored = table["score"].function(**inputs, seed=row_seeds(3, 4))
+    for name, value in vae.elbo(x, seed=3)._asdict().items():
+        # One draw with an axis of draws and without it: the last bit of a sum.
+        np.testing.assert_allclose(scored[name], value, rtol=2e-6, atol=2e-6)
 
 
 def test_annealed_chains_start_from_a_mixture():

@@ -256,7 +256,8 @@ class _MixtureOfNormals(_PosteriorOfExperts):
     ) -> tfd.Distribution:
         """Returns the mixture."""
         components = tfp.Independent(tfp.Normal(loc, scale), 1)
-        return tfp.MixtureOfVectors(tfd.Categorical(probs=weights), components)
+        weighted = tfd.Categorical(probs=weights)
+        return tfp.MixtureOfVectors(weighted, components, name=type(self).__name__)
 
     def noise(self) -> Any:
         """Returns one normal number per latent, and one uniform number for the component."""
