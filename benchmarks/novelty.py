@@ -122,7 +122,7 @@ def tables(folder: Path, splits: int, first: int) -> None:
                 f"{found:6.1f}"
             )
         print(f"# {name}: {time.perf_counter() - started:.0f} s", flush=True)
-    print(f"AUROC in percent, mean of {splits} splits; a score below the line needs no VAE")
+    print(f"AUROC in percent, mean of {splits} splits; trivial scores from the first mean on")
     print_columns(names, [part[0] for part in areas])
     print(
         f"\nconformal p-value of -log p, {RESAMPLINGS} resamplings of the normal test rows of each "
