@@ -42,6 +42,7 @@ def write(columns: Sequence[Column], rows: int) -> str:
     parts = [_heading(rows)]
     for column in columns:
         values = _values(column)
+        values["dtype"] = values.pop("dtype")
         changeable = [_line(key, value) for key, value in values.items() if key not in _FACTS]
         facts = [_line(key, value) for key, value in values.items() if key in _FACTS]
         lines = [f"[columns.{_key(column.name)}]", *changeable, "# seen in the table:", *facts]
