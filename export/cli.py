@@ -90,6 +90,13 @@ def main() -> None:
     help="Maximum cost of a precision, nats per example.",
 )
 @click.option("--tflite", is_flag=True, help="Also write decode.tflite.")
+@click.option(
+    "--imputation-samples",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Weighted draws of impute and classify, where data may be absent; 0 leaves them out.",
+)
 def publish_command(model: Path, target: Path, modules: tuple[str, ...], **options: Any) -> None:
     """Publish a trained MODEL as SavedModel and ONNX.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,16 +20,25 @@ from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
 from keras_vae.signatures import Signature
 
-__all__ = ["check_contract", "check_function", "check_model", "family", "layer_of"]
+__all__ = [
+    "check_contract",
+    "check_function",
+    "check_model",
+    "check_names",
+    "family",
+    "layer_of",
+]
 
 _ROWS = 11
+_NAME = re.compile(r"[A-Za-z0-9_]+")
 _RESERVED = frozenset({"condition", "mean", "sample", "seed", "x", "z"})
 
 
 def family(vae: VAE) -> str:
     """Describes the model, as in "Bernoulli with DiagonalNormal and VampPrior"."""
-    likelihood, posterior, prior = (
-        type(each).__name__ for each in (vae.likelihood, vae.posterior, vae.prior)
+    posterior, prior = (type(each).__name__ for each in (vae.posterior, vae.prior))
+    likelihood = ", ".join(
+        dict.fromkeys(type(each).__name__ for each in vae.likelihood.by_part().values())
     )
     return f"{likelihood} with {posterior} and {prior}"
 
@@ -70,18 +80,26 @@ def check_contract(vae: VAE) -> None:
     seeds = random.row_seeds(0, _ROWS)
     z = random.normal(seeds, (vae.latent_size,), stream=random.LATENT)
     with _blamed_on(vae.likelihood):
-        parameters, p = _distribution(vae.likelihood, [z, *condition])
-        x = vae.likelihood.draw_rows(seeds, **parameters)
-        events = (_ROWS, *vae.event_shape)
-        shapes = {
-            "the mean of its distribution": (p.mean(), events),
-            "what `draw` returns": (x, events),
-        }
-        _check_shapes(vae.likelihood, shapes)
-        shapes = {"the log-probability of a draw": (p.log_prob(x), (_ROWS,))}
-        _check_shapes(vae.likelihood, shapes)
+        inputs = _inputs(vae, [z, *condition])
+        by_part = vae.likelihood.parameters_by_part(inputs)
+    data = {}
+    for name, layer in vae.likelihood.by_part().items():
+        with _blamed_on(layer):
+            p = _distribution(layer, by_part[name])
+            x = data[name] = layer.draw_rows(seeds, **by_part[name])
+            events = (_ROWS, *layer.event_shape)
+            shapes = {
+                "the mean of its distribution": (p.mean(), events),
+                "what `draw` returns": (x, events),
+            }
+            _check_shapes(layer, shapes)
+            shapes = {"the log-probability of a draw": (p.log_prob(x), (_ROWS,))}
+            _check_shapes(layer, shapes)
     with _blamed_on(vae.posterior):
-        parameters, _ = _distribution(vae.posterior, [x, *condition])
+        given = dict(zip(("condition",), condition, strict=False))
+        encoded = {**data, **given} if vae.data.is_dict else [data["x"], *condition]
+        parameters = vae.posterior.parameters(_inputs(vae, encoded))
+        _distribution(vae.posterior, parameters)
         latents = (_ROWS, vae.latent_size)
         centre = vae.posterior.centre(parameters, "The export")
         noise = from_rows(vae.posterior.noise(), seeds, dtype=vae.float_dtype)
@@ -93,6 +111,26 @@ def check_contract(vae: VAE) -> None:
         if draw.log_prob is not None:
             shapes["the log-probability that `draw` returns"] = (draw.log_prob, (_ROWS,))
         _check_shapes(vae.posterior, shapes)
+
+
+def check_names(signatures: Mapping[str, Signature]) -> None:
+    """Refuses tensors that have no name in every runtime.
+
+    Raises:
+        ExportError: naming the tensor.
+    """
+    for signature in signatures.values():
+        for name in (*signature.inputs, *signature.outputs):
+            if not _NAME.fullmatch(name):
+                raise ExportError(
+                    f"{signature.name}: expected names of letters, digits and _; got {name!a}. "
+                    "Rename the parameter, or the part of the data."
+                )
+            if name.endswith("_bytes"):
+                raise ExportError(
+                    f"{signature.name}: rename the parameter or the part of {name}; TensorFlow "
+                    "Serving reads names in _bytes as base64."
+                )
 
 
 def check_function(signature: Signature, concrete: Any) -> None:
@@ -140,12 +178,14 @@ def _blamed_on(layer: ConditionalDistribution) -> Iterator[None]:
         ) from error
 
 
-def _distribution(
-    layer: ConditionalDistribution, inputs: list[tf.Tensor]
-) -> tuple[dict[str, Any], Any]:
-    """Returns parameters and distribution of a layer at a batch."""
-    inputs = [tf.cast(part, layer.float_dtype) for part in inputs]
-    parameters = layer.parameters(inputs if len(inputs) > 1 else inputs[0])
+def _inputs(vae: VAE, inputs: Any) -> Any:
+    """Returns tensors in the dtype of a network, alone if there is only one."""
+    cast = keras.tree.map_structure(lambda part: tf.cast(part, vae.float_dtype), inputs)
+    return cast[0] if isinstance(cast, list) and len(cast) == 1 else cast
+
+
+def _distribution(layer: ConditionalDistribution, parameters: dict[str, Any]) -> Any:
+    """Returns the distribution of a layer at a batch."""
     _check_names(layer, parameters)
     for name in layer.parameter_specs():
         value = parameters[name]
@@ -156,7 +196,7 @@ def _distribution(
                 "from `shared_parameters`."
             )
     if not getattr(layer, "tells_density", True):
-        return parameters, None
+        return None
     found = layer.make_distribution(**parameters)
     if found.batch_shape != [_ROWS] or found.event_shape != layer.event_shape:
         raise ExportError(
@@ -164,7 +204,7 @@ def _distribution(
             f"and event shape {tuple(found.event_shape)}; expected ({_ROWS},) and "
             f"{layer.event_shape}. `independent` makes one event of independent entries."
         )
-    return parameters, found
+    return found
 
 
 def _check_names(layer: ConditionalDistribution, names: Iterable[str]) -> None:

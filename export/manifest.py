@@ -14,11 +14,10 @@ import tensorflow as tf
 
 from export.parity import Comparison
 from keras_vae import __version__, random
-from keras_vae.data.preparation import Preparation
+from keras_vae.distributions import Likelihood
 from keras_vae.model import VAE
 from keras_vae.runs import measurements
-from keras_vae.runs.units import value_range
-from keras_vae.signatures import Signature
+from keras_vae.signatures import Preparations, RawPart, Signature, raw_parts
 
 __all__ = ["build", "digest", "metadata", "model_card", "properties", "stated"]
 
@@ -28,7 +27,8 @@ _OF_THE_ARTIFACT = frozenset(
 )
 _PACKAGES = ("keras-vae", "tensorflow", "keras", "tensorflow-probability", "tf2onnx", "onnx")
 _COLUMNS = 50
-_SEED_PROTOCOL = {
+_LABELS = 12
+_SEED_PROTOCOL: dict[str, Any] = {
     "generator": "Philox-4x32-10",
     "key": "the row's seed pair as two uint32 words",
     "counter": "(block, 0, stream, 0), block = 0, 1, 2, ...; word i is word i mod 4 of block i / 4",
@@ -43,57 +43,107 @@ _SEED_PROTOCOL = {
     "uniform": "((word >> 9) + 1/2) / 2^23",
     "row_seeds": "row i of sample(n, seed) in Python has the seed pair [seed, i]",
 }
+_OF_IMPUTATIONS = {
+    "choice of a weighted z, imputed": random.RESAMPLING,
+    "x given z, imputed": random.IMPUTED + random.OBSERVATION,
+}
+_OF_PARTS = {
+    "counter": "(block, index, stream, 0), block = 0, 1, 2, ...; word i is word i mod 4 of block "
+    "i / 4; index is 0 for z, and the place of a part in observations, from 0 on",
+}
 
 
-def metadata(vae: VAE, preparation: Preparation, trained_in: Sequence[str] = ()) -> dict[str, Any]:
+def metadata(
+    vae: VAE,
+    preparation: Preparations = None,
+    trained_in: Sequence[str] = (),
+    num_samples: int = 0,
+) -> dict[str, Any]:
     """Describes the model itself, as the manifest states it.
 
     Args:
         vae: the model, whose layers compute in float32.
-        preparation: how raw numbers become data.
+        preparation: how raw numbers become data, as for `keras_vae.signatures`.
         trained_in: dtype policies of the trained model, if other than float32.
+        num_samples: draws of `impute` and `classify`; 0 where there are none.
     """
-    likelihood, support = vae.likelihood, vae.likelihood.support
-    found = {name: getattr(likelihood, name, None) for name in likelihood.options()}
-    config = likelihood.get_config()
-    found |= {name: config[name] for name in likelihood.of_condition if name in config}
-    options = {name: value for name, value in found.items() if isinstance(value, str | int | float)}
-    as_it_is = preparation.step == "none" and preparation.divide == 1.0 and not preparation.center
-    shape = vae.event_shape[:-1] if preparation.categories else vae.event_shape
-    components = vae.prior.components()
+    layers, components = vae.likelihood.by_part(), vae.prior.components()
+    observations = {
+        name: _observation(layers[name], part, vae.feature_names)
+        for name, part in raw_parts(vae, preparation).items()
+    }
+    posterior = {
+        "family": type(vae.posterior).__name__,
+        "parameters": list(vae.posterior.parameter_specs()),
+    }
+    prior = {
+        "family": type(vae.prior).__name__,
+        "components": 1 if components is None else len(components.loc),
+        "standard": vae.prior.is_standard,
+    }
+    imputes = num_samples > 0 and any(each["missing"] for each in observations.values())
+    protocol = _SEED_PROTOCOL | (_OF_PARTS if vae.data.is_dict else {})
+    if imputes:
+        protocol["streams"] = {**_SEED_PROTOCOL["streams"], **_OF_IMPUTATIONS}
     return {
-        "data": {
-            "shape": list(shape),
-            "dtype": "float32",
-            "range": list(value_range(vae, preparation)),
-            "one_hot": support.is_one_hot and not preparation.categories,
-            "whole": support.is_whole and as_it_is,
-            "feature_names": None if vae.feature_names is None else list(vae.feature_names),
-            "preparation": dataclasses.asdict(preparation),
-            "preparation_is_inside": True,
-        },
-        "likelihood": {
-            "family": type(likelihood).__name__,
-            "parameters": [*likelihood.parameter_specs(), *likelihood.shared_parameters()],
-            "options": options,
-            "how_to_read": likelihood.reading,
-            "discrete": support.is_discrete,
-            "threshold": likelihood.is_threshold,
-        },
-        "posterior": {
-            "family": type(vae.posterior).__name__,
-            "parameters": list(vae.posterior.parameter_specs()),
-        },
-        "prior": {
-            "family": type(vae.prior).__name__,
-            "components": 1 if components is None else len(components.loc),
-            "standard": vae.prior.is_standard,
-        },
+        **({} if vae.data.is_dict else _only(observations["x"])),
+        **({"imputation": {"num_samples": num_samples}} if imputes else {}),
+        "observations": observations,
+        "latents": {"z": {"shape": [vae.latent_size], "posterior": posterior, "prior": prior}},
+        "posterior": posterior,
+        "prior": prior,
         "latent_size": vae.latent_size,
         "condition_shape": None if vae.condition_shape is None else list(vae.condition_shape),
         "precision": {"trained_in": list(trained_in) or ["float32"], "exported_in": "float32"},
-        "seed_protocol": _SEED_PROTOCOL,
+        "seed_protocol": protocol,
         "weights_digest": digest(vae),
+    }
+
+
+def _observation(
+    layer: Likelihood, part: RawPart, feature_names: Sequence[str] | None
+) -> dict[str, Any]:
+    """Describes a part of the data and its likelihood."""
+    support, how, column = layer.support, part.how, part.column
+    found = {name: getattr(layer, name, None) for name in layer.options()}
+    config = layer.get_config()
+    found |= {name: config[name] for name in layer.of_condition if name in config}
+    as_it_is = how.step == "none" and how.divide == 1.0 and not how.center
+    parameters = [*layer.parameter_specs(), *layer.shared_parameters()]
+    kinds = ("x", "mean", "sample", "distortion", *(["value"] if layer.missing else []))
+    return {
+        "tensors": {name: part.tensor(name) for name in (*kinds, *parameters)},
+        "shape": list(part.shape),
+        "range": list(part.range),
+        "one_hot": support.is_one_hot and not how.categories,
+        "whole": support.is_whole and as_it_is,
+        "missing": layer.missing,
+        "threshold": layer.is_threshold,
+        "categories": None if column is None else list(column.categories) or None,
+        "feature_names": None if feature_names is None else list(feature_names),
+        "kind": None if column is None else column.kind,
+        "dtype": None if column is None else column.dtype,
+        "preparation": dataclasses.asdict(how),
+        "family": type(layer).__name__,
+        "parameters": parameters,
+        "options": {k: value for k, value in found.items() if isinstance(value, str | int | float)},
+        "support": support.description,
+        "how_to_read": layer.reading,
+        "discrete": support.is_discrete,
+    }
+
+
+def _only(x: dict[str, Any]) -> dict[str, Any]:
+    """Describes the only part of the data as all manifests do."""
+    data = ("shape", "range", "one_hot", "whole", "missing", "feature_names", "preparation")
+    likelihood = ("family", "parameters", "options", "how_to_read", "discrete", "threshold")
+    return {
+        "data": {
+            **{key: x[key] for key in data},
+            "dtype": "float32",
+            "preparation_is_inside": True,
+        },
+        "likelihood": {key: x[key] for key in likelihood},
     }
 
 
@@ -175,25 +225,8 @@ def digest(vae: VAE) -> str:
 
 def model_card(manifest: dict[str, Any]) -> str:
     """Renders the model card in Markdown."""
-    data, likelihood, training = manifest["data"], manifest["likelihood"], manifest["training"]
-    names = data.get("feature_names")
-    lines = [
-        f"# {manifest['name']}",
-        "",
-        f"A variational autoencoder with {manifest['latent_size']} latents: prior "
-        f"{manifest['prior']['family']}, likelihood {likelihood['family']}, posterior "
-        f"{manifest['posterior']['family']}.",
-        "",
-        "## Data",
-        "",
-        f"Examples of shape {tuple(data['shape'])} as float32 in the units of the data file, "
-        f"{_range_in_words(*data['range'])}. Prepared inside the graphs: "
-        f"{data['preparation']['sentence']}.",
-        "",
-        *([_columns(names), ""] if names else []),
-        f"How to read p(x | z): {likelihood['how_to_read']}",
-        "",
-    ]
+    training = manifest["training"]
+    lines = [f"# {manifest['name']}", "", *(_parts(manifest) or _alone(manifest)), ""]
     trained_in = manifest["precision"]["trained_in"]
     if trained_in != ["float32"]:
         lines += [f"Trained under {' and '.join(trained_in)}; computes in float32 here.", ""]
@@ -221,6 +254,71 @@ def model_card(manifest: dict[str, Any]) -> str:
         lines += [f"- {reason}" for reason in manifest["omitted"].values()]
     lines += ["", f"Weights: sha256 {manifest['weights_digest']}.", ""]
     return "\n".join(lines)
+
+
+def _alone(manifest: dict[str, Any]) -> list[str]:
+    """Describes a model of a single x."""
+    data, likelihood = manifest["data"], manifest["likelihood"]
+    names = data.get("feature_names")
+    absent = " Entries may be absent, which are NaN." if data.get("missing") else ""
+    return [
+        f"A variational autoencoder with {manifest['latent_size']} latents: prior "
+        f"{manifest['prior']['family']}, likelihood {likelihood['family']}, posterior "
+        f"{manifest['posterior']['family']}.",
+        "",
+        "## Data",
+        "",
+        f"Examples of shape {tuple(data['shape'])} as float32 in the units of the data file, "
+        f"{_range_in_words(*data['range'])}.{absent} Prepared inside the graphs: "
+        f"{data['preparation']['sentence']}.",
+        "",
+        *([_columns(names), ""] if names else []),
+        f"How to read p(x | z): {likelihood['how_to_read']}",
+    ]
+
+
+def _parts(manifest: dict[str, Any]) -> list[str]:
+    """Describes a model of named parts, which are a table; nothing for any other model."""
+    if "data" in manifest:
+        return []
+    entries = manifest["observations"]
+    rows = [
+        f"| {_cell(name)} | `{entry['tensors']['x']}` | {tuple(entry['shape'])} | "
+        f"{entry['family']} | {_cell(_values(entry))} | {'yes' if entry['missing'] else ''} |"
+        for name, entry in entries.items()
+    ]
+    readings = {entry["family"]: entry["how_to_read"] for entry in entries.values()}
+    return [
+        f"A variational autoencoder of {len(entries)} named parts with {manifest['latent_size']} "
+        f"latents: prior {manifest['prior']['family']}, posterior "
+        f"{manifest['posterior']['family']}. The parts are independent given z.",
+        "",
+        "## Data",
+        "",
+        "Parts as float32 in the units of the data file; they are prepared inside the graphs. An "
+        "absent value is NaN, and may stand where the last column says so. Categories are codes.",
+        "",
+        "| part | tensor | shape | likelihood | values | may be absent |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "How to read p(part | z):",
+        "",
+        *(f"- {family}: {reading}" for family, reading in readings.items()),
+    ]
+
+
+def _values(entry: dict[str, Any]) -> str:
+    """Describes the values of a part: its categories in the order of their codes, or its range."""
+    labels = entry["categories"]
+    if not labels:
+        return _range_in_words(*entry["range"])
+    rest = len(labels) - _LABELS
+    return ", ".join(map(str, labels[:_LABELS])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _range_in_words(low: float | None, high: float | None) -> str:

@@ -28,16 +28,15 @@ from export.errors import ExportError
 from export.parity import live, table, tolerances
 from export.verify import VERIFIED_IN, identified, refusals
 from keras_vae import integrity
-from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
-from keras_vae.signatures import Signature, signatures
+from keras_vae.signatures import Preparations, Signature, signatures
 
 __all__ = ["Options", "export", "export_model"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to write besides the five signatures, and where to verify it.
+    """What to write besides the signatures, and where to verify it.
 
     Attributes:
         version: integer version; None takes the next one.
@@ -47,6 +46,8 @@ class Options:
         precisions: further precisions of the ONNX files, "float16" or "int8".
         max_nats: maximum cost of a precision, nats per example.
         tflite: whether to write `decode.tflite` too.
+        imputation_samples: weighted draws for `impute` and `classify` of a model whose data may be
+            absent; 0 leaves these signatures out.
     """
 
     version: int | None = None
@@ -55,11 +56,16 @@ class Options:
     precisions: tuple[str, ...] = ()
     max_nats: float = variants.MAX_NATS
     tflite: bool = False
+    imputation_samples: int = 64
 
     def __post_init__(self) -> None:
         """Refuses options that could not be carried out."""
         if self.version is not None and self.version < 1:
             raise ExportError(f"Expected a version of at least 1; got {self.version}.")
+        if self.imputation_samples < 0:
+            raise ExportError(
+                f"Expected imputation_samples of at least 0; got {self.imputation_samples}."
+            )
         unknown = [name for name in self.precisions if name not in variants.PRECISIONS]
         if unknown:
             raise ExportError(
@@ -93,7 +99,7 @@ def export_model(
     target: Path,
     options: Options | None = None,
     *,
-    preparation: Preparation | None = None,
+    preparation: Preparations = None,
     training: dict[str, Any] | None = None,
     report: Report = silent,
 ) -> Path:
@@ -122,7 +128,7 @@ def export_model(
     clock = Clock(report)
     if trained_in:
         report(f"Exported in float32; the training used {' and '.join(trained_in)}.")
-    work = _Work(vae, preparation or Preparation(), trained_in, options, clock, report)
+    work = _Work(vae, preparation, trained_in, options, clock, report)
     with publish.staging(target) as directory, loading.float32_by_default():
         work.ask_the_live_model()
         with clock("SavedModel and warm-up requests"):
@@ -164,7 +170,7 @@ class _Work:
     def __init__(
         self,
         vae: VAE,
-        preparation: Preparation,
+        preparation: Preparations,
         trained_in: list[str],
         options: Options,
         clock: Clock,
@@ -172,8 +178,9 @@ class _Work:
     ) -> None:
         self._vae, self._options = vae, options
         self._clock, self._report = clock, report
-        self.signatures = signatures(vae, preparation)
-        self.about = manifests.metadata(vae, preparation, trained_in)
+        self.signatures = signatures(vae, preparation, options.imputation_samples)
+        gates.check_names(self.signatures)
+        self.about = manifests.metadata(vae, preparation, trained_in, options.imputation_samples)
         self.functions: dict[str, Any] = {}
         self._graphs: dict[str, onnx_files.Graph] = {}
         self.cases: list[Case] = []
@@ -187,7 +194,7 @@ class _Work:
                     self.functions[name] = onnx_graphs.traced(signature)
             draw = live.draws(self.signatures["sample"].function, self.about)
             with tolerances.without_tensor_float_32():
-                cases = live.make_cases(live.shapes_of(self.signatures), self.about["data"], draw)
+                cases = live.make_cases(live.shapes_of(self.signatures), self.about, draw)
                 self.expected = live.reference(self.functions, cases)
                 self.cases = live.measured(
                     cases,

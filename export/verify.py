@@ -109,7 +109,7 @@ def _verify(
     loaded = tf.saved_model.load(str(directory))  # it alone keeps the weights
     cases = live.make_cases(
         live.shapes_stated(manifest["signatures"]),
-        manifest["data"],
+        manifest,
         live.draws(loaded.signatures["sample"], manifest),
     )
     tensors = saved_model.tensor_names(directory)

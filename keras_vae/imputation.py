@@ -44,6 +44,7 @@ __all__ = [
     "posterior_draws",
     "resampled",
     "single_values",
+    "statistic_of",
 ]
 
 ABSENT = "absent_"
@@ -308,7 +309,7 @@ def _of_classes(p: tfd.Distribution, classes: int) -> tf.Tensor:
     return tf.stack(values, axis=-1)
 
 
-def _statistic(part: Part) -> Statistic:
+def statistic_of(part: Part) -> Statistic:
     """Returns the function from p(x | z) to what the imputation of a part is made of."""
     if part.support is not None and part.support.is_ordinal:
         of_classes = class_probabilities(part)
@@ -407,7 +408,7 @@ def _make_impute(
     model: Any, parts: Mapping[str, Part], num_samples: int, multiple: int | None
 ) -> Callable[[Any], Any]:
     """Makes the function from rows and their seeds to estimates of their absent entries."""
-    statistics = {name: _statistic(part) for name, part in parts.items()}
+    statistics = {name: statistic_of(part) for name, part in parts.items()}
     at_once = model._rows_at_once(1)
 
     def estimates(inputs: Any) -> dict[str, Any]:

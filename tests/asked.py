@@ -9,7 +9,6 @@ import onnxruntime
 from export import gates, loading, manifest, onnx_graphs, saved_model
 from export.cases import Case
 from export.parity import live
-from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
 from keras_vae.signatures import signatures
 
@@ -59,7 +58,6 @@ def _run(session, case):
 
 def ask(vae, preparation=None, only=None):
     """Gates, traces and answers of a model; `only` some signatures."""
-    preparation = preparation or Preparation()
     gates.check_model(vae)
     vae = loading.computing_in_float32(vae)
     gates.check_contract(vae)
@@ -69,7 +67,7 @@ def ask(vae, preparation=None, only=None):
     table = {name: entry for name, entry in table.items() if only is None or name in only}
     with loading.traceable(vae), loading.float32_by_default():
         functions = {name: onnx_graphs.traced(entry) for name, entry in table.items()}
-    cases = live.make_cases(live.shapes_of(table), about["data"], draw)
+    cases = live.make_cases(live.shapes_of(table), about, draw)
     expected = live.reference(functions, cases)
     cases = live.measured(
         cases,

@@ -23,7 +23,7 @@ def tiny_vae(likelihood: str = "bernoulli", shape: Any = 6, **kwargs: Any) -> ke
     return keras_vae.mlp_vae(shape, 2, likelihood, hidden=(8,), **kwargs)
 
 
-def mixed_vae(latents: int = 2) -> keras_vae.VAE:
+def mixed_vae(latents: int = 2, label: str = "label") -> keras_vae.VAE:
     """Makes a VAE of a number, an image, a label and a count, all but the image possibly absent."""
     return keras_vae.VAE(
         prior=keras_vae.StandardNormal(latents),
@@ -31,7 +31,7 @@ def mixed_vae(latents: int = 2) -> keras_vae.VAE:
             {
                 "age": keras_vae.Normal(1, scale="learned", missing=True),
                 "image": keras_vae.Bernoulli((2, 2, 1), network=keras.layers.Dense(6, "tanh")),
-                "label": keras_vae.Categorical(3, missing=True),
+                label: keras_vae.Categorical(3, missing=True),
                 "visits": keras_vae.Poisson(1, missing=True),
             },
             network=keras.layers.Dense(6, "tanh"),

@@ -173,7 +173,7 @@ def test_onnx_files_say_what_the_manifest_says(published):
         model = onnx.load(path)
         about = {entry.key: entry.value for entry in model.metadata_props}
         assert about.pop("keras_vae.signature") == path.name.split(".")[0]
-        assert len(about) == 9
+        assert len(about) == 11
         for key, value in about.items():
             expected = found[key.removeprefix("keras_vae.")]
             assert value == expected or json.loads(value) == expected

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from asked import ask
-from models import tiny_vae
+from models import mixed_vae, tiny_vae
 from registry import EXPORTED
 
 import keras_vae
 from export import manifest, parity, pipeline
 from export.parity import live
 from export.verify import read_manifest
+from export.verify import verify as verify_files
 from keras_vae.data.preparation import Preparation
 from keras_vae.factories import LIKELIHOODS, POSTERIORS, PRIORS
 from keras_vae.signatures import signatures
@@ -223,8 +224,40 @@ def test_adversarial_rows_stay_in_the_support():
         about = manifest.metadata(vae, Preparation())
         draw = live.draws(signatures(vae)["sample"].function, about)
         shapes = {"encode": ({"x": ("float32", list(vae.event_shape))}, ("loc",))}
-        cases = live.make_cases(shapes, about["data"], draw)
+        cases = live.make_cases(shapes, about, draw)
         for case in cases:
             vae.likelihood.support.check(case.inputs["x"], likelihood)
         (hostile,) = (case for case in cases if case.kind == "adversarial")
         assert len(np.unique(hostile.inputs["x"])) > 1
+
+
+def test_named_parts_with_absent_entries(tmp_path):
+    """A number, an image, a label as a code and a count; a third of the data is absent."""
+    preparation = {
+        "age": Preparation(center=(40.5,), spread=(20.0,), whole=(True,)),
+        "image": Preparation("binarize", 255.0),
+        "the label": Preparation(categories=3),
+    }
+    vae = mixed_vae(label="the label")
+    directory = pipeline.export_model(vae, tmp_path / "mixed", preparation=preparation)
+    found = read_manifest(directory)
+    assert found["omitted"] == {}
+    assert "data" not in found
+    assert list(found["observations"]) == ["age", "image", "the label", "visits"]
+    assert found["observations"]["the label"]["tensors"]["x"] == "x_the_label"
+    score = found["signatures"]["score"]
+    assert score["inputs"]["x_the_label"]["shape"] == ["batch", 1]
+    assert "distortion_the_label" in score["outputs"]
+    assert found["imputation"] == {"num_samples": 64}
+    imputed = found["signatures"]["impute"]["outputs"]
+    assert {"value_the_label", "mean_the_label", "sample_age", "ess"} <= set(imputed)
+    assert "value_image" not in imputed
+    assert list(found["signatures"]["classify"]["outputs"]) == [
+        "probabilities_the_label",
+        "ess_the_label",
+    ]
+    entries = json.loads((directory / "parity.json").read_text())
+    assert all(entry["passed"] for entry in entries)
+    verify_files(directory)
+    card = (directory / "MODEL_CARD.md").read_text()
+    assert "| the label | `x_the_label` | (1,) | Categorical | from 0 to 2 | yes |" in card

@@ -309,8 +309,20 @@ def test_what_cannot_be_converted_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_handler_is_tested() -> None:
     others = ["BroadcastArgs", "Cholesky", "LeftShift", "MatrixTriangularSolve", "RightShift"]
+    others += ["SelectV2"]
     tested = {name.split()[0] for name in UNARY} | set(BINARY) | set(others)
     assert tested == set(CUSTOM_OP_HANDLERS)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, np.int32])
+def test_a_selection_leaves_out_what_is_not_finite(dtype: Any) -> None:
+    """The product with 0 by which tf2onnx selects would be NaN."""
+    x = np.array([1, 2, 3, 4], dtype)
+    other = np.array([np.nan, np.inf, -np.inf, 5], dtype) if dtype != np.int32 else x - 7
+    result, expected = run(
+        lambda x, other: tf.where(x < 4, tf.where(x < 0, other, x), other), x=x, other=other
+    )
+    np.testing.assert_array_equal(result, expected)
 
 
 DISTRIBUTIONS: dict[str, tuple[Callable[[], Any], np.ndarray]] = {

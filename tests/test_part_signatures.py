@@ -192,3 +192,37 @@ def test_a_table_with_a_schema_is_sampled_and_scored_in_its_units():
         model[name] = column.encode(schema.raw(frame)[name], u)
     expected = vae.elbo(model, seed=7).elbo + schema.row_nats(model)
     np.testing.assert_allclose(elbo, expected, rtol=1e-4, atol=1e-4)  # of standardised float32
+
+
+def test_impute_and_classify_are_the_models_own(vae):
+    x = mixed_data(12)
+    table = signatures(vae, num_samples=10)
+    found = asked(table, "impute", **named(x), seed=SEED)
+    own = vae.impute(x, num_samples=10, multiple=1, seed=7)
+    incomplete = np.isfinite(own.ess)
+    np.testing.assert_allclose(found["ess"][incomplete], own.ess[incomplete], rtol=1e-5)
+    for name in ("age", "label", "visits"):
+        # The weights are computed in another order of sums.
+        np.testing.assert_allclose(found[f"value_{name}"], own.values[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[f"mean_{name}"], own.mean[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[f"sample_{name}"], own.draws[name][0], rtol=1e-5)
+        given = ~np.isnan(x[name])
+        np.testing.assert_array_equal(found[f"sample_{name}"][given], x[name][given].astype("f4"))
+    classes = asked(table, "classify", **named(x), seed=SEED)
+    assert set(classes) == {"probabilities_label", "ess_label"}
+    expected = vae.classify(x, "label", num_samples=10, seed=7)
+    np.testing.assert_allclose(classes["probabilities_label"], expected.probabilities, rtol=1e-5)
+    np.testing.assert_allclose(classes["ess_label"], expected.ess, rtol=1e-5)
+
+
+def test_imputations_of_codes_are_codes(vae):
+    x = mixed_data(12)
+    absent = np.isnan(x["label"]).any(axis=1, keepdims=True)
+    codes = {**x, "label": np.where(absent, np.nan, x["label"].argmax(1)[:, None])}
+    plain = asked(signatures(vae, num_samples=8), "impute", **named(x), seed=SEED)
+    found = asked(signatures(vae, CODES, num_samples=8), "impute", **named(codes), seed=SEED)
+    for kind in ("value", "sample"):
+        code = plain[f"{kind}_label"].argmax(axis=1)[:, None]
+        np.testing.assert_array_equal(found[f"{kind}_label"], code)
+    np.testing.assert_allclose(found["mean_label"], plain["mean_label"], rtol=1e-6)
+    np.testing.assert_array_equal(found["value_label"][~absent], codes["label"][~absent])

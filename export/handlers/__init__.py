@@ -25,6 +25,7 @@ units in the last place (ulp):
 | Xdivy, MulNoNan               | a quotient or product, and 0              | 0.5     | 0.5      |
 | Cholesky                      | Loop over columns, any size               | eps     | eps      |
 | MatrixTriangularSolve         | Loop over rows, any size                  | eps     | eps      |
+| SelectV2 of floats            | Where; not 0 times what is left out       | exact   | exact    |
 | BroadcastArgs                 | sizes, a one gives way                    | exact   | exact    |
 | LeftShift, RightShift         | signed and unsigned integers              | exact   | exact    |
 
@@ -36,7 +37,7 @@ name, with or without handlers.
 from typing import Final
 
 from export.handlers import elementary, integers, linear_algebra, special
-from export.handlers.values import Handler, handler, log
+from export.handlers.values import Handler, handler, log, select
 
 CUSTOM_OP_HANDLERS: Final[dict[str, Handler]] = {
     "BroadcastArgs": handler(integers.broadcast_args),
@@ -53,6 +54,7 @@ CUSTOM_OP_HANDLERS: Final[dict[str, Handler]] = {
     "MulNoNan": handler(elementary.mul_no_nan),
     "Ndtri": handler(special.ndtri),
     "RightShift": handler(integers.right_shift),
+    "SelectV2": (select, []),
     "Sigmoid": handler(elementary.sigmoid),
     "Softplus": handler(elementary.softplus),
     "Xdivy": handler(elementary.xdivy),

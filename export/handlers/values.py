@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from onnx import TensorProto
 from tf2onnx import utils
+from tf2onnx.onnx_opset.controlflow import Select
 
 Number: TypeAlias = "Value | float | np.ndarray"
 Handler: TypeAlias = tuple[Callable[[Any, Any, str, list[Any]], None], list[Any]]
@@ -151,6 +153,14 @@ def where(condition: Value, yes: Number, no: Number) -> Value:
         raise TypeError(f"Expected a value and a number; got {yes!r} and {no!r}.")
     branches = [value if isinstance(value, Value) else kind.constant(value) for value in (yes, no)]
     return condition.apply("Where", *branches)
+
+
+def select(graph: Any, node: Any, name: str, _: list[Any]) -> None:
+    """Converts a selection; of floats, whose NaN and infinity survive tf2onnx's product with 0."""
+    if graph.get_dtype(node.output[0]) in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        node.type = "Where"
+    else:
+        Select.version_9(graph, node)
 
 
 def exp(x: Value) -> Value:

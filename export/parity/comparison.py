@@ -202,7 +202,15 @@ def _comparison(
         max_nats, mean_nats = float(difference.max()), float(drawn.mean())
     worst = max(pairs, key=lambda pair: pair.excess.max())
     passed = bool(worst.excess.max() <= 1.0)
-    if all(pair.is_draw for pair in pairs) and not pairs[0].is_threshold:
+    if all(pair.is_picked for pair in pairs):
+        rows = sum(len(pair.want) for pair in pairs)
+        share = max(pair.case.sensitivity.get(output, 0.0) for pair in pairs)
+        num_samples = about["imputation"]["num_samples"]
+        terms = tolerances.terms_of(signature, "ess", about)
+        most = tolerances.allowed_picks(rows, num_samples, terms, share)
+        passed = sum(pair.other_picks for pair in pairs) <= most
+        tolerance = f"{tolerances.PICKED:g} of their size; {most} of {rows} rows may pick another z"
+    elif all(pair.is_draw for pair in pairs) and not pairs[0].is_threshold:
         sigma = max(pair.sigma for pair in pairs)
         share = max(pair.case.sensitivity.get(output, 0.0) for pair in pairs)
         most = tolerances.allowed_draws(len(want), sigma, share)

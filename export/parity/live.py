@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,8 @@ import tensorflow as tf
 from export.cases import Case, Tensors
 from export.errors import ExportError, sentence
 from export.parity import tolerances
+from keras_vae import integrity
+from keras_vae.integrity import Observation
 from keras_vae.signatures import Signature
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
 _LARGEST = (257, 65, 17)
 _NUMBERS = 2**18
 _MOST_SENSITIVE = 1e-2
+_ABSENT = 1 / 3
+_WEIGHTED = ("impute", "classify")
 
 Ask = Callable[[Case], Tensors]
 Shapes = dict[str, tuple[dict[str, tuple[str, list[int]]], tuple[str, ...]]]
@@ -60,8 +63,8 @@ def shapes_stated(table: dict[str, Any]) -> Shapes:
 
 def make_cases(
     shapes: Shapes,
-    data: dict[str, Any],
-    draw_x: Callable[[np.ndarray], np.ndarray],
+    about: dict[str, Any],
+    draw_x: Callable[[np.ndarray], Tensors],
     seed: int = 0,
 ) -> list[Case]:
     """Returns random and adversarial inputs of every signature.
@@ -70,17 +73,20 @@ def make_cases(
     257 examples hold more than 2^18 numbers, 65 or 17 rows take the place of 257.
 
     Random x is drawn from the model itself, so it is in its support and in the units of the file;
-    adversarial x is made of the lowest and highest possible values. The first, the middle and the
-    last row of the largest batch are repeated alone, as cases of kind "row".
+    adversarial x is made of the lowest and highest possible values. A third of what may be absent
+    is. The first, the middle and the last row of the largest batch are repeated alone, as cases of
+    kind "row". Signatures that weigh draws of z get no adversarial x, at which one draw has all
+    the weight, by rounding.
 
     Args:
         shapes: the signatures.
-        data: description of x in the manifest.
-        draw_x: map from seeds int32 [b, 2] to draws of x.
+        about: description of the model in the manifest.
+        draw_x: map from seeds int32 [b, 2] to draws of the parts of x by the names of their inputs.
         seed: seed of the inputs.
     """
     generator = np.random.default_rng(seed)
-    width = math.prod(data["shape"])
+    parts = {part.tensors["x"]: part for part in integrity.observations(about).values()}
+    width = sum(part.size for part in parts.values())
     most = next((n for n in _LARGEST if n * width <= _NUMBERS), _LARGEST[-1])
 
     def integers(*size: int) -> np.ndarray:
@@ -89,11 +95,13 @@ def make_cases(
     cases = []
     for signature, (inputs, outputs) in shapes.items():
         largest: Tensors = {}
+        drawn: Tensors = {}
         for name, (dtype, shape) in inputs.items():
             if dtype == "int32":
                 largest[name] = integers(most, *shape)
-            elif name == "x":
-                largest[name] = draw_x(integers(most, 2))
+            elif name in parts:
+                drawn = drawn or draw_x(integers(most, 2))
+                largest[name] = _with_holes(drawn[name], parts[name], generator)
             else:
                 largest[name] = generator.standard_normal([most, *shape]).astype(np.float32)
         rows = [("random", slice(count)) for count in (0, 1, 2, 7, most)]
@@ -101,28 +109,38 @@ def make_cases(
         for kind, part in rows:
             some = {name: value[part] for name, value in largest.items()}
             cases.append(Case(signature, some, outputs, kind))
-        hostile = {name: _adversarial(name, value[:7], data) for name, value in largest.items()}
+        if signature in _WEIGHTED:
+            continue
+        hostile = {
+            name: _adversarial(name, value[:7], parts.get(name)) for name, value in largest.items()
+        }
         cases.append(Case(signature, hostile, outputs, "adversarial"))
     return cases
 
 
 def draws(
     sample: Callable[..., dict[str, tf.Tensor]], about: dict[str, Any]
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Callable[[np.ndarray], Tensors]:
     """Makes a map from seeds to x as a file holds it: grey levels if x is binarised.
 
     Args:
         sample: the signature `sample`.
         about: description of the model in the manifest.
     """
-    is_binarised = about["data"]["preparation"]["step"] == "binarize"
     condition = about["condition_shape"]
+    kinds = {
+        part.tensors["x"]: part.tensors[
+            "mean" if part.preparation["step"] == "binarize" else "sample"
+        ]
+        for part in integrity.observations(about).values()
+    }
 
-    def draw(seeds: np.ndarray) -> np.ndarray:
+    def draw(seeds: np.ndarray) -> Tensors:
         inputs = {"seed": tf.constant(seeds)}
         if condition is not None:
             inputs["condition"] = tf.zeros([len(seeds), *condition])
-        return sample(**inputs)["mean" if is_binarised else "sample"].numpy()
+        found = sample(**inputs)
+        return {name: found[output].numpy() for name, output in kinds.items()}
 
     return draw
 
@@ -227,13 +245,17 @@ def _sensitivity(
     case: Case, output: str, want: np.ndarray, changed: np.ndarray, about: dict[str, Any]
 ) -> float:
     """Measures how much an output changes: share of draws, or change relative to its size."""
-    if output == "sample" and any(about["data"]["preparation"].get("whole", ())):
-        return 0.0  # rounded down from real numbers, whose sensitivity is that of the mean
-    if output == "sample" and tolerances.is_whole(want):
-        return float(np.mean(want != changed))
+    kind, part = integrity.observation_of(about, output) or ("", None)
+    is_value = kind in ("sample", "value")
     size = tolerances.size_of(case.signature, output, about)
-    want = want.astype(np.float64)
-    largest = float((np.abs(changed - want) / np.maximum(size, np.abs(want))).max())
+    off = np.abs(changed - want.astype(np.float64)) / np.maximum(size, np.abs(want))
+    if case.signature == "impute" and kind == "sample":
+        return float(np.mean((off > tolerances.PICKED).reshape(len(off), -1).any(axis=1)))
+    if part and is_value and any(part.preparation.get("whole", ())):
+        return 0.0  # rounded down from real numbers, whose sensitivity is that of the mean
+    if is_value and tolerances.is_whole(want):
+        return float(np.mean(want != changed))
+    largest = float(off.max())
     if not largest <= _MOST_SENSITIVE:
         raise ExportError(
             f"{case.signature}: rounding of the weights in float32 alone changes {output} by "
@@ -244,18 +266,29 @@ def _sensitivity(
     return largest
 
 
-def _adversarial(name: str, values: np.ndarray, data: dict[str, Any]) -> np.ndarray:
+def _with_holes(x: np.ndarray, part: Observation, generator: np.random.Generator) -> np.ndarray:
+    """Makes a third of the variables absent, if they may be."""
+    if not part.missing:
+        return x
+    axes = x.shape[:-1] if part.one_hot else x.shape
+    absent = generator.random(axes) < _ABSENT
+    return np.where(absent[..., np.newaxis] if part.one_hot else absent, np.float32(np.nan), x)
+
+
+def _adversarial(name: str, values: np.ndarray, part: Observation | None) -> np.ndarray:
     """Makes seven rows: lowest, highest and zero, alternations of them, and three rows unchanged.
 
     If x has no bound, three times the largest number of its feature takes its place. z reaches as
     far as the normals of `keras_vae.random` do. One-hot x has its first, its last and its other
-    categories.
+    categories. In the last row everything is absent that may be.
     """
     if name == "seed":
         extreme = [[0, 0], [-1, -1], [2**31 - 1, -(2**31)], [-(2**31), 2**31 - 1]]
         return np.array([*extreme, [1, 0], [0, 1], [-1, 0]], np.int32)
     result = values.copy()
-    if name == "x" and data["one_hot"]:
+    if part and part.missing:
+        result[6:] = np.nan
+    if part and part.one_hot:
         codes = np.eye(values.shape[-1], dtype=np.float32)
         result[0], result[1] = codes[0], codes[-1]
         result[2:4] = values[2:4][..., ::-1]
@@ -263,11 +296,11 @@ def _adversarial(name: str, values: np.ndarray, data: dict[str, Any]) -> np.ndar
     low: Any = -6.66
     high: Any = 6.66
     zero: Any = 0.0
-    if name == "x":
-        most = 3.0 * np.abs(values).max(axis=tuple(range(values.ndim - 1)))
-        lowest, highest = data["range"]
-        low = -most if lowest is None else lowest
-        high = most if highest is None else highest
+    if part:
+        present = np.nan_to_num(np.abs(values))
+        most = 3.0 * present.max(axis=tuple(range(values.ndim - 1)))
+        low = -most if part.low is None else part.low
+        high = most if part.high is None else part.high
         zero = np.clip(0.0, low, high)
     result[0], result[1], result[2] = low, high, zero
     is_even = np.arange(result[3].size).reshape(result[3].shape) % 2 == 0

@@ -24,26 +24,37 @@ class Pair:
         self.want, self.got = want[output].astype(np.float64), got.astype(np.float64)
         self.size = tolerances.size_of(case.signature, output, about)
         self.difference = np.abs(self.got - self.want)
-        rounded = output == "sample" and about["data"]["preparation"].get("whole")
+        kind, part = integrity.observation_of(about, output) or ("", None)
+        is_value = kind in ("sample", "value")
+        self.is_picked = case.signature == "impute" and kind == "sample"
+        rounded = part.preparation.get("whole") if part and is_value else None
         self.is_rounded = np.broadcast_to(np.asarray(rounded or False, bool), self.want.shape)
         self.is_draw = (
-            output == "sample" and not self.is_rounded.any() and tolerances.is_whole(self.want)
+            is_value
+            and not self.is_picked
+            and not self.is_rounded.any()
+            and tolerances.is_whole(self.want)
         )
-        self.is_threshold = self.is_draw and integrity.is_threshold(about)
-        if self.is_threshold:
-            near = _near_threshold(case, want["mean"] / about["data"]["range"][1])
+        self.is_threshold = bool(
+            self.is_draw and part and part.threshold and case.signature == "sample"
+        )
+        mean = part.tensors["mean"] if part else output
+        if self.is_picked:
+            self.is_rounded = np.zeros(self.want.shape, bool)
+            size = np.maximum(self.size, np.abs(self.want))
+            self.allowed = tolerances.PICKED * np.broadcast_to(size, self.want.shape)
+        elif self.is_threshold and part and part.high:
+            near = _near_threshold(case, want[mean] / part.high, mean, part.index)
             self.allowed = np.where(near, np.inf, 0.0)
         elif self.is_draw:
             self.allowed = np.full(self.want.shape, np.inf)
-            self.sigma = (
-                float(np.sqrt(np.mean((self.want - want["mean"]) ** 2))) if case.size else 0
-            )
+            self.sigma = _sigma(self.want, want[mean]) if case.size else 0.0
         else:
             self.allowed = tolerances.allowed(
                 self.want,
                 self.size,
                 tolerances.terms_of(case.signature, output, about),
-                case.sensitivity.get("mean" if self.is_rounded.any() else output, 0.0),
+                case.sensitivity.get(mean if self.is_rounded.any() else output, 0.0),
             )
         self.expected = float(np.minimum(self.allowed, 1.0)[self.is_rounded].sum())
         self.allowed = self.allowed + self.is_rounded
@@ -52,6 +63,11 @@ class Pair:
     def is_from_model(self) -> bool:
         """Whether x was drawn from the model."""
         return self.case.kind != "adversarial"
+
+    @property
+    def other_picks(self) -> int:
+        """Number of rows of an imputed draw that come from another draw of z."""
+        return int((self.excess > 1.0).reshape(len(self.want), -1).any(axis=1).sum())
 
     @property
     def excess(self) -> np.ndarray:
@@ -83,9 +99,17 @@ class Pair:
         )
 
 
-def _near_threshold(case: Case, probability: np.ndarray) -> np.ndarray:
+def _sigma(draws: np.ndarray, mean: np.ndarray) -> float:
+    """Returns the standard deviation of draws; at most the number of categories of codes."""
+    if mean.shape != draws.shape:
+        return float(mean.shape[-1])
+    return float(np.sqrt(np.mean((draws - mean) ** 2)))
+
+
+def _near_threshold(case: Case, probability: np.ndarray, mean: str, index: int) -> np.ndarray:
     """Finds draws whose uniform is so near its threshold that either value is correct."""
     seeds = tf.constant(case.inputs["seed"])
-    u = random.uniform(seeds, probability.shape[1:], stream=random.OBSERVATION).numpy()
-    sensitivity = case.sensitivity.get("mean", 0.0)
+    stream = random.OBSERVATION
+    u = random.uniform(seeds, probability.shape[1:], stream=stream, index=index).numpy()
+    sensitivity = case.sensitivity.get(mean, 0.0)
     return np.abs(u - probability) <= tolerances.allowed(probability, 1.0, 1, sensitivity)

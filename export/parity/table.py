@@ -63,7 +63,7 @@ def _fill(result: Table, comparisons: Sequence[Comparison]) -> None:
     previous = None
     for (runtime, precision, signature), entries in groups.items():
         worst = max(entries, key=lambda entry: (not entry.passed, entry.max_scaled))
-        drawn = [entry for entry in entries if entry.output == "sample"]
+        drawn = [entry for entry in entries if entry.output.startswith("sample")]
         nats = [entry for entry in entries if entry.max_nats is not None]
         result.add_row(
             "" if previous == (runtime, precision) else runtime,
@@ -71,11 +71,15 @@ def _fill(result: Table, comparisons: Sequence[Comparison]) -> None:
             signature,
             worst.output if worst.max_scaled else "all equal",
             f"{worst.max_scaled:.1e}" if worst.max_scaled else "0",
-            f"{drawn[0].different}/{drawn[0].numbers}" if drawn else "",
+            f"{_sum(drawn, 'different')}/{_sum(drawn, 'numbers')}" if drawn else "",
             _nats(nats[0]) if nats else "",
             "ok" if all(entry.passed for entry in entries) else "[red]FAILED[/red]",
         )
         previous = runtime, precision
+
+
+def _sum(entries: Sequence[Comparison], name: str) -> int:
+    return sum(getattr(entry, name) for entry in entries)
 
 
 def _nats(entry: Comparison) -> str:

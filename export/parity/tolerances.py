@@ -41,10 +41,14 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
+from keras_vae import integrity
+
 __all__ = [
+    "PICKED",
     "ROUNDOFF",
     "allowed",
     "allowed_draws",
+    "allowed_picks",
     "at_most",
     "changed_weights",
     "is_whole",
@@ -55,6 +59,9 @@ __all__ = [
 
 ROUNDOFF = 2.0**-24
 """Unit roundoff of float32: the largest relative error of one operation."""
+
+PICKED = 1e-3
+"""An imputed draw that is further off, relative to its size, comes from another draw of z."""
 
 _SAFETY = 4.0
 _APPROXIMATION = 4.0
@@ -86,6 +93,19 @@ def allowed_draws(count: int, sigma: float, share: float = 0.0) -> int:
         share: share of draws that differ after the change of the weights.
     """
     return at_most(count * (share + _SAFETY * ROUNDOFF * (1.0 + 6.0 * sigma) ** 1.5))
+
+
+def allowed_picks(count: int, num_samples: int, terms: int, share: float = 0.0) -> int:
+    """Returns how many of `count` imputed draws may come from another draw of z.
+
+    Args:
+        count: number of rows.
+        num_samples: number of weighted draws.
+        terms: number of terms that a log-weight sums.
+        share: share of rows that pick another draw after the change of the weights.
+    """
+    weight = _SAFETY * ROUNDOFF * (_APPROXIMATION + math.sqrt(terms))
+    return at_most(count * (share + num_samples * weight))
 
 
 def at_most(mean: float) -> int:
@@ -136,20 +156,26 @@ def size_of(signature: str, output: str, about: dict[str, Any]) -> float | np.nd
     """
     if signature == "score":
         return float(terms_of(signature, output, about))
-    levels = about["likelihood"]["options"].get("levels", 1)
-    preparation = about["data"]["preparation"]
-    if output in ("mean", "sample"):
-        if preparation["center"]:
-            return np.maximum(np.abs(preparation["center"]), preparation["spread"])
-        return float(max(levels, preparation["levels"], preparation["divide"], 1.0))
-    return float(levels) if signature == "decode" else 1.0
+    found = integrity.observation_of(about, output)
+    if found is None:
+        return 1.0
+    kind, part = found
+    levels = part.options.get("levels", 1)
+    if kind not in ("mean", "sample", "value"):
+        return float(levels)
+    preparation = part.preparation
+    if preparation["center"]:
+        return np.maximum(np.abs(preparation["center"]), preparation["spread"])
+    return float(max(levels, preparation["levels"], preparation["divide"], 1.0))
 
 
 def terms_of(signature: str, output: str, about: dict[str, Any]) -> int:
     """Returns the number of terms that an output sums; arguments as for `size_of`."""
     latents = int(about["latent_size"])
-    if signature == "score":
-        return math.prod(about["data"]["shape"]) + latents
+    if signature in ("score", "impute"):
+        found = integrity.observation_of(about, output)
+        parts = integrity.observations(about).values() if found is None else [found[1]]
+        return sum(part.size for part in parts) + latents
     return latents if output == "z" else 1
 
 

@@ -8,16 +8,27 @@ from operator import add
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_vae import estimators
+from keras_vae import estimators, random
 from keras_vae.distributions.noise import centre, from_rows
 from keras_vae.distributions.priors import Prior
+from keras_vae.imputation import (
+    PosteriorDraws,
+    absent_draws,
+    class_probabilities,
+    expected,
+    posterior_draws,
+    resampled,
+    single_values,
+    statistic_of,
+)
 from keras_vae.integrity import as_word
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
 from keras_vae.signatures.raw_part import RawPart
-from keras_vae.trace import Generation, Latent, Site, Trace
+from keras_vae.trace import Generation, Latent, Observation, Site, Trace
 
 __all__ = ["Functions", "Tensors", "in_float32"]
 
@@ -31,8 +42,10 @@ class Functions:
     sample; with several latents or named parts they are z_NAME, x_NAME, mean_NAME, sample_NAME.
     """
 
-    def __init__(self, model: LatentVariableModel, parts: Mapping[str, RawPart]) -> None:
-        self._model, self._parts = model, parts
+    def __init__(
+        self, model: LatentVariableModel, parts: Mapping[str, RawPart], num_samples: int = 0
+    ) -> None:
+        self._model, self._parts, self._num_samples = model, parts, num_samples
         self._dtype = model.float_dtype
         self._prior: dict[str, Any] | None = None
         if isinstance(model, VAE):
@@ -46,6 +59,20 @@ class Functions:
             self.latents = {
                 name: tuple(latent.draw.value.shape[2:]) for name, latent in trace.latents.items()
             }
+
+    @property
+    def absent(self) -> list[RawPart]:
+        """Parts that may be absent, and so can be imputed."""
+        return [part for part in self._parts.values() if part.part.missing and self._num_samples]
+
+    @property
+    def classified(self) -> list[RawPart]:
+        """Named parts of a single variable that may be absent and have classes."""
+        return [
+            part
+            for part in self.absent
+            if part.is_named and part.variables == 1 and class_probabilities(part.part)
+        ]
 
     def latent(self, kind: str, name: str) -> str:
         """Returns the name of a tensor of a latent: z or rate."""
@@ -104,6 +131,18 @@ class Functions:
         parts = [part.tensor("distortion") for part in self._parts.values() if part.is_named]
         rates = [self.latent("rate", name) for name in self.latents if len(self.latents) > 1]
         return ("elbo", "distortion", "rate", *parts, *rates)
+
+    @property
+    def imputed(self) -> tuple[str, ...]:
+        """Names of the outputs of `impute`."""
+        kinds = ("value", "mean", "sample")
+        return (*(part.tensor(kind) for kind in kinds for part in self.absent), "ess")
+
+    @property
+    def probabilities(self) -> tuple[str, ...]:
+        """Names of the outputs of `classify`."""
+        kinds = ("probabilities", "ess")
+        return tuple(part.tensor(kind) for kind in kinds for part in self.classified)
 
     def decode(self, **inputs: tf.Tensor) -> Tensors:
         """Returns means and parameters of p(x | z)."""
@@ -176,9 +215,10 @@ class Functions:
 
     def score(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
         """Returns the bound on log p of what is present, and its terms, from one draw."""
-        trace = self._trace(inputs, seed, 1)
+        x = self._data(inputs, seed)
+        trace = self._trace(x, seed)
         distortions = {
-            name: -each.log_prob()[0] - self._parts[name].log_volume(each.mask)
+            name: -self._alone(each.log_prob()) - self._parts[name].log_volume(each.mask)
             for name, each in trace.observations.items()
         }
         rates = {self.latent("rate", k): self._rate(each) for k, each in trace.latents.items()}
@@ -186,25 +226,113 @@ class Functions:
         found = {self._parts[k].tensor("distortion"): v for k, v in distortions.items()} | rates
         return found | {"elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
 
-    def _trace(self, inputs: Tensors, seed: tf.Tensor, num_samples: int) -> Trace:
-        """Returns the trace at posterior draws from row seeds, [S, b, ...]."""
-        noise = from_rows(self._model.noise(), seed, num_samples, self._dtype)
-        x = self._model.data.together(self._data(inputs, seed))
-        return self._model.infer(x).trace(noise)
+    def impute(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
+        """Returns single imputations, means, and one draw of what is absent, from K draws."""
+        x = self._data(inputs, seed)
+        statistics = {part.name: statistic_of(part.part) for part in self.absent}
+        drawn = self._posterior_draws(x, seed, statistics)
+        u = tf.cast(random.uniform(seed, (1,), stream=random.RESAMPLING), self._dtype)
+        latents = resampled(drawn, tf.transpose(u))
+        draws = absent_draws(self._model, self._model.data.together(x), latents, seed)
+        found = {}
+        for part in self.absent:
+            raw, expectation = inputs[part.tensor("x")], drawn.expectations[part.name]
+            mean = expected(part.part, expectation)
+            if part.shape == part.part.shape:
+                mean, given = part.raw(mean, is_mean=True), raw
+            else:
+                given = x[part.name]
+            found[part.tensor("value")] = _filled(
+                raw, part.raw(single_values(part.part, expectation))
+            )
+            found[part.tensor("mean")] = _filled(given, mean)
+            found[part.tensor("sample")] = _filled(raw, part.raw(draws[part.name][0]))
+        return {**found, "ess": drawn.ess}
+
+    def classify(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
+        """Returns the probability of each class of a part given all others, from K draws."""
+        x, parts = self._data(inputs, seed), self.classified
+        hidden = {
+            name: tf.concat(
+                [value * np.nan if part.name == name else value for part in parts], axis=0
+            )
+            for name, value in x.items()
+        }
+        statistics = {part.name: class_probabilities(part.part) for part in parts}
+        drawn = self._posterior_draws(hidden, tf.tile(seed, [len(parts), 1]), statistics)
+        found = {}
+        for place, part in enumerate(parts):
+            of_classes = drawn.expectations[part.name]
+            of_classes = tf.reshape(of_classes, [len(parts), -1, of_classes.shape[-1]])
+            found[part.tensor("probabilities")] = of_classes[place]
+            found[part.tensor("ess")] = tf.reshape(drawn.ess, [len(parts), -1])[place]
+        return found
+
+    def _posterior_draws(
+        self, x: Tensors, seed: tf.Tensor, statistics: Mapping[str, Any]
+    ) -> PosteriorDraws:
+        """Draws K latents from q, weighs them, and averages statistics of the parts."""
+        if not isinstance(self._model, VAE):
+            noise = from_rows(self._model.noise(), seed, self._num_samples, self._dtype)
+            x = self._model.data.together(x)
+            return posterior_draws(self._model, x, noise, statistics)
+        trace = self._trace(x, seed, self._num_samples)
+        log_w = trace.log_likelihood()
+        for latent in trace.latents.values():
+            log_w += self._log_p(latent) - _log_q(latent)
+        weights = tf.nn.softmax(log_w, axis=0)
+        expectations = {}
+        for name, statistic in statistics.items():
+            values = statistic(trace.observations[name].p)
+            expectations[name] = _weighted(values, weights)
+        latents = {name: latent.value for name, latent in trace.latents.items()}
+        ess = 1.0 / tf.reduce_sum(weights**2, axis=0)
+        return PosteriorDraws(latents, weights, ess, expectations)
+
+    def _trace(self, x: Tensors, seed: tf.Tensor, num_samples: int | None = None) -> Trace:
+        """Returns the trace at posterior draws from row seeds.
+
+        One draw of a VAE has no axis S, with which ONNX Runtime cannot reshape an empty batch.
+        """
+        model = self._model
+        if not isinstance(model, VAE):
+            noise = from_rows(model.noise(), seed, num_samples or 1, self._dtype)
+            return model.infer(model.data.together(x)).trace(noise)
+        posterior, parameters = model.posterior, self._posterior(model, x)
+        noise = from_rows(posterior.noise(), seed, num_samples, self._dtype)
+        draw = posterior.draw(noise, **parameters)
+        condition = x.get("condition")
+        sites = model.generate(latents={"z": draw.value}, condition=condition).observations
+        observations = {
+            name: Observation(x[name], site.distribution, *model.data.parts[name].mask_of(x[name]))
+            for name, site in sites.items()
+        }
+        prior = model.prior.parameters(condition) if self._prior is None else self._prior
+        p = model.prior.make_distribution(**prior)
+        q = posterior.make_distribution if posterior.tells_density else None
+        latent = Latent(draw, p, None if q is None else lambda _: q(**parameters))
+        return Trace({"z": latent}, observations)
+
+    def _alone(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns values [b, ...] of values of one draw."""
+        return values if isinstance(self._model, VAE) else values[0]
 
     def _rate(self, latent: Latent) -> tf.Tensor:
         """Computes the rate of one latent at one draw, [b], in closed form if there is one."""
-        prior = self._prior
-        if isinstance(self._model, VAE) and prior is not None:
-            latent = latent._replace(p=self._model.prior.make_distribution(**prior))
         try:
             return estimators.analytic_rate(latent)
         except ValueError:
-            own = latent.draw.log_prob
-            log_q = (latent.log_q() if own is None else own)[0]
-            if isinstance(self._model, VAE) and prior is not None:
-                return log_q - self._model.prior.log_density(latent.value[0], **prior)
-            return log_q - latent.log_p()[0]
+            return self._alone(_log_q(latent) - self._log_p(latent))
+
+    def _log_p(self, latent: Latent) -> tf.Tensor:
+        """Computes log p of a draw, [..., b], of a constant prior in ops that ONNX has."""
+        if not isinstance(self._model, VAE) or self._prior is None:
+            return latent.log_p()
+        z = latent.value
+        if z.shape.rank == 2:
+            return self._model.prior.log_density(z, **self._prior)
+        flat = self._model.prior.log_density(tf.reshape(z, [-1, z.shape[-1]]), **self._prior)
+        return tf.reshape(flat, tf.shape(z)[:-1])
 
     def _data(self, inputs: Tensors, seed: tf.Tensor | None = None) -> Tensors:
         """Returns the model data of all parts by name; draws random steps from row seeds."""
@@ -221,6 +349,24 @@ class Functions:
         return keras.tree.map_structure(
             lambda one: None if one is None else tf.cast(one, self._dtype), tensors
         )
+
+
+def _log_q(latent: Latent) -> tf.Tensor:
+    """Computes log q of a draw, [..., b]."""
+    own = latent.draw.log_prob
+    return latent.log_q() if own is None else own
+
+
+def _weighted(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Returns the weighted mean of values [S, b, ...] by weights [S, b]."""
+    for _ in range(values.shape.rank - weights.shape.rank):
+        weights = weights[..., tf.newaxis]
+    return tf.reduce_sum(tf.math.multiply_no_nan(values, weights), axis=0)
+
+
+def _filled(given: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+    """Returns what is given, and elsewhere what was found."""
+    return tf.where(tf.math.is_nan(given), found, tf.cast(given, found.dtype))
 
 
 def _constants_of(prior: Prior) -> Tensors:

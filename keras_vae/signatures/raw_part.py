@@ -50,6 +50,12 @@ class RawPart:
         return self.part.shape[:-1] or ((1,) if self.is_named else ())
 
     @property
+    def variables(self) -> int:
+        """Number of variables; a one-hot vector is one."""
+        event_dim = self.part.support.event_dim if self.part.support else 0
+        return math.prod(self.part.shape[: len(self.part.shape) - event_dim])
+
+    @property
     def range(self) -> tuple[float | None, float | None]:
         """Smallest and largest number that the file may hold; None where there is no bound."""
         support, column = self.part.support, self.column

@@ -19,7 +19,8 @@ class Signature(NamedTuple):
     """One exported function.
 
     Attributes:
-        name: decode, encode, sample, reconstruct or score.
+        name: decode, encode, sample, reconstruct or score, and where entries may be absent impute
+            and classify.
         function: map of keyword tensors to a dict of tensors, both with the batch as axis 0.
         inputs: specification of each input, by name.
         outputs: names of the outputs.
@@ -33,8 +34,10 @@ class Signature(NamedTuple):
     description: str
 
 
-def signatures(vae: LatentVariableModel, preparation: Preparations = None) -> dict[str, Signature]:
-    """Returns the five signatures of a model, `decode` first.
+def signatures(
+    vae: LatentVariableModel, preparation: Preparations = None, num_samples: int = 0
+) -> dict[str, Signature]:
+    """Returns the signatures of a model, `decode` first.
 
     | name | inputs | outputs |
     |---|---|---|
@@ -57,15 +60,28 @@ def signatures(vae: LatentVariableModel, preparation: Preparations = None) -> di
     replaced (`keras_vae.integrity.as_word`). NaN is absent where the part has `missing=True`, and
     `score` is then a bound on the log-probability of what is present. Elsewhere NaN gives NaN.
 
+    With `num_samples` draws, a model whose data may be absent has two more, for which the draws are
+    weighted as `vae.impute` and `vae.classify` do with the same seed and number of draws:
+
+    | name | inputs | outputs |
+    |---|---|---|
+    | impute | x_NAME, seed | value_NAME, mean_NAME, sample_NAME of what may be absent; ess [b] |
+    | classify | x_NAME, seed | probabilities_NAME [b, K], ess_NAME [b] of parts with classes |
+
+    `value` is the single imputation, which the file could hold, `mean` is E[x | present], and
+    `sample` is one draw from p(absent | present); what is present stays as given. `classify` does
+    not read the part itself. `ess` is the effective sample size, from 1 to the number of draws.
+
     Args:
         vae: the model; its weights are captured.
         preparation: how the training prepared its data, or a dict of that by part; None if it did
             not, or as the model's schema says.
+        num_samples: draws for `impute` and `classify`; 0 leaves these out.
 
     Raises:
         ValueError: if two tensors would have one name, or a preparation is for no part.
     """
-    functions = Functions(vae, raw_parts(vae, preparation))
+    functions = Functions(vae, raw_parts(vae, preparation), num_samples)
     inputs = _specs(functions.shapes)
     seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
     data = {**inputs["observed"], **inputs["given"]}
@@ -109,6 +125,27 @@ def signatures(vae: LatentVariableModel, preparation: Preparations = None) -> di
             "Lower bound on log p(x) in nats from one draw of z, and its two terms.",
         ),
     ]
+    if functions.absent:
+        table.append(
+            Signature(
+                "impute",
+                in_float32(functions.impute),
+                {**inputs["observed"], **seed, **inputs["given"]},
+                functions.imputed,
+                f"What is absent given what is present, from {num_samples} weighted draws of z.",
+            )
+        )
+    if functions.classified:
+        table.append(
+            Signature(
+                "classify",
+                in_float32(functions.classify),
+                {**inputs["observed"], **seed, **inputs["given"]},
+                functions.probabilities,
+                "Probability of each class of a part given all other parts, from "
+                f"{num_samples} weighted draws of z.",
+            )
+        )
     for signature in table:
         _refuse_twice(signature.outputs, f"outputs of {signature.name}")
     return {signature.name: signature for signature in table}

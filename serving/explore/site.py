@@ -50,7 +50,7 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
         "version": artifact.version,
         "runtime": f"ONNX Runtime Web {runtime.VERSION}",
         "standard": integrity.is_standard(artifact.manifest),
-        "whole": integrity.is_whole(artifact.manifest),
+        "whole": all(part.whole for part in integrity.observations(artifact.manifest).values()),
     }
     (directory / "site.json").write_text(json.dumps(about) + "\n")
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from keras_vae import integrity
+from keras_vae.integrity import Observation
 from serving.artifact import Tensor
 from serving.errors import ServingError
 
@@ -27,20 +27,22 @@ class Range:
     Attributes:
         low, high: bounds; infinite if there are none.
         whole: whether only whole numbers have a probability.
+        missing: whether it may be absent, which is NaN.
     """
 
     low: float = -math.inf
     high: float = math.inf
     whole: bool = False
+    missing: bool = False
 
     @classmethod
-    def of(cls, manifest: dict[str, Any]) -> Range:
-        """Reads the range of x from a manifest."""
-        low, high = manifest["data"]["range"]
+    def of(cls, part: Observation) -> Range:
+        """Reads the range of a part of the data."""
         return cls(
-            -math.inf if low is None else low,
-            math.inf if high is None else high,
-            integrity.is_whole(manifest),
+            -math.inf if part.low is None else part.low,
+            math.inf if part.high is None else part.high,
+            part.whole,
+            part.missing,
         )
 
     def problem(self, value: float) -> str:
@@ -56,7 +58,8 @@ class Range:
     def bad(self, values: np.ndarray) -> np.ndarray:
         """Tells which values are impossible."""
         bad = ~np.isfinite(values) | (values < self.low) | (values > self.high)
-        return bad | (values != np.rint(values)) if self.whole else bad
+        bad = bad | (values != np.rint(values)) if self.whole else bad
+        return bad & ~np.isnan(values) if self.missing else bad
 
 
 @dataclass(frozen=True)

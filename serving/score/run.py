@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from keras_vae import integrity
 from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.score.plan import Job, Part, onnx_model
@@ -114,7 +115,7 @@ def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
         job=dataclasses.replace(job, sources=()),
         digest=job.digest,
         signature=dataclasses.replace(signature, onnx=None),
-        allowed=Range.of(artifact.manifest),
+        allowed=Range.of(integrity.observations(artifact.manifest)["x"]),
         model=model,
         data=root,
         out=out,
