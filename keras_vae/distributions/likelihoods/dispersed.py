@@ -1,7 +1,6 @@
 """Likelihoods of counts more dispersed than Poisson and binomial ones."""
 
 import abc
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae import random
-from keras_vae.arguments import as_count, is_real, register
+from keras_vae.arguments import as_count, register
 from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions import count_families, supports
@@ -20,6 +19,7 @@ from keras_vae.distributions.likelihoods.sized import (
     LogLinked,
     condition_of,
 )
+from keras_vae.distributions.likelihoods.sources import Source, within_reach
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 
@@ -62,45 +62,25 @@ class Dispersed(Likelihood):
         **kwargs: Any,
     ) -> None:
         name = self.spread_name
-        is_fixed = is_real(spread) and 0.0 < float(spread) < math.inf
-        if not (is_fixed or (isinstance(spread, str) and spread in _MODES)):
-            modes = ", ".join(map(repr, _MODES))
-            raise ValueError(
-                f"Invalid value for argument `{name}`. Expected a positive number or one of "
-                f"{modes}. Received: {name}={spread!r}"
-            )
+        self._source = Source(name, spread, within_reach, weight=f"log_{name}", modes=_MODES)
         if (spread == "per_group") != (num_groups is not None):
             raise ValueError(
                 f"{name}='per_group' goes with num_groups=, the number of groups. Received: "
                 f"{name}={spread!r}, num_groups={num_groups!r}"
             )
-        self._spread = float(spread) if is_fixed else spread
         self.num_groups = (
             None if num_groups is None else as_count("num_groups", num_groups, least=1)
         )
-        setattr(self, name, self._spread)
+        setattr(self, name, self._source.mode)
         super().__init__(event_shape, network, head=head, **kwargs)
-        shapes: dict[Any, tuple[int, ...]] = {
-            "learned": (),
-            "per_feature": self.event_shape,
-            "per_group": (num_groups or 0, *self.event_shape),
-        }
-        if self._spread in shapes:
-            weight = self.add_weight(
-                name=f"log_{name}",
-                shape=shapes[self._spread],
-                initializer="zeros",
-                dtype=self.float_dtype,
-                autocast=False,
-            )
-            setattr(self, f"log_{name}", weight)
+        groups = None if self.num_groups is None else (self.num_groups, *self.event_shape)
+        self._source.add_weight(self, groups)
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """Returns the parameter of the mean, and the spread if it depends on the row."""
-        specs = self.mean_specs()
-        if self._spread in ("decoder", "per_group"):
-            size = self.channels if self._spread == "decoder" else 0
-            specs[self.spread_name] = Parameter(size, _within_reach)
+        specs = {**self.mean_specs(), **self._source.parameter_specs(self.channels)}
+        if self.num_groups is not None:
+            specs[self.spread_name] = Parameter(0, within_reach)
         return specs
 
     @abc.abstractmethod
@@ -109,14 +89,7 @@ class Dispersed(Likelihood):
 
     def shared_parameters(self) -> dict[str, tf.Tensor]:
         """Returns the spread unless it depends on the row."""
-        if self._spread in ("decoder", "per_group"):
-            return {}
-        if self._spread in ("learned", "per_feature"):
-            return {self.spread_name: _within_reach(self._log_spread())}
-        return {self.spread_name: tf.constant(self._spread, self.float_dtype)}
-
-    def _log_spread(self) -> tf.Tensor:
-        return tf.convert_to_tensor(getattr(self, f"log_{self.spread_name}"))
+        return self._source.shared_parameters(self.float_dtype)
 
     def check_condition(self, c: Any) -> None:
         """Refuses inputs without the group."""
@@ -140,13 +113,13 @@ class Dispersed(Likelihood):
         if self.num_groups is None:
             return parameters
         group = tf.cast(condition_of(c, *self._grouped)[..., : self.num_groups], self.float_dtype)
-        spread = _within_reach(tf.tensordot(group, self._log_spread(), axes=1))
-        return {**parameters, self.spread_name: spread}
+        raw = tf.tensordot(group, tf.convert_to_tensor(self._source.raw), axes=1)
+        return {**parameters, self.spread_name: within_reach(raw)}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments; `num_groups` only if it is given."""
         groups = {} if self.num_groups is None else {"num_groups": self.num_groups}
-        return {**super().get_config(), self.spread_name: self._spread, **groups}
+        return {**super().get_config(), self.spread_name: self._source.mode, **groups}
 
 
 @register
@@ -308,10 +281,6 @@ def _shapes(logits: tf.Tensor, concentration: tf.Tensor) -> tuple[tf.Tensor, tf.
     """Returns the shapes of the beta distribution of a success's probability."""
     log_both = tf.math.log(concentration)
     return (
-        _within_reach(log_both - tf.math.softplus(-logits)),
-        _within_reach(log_both - tf.math.softplus(logits)),
+        within_reach(log_both - tf.math.softplus(-logits)),
+        within_reach(log_both - tf.math.softplus(logits)),
     )
-
-
-def _within_reach(log_spread: tf.Tensor) -> tf.Tensor:
-    return tf.exp(tf.clip_by_value(log_spread, math.log(1e-7), math.log(1e8)))

@@ -1,6 +1,5 @@
 """Likelihoods with a centre and a scale: real numbers, and integer levels."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae import random
-from keras_vae.arguments import as_count, is_real, register
+from keras_vae.arguments import as_count, register
 from keras_vae.data import preparation
 from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
@@ -53,23 +52,13 @@ class LocationScale(Likelihood):
         head: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
-        given: Any = self._default_scale if scale is None else scale
-        is_fixed = is_real(given) and 0.0 < given < math.inf
-        self.scale: ScaleMode = float(given) if is_fixed else given
-        if not (is_fixed or (isinstance(given, str) and given in self._modes)):
-            modes = ", ".join(repr(mode) for mode in self._modes)
-            raise ValueError(
-                f"Invalid value for argument `scale`. Expected a positive number or one of "
-                f"{modes}. Received: scale={scale!r}"
-            )
+        given = self._default_scale if scale is None else scale
+        self._scale_source = Source("scale", given, self._spread, modes=self._modes)
+        self.scale: ScaleMode = self._scale_source.mode
         super().__init__(event_shape, network, head=head, **kwargs)
-        own = {"dtype": self.float_dtype, "autocast": False}
-        if self.scale in ("learned", "per_feature"):
-            shape = self.event_shape if self.scale == "per_feature" else ()
-            self.raw_scale = self.add_weight(
-                name="raw_scale", shape=shape, initializer="zeros", **own
-            )
-        elif self.scale == "optimal":
+        self._scale_source.add_weight(self)
+        if self.scale == "optimal":
+            own = {"dtype": self.float_dtype, "autocast": False}
             self.deviation = self.add_weight(
                 name="deviation", initializer="ones", trainable=False, aggregation="mean", **own
             )
@@ -83,20 +72,16 @@ class LocationScale(Likelihood):
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """Returns the centre, and the scale if the decoder computes it."""
-        specs = {"loc": Parameter(self.channels, self._centre)}
-        if self.scale == "decoder":
-            specs["scale"] = Parameter(self.channels, self._spread)
-        return specs
+        return {
+            "loc": Parameter(self.channels, self._centre),
+            **self._scale_source.parameter_specs(self.channels),
+        }
 
     def shared_parameters(self) -> dict[str, tf.Tensor]:
         """Returns the scale unless the decoder computes it."""
-        if self.scale == "decoder":
-            return {}
         if self.scale == "optimal":
             return {"scale": self._scale_of(tf.convert_to_tensor(self.deviation))}
-        if self.scale in ("learned", "per_feature"):
-            return {"scale": self._spread(tf.convert_to_tensor(self.raw_scale))}
-        return {"scale": tf.constant(self.scale, self.float_dtype)}
+        return self._scale_source.shared_parameters(self.float_dtype)
 
     def observe(
         self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None

@@ -66,7 +66,9 @@ class Gamma(Likelihood):
         head: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
-        self._source = Source("concentration", concentration, within_reach)
+        self._source = Source(
+            "concentration", concentration, within_reach, weight="log_concentration"
+        )
         self.concentration = self._source.mode
         super().__init__(event_shape, network, head=head, **kwargs)
         self._source.add_weight(self)
