@@ -87,8 +87,31 @@ def test_ratio_is_that_of_two_known_gaussians():
     exact = [model.vae(full_covariance=True) for model in models]  # weights that do not vary
     found = evaluation.likelihood_ratio(*exact, x, num_samples=20)
     np.testing.assert_allclose(found, logs[1] - logs[0], atol=EXACT)
-    with pytest.raises(ValueError, match="two models of the same quantity"):
+    with pytest.raises(ValueError, match="two models of the same parts and quantities"):
         evaluation.likelihood_ratio(tiny_vae("normal"), tiny_vae("bernoulli"), np.zeros((2, 6)))
+
+
+def test_regret_and_ratio_of_named_parts():
+    def model(kind):
+        likelihood = keras_vae.Parts(
+            {"a": keras_vae.Normal(2, missing=True), "b": kind(3, missing=True)}
+        )
+        encoder = keras_vae.PartsEncoder()
+        return keras_vae.VAE(
+            prior=keras_vae.StandardNormal(2),
+            likelihood=likelihood,
+            posterior=keras_vae.DiagonalNormal(2, network=encoder),
+        )
+
+    x = {"a": np.ones((4, 2), "float32"), "b": np.zeros((4, 3), "float32")}
+    x["a"][0], x["b"][1] = np.nan, np.nan
+    one, other = model(keras_vae.Bernoulli), model(keras_vae.Bernoulli)
+    assert (evaluation.likelihood_regret(one, x, steps=5, num_samples=4) >= 0.0).all()
+    found = evaluation.likelihood_ratio(one, other, x, num_samples=30)
+    logs = [evaluation.log_marginal(each, x, num_samples=30).value for each in (one, other)]
+    np.testing.assert_array_equal(found, logs[1] - logs[0])
+    with pytest.raises(ValueError, match="two models of the same parts and quantities"):
+        evaluation.likelihood_ratio(one, model(keras_vae.Normal), x)
 
 
 def test_mutation_replaces_the_share_that_it_says():

@@ -113,24 +113,32 @@ def likelihood_ratio(
 
     Raises:
         DataError: if x lies outside the support of a likelihood.
-        ValueError: if one model has a density and the other a probability.
+        ValueError: if the models have other parts, or one has a density and the other a
+            probability.
 
     Warns:
         UserWarning: as `log_marginal`.
     """
-    discrete = [model.likelihood.support.is_discrete for model in (vae, background)]
-    if discrete[0] != discrete[1]:
+    own, other = (
+        {
+            name: part.support and part.support.is_discrete
+            for name, part in model.data.observed.items()
+        }
+        for model in (vae, background)
+    )
+    if own != other:
         raise ValueError(
-            "Expected two models of the same quantity; one has a density and the other a "
-            "probability, whose ratio depends on the unit of the data."
+            "Expected two models of the same parts and quantities: the ratio of a density and a "
+            "probability depends on the unit of the data. Give the background model the "
+            "likelihoods of the other one."
         )
-    other, own = (
+    log_prob = [
         log_marginal(
             model, x, num_samples=num_samples, seed=seed, memory=memory, progress=progress
         ).value
-        for model in (background, vae)
-    )
-    return other - own
+        for model in (vae, background)
+    ]
+    return log_prob[1] - log_prob[0]
 
 
 def mutated(x: Any, rate: float, *, values: Sequence[float] | None = None, seed: int) -> np.ndarray:
