@@ -25,9 +25,10 @@ from export import manifest as manifests
 from export.cases import Case
 from export.clock import Clock, Report, silent
 from export.errors import ExportError
-from export.parity import live, table, tolerances
+from export.parity import live, table
 from export.verify import VERIFIED_IN, identified, refusals
 from keras_vae import integrity
+from keras_vae.devices import without_tensor_float_32
 from keras_vae.model import VAE
 from keras_vae.signatures import Preparations, Signature, signatures
 
@@ -193,7 +194,7 @@ class _Work:
                 for name, signature in self.signatures.items():
                     self.functions[name] = onnx_graphs.traced(signature)
             draw = live.draws(self.signatures["sample"].function, self.about)
-            with tolerances.without_tensor_float_32():
+            with without_tensor_float_32():
                 cases = live.make_cases(live.shapes_of(self.signatures), self.about, draw)
                 self.expected = live.reference(self.functions, cases)
                 self.cases = live.measured(

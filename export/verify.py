@@ -15,8 +15,9 @@ from export import onnx_files, onnx_graphs, parity, saved_model, variants, warmu
 from export.cases import Case
 from export.clock import Clock, Report, silent
 from export.errors import ExportError
-from export.parity import live, table, tolerances
+from export.parity import live, table
 from keras_vae import integrity
+from keras_vae.devices import without_tensor_float_32
 
 __all__ = ["VERIFIED_IN", "identified", "read_manifest", "refusals", "verify"]
 
@@ -155,7 +156,7 @@ def _measured(
         if isinstance(answer, str):
             raise ExportError(f"The SavedModel refuses a case of {case.signature}: {answer}")
         expected.append(answer)
-    with tolerances.without_tensor_float_32():
+    with without_tensor_float_32():
         variables = saved_model.weights(served[case.signature] for case in cases)
         return live.measured(cases, expected, ask, variables, manifest), expected
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_vae import estimators, imputation, random
 from keras_vae.arguments import as_count, is_integer
 from keras_vae.data.frames import is_frame, numbers
+from keras_vae.devices import without_tensor_float_32
 from keras_vae.distributions.noise import centre, from_rows, from_seed, numbered, refuse_shared
 from keras_vae.imputation import Classification, Imputation
 from keras_vae.trace import Generation
@@ -354,16 +355,22 @@ class LatentVariableModel(Trainer, abc.ABC):
     def _by_rows(
         self, name: str, function: Callable[[Any], Any], inputs: Any, draws: int = 1
     ) -> Any:
-        """Calls a function of rows [n, ...]; many rows by a graph and in chunks."""
+        """Calls a function of rows [n, ...]; many rows by a graph and in chunks.
+
+        A GPU multiplies without TF32, so that a seed gives the numbers that it gives elsewhere.
+        """
         rows = self._rows_at_once(draws)
-        if not tf.executing_eagerly() or len(keras.tree.flatten(inputs)[0]) <= rows:
+        if not tf.executing_eagerly():
             return function(inputs)
-        specs = spec_of(inputs)
-        graph = self._graph(
-            (name, str(specs)),
-            lambda: tf.function(function, input_signature=[specs], autograph=False),
-        )
-        return by_chunks(graph, inputs, rows)
+        with without_tensor_float_32():
+            if len(keras.tree.flatten(inputs)[0]) <= rows:
+                return function(inputs)
+            specs = spec_of(inputs)
+            graph = self._graph(
+                (name, str(specs)),
+                lambda: tf.function(function, input_signature=[specs], autograph=False),
+            )
+            return by_chunks(graph, inputs, rows)
 
     def _checked(self, x: Any, *, in_support: bool) -> Any:
         """Returns checked arrays; keeps tensors for gradients and does not check symbolic ones."""

@@ -17,7 +17,7 @@ from models import (
 )
 
 import keras_vae
-from keras_vae import data
+from keras_vae import data, devices
 from keras_vae.distributions.supports import DataError
 from keras_vae.training import fast_loop
 
@@ -66,9 +66,8 @@ def test_loop_equals_steps_one_by_one(weights, options, steps, monkeypatch):
     quick = again()
     compiled(quick, **options, steps_per_execution=steps)
     if steps == 100:
-        monkeypatch.setattr(
-            fast_loop, "_MOST_BYTES", 4 * 8 * 8 * 2
-        )  # two steps of 8 rows and 8 numbers
+        two_steps = property(lambda _: 4 * 8 * 8 * 2)  # of 8 rows and 8 numbers
+        monkeypatch.setattr(devices.Device, "call_bytes", two_steps)
     arguments = {**ORDERED, "batch_size": 8, "sample_weight": weights, "epochs": 3}
     first = eager.fit(X, validation_data=X[:7], **arguments).history
     second = quick.fit(X, validation_data=X[:7], **arguments).history
@@ -194,7 +193,7 @@ def test_memory_mapped_array_trains(tmp_path):
 )
 def test_calls_of_an_epoch_are_equally_long(examples, size):
     source = data.batch_dataset.source_of(data.batches(np.zeros((examples, 1)), size))
-    most = fast_loop.steps_at_once(source, noise=50)
+    most = fast_loop.steps_at_once(source, 50, devices.CPU)
     calls = -(-source.steps // most)
     assert 1 <= most <= 100
     assert calls * most - source.steps < calls
@@ -204,9 +203,9 @@ def test_xla_is_chosen_where_it_pays():
     source = data.batch_dataset.source_of(data.batches(X, 8))
     dense = tiny_vae()
     convolutional = keras_vae.conv_vae((8, 8, 1), 2, "bernoulli", filters=(2,))
-    assert fast_loop.pays_to_compile(dense, source, epochs=200)
-    assert not fast_loop.pays_to_compile(dense, source, epochs=2)
-    assert not fast_loop.pays_to_compile(convolutional, source, epochs=200)
+    assert fast_loop.pays_to_compile(dense, source, 200, devices.CPU)
+    assert not fast_loop.pays_to_compile(dense, source, 2, devices.CPU)
+    assert not fast_loop.pays_to_compile(convolutional, source, 200, devices.CPU)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,6 @@ __all__ = [
     "is_whole",
     "size_of",
     "terms_of",
-    "without_tensor_float_32",
 ]
 
 ROUNDOFF = 2.0**-24
@@ -133,17 +132,6 @@ def changed_weights(variables: Iterable[tf.Variable]) -> Iterator[None]:
     finally:
         for variable, value in kept:
             variable.assign(value)
-
-
-@contextlib.contextmanager
-def without_tensor_float_32() -> Iterator[None]:
-    """Makes a GPU multiply float32 as float32 inside the block, not as TF32 with 10 bits."""
-    was_enabled = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(was_enabled)
 
 
 def size_of(signature: str, output: str, about: dict[str, Any]) -> float | np.ndarray:

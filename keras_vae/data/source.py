@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -110,25 +110,26 @@ class Source(NamedTuple):
             for first, last in itertools.pairwise(edges)
         ]
 
-    def in_chunks(self, steps: int, capacity: int) -> tf.data.Dataset:
-        """Makes a dataset of the positions of chunks, and of their rows of tables in files.
+    def in_chunks(self, steps: int, capacity: int, within: Collection[str]) -> tf.data.Dataset:
+        """Makes a dataset of the positions of chunks, and of their rows of some tables.
 
-        An element is epoch, first batch, indices of rows, {name: rows of a table in a file}. Files
-        are read while earlier chunks are trained on.
+        An element is epoch, first batch, indices of rows, {name: rows of a table}. They are read
+        while earlier chunks are trained on.
 
         Args:
             steps: number of batches after which the training returns to Python.
             capacity: maximum number of batches in a chunk.
+            within: names of the tables that the training gathers from itself.
         """
         calls = (self.step_ranges(begin, steps, capacity) for begin in range(0, self.steps, steps))
         chunks = [chunk for call in calls for chunk in call]
         positions = self.positions([c.first for c in chunks], [c.end for c in chunks])
-        files = {name: table for name, table in self.tables.items() if is_mapped(table)}
+        read = {name: table for name, table in self.tables.items() if name not in within}
 
-        def of_files(epoch: tf.Tensor, first: tf.Tensor, rows: tf.Tensor) -> Any:
-            return epoch, first, rows, {name: rows_of(table, rows) for name, table in files.items()}
+        def with_rows(epoch: tf.Tensor, first: tf.Tensor, rows: tf.Tensor) -> Any:
+            return epoch, first, rows, {name: rows_of(table, rows) for name, table in read.items()}
 
-        return positions.map(of_files).prefetch(1)
+        return positions.map(with_rows).prefetch(1)
 
     def positions(self, firsts: Sequence[int], ends: Sequence[int]) -> tf.data.Dataset:
         """Makes a dataset of epoch, first batch and row indices, for the chunks of every epoch."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import tensorflow as tf
 
 from keras_vae import random
+from keras_vae.random import many
 
 __all__ = [
     "Draw",
@@ -17,6 +18,7 @@ __all__ = [
     "checked_draw",
     "from_rows",
     "from_seed",
+    "from_seeds",
     "log_standard_normal",
     "numbered",
     "numbers_in",
@@ -192,6 +194,28 @@ def from_seed(noise: Any, seed: tf.Tensor, leading: Sequence[Any], dtype: str = 
         else:
             numbers = tf.random.stateless_uniform(shape, own, dtype=dtype, alg="philox")
             drawn.append(numbers + _HALF_A_STEP)  # of its grid, which begins at 0
+    return tf.nest.pack_sequence_as(noise, drawn)
+
+
+def from_seeds(noise: Any, seeds: tf.Tensor, leading: Sequence[int]) -> Any:
+    """Draws what `from_seed` draws from each of many seeds, in one draw for a GPU.
+
+    Args:
+        noise: structure of `Noise`.
+        seeds: int32 [K, 2].
+        leading: static axes before those of the noise, such as [S, B].
+
+    Returns:
+        The structure, of float32 tensors [K, *leading, *shape]. Uniform numbers equal those of
+        `from_seed` to the bit, normal ones within 4e-6.
+    """
+    drawn = []
+    for index, one in enumerate(tf.nest.flatten(noise)):
+        own, shape = many.folded(seeds, index) if index else seeds, [*leading, *one.shape]
+        if one.kind == "normal":
+            drawn.append(many.normals(own, shape))
+        else:
+            drawn.append(many.uniforms(own, shape) + _HALF_A_STEP)
     return tf.nest.pack_sequence_as(noise, drawn)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
+from keras_vae.devices import Device, device
 from keras_vae.distributions.noise import numbers_in
 from keras_vae.distributions.tfp import fused_log_prob, tfd
 from keras_vae.evaluation import annealed, quadrature
@@ -187,7 +188,7 @@ def _weighed(
     vae: VAE, x: Any, method: Method, num_samples: int, seed: int, memory: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Computes log mean of the weights, effective sample size and Pareto-k, [N] each."""
-    plan = _plan(vae, count_of(x), num_samples, memory)
+    plan = _plan(vae, count_of(x), num_samples, memory, device())
     fuse = count_of(x) * num_samples * vae.numbers_per_example >= _WORTH_FUSING
     spec = spec_of(x)
     weigh = vae._graph(
@@ -232,12 +233,18 @@ class _Plan(NamedTuple):
         return self.slices * self.chunk
 
 
-def _plan(vae: VAE, count: int, num_samples: int, memory: int) -> _Plan:
+def _plan(vae: VAE, count: int, num_samples: int, memory: int, where: Device) -> _Plan:
+    """Divides the work into chunks.
+
+    On a GPU, where a program takes 9 to 16 seconds to compile, the examples in a batch are a power
+    of two or the most that fit, so that few programs serve every number of examples.
+    """
     held = memory // 4
-    if not tf.config.list_physical_devices("GPU"):
+    if not where.is_gpu:
         memory = min(memory, _CACHED)
     rows = rows_in(memory, vae)
-    examples = _even(count, min(rows, max(128, min(8192, rows // num_samples))))
+    most = min(rows, max(128, min(8192, rows // num_samples)))
+    examples = min(most, 2 ** (count - 1).bit_length()) if where.is_gpu else _even(count, most)
     chunk = _even(num_samples, max(1, rows // examples))
     slices = -(-num_samples // chunk)
     slices = _even(slices, max(1, _NOISE // (chunk * examples * numbers_in(vae.noise()))))
@@ -287,7 +294,7 @@ class _Sums:
 
 def _make_weigh(vae: VAE, method: Method, plan: _Plan, fuse: bool) -> Callable[..., tf.Tensor]:
     """Makes a function from a batch, a seed and the first and last block to log-weights [S, B]."""
-    whole = fuse and compiles_well(vae)
+    whole = fuse and compiles_well(vae, device())
     log_prob = fused_log_prob if fuse else tfd.Distribution.log_prob
     shape, dtype = [plan.slices, plan.chunk], vae.float_dtype
 

@@ -165,7 +165,8 @@ def normal(seed: Tensor, shape: Sequence[int], *, stream: int, index: int = 0) -
     0, with 23 bits; two more bits reflect and swap the coordinates.
 
     Logarithm, sine and cosine are polynomials in operations that are rounded exactly: the values
-    are equal to the last bit in every runtime that does not fuse multiplications with additions.
+    are equal to the last bit in every runtime that does not fuse multiplications with additions,
+    on a GPU too. XLA and OpenVINO fuse them.
     Words 2i and 2i + 1 give the normals 2i and 2i + 1.
 
     Args:
@@ -191,7 +192,7 @@ def normal(seed: Tensor, shape: Sequence[int], *, stream: int, index: int = 0) -
         return _empty(seed, shape, tf.float32)
 
     odd_word = (even[0] | 1, *even[1:])
-    radius = tf.sqrt(-2.0 * log(_to_float(odd_word) * 2.0**-32, largest_shift=16))
+    radius = arithmetic().sqrt(-2.0 * log(_to_float(odd_word) * 2.0**-32, largest_shift=16))
 
     turn = _to_uniform(odd) - 0.5
     square = turn * turn

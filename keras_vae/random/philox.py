@@ -57,6 +57,16 @@ class _Int64:
     def join(word: Word) -> Tensor:
         return tf.cast((word[0] ^ 0x80000000) - 0x80000000, tf.int32)
 
+    @staticmethod
+    def sqrt(x: Tensor) -> Tensor:
+        """Computes the square root in float64 and rounds it, which is rounding it once.
+
+        TensorFlow approximates the square root of float32 on a GPU. A square root with twice the
+        digits of float32 and two more rounds as the exact one does (Figueroa 1995, When is double
+        rounding innocuous?).
+        """
+        return tf.cast(tf.sqrt(tf.cast(x, tf.float64)), tf.float32)
+
 
 class _Int32:
     """Words as two int32 limbs in [0, 2^16), the low one first, on an axis before the rows.
@@ -108,6 +118,10 @@ class _Int32:
     def join(word: Word) -> Tensor:
         return ((word[1] ^ 0x8000) - 0x8000) * 0x10000 + word[0]
 
+    @staticmethod
+    def sqrt(x: Tensor) -> Tensor:
+        return tf.sqrt(x)
+
 
 Arithmetic: TypeAlias = type[_Int64] | type[_Int32]
 
@@ -126,8 +140,9 @@ def int32_arithmetic() -> Iterator[None]:
     """Traces noise with 32-bit integers only inside the block; the bits are the same.
 
     This is for runtimes whose 64-bit integers are wrong (OpenVINO's CPU plugin computes them in 32
-    bits). The graph is about twice as large. The choice is made when a function is traced, so trace
-    the function for the first time inside the block.
+    bits). Square roots are taken in float32, which other runtimes than TensorFlow on a GPU round
+    correctly. The graph is about twice as large. The choice is made when a function is traced, so
+    trace the function for the first time inside the block.
 
     Example:
         >>> from keras_vae import random
@@ -182,6 +197,21 @@ def philox(seed: Tensor, blocks: int | Tensor, stream: int, index: int = 0) -> t
     if index:
         odd += integers.split(tf.constant([index, 0], tf.int32)[:, None, None])
 
+    return rounds(even, odd, seed)
+
+
+def rounds(even: Tensor, odd: Tensor, seed: Tensor) -> tuple[Word, Word]:
+    """Applies the ten rounds to counters, with the keys in `seed`.
+
+    Args:
+        even: Words 0 and 2 of the counters along the first axis; see `philox` for the others.
+        odd: Words 1 and 3, likewise.
+        seed: int32 `[b, 2]`, or `[1, 2]` for one key for all.
+
+    Returns:
+        Words (0, 2) and words (1, 3) of each block, each limb `[2, b, blocks]`.
+    """
+    integers = arithmetic()
     order = np.array([_SWAPPED, (0, 1)] * (_ROUNDS // 2), np.int32)
     steps = np.arange(_ROUNDS)[:, None] * np.array(_KEY_STEPS)[order] % 2**32
     keys = tf.gather(integers.split(tf.transpose(seed)[:, :, None]), order, axis=0)

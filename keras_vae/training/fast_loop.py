@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.data.batch_dataset import source_of
-from keras_vae.data.source import Gather, Source
+from keras_vae.data.source import Gather, Source, Tables
 from keras_vae.data.sparse_rows import SparseRows
 from keras_vae.data.stream import batches, steps
+from keras_vae.devices import Device
+from keras_vae.distributions.noise import from_seeds
 from keras_vae.distributions.supports import DataError
 from keras_vae.training.containers import in_batches
 from keras_vae.training.guard import NonFiniteGuard
@@ -24,15 +27,11 @@ __all__ = [
     "array_stream",
     "compiles_well",
     "pays_to_compile",
+    "placed",
     "steps_at_once",
     "stream_source",
+    "tables_within",
 ]
-
-_MOST_STEPS = 100
-_MOST_BYTES = 32 * 2**20
-"""Maximum bytes of batches and noise in memory for one call of the graph."""
-
-_STEPS_THAT_PAY = 1000
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -69,6 +68,8 @@ class Loop:
         assertions: function from a batch to booleans, by the message for a false one; None if the
             data was checked before.
         jit_compile: whether XLA compiles the steps.
+        device: the device that trains. On a GPU, tables that fit are kept in its memory, and the
+            noise of a call is one draw within its program.
     """
 
     def __init__(
@@ -77,8 +78,11 @@ class Loop:
         gather: Gather,
         assertions: Callable[[Any], dict[str, tf.Tensor]] | None,
         jit_compile: bool,
+        device: Device,
     ) -> None:
         self._jit_compile = jit_compile
+        self._device = device
+        self._draws_at_once = device.is_gpu and model.float_dtype == "float32"
         self._model = model
         self._gather = gather
         self._assertions = assertions
@@ -89,12 +93,13 @@ class Loop:
         )
         self._last_step = tf.function(self._short_step, autograph=False)
 
-    def does(self, source: Source, assertions: Any, jit_compile: bool) -> bool:
+    def does(self, source: Source, assertions: Any, jit_compile: bool, device: Device) -> bool:
         """Tells whether the loop trains on such a source, compiled and checked in this way."""
         return (
             self._gather == source.gather
             and (self._assertions is None) == (assertions is None)
             and self._jit_compile == jit_compile
+            and self._device == device
         )
 
     def prepare(
@@ -110,7 +115,9 @@ class Loop:
         """
         self._feed, self._per_call, self._capacity = source, steps, min(steps, capacity)
         self._pace = _Pace(validation)
-        return self._pace, source.in_chunks(steps, self._capacity)
+        held = tables_within(source, self._device)
+        self._tables = placed(source, held, self._device)
+        return self._pace, source.in_chunks(steps, self._capacity, held)
 
     def __call__(self, iterator: Any) -> dict[str, tf.Tensor]:
         """Runs the next steps, all within one epoch, and returns the logs after them.
@@ -122,25 +129,31 @@ class Loop:
         for chunk in source.step_ranges(self._pace.step, self._per_call, self._capacity):
             rest = chunk.end - chunk.first * source.batch_size
             if rest == chunk.steps * source.batch_size:
+                is_full = self._device.is_gpu and chunk.steps == self._capacity
                 logs, fine = self._execute(
-                    source.resident,
+                    self._tables,
                     iterator,
-                    tf.constant(chunk.steps),
+                    chunk.steps if is_full else tf.constant(chunk.steps),
                     source.batch_size,
                     self._capacity,
                 )
             else:
-                logs, fine = self._last_step(source.resident, iterator, rest)
+                logs, fine = self._last_step(self._tables, iterator, rest)
             self._refuse(fine)
         return logs
 
     def _steps_on_chunk(
-        self, tables: Any, iterator: Any, count: tf.Tensor, batch_size: int, capacity: int
+        self,
+        tables: Tables,
+        iterator: Any,
+        count: int | tf.Tensor,
+        batch_size: int,
+        capacity: int,
     ) -> Any:
-        """Runs the steps of a chunk, whose batches and noise TensorFlow gathers and draws at once.
+        """Runs the steps of a chunk, whose batches are gathered and whose noise is drawn at once.
 
-        TensorFlow's kernels draw several times faster than XLA. Batches of zeros at the end keep
-        the shapes constant for XLA.
+        Batches of zeros at the end keep the shapes constant for XLA. A static count spares a GPU
+        the question after each step whether it was the last.
         """
         epoch, first, rows, parts = iterator.get_next()
         missing = capacity * batch_size - tf.size(rows)
@@ -158,17 +171,29 @@ class Loop:
             by_batch(rows),
         )
         seeds = self._model.take_seeds(count, capacity)
+        noise = seeds if self._draws_at_once else self._step_by_step(seeds, batch_size)
+        return self._train(batches, noise, count, batch_size)
+
+    def _step_by_step(self, seeds: tf.Tensor, batch_size: int) -> Any:
+        """Draws the noise of each step, by TensorFlow's kernels, which on a CPU are fast."""
         dtypes = tf.nest.map_structure(
             lambda _: self._model.float_dtype, self._model.objective.noise(self._model)
         )
-        noise = tf.map_fn(
+        return tf.map_fn(
             lambda seed: draw_noise(self._model, seed, batch_size),
             seeds,
             fn_output_signature=dtypes,
         )
-        return self._train(batches, noise, count)
 
-    def _steps_on_batches(self, batches: Any, noise: Any, count: tf.Tensor) -> Any:
+    def _steps_on_batches(
+        self, batches: Any, noise: Any, count: int | tf.Tensor, batch_size: int
+    ) -> Any:
+        """Runs the steps, on batches and their noise, or the seeds of it."""
+        if self._draws_at_once:
+            objective = self._model.objective
+            leading = [objective.num_samples, batch_size]
+            noise = from_seeds(objective.noise(self._model), noise, leading)
+
         def at(step: Any, parts: Any) -> Any:
             return tf.nest.map_structure(lambda part: None if part is None else part[step], parts)
 
@@ -181,7 +206,7 @@ class Loop:
         _, fine = tf.while_loop(lambda step, _: step < count, train, [tf.constant(0), fine])
         return self._model.get_metrics_result(), fine
 
-    def _short_step(self, tables: Any, iterator: Any, size: int) -> Any:
+    def _short_step(self, tables: Tables, iterator: Any, size: int) -> Any:
         epoch, first, rows, parts = iterator.get_next()
         rows, parts = tf.nest.map_structure(
             lambda part: tf.ensure_shape(part, [size, *part.shape[1:]]), (rows, parts)
@@ -287,17 +312,63 @@ def array_stream(
     return stream, options
 
 
-def steps_at_once(source: Source, noise: int) -> int:
-    """Returns the steps per call that make an epoch's calls equally long, at most 100.
+def steps_at_once(source: Source, noise: int, device: Device) -> int:
+    """Returns the number of steps per call of the graph.
+
+    On a CPU, it makes the calls of an epoch equally long. On a GPU, it also divides the full
+    batches of an epoch if a number not much smaller does, so that one program runs all of them.
 
     Args:
         source: source of the batches in memory during a call.
         noise: noise numbers per example, which are also in memory.
+        device: the device that trains.
     """
     numbers = noise + source.numbers_per_example
-    most = max(1, min(_MOST_STEPS, _MOST_BYTES // (4 * numbers * source.batch_size)))
+    most = device.call_bytes // (4 * numbers * source.batch_size)
+    most = max(1, min(device.steps_per_call, most))
     calls = -(-source.steps // most)
-    return -(-source.steps // calls)
+    even = -(-source.steps // calls)
+    full = source.examples // source.batch_size
+    if device.is_gpu:
+        divisors = (size for size in range(min(most, full), even // 2, -1) if full % size == 0)
+        return next(divisors, even)
+    return even
+
+
+def tables_within(source: Source, device: Device) -> frozenset[str]:
+    """Returns the names of the tables from which the loop's graph gathers batches.
+
+    The rows of the others are read while earlier chunks are trained on, and on a GPU moved to its
+    memory once a call. On a CPU these are tables in files. On a GPU, the smallest tables are held
+    as float32 in its memory while all of them take at most a quarter of it; there is no kernel
+    that gathers narrow integers there.
+    """
+    held = source.resident.parts
+    if device.is_gpu:
+        sizes = {
+            name: 4 * source.examples * math.prod(table.shape[1:])
+            for name, table in held.items()
+            if name != "condition" or table.dtype.is_floating
+        }
+        names, total = [], 0
+        for name in sorted(sizes, key=sizes.__getitem__):
+            total += sizes[name]
+            if total <= device.table_bytes:
+                names.append(name)
+        return frozenset(names)
+    return frozenset(held)
+
+
+def placed(source: Source, names: frozenset[str], device: Device) -> Tables:
+    """Returns the tables of these names, in the memory of the device."""
+    tables = source.resident
+    held = {name: table for name, table in tables.parts.items() if name in names}
+    if not device.is_gpu:
+        return tables._replace(parts=held)
+    with tf.device(device.name):
+        moved = {name: tf.identity(tf.cast(table, tf.float32)) for name, table in held.items()}
+        weight = None if tables.weight is None else tf.identity(tables.weight)
+    return tables._replace(parts=moved, weight=weight)
 
 
 def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
@@ -314,17 +385,14 @@ def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
     )
 
 
-def pays_to_compile(model: keras.Model, source: Source, epochs: int) -> bool:
-    """Tells whether XLA saves more time than its compilation takes: a thousand steps."""
-    return source.steps * epochs >= _STEPS_THAT_PAY and compiles_well(model)
+def pays_to_compile(model: keras.Model, source: Source, epochs: int, device: Device) -> bool:
+    """Tells whether XLA saves more time than its compilation takes."""
+    return source.steps * epochs >= device.steps_that_pay and compiles_well(model, device)
 
 
-def compiles_well(model: keras.Model) -> bool:
-    """Tells whether XLA supports all layers of the model, and none of them is slow in it.
-
-    On a CPU, it computes convolutions many times slower than TensorFlow's own kernels.
-    """
+def compiles_well(model: keras.Model, device: Device) -> bool:
+    """Tells whether XLA supports all layers of the model, and none of them is slow in it."""
+    slow = () if device.compiles_convolutions else _CONVOLUTIONS
     return all(
-        layer.supports_jit and not isinstance(layer, _CONVOLUTIONS)
-        for layer in model._flatten_layers()
+        layer.supports_jit and not isinstance(layer, slow) for layer in model._flatten_layers()
     )

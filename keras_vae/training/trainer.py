@@ -13,6 +13,7 @@ from keras_vae.arguments import as_count, deserialize
 from keras_vae.data.batch_dataset import skipped, source_behind, source_of
 from keras_vae.data.source import Source
 from keras_vae.data.sparse_rows import SparseRows
+from keras_vae.devices import device
 from keras_vae.distributions.noise import from_seed, numbers_in
 from keras_vae.distributions.priors import Components
 from keras_vae.objectives import ELBO, Objective
@@ -110,7 +111,8 @@ class Trainer(CheckedModel):
                 None means up to 100 if data is in memory and no callback acts within epochs,
                 otherwise 1.
             jit_compile: whether XLA compiles the steps; "auto" compiles if many run in one call and
-                no layer is a convolution, which XLA computes slowly on a CPU.
+                no layer is a convolution, which XLA computes slowly on a CPU. What `evaluate`,
+                `predict` and Keras' own loop run is compiled only with True: XLA draws other noise.
             auto_scale_loss: whether to scale the loss under the policy mixed_float16.
             monitor: whether to log the use of the latents, see `keras_vae.training.monitor`.
 
@@ -146,7 +148,7 @@ class Trainer(CheckedModel):
                 optimizer=optimizer,
                 run_eagerly=run_eagerly,
                 steps_per_execution=steps_per_execution or 1,
-                jit_compile=jit_compile,
+                jit_compile=jit_compile != "auto" and jit_compile,
                 auto_scale_loss=auto_scale_loss,
             )
             self.optimizer.build(self.trainable_variables)
@@ -322,9 +324,8 @@ class Trainer(CheckedModel):
     ) -> keras.callbacks.History:
         """Trains by `Loop`, many steps at once."""
         loop = self._loop_over(source, assertions, options.get("epochs", 1))
-        capacity = steps_at_once(
-            source, self.objective.num_samples * numbers_in(self.objective.noise(self))
-        )
+        noise = self.objective.num_samples * numbers_in(self.objective.noise(self))
+        capacity = steps_at_once(source, noise, device())
         steps = given = self._compile_arguments["steps_per_execution"]
         if given is None:
             steps = 1 if any(map(acts_within_epochs, callbacks)) else capacity
@@ -354,11 +355,13 @@ class Trainer(CheckedModel):
         return self._strategy
 
     def _loop_over(self, source: Source, assertions: Any, epochs: int) -> Loop:
-        wanted = self._compile_arguments["jit_compile"]
-        jit_compile = pays_to_compile(self, source, epochs) if wanted == "auto" else bool(wanted)
+        wanted, trained_on = self._compile_arguments["jit_compile"], device()
+        jit_compile = bool(wanted)
+        if wanted == "auto":
+            jit_compile = pays_to_compile(self, source, epochs, trained_on)
         jit_compile = jit_compile and self._strategy is None
-        if self._loop is None or not self._loop.does(source, assertions, jit_compile):
-            self._loop = Loop(self, source.gather, assertions, jit_compile)
+        if self._loop is None or not self._loop.does(source, assertions, jit_compile, trained_on):
+            self._loop = Loop(self, source.gather, assertions, jit_compile, trained_on)
         return self._loop
 
     def _graph(self, name: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
