@@ -12,7 +12,9 @@ BLOCK = re.compile(
 )
 
 
-@pytest.mark.parametrize("page", ["architecture", "baselines", "data", "keras", "novelty", "parts"])
+@pytest.mark.parametrize(
+    "page", ["architecture", "baselines", "counts", "data", "keras", "novelty", "parts"]
+)
 def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
