@@ -142,9 +142,11 @@ def mean_area(results: object) -> dict[str, float]:
 
 def print_columns(names: list[str], columns: list[dict[str, float]]) -> None:
     """Prints one row for each score and one column for each set."""
-    print(" " * 26 + "".join(f"{name:>12s}" for name in names))
+    widths = [max(12, len(name) + 2) for name in names]
+    print(" " * 26 + "".join(f"{name:>{w}s}" for name, w in zip(names, widths, strict=True)))
     for score in columns[0]:
-        print(f"{score:26s}" + "".join(f"{column[score]:12.1f}" for column in columns))
+        values = (f"{column[score]:{w}.1f}" for column, w in zip(columns, widths, strict=True))
+        print(f"{score:26s}" + "".join(values))
 
 
 # -------------------------------------------------------------------------------------- images
