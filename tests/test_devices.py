@@ -204,6 +204,20 @@ def test_square_roots_are_rounded_once():
         np.testing.assert_array_equal(arithmetic().sqrt(tf.constant(x)), found)  # on a CPU
 
 
+def test_draws_of_a_seed_are_multiplied_in_float32(monkeypatch):
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    was_enabled, seen, vae = enabled(), [], tiny_vae()
+    drawn = vae._drawn
+    monkeypatch.setattr(vae, "_drawn", lambda inputs: (seen.append(enabled()), drawn(inputs))[1])
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    try:
+        vae.sample(3, seed=1)
+        assert seen == [False]
+        assert enabled()
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(was_enabled)
+
+
 # What a GPU runs, on a CPU
 
 

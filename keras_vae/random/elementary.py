@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_vae.random.philox import Tensor
+from keras_vae.random.philox import Tensor, arithmetic
 
 STIRLING = (
     1 / 12,
@@ -32,6 +32,11 @@ def horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
     for coefficient in reversed(rest):
         total = total * x + coefficient
     return total
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """Computes the square root of float32, rounded to nearest on a GPU too."""
+    return arithmetic().sqrt(x)
 
 
 def log(x: Tensor, largest_shift: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from keras_vae.random.elementary import horner, log
+from keras_vae.random.elementary import horner, log, sqrt
 from keras_vae.random.philox import Tensor, Word, arithmetic, constant_words, philox
 from keras_vae.random.seeds import integer
 
@@ -192,7 +192,7 @@ def normal(seed: Tensor, shape: Sequence[int], *, stream: int, index: int = 0) -
         return _empty(seed, shape, tf.float32)
 
     odd_word = (even[0] | 1, *even[1:])
-    radius = arithmetic().sqrt(-2.0 * log(_to_float(odd_word) * 2.0**-32, largest_shift=16))
+    radius = sqrt(-2.0 * log(_to_float(odd_word) * 2.0**-32, largest_shift=16))
 
     turn = _to_uniform(odd) - 0.5
     square = turn * turn

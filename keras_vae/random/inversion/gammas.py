@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_vae.random.elementary import expm1, horner, log
+from keras_vae.random.elementary import expm1, horner, log, sqrt
 from keras_vae.random.normal_tails import quantile
 from keras_vae.random.philox import Tensor
 
@@ -127,7 +127,7 @@ def _log_gamma(u: Tensor, concentration: Tensor) -> Tensor:
     first = u[..., 0]
     log_tail = log(tf.minimum(first, 1.0 - first), largest_shift=64)
     inverse = 1.0 / raised
-    e = quantile(first - 0.5, log_tail) * tf.sqrt(inverse)
+    e = quantile(first - 0.5, log_tail) * sqrt(inverse)
     direct = horner(inverse, [horner(e, polynomial) for polynomial in _LOG_QUANTILE])
 
     boost = sum(log(u[..., 1 + i], largest_shift=64) / (k + float(i)) for i in range(_BOOST))
@@ -167,7 +167,7 @@ def student_t(u: Tensor, df: Tensor) -> Tensor:
     """
     df = tf.broadcast_to(df, tf.shape(u)[:-1])
     exponent = -2.0 * log(u[..., 0], largest_shift=64) / df
-    radius = tf.sqrt(df * expm1(tf.minimum(exponent, _LARGEST_EXPONENT)))
+    radius = sqrt(df * expm1(tf.minimum(exponent, _LARGEST_EXPONENT)))
     turn = u[..., 1] - 0.5
     odd = [(-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(9)]
     sine = turn * horner(turn * turn, odd)  # of half the angle

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_vae.random.elementary import expm1, log, log1p_near
+from keras_vae.random.elementary import expm1, log, log1p_near, sqrt
 from keras_vae.random.normal_tails import erf, hazard, integrated_hazard, quantile, upper
 from keras_vae.random.philox import Tensor
 
@@ -61,7 +61,7 @@ def _outside(v: Tensor, rest: Tensor, near: Tensor, width: Tensor) -> Tensor:
         lost > -0.5, -log1p_near(lost), -log(rest + v * tf.exp(-total), largest_shift=64)
     )
     slope = hazard(near)
-    x = tf.minimum(depth / slope, 2.0 * depth / (near + tf.sqrt(near * near + 2.0 * depth)))
+    x = tf.minimum(depth / slope, 2.0 * depth / (near + sqrt(near * near + 2.0 * depth)))
     for _ in range(_NEWTON_STEPS):
         x = tf.maximum(x - (integrated_hazard(near, x) - depth) / hazard(near + x), 0.0)
     return x
