@@ -193,7 +193,7 @@ def columns(count=4, sizes=("a", "b", "c"), seed=0):
 
 
 @every_kind
-@pytest.mark.parametrize("subset", ["abc", "ac", "b"])
+@pytest.mark.parametrize("subset", ["abc", "b"])
 def test_density_integrates_to_one_and_the_bound_is_below(kind, subset):
     vae, x = nonlinear(kind), only(columns(), subset)
     bound, log_q = bound_on_grid(vae, x)

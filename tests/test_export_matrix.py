@@ -117,6 +117,21 @@ def test_convolutions():
     verify(vae, only=("decode", "encode", "reconstruct"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "only"),
+    [
+        (keras_vae.ProductOfExperts, ("encode", "score")),
+        (keras_vae.MixtureOfExperts, ("score",)),
+        (keras_vae.MixtureOfProducts, ("encode", "score", "impute")),
+    ],
+)
+def test_experts_of_named_parts(kind, only):
+    networks = {"age": None, "image": None, "label": keras.layers.Dense(4, "tanh")}
+    parts = mixed_vae()
+    vae = keras_vae.VAE(prior=parts.prior, likelihood=parts.likelihood, posterior=kind(2, networks))
+    verify(vae, only=only)
+
+
 def test_batch_normalization_dropout_and_other_layers():
     """Statistics are those of the training; nothing is dropped."""
 
