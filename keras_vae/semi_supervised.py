@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize, register, serialize
 from keras_vae.distributions import Categorical, Likelihood, Posterior
-from keras_vae.distributions.noise import Noise, checked_draw
+from keras_vae.distributions.noise import Draw, Noise, checked_draw
 from keras_vae.distributions.priors import Prior
 from keras_vae.distributions.tfp import tfd
 from keras_vae.imputation import Classification, classes_of
@@ -30,8 +30,16 @@ class _Classifier(Categorical):
     """Categorical q(label | x), by a network from x to features."""
 
     def noise(self) -> Noise:
-        """Returns one uniform number, of the posterior's stream."""
-        return replace(super().noise(), stream=random.POSTERIOR, index=1)
+        """Returns one uniform number per class, of the posterior's stream."""
+        return Noise(self.event_shape, "uniform", random.POSTERIOR, index=1)
+
+    def draw(self, noise: tf.Tensor, logits: tf.Tensor) -> Draw:
+        """Draws the class of the largest sum of a logit and Gumbel noise.
+
+        At the medians of the noise it is the most probable class.
+        """
+        best = tf.argmax(logits - tf.math.log(-tf.math.log(noise)), axis=-1)
+        return Draw(tf.one_hot(best, self.channels, dtype=logits.dtype))
 
 
 @register
@@ -302,20 +310,6 @@ class SemiSupervisedVAE(LatentVariableModel):
             "classify", lambda x: self.classifier.parameters(self._cast(x))["logits"], x
         )
         return Classification(tf.nn.softmax(logits).numpy(), np.full(len(logits), np.nan))
-
-    def call(self, x: Any, training: bool = False) -> Any:
-        """Returns decoder means at the most probable label and the centre of q(z | x, y)."""
-        values = self.data.by_name(self._cast(x))
-        value, label = values["x"], values["label"]
-        logits = self.classifier.parameters(value, training)["logits"]
-        known = tf.logical_not(tf.reduce_any(tf.math.is_nan(label), axis=-1, keepdims=True))
-        best = tf.one_hot(tf.argmax(logits, axis=-1), self.num_classes, dtype=logits.dtype)
-        y = tf.where(known, label, best)
-        features = value if self.trunk is None else self.trunk(value, training=training)
-        q = self.posterior.parameters([tf.cast(features, y.dtype), y], training)
-        z = self.posterior.centre(q, "A reconstruction, and so `predict`,")
-        mean = self.likelihood.distribution([z, y], training).mean()
-        return {"x": mean, "label": tf.where(known, label, tf.nn.softmax(logits))}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""

@@ -56,6 +56,12 @@ class Functions:
         else:
             noise = centre(model.noise(), [1, 1], self._dtype)
             trace = model.infer(model.data.zeros()).trace(noise)
+            if unknown := sorted(set(trace.observations) - set(parts)):
+                raise ValueError(
+                    f"{type(model).__name__} observes {unknown[0]!r}, which is no part of its "
+                    "data, so it has no signatures: export the model of the data inside it, such "
+                    "as MissingNotAtRandom(vae).vae."
+                )
             self.latents = {
                 name: tuple(latent.draw.value.shape[2:]) for name, latent in trace.latents.items()
             }
