@@ -1,13 +1,10 @@
 """Imputation and classification against exact conditional distributions."""
 
-from dataclasses import replace
-
 import keras
 import numpy as np
 import pandas
 import pytest
 import tensorflow as tf
-from scipy import stats
 
 import keras_vae
 from keras_vae import (
@@ -21,6 +18,7 @@ from keras_vae import (
 )
 from keras_vae.distributions import inverse_positive
 from keras_vae.distributions.noise import from_rows
+from keras_vae.training.data_spec import Part
 from tests.models import digits, linear_gaussian
 
 ERRORS = 4.0  # standard errors: one comparison in 16 000 fails by chance, and seeds are fixed
@@ -265,16 +263,17 @@ def test_imputations_are_means_or_classes_by_the_type_of_the_part():
 
 
 def test_ordered_classes_are_imputed_by_the_most_probable_one():
-    part = keras_vae.training.data_spec.Part(
-        (1,), replace(keras_vae.distributions.supports.integers(3), is_ordinal=True), "", True
-    )
+    layer = keras_vae.Ordinal(1, levels=4, missing=True)
+    part = Part(layer.event_shape, layer.support, "Ordinal", missing=True)
     probabilities = tf.constant([[[0.4, 0.1, 0.2, 0.3]]])
     assert imputation.single_values(part, probabilities).numpy() == 0.0
     np.testing.assert_allclose(imputation.expected(part, probabilities), [[1.4]], rtol=1e-6)
-    p = keras_vae.Binomial(1, total_count=3).make_distribution(tf.fill([5, 2, 1], 0.3))
-    found = imputation.class_probabilities(part)(p)
-    expected = stats.binom(3, 1 / (1 + np.exp(-0.3))).pmf(np.arange(4))
+    p = layer.make_distribution(tf.fill([5, 2, 1], 0.3), **layer.shared_parameters())
+    found = imputation.statistic_of(part)(p)
+    above = np.append(1 / (1 + np.exp(0.3 - np.log([1 / 3, 1, 3]))), 1.0)
+    expected = np.diff(above, prepend=0.0)
     np.testing.assert_allclose(found, np.broadcast_to(expected, (5, 2, 1, 4)), rtol=1e-5)
+    np.testing.assert_allclose(imputation.expected(part, found), p.mean(), rtol=1e-5)
 
 
 def test_a_row_is_a_function_of_the_seed_and_its_index():

@@ -11,6 +11,7 @@ import keras_vae
 from keras_vae import IWAE, DiagonalNormal, MissingNotAtRandom, PartsEncoder, StandardNormal
 from keras_vae.distributions import inverse_positive
 from keras_vae.distributions.noise import from_seed
+from keras_vae.signatures import signatures
 from tests.models import terms_of
 
 ERRORS = 4.0  # standard errors: one comparison in 16 000 fails by chance, and seeds are fixed
@@ -206,6 +207,7 @@ def test_the_importance_weighted_bound_of_data_with_holes_is_that_of_miwae():
             ValueError,
             "which is discrete",
         ),
+        (lambda: signatures(self_masking()), ValueError, "observes 'mask'"),
         (
             lambda: self_masking().compile("adam", IWAE(3, gradient="doubly_reparameterized")),
             ValueError,

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -82,6 +83,11 @@ class Ordinal(_Levels):
     """
 
     reading = "P(x <= r) = 1 / (1 + exp(location - thresholds_r)) for the levels r = 0, 1, ..."
+
+    @property
+    def support(self) -> supports.Support:
+        """The integers 0 .. levels - 1, as classes in order."""
+        return replace(super().support, is_ordinal=True)
 
     def __init__(
         self,
