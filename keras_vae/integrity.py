@@ -257,8 +257,8 @@ def observation_of(entries: dict[str, Any], tensor: str) -> tuple[str, Observati
 
 
 def _described(entries: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns `observations`; of a manifest without them, the entries of its only part."""
-    if "observations" in entries:
+    """Returns `observations`; of a single x the entries that manifests of all versions have."""
+    if "data" not in entries:
         return entries["observations"]
     data, likelihood = entries["data"], entries["likelihood"]
     whole = data.get("whole")
@@ -267,7 +267,8 @@ def _described(entries: dict[str, Any]) -> dict[str, dict[str, Any]]:
         as_it_is = preparation["step"] == "none" and preparation.get("divide", 1.0) == 1.0
         whole = likelihood["family"] in _WHOLE_BEFORE and as_it_is
     threshold = likelihood.get("threshold", likelihood["family"] == "Bernoulli")
-    return {"x": {**likelihood, **data, "whole": whole, "threshold": threshold}}
+    about = entries.get("observations", {}).get("x", {})
+    return {"x": {**about, **likelihood, **data, "whole": whole, "threshold": threshold}}
 
 
 def _tensors_of(about: dict[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,12 @@ class Tensor:
     Attributes:
         dtype: "float32" or "int32".
         shape: shape of one row; the batch is axis 0 before it.
+        missing: whether it may hold NaN, which is absent.
     """
 
     dtype: str
     shape: tuple[int, ...]
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Signature:
     """One function of an artifact.
 
     Attributes:
-        name: decode, encode, sample, reconstruct or score.
+        name: decode, encode, sample, reconstruct or score, and impute or classify of models
+            whose data may be absent.
         description: one sentence.
         inputs, outputs: tensors by name.
         onnx: its ONNX file, or None where it has none.
@@ -85,8 +88,10 @@ class Artifact:
             )
         with _refusals():
             manifest = integrity.read(path)
+        parts = integrity.observations(manifest.entries).values()
+        absent = {part.tensors["x"] for part in parts if part.missing}
         signatures = {
-            name: _signature(path, name, entry)
+            name: _signature(path, name, entry, absent)
             for name, entry in manifest.entries["signatures"].items()
         }
         return cls(
@@ -192,17 +197,18 @@ def _refusals() -> Iterator[None]:
         raise ServingError(str(error)) from error
 
 
-def _signature(path: Path, name: str, entry: dict[str, Any]) -> Signature:
+def _signature(path: Path, name: str, entry: dict[str, Any], absent: set[str]) -> Signature:
     return Signature(
         name,
         entry["description"],
-        _tensors(entry["inputs"]),
+        _tensors(entry["inputs"], absent),
         _tensors(entry["outputs"]),
         None if entry["onnx"] is None else path / entry["onnx"],
     )
 
 
-def _tensors(entries: dict[str, Any]) -> dict[str, Tensor]:
+def _tensors(entries: dict[str, Any], absent: Collection[str] = ()) -> dict[str, Tensor]:
     return {
-        name: Tensor(entry["dtype"], tuple(entry["shape"][1:])) for name, entry in entries.items()
+        name: Tensor(entry["dtype"], tuple(entry["shape"][1:]), name in absent)
+        for name, entry in entries.items()
     }

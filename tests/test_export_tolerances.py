@@ -117,7 +117,7 @@ def test_large_examples_come_in_smaller_batches():
     def batches(*shape):
         shapes = {"decode": ({"z": ("float32", [2])}, ("mean",))}
         about = manifest.metadata(tiny_vae("bernoulli", 2), Preparation())
-        about["observations"]["x"]["shape"] = shape
+        about["data"]["shape"] = shape
         cases = live.make_cases(shapes, about, lambda _: {})
         return [case.size for case in cases]
 

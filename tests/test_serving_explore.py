@@ -49,16 +49,17 @@ GREY = Preparation("binarize", 16.0, sentence="grey levels 0 to 16 binarised")
 # Models and their pages
 
 
-def quick(vae, preparation, names, directory):
+def quick(vae, preparation, names, directory, num_samples=0):
     """Makes an artifact of some signatures, as far as the page reads it."""
-    table = {name: s for name, s in signatures(vae, preparation).items() if name in names}
+    table = signatures(vae, preparation, num_samples)
+    table = {name: signature for name, signature in table.items() if name in names}
     (directory / "onnx").mkdir(parents=True)
     graphs = {name: onnx_graphs.convert(signature) for name, signature in table.items()}
     for name, graph in graphs.items():
         graph.save(directory / "onnx" / f"{name}.onnx")
     manifest = manifests.build(
         name=directory.parent.name,
-        about=manifests.metadata(vae, preparation),
+        about=manifests.metadata(vae, preparation, num_samples=num_samples),
         signatures=table,
         functions={name: onnx_graphs.traced(signature) for name, signature in table.items()},
         opsets={name: graph.opset for name, graph in graphs.items()},
@@ -432,6 +433,65 @@ def of_kind(kind, host, ort):
     artifact = quick(vae, preparation, names, host[0].parent / "artifacts" / kind / "1")
     site.bundle(Artifact.read(artifact), runtime.find(ort), host[0] / kind)
     return vae, preparation
+
+
+def test_named_parts_are_a_form_with_blanks(tab, host, ort):
+    """What the page puts into the blanks, and its scores, are those of Python for the seed."""
+    keras.utils.set_random_seed(0)
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Parts(
+            {
+                "age": keras_vae.Normal(1, scale="learned", missing=True),
+                "the city": keras_vae.Categorical(3, missing=True),
+                "size": keras_vae.Normal(2),
+            }
+        ),
+        posterior=keras_vae.DiagonalNormal(2, network=keras_vae.PartsEncoder(complete=["size"])),
+    )
+    how = {"age": Preparation(center=(40.0,), spread=(9.0,)), "the city": Preparation(categories=3)}
+    names = {"decode", "sample", "score", "impute"}
+    artifact = quick(vae, how, names, host[0].parent / "artifacts" / "parts" / "1", 16)
+    site.bundle(Artifact.read(artifact), runtime.find(ort), host[0] / "parts")
+    tab.open(f"{host[1]}/parts/")
+    tab.wait(READY)
+    table = signatures(vae, how, 16)
+    seed = tf.constant([[0, 0]])
+    drawn = table["sample"].function(seed=seed)
+    field = "document.getElementById('part-x_{}')"
+    assert float(tab.run(field.format("age") + ".value")) == pytest.approx(
+        float(drawn["sample_age"][0, 0]), rel=1e-4
+    )
+    city = tab.run(field.format("the_city") + ".value")
+    assert float(city) == float(drawn["sample_the_city"][0, 0])
+    fill = "Object.assign({}, {{value: {!r}}}).dispatchEvent(new Event('input'))"
+    for name, value in (("age", ""), ("the_city", ""), ("size", "0.5 -1.5")):
+        tab.run(fill.format(field.format(name), value))
+    tab.run("document.getElementById('impute').click()")
+    tab.wait("document.querySelectorAll('.scores tr').length === 4")
+    absent = tf.constant([[np.nan]])
+    inputs = {"x_age": absent, "x_the_city": absent, "x_size": tf.constant([[0.5, -1.5]])}
+    imputed = table["impute"].function(**inputs, seed=seed)
+    scored = table["score"].function(**inputs, seed=seed)
+    cells = tab.run(
+        "[...document.querySelectorAll('.form tbody tr')].map((row) =>"
+        " [...row.querySelectorAll('td.number')].map((cell) => cell.innerText))"
+    )
+    for shown, value in (
+        (cells[0][0], imputed["mean_age"][0, 0]),
+        (cells[0][1], imputed["sample_age"][0, 0]),
+        (cells[2][2], scored["distortion_size"][0]),
+        (said(tab, ".scores td").split()[0], scored["elbo"][0]),
+    ):
+        assert float(shown.replace(MINUS, "-")) == pytest.approx(float(value), rel=1e-3)
+    best = int(np.argmax(imputed["mean_the_city"][0]))
+    share = round(100 * float(imputed["mean_the_city"][0, best]))
+    assert cells[1][0].startswith(f"{best}: {share} %")
+    assert cells[1][1:] == [f"{imputed['sample_the_city'][0, 0]:.0f}", "absent"]
+    tab.run(fill.format(field.format("size"), ""))
+    tab.run("document.getElementById('impute').click()")
+    tab.wait("!document.querySelector('#row .problem').hidden")
+    assert "size may not be blank in this model" in said(tab, "#row .problem")
 
 
 def test_table_is_a_table(tab, host, ort, tmp_path):

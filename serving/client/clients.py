@@ -26,6 +26,9 @@ __all__ = ["AsyncClient", "Client"]
 
 T = TypeVar("T")
 
+Data = ArrayLike | Mapping[str, Any]
+"""An array, or a dict of arrays or a data frame by the names of the parts."""
+
 
 class _Base:
     """Common base of both clients."""
@@ -135,18 +138,20 @@ class Client(_Base):
         ...     images = client.sample(seed=7, n=3)["sample"]
     """
 
-    def encode(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+    def encode(self, x: Data, *, condition: ArrayLike | None = None) -> Arrays:
         """Returns the parameters of q(z | x), such as `loc` and `scale` [n, L], for x [n, *D].
 
         Args:
-            x: data in the units of the training data's file.
+            x: data in the units of the training data's file. Of a model with named parts a dict of
+                arrays or a data frame; a part that may be absent holds NaN, None or masked entries
+                where it is, or is left out.
             condition: for a conditional model, conditions [n, *C], or one [*C] for all rows.
 
         Raises:
             InputError, UnavailableError, ServingError: see `serving.errors`; all methods raise
                 these.
         """
-        return self._run(self._core.predict("encode", {"x": x, "condition": condition}))
+        return self._run(self._core.of_data("encode", x, condition=condition))
 
     def decode(self, z: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
         """Returns `mean` [n, *D] and the parameters of p(x | z) for latents z [n, L]."""
@@ -165,12 +170,12 @@ class Client(_Base):
         """
         return self._run(self._core.sample(seed, n, condition))
 
-    def reconstruct(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+    def reconstruct(self, x: Data, *, condition: ArrayLike | None = None) -> Arrays:
         """Returns the `mean` [n, *D] of p(x | z) at the mean of q(z | x), for data x [n, *D]."""
-        return self._run(self._core.predict("reconstruct", {"x": x, "condition": condition}))
+        return self._run(self._core.of_data("reconstruct", x, condition=condition))
 
     def score(
-        self, x: ArrayLike, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+        self, x: Data, seed: int | ArrayLike, *, condition: ArrayLike | None = None
     ) -> Arrays:
         """Returns `elbo`, `distortion` and `rate` [n] in nats for x [n, *D], from one draw of z.
 
@@ -179,7 +184,32 @@ class Client(_Base):
             seed: seed of the draws, as in `sample`.
             condition: as in `encode`.
         """
-        return self._run(self._core.score(x, seed, condition))
+        return self._run(self._core.of_data("score", x, seed, condition))
+
+    def impute(
+        self, x: Data, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+    ) -> Arrays:
+        """Returns what is absent from x: `value`, `mean` and one `sample` of each part, and `ess`.
+
+        Of a model with named parts they are called value_NAME, mean_NAME and sample_NAME. What is
+        present stays as given. `ess` is the effective sample size of the weighted draws [n].
+
+        Args:
+            x: data in the units of the training data's file; absent is NaN, None or masked.
+            seed: seed of the draws, as in `sample`.
+            condition: as in `encode`.
+        """
+        return self._run(self._core.of_data("impute", x, seed, condition))
+
+    def classify(
+        self, x: Data, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+    ) -> Arrays:
+        """Returns the probabilities of the classes of each part given all other parts.
+
+        They are called probabilities_NAME [n, K]; `ess_NAME` [n] is their effective sample size.
+        Arguments as for `impute`.
+        """
+        return self._run(self._core.of_data("classify", x, seed, condition))
 
     def predict(self, signature: str, inputs: Mapping[str, ArrayLike]) -> Arrays:
         """Runs a signature: takes inputs by name and returns outputs by name."""
@@ -261,9 +291,9 @@ class AsyncClient(_Base):
         ...         return await client.sample(seed=7, n=3)
     """
 
-    async def encode(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+    async def encode(self, x: Data, *, condition: ArrayLike | None = None) -> Arrays:
         """Returns the parameters of q(z | x); see `Client.encode`."""
-        return await self._run(self._core.predict("encode", {"x": x, "condition": condition}))
+        return await self._run(self._core.of_data("encode", x, condition=condition))
 
     async def decode(self, z: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
         """Returns mean and parameters of p(x | z); see `Client.decode`."""
@@ -275,15 +305,27 @@ class AsyncClient(_Base):
         """Draws from p(x); see `Client.sample`."""
         return await self._run(self._core.sample(seed, n, condition))
 
-    async def reconstruct(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+    async def reconstruct(self, x: Data, *, condition: ArrayLike | None = None) -> Arrays:
         """Returns the mean of p(x | z) at the mean of q(z | x); see `Client.reconstruct`."""
-        return await self._run(self._core.predict("reconstruct", {"x": x, "condition": condition}))
+        return await self._run(self._core.of_data("reconstruct", x, condition=condition))
 
     async def score(
-        self, x: ArrayLike, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+        self, x: Data, seed: int | ArrayLike, *, condition: ArrayLike | None = None
     ) -> Arrays:
         """Returns ELBO, distortion and rate in nats; see `Client.score`."""
-        return await self._run(self._core.score(x, seed, condition))
+        return await self._run(self._core.of_data("score", x, seed, condition))
+
+    async def impute(
+        self, x: Data, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+    ) -> Arrays:
+        """Returns what is absent from x; see `Client.impute`."""
+        return await self._run(self._core.of_data("impute", x, seed, condition))
+
+    async def classify(
+        self, x: Data, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+    ) -> Arrays:
+        """Returns the probabilities of classes; see `Client.classify`."""
+        return await self._run(self._core.of_data("classify", x, seed, condition))
 
     async def predict(self, signature: str, inputs: Mapping[str, ArrayLike]) -> Arrays:
         """Runs a signature: takes inputs by name and returns outputs by name."""

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from serving.artifact import Signature
 from serving.client.address import Address
+from serving.client.parts import data_inputs
 from serving.client.wire import Call, Metadata, VersionStatus, Wire
 from serving.errors import (
     DeadlineError,
@@ -126,6 +127,30 @@ class Core:
             yield from self.metadata()
         signature = find_signature(self._signatures or {}, name)
         arrays = check_inputs(signature, _with_condition(signature, inputs))
+        return (yield from self._answered(signature, arrays))
+
+    def of_data(
+        self, name: str, x: Any, seed: Any = None, condition: ArrayLike | None = None
+    ) -> Steps[Arrays]:
+        """Runs a signature on data: an array, or a dict or data frame of named parts.
+
+        Args:
+            name: name of the signature.
+            x: the data.
+            seed: integer or pairs, of a signature that draws.
+            condition: conditions of a conditional model.
+        """
+        if self._signatures is None:
+            yield from self.metadata()
+        signature = find_signature(self._signatures or {}, name)
+        inputs = data_inputs(signature, x)
+        if seed is not None:
+            first = next(iter(inputs.values()))
+            inputs["seed"] = _pairs(seed, max(1, next(iter(_shape(first)), 1)))
+        return (yield from self.predict(name, {**inputs, "condition": condition}))
+
+    def _answered(self, signature: Signature, arrays: Arrays) -> Steps[Arrays]:
+        """Sends checked inputs, in several requests if they are many."""
         rows = len(next(iter(arrays.values())))
         tensors = [*signature.inputs.values(), *signature.outputs.values()]
         numbers = sum(math.prod(tensor.shape) for tensor in tensors)
@@ -176,12 +201,6 @@ class Core:
             )
         seeds = _pairs(seed, 1 if n is None else n)
         return (yield from self.predict("sample", {"seed": seeds, "condition": condition}))
-
-    def score(self, x: ArrayLike, seed: Any, condition: ArrayLike | None) -> Steps[Arrays]:
-        """Computes ELBO, distortion and rate."""
-        seeds = _pairs(seed, max(1, next(iter(_shape(x)), 1)))
-        inputs = {"x": x, "seed": seeds, "condition": condition}
-        return (yield from self.predict("score", inputs))
 
     def _status(self, is_retried: bool) -> Steps[list[VersionStatus]]:
         try:

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from keras_vae import integrity
 from serving.artifact import Artifact
@@ -45,14 +45,31 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
             target = directory / "artifact" / signature.onnx.relative_to(artifact.path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(artifact.content(signature.onnx))
+    parts = integrity.observations(artifact.manifest).values()
     about = {
         "name": artifact.name,
         "version": artifact.version,
         "runtime": f"ONNX Runtime Web {runtime.VERSION}",
         "standard": integrity.is_standard(artifact.manifest),
-        "whole": all(part.whole for part in integrity.observations(artifact.manifest).values()),
+        "whole": all(part.whole for part in parts),
+        "parts": None if "data" in artifact.manifest else [_field(part) for part in parts],
     }
     (directory / "site.json").write_text(json.dumps(about) + "\n")
+
+
+def _field(part: integrity.Observation) -> dict[str, Any]:
+    """Describes a part as a field of the page's form; codes have labels, if only their numbers."""
+    count = part.preparation.get("categories", 0)
+    return {
+        "name": part.name,
+        "tensors": part.tensors,
+        "shape": part.shape,
+        "low": part.low,
+        "high": part.high,
+        "whole": part.whole or part.preparation.get("step") == "dequantize",
+        "missing": part.missing,
+        "labels": part.categories or list(range(count)),
+    }
 
 
 def bundle(artifact: Artifact, ort: Path, target: Path) -> None:

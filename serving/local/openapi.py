@@ -194,7 +194,7 @@ def _array(tensor: Tensor, shape: tuple[int, ...]) -> dict[str, Any]:
     if not shape:
         if tensor.dtype == "int32":
             return {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
-        return {"type": "number"}
+        return {"type": ["number", "null"] if tensor.missing else "number"}
     return {
         "type": "array",
         "minItems": shape[0],

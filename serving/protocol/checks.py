@@ -6,6 +6,7 @@ hangs on an empty batch, and leaves shapes to the graph. Here each of these is a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,7 +73,8 @@ def check_inputs(
     """Converts the inputs of a signature to contiguous float32 and int32 arrays, in its order.
 
     A float32 input accepts floats whose rounding stays finite, integers up to 2^24 in size, and
-    booleans. An int32 input accepts integers in its range.
+    booleans. An int32 input accepts integers in its range. Where data may be absent, so do NaN,
+    None, pandas.NA and masked entries, which become NaN.
 
     Args:
         signature: the signature to call.
@@ -127,7 +129,9 @@ def check_outputs(signature: Signature, outputs: Mapping[str, np.ndarray], rows:
 
 def _convert(where: str, value: ArrayLike, tensor: Tensor, exact: bool) -> np.ndarray:
     try:
-        array = np.asarray(value)
+        array = np.asarray(_with_nan(where, value, tensor))
+    except InputError:
+        raise
     except ValueError as error:
         raise ShapeError(
             f"{where}: expected shape {_shape(tensor)}; got rows of different lengths."
@@ -141,19 +145,49 @@ def _convert(where: str, value: ArrayLike, tensor: Tensor, exact: bool) -> np.nd
         raise ShapeError(
             f"{where}: expected shape {_shape(tensor)}; got {list(array.shape)}.{hint}"
         )
-    _check_range(where, array, tensor.dtype)
+    _check_range(where, array, tensor)
     return np.ascontiguousarray(array, tensor.dtype)
 
 
 _KINDS = {"float32": "fiub", "int32": "iu"}
 
 
-def _check_range(where: str, array: np.ndarray, dtype: str) -> None:
-    kind = array.dtype.kind
+def _with_nan(where: str, value: Any, tensor: Tensor) -> Any:
+    """Returns values whose absent entries (None, pandas.NA, masked) are NaN, where they may be.
+
+    Raises:
+        ValueRangeError: if a masked entry may not be absent.
+    """
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        if not tensor.missing:
+            raise ValueRangeError(f"{where}: expected numbers; got a masked entry.")
+        return np.ma.filled(value.astype(np.float64), np.nan)
+    if not tensor.missing or (isinstance(value, np.ndarray) and value.dtype != object):
+        return value
+    array = np.asarray(value)
+    if array.dtype != object:
+        return array
+    if not all(_is_absent(one) or _is_real(one) for one in array.flat):
+        return array
+    numbers = [math.nan if _is_absent(one) else float(one) for one in array.flat]
+    return np.array(numbers).reshape(array.shape)
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float | np.number | np.bool_)
+
+
+def _check_range(where: str, array: np.ndarray, tensor: Tensor) -> None:
+    dtype, kind = tensor.dtype, array.dtype.kind
     if not array.size or kind == "b" or array.dtype == np.int32 == np.dtype(dtype):
         return
     if kind == "f":
         bad = ~(np.abs(array) <= np.finfo(np.float32).max)
+        bad = bad & ~np.isnan(array) if tensor.missing else bad
         wanted = "finite numbers in the range of float32"
     else:
         low, high = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -242,7 +243,22 @@ def signatures_of(definitions: Any) -> dict[str, Signature]:
         inputs, outputs = _tensors(definition.inputs), _tensors(definition.outputs)
         if inputs and outputs:
             table[name] = Signature(name, "", inputs, outputs, None)
-    return table
+    return {name: _with_absent(signature, table) for name, signature in table.items()}
+
+
+def _with_absent(signature: Signature, table: Mapping[str, Signature]) -> Signature:
+    """Marks the inputs that may be absent: those that `impute` returns values of."""
+    imputed = table["impute"].outputs if "impute" in table else {}
+    inputs = {
+        name: replace(tensor, missing=True) if _value_of(name) in imputed else tensor
+        for name, tensor in signature.inputs.items()
+    }
+    return replace(signature, inputs=inputs)
+
+
+def _value_of(name: str) -> str:
+    """Returns the output of `impute` that belongs to an input x or x_NAME."""
+    return f"value{name[1:]}" if name == "x" or name.startswith("x_") else ""
 
 
 def metadata(spec: Any, signatures: Mapping[str, Signature]) -> Any:

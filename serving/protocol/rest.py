@@ -6,13 +6,15 @@
              answer   {"outputs": {"elbo": [-9.1, ...], ...}}
 
 With one input, and with one output, both forms omit its name: the value stands alone. NaN and
-Infinity are bare tokens in answers. Requests with them are refused, as are `1.0` for int32,
-numbers out of range, repeated keys and unknown keys.
+Infinity are bare tokens in answers. Where data may be absent, a request holds NaN in its place (the
+only form that TensorFlow Serving reads) or null. Elsewhere requests with them are refused, as are
+`1.0` for int32, numbers out of range, repeated keys and unknown keys.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Literal
@@ -57,7 +59,8 @@ _OUTPUTS: dict[Layout, str] = {"rows": "predictions", "columns": "outputs"}
 
 def write_predict(signature: Signature, inputs: Arrays, layout: Layout) -> bytes:
     """Writes the body of a request, for a client; `inputs` come from `check_inputs`."""
-    return _dump({"signature_name": signature.name, _INPUTS[layout]: _lay_out(inputs, layout)})
+    body = {"signature_name": signature.name, _INPUTS[layout]: _lay_out(inputs, layout)}
+    return _dump(body, inputs)
 
 
 def read_predict(
@@ -236,6 +239,8 @@ def _array(value: Any, tensor: Tensor, where: str) -> np.ndarray:
         shape.append(lengths.pop())
         items = list(chain.from_iterable(items))
     numbers = _NUMBERS[tensor.dtype]
+    if tensor.missing:
+        items = [math.nan if item is None else item for item in items]
     if not set(map(type, items)) <= numbers:
         wrong = next(item for item in items if type(item) not in numbers)
         if isinstance(wrong, list):

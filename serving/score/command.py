@@ -37,13 +37,13 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     callback=_names,
     help="Columns of x, separated by commas: one for each number, or one of lists. By default the "
     "columns with the model's names, in any order; without names the column of lists, or all "
-    "others.",
+    "others. Of a model with named parts one column for each, in their order.",
 )
 @click.option("--condition", default="", callback=_names, help="The same for the condition.")
 @click.option("--key", default="", callback=_names, help="Columns to copy beside the results.")
 @click.option(
     "--signature",
-    type=click.Choice(["score", "encode", "reconstruct"]),
+    type=click.Choice(["score", "encode", "reconstruct", "impute", "classify"]),
     default="score",
     show_default=True,
     help="What to compute.",
@@ -97,9 +97,10 @@ def score_command(
     workers: int,
     address: str | None,
 ) -> None:
-    """Compute score, encode or reconstruct for each row.
+    """Compute a signature, by default score, for each row.
 
-    Reads Parquet files and runs on Ray Data, on one core or on a cluster.
+    Null is absent where the model allows it. Reads Parquet files and runs on Ray Data, on one core
+    or on a cluster.
     """
     from serving.artifact import Artifact
     from serving.score.plan import plan

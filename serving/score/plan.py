@@ -12,15 +12,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from keras_vae import integrity
 from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
-from serving.score.rows import Layout, column_layout
+from serving.score.parts import check_columns, columns_of_parts
+from serving.score.rows import column_layout
 
 __all__ = ["SIGNATURES", "Job", "Part", "Source", "identity_of", "plan"]
 
-SIGNATURES = ("score", "encode", "reconstruct")
+SIGNATURES = ("score", "encode", "reconstruct", "impute", "classify")
 """Signatures that take x."""
+
+_DRAWN = ("score",)
+"""Signatures whose draws may be averaged."""
 
 _MOST_ROWS = 2**32  # a seed is one 32-bit word
 _BATCH_NUMBERS = 2**18  # approximate numbers of x per batch; 1 MiB of float32
@@ -70,7 +75,8 @@ class Job:
         signature: name of the signature.
         seed: first word of the seed pair of a row; the second is the row's number.
         samples: draws averaged; draw k has the seed pair [seed + k, row].
-        columns, condition: columns that hold x and the condition.
+        columns, condition: columns that hold x and the condition; of a model with named parts one
+            column for each, or "" for one that is absent.
         key: columns that are copied.
         batch_size, part_rows: rows of a batch, and maximum rows of a part.
         sources: files in the order of their names.
@@ -139,11 +145,12 @@ def plan(
     Args:
         artifact: the model.
         data: the file or directory.
-        signature: score, encode or reconstruct.
+        signature: score, encode, reconstruct, impute or classify.
         seed: seed of the draws, a 32-bit integer.
         samples: draws of `score` to average.
         columns: one column for each number of x, or one of lists; by default the columns with the
-            model's names, or all remaining columns if it has no names.
+            model's names, or all remaining columns if it has no names. Of a model with named parts
+            one column for each, by default that of its name.
         condition: the same for the condition of a conditional model.
         key: columns to copy beside the results.
         batch_size: rows per call of ONNX Runtime; by default chosen by the size of x.
@@ -155,11 +162,13 @@ def plan(
     if signature not in SIGNATURES or signature not in artifact.signatures:
         raise ServingError(f"Expected the signature {', '.join(SIGNATURES)}; got {signature}.")
     inputs = artifact.signatures[signature].inputs
-    if samples != 1 and "seed" not in inputs:
-        raise ServingError(f"{signature} draws nothing, so samples must be 1; got {samples}.")
+    if samples != 1 and signature not in _DRAWN:
+        raise ServingError(f"Draws of {signature} are not averaged: samples is 1; got {samples}.")
     if seed < -(2**31) or seed + samples > 2**31:
         raise ServingError(f"Expected 32-bit seeds; got {seed} to {seed + samples - 1}.")
-    numbers = max(1, Layout.size(inputs["x"].shape))
+    parts = tuple(integrity.observations(artifact.manifest).values())
+    named = "x" not in inputs
+    numbers = max(1, sum(part.size for part in parts))
     if batch_size is None:
         batch_size = 2 ** min(12, max(4, (_BATCH_NUMBERS // numbers).bit_length() - 1))
     sources: list[Source] = []
@@ -175,12 +184,16 @@ def plan(
             layout = column_layout(
                 schema,
                 inputs,
-                columns=columns,
+                columns=columns_of_parts(schema, parts, columns, (*key, *condition))
+                if named
+                else columns,
                 condition=condition,
                 key=key,
-                features=artifact.manifest["data"].get("feature_names") or (),
+                features=() if named else parts[0].feature_names,
             )
         layout.check(path, schema, inputs)
+        if named:
+            check_columns(path, schema, parts, layout.columns)
         size, modified = identity_of(path)
         name = str(path.relative_to(root))
         sources.append(Source(name, size, modified, footer.num_rows, first))

@@ -17,7 +17,17 @@ from keras_vae.integrity import Observation
 from serving.artifact import Tensor
 from serving.errors import ServingError
 
-__all__ = ["Layout", "Range", "column_layout", "read", "tensor"]
+__all__ = [
+    "Layout",
+    "Range",
+    "column_layout",
+    "is_list",
+    "is_number",
+    "listed",
+    "read",
+    "refusal",
+    "tensor",
+]
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ class Layout:
     @property
     def all(self) -> list[str]:
         """Every column once."""
-        return list(dict.fromkeys((*self.columns, *self.condition, *self.key)))
+        return [name for name in dict.fromkeys((*self.columns, *self.condition, *self.key)) if name]
 
     @staticmethod
     def size(shape: Sequence[int]) -> int:
@@ -85,23 +95,23 @@ class Layout:
         for name in self.all:
             if schema.get_field_index(name) < 0:
                 raise ServingError(
-                    f"{path} has no column {name!r} (or has it twice); it has {_listed(schema)}."
+                    f"{path} has no column {name!r} (or has it twice); it has {listed(schema)}."
                 )
         for what, names in (("x", self.columns), ("condition", self.condition)):
-            if not names:
+            if not names or what not in inputs:
                 continue
             shape = inputs[what].shape
             size, kinds = self.size(shape), [schema.field(name).type for name in names]
-            if len(names) == 1 and _is_list(kinds[0]):
+            if len(names) == 1 and is_list(kinds[0]):
                 continue
             if len(names) != size or len(set(names)) < size:
                 raise ServingError(
                     f"{path}: {what} of shape {shape} is in {size} columns of numbers or in one of "
-                    f"lists of {size}; got {len(names)} columns, {_listed(names)}. Name those of "
+                    f"lists of {size}; got {len(names)} columns, {listed(names)}. Name those of "
                     f"{what}, and those to copy."
                 )
             for name, kind in zip(names, kinds, strict=True):
-                if not _is_number(kind):
+                if not is_number(kind):
                     raise ServingError(f"{path}, column {name!r}: expected numbers; got {kind}.")
 
 
@@ -133,7 +143,7 @@ def column_layout(
         raise ServingError("The model is conditional: name the columns of its condition.")
     if not columns:
         left = [name for name in schema.names if name not in (*key, *condition)]
-        lists = [field.name for field in schema if field.name in left and _is_list(field.type)]
+        lists = [field.name for field in schema if field.name in left and is_list(field.type)]
         columns = lists if len(lists) == 1 else left
         if features and columns is left:
             _check_features(schema.names, left, features)
@@ -146,8 +156,8 @@ def column_layout(
 def _check_features(present: Sequence[str], left: Sequence[str], features: Sequence[str]) -> None:
     missing = [name for name in features if name not in present]
     extra = [name for name in left if name not in features]
-    what = [f"lacks {_listed(missing)}"] if missing else []
-    what += [f"also has {_listed(extra)}"] if extra else []
+    what = [f"lacks {listed(missing)}"] if missing else []
+    what += [f"also has {listed(extra)}"] if extra else []
     if what:
         raise ServingError(
             f"Expected the columns that the model was trained on; the file {' and '.join(what)}. "
@@ -224,16 +234,17 @@ def tensor(
     """
     size = Layout.size(shape)
     rows = len(table)
-    if len(names) == 1 and _is_list(table.schema.field(names[0]).type):
-        values = _flat(table.column(names[0]).combine_chunks(), size, path, at, names[0])
+    if len(names) == 1 and is_list(table.schema.field(names[0]).type):
+        column = table.column(names[0]).combine_chunks()
+        values = _flat(column, size, path, at, names[0], allowed.missing)
         wide = _numbers(values).reshape(rows, size)
     else:
         wide = np.empty((rows, size))
         for index, name in enumerate(names):
             column = table.column(name)
-            if column.null_count:
+            if column.null_count and not allowed.missing:
                 row = pc.index(pc.is_null(column), True).as_py()
-                raise _refusal(path, at + row, name, "a number; got null")
+                raise refusal(path, at + row, name, "a number; got null")
             wide[:, index] = _numbers(column)
     with np.errstate(over="ignore"):
         x = wide.astype(np.float32)
@@ -242,42 +253,55 @@ def tensor(
         row, entry = np.argwhere(bad)[0]
         name = names[0] if len(names) == 1 else names[entry]
         where = f"{name}[{entry}]" if len(names) == 1 and size > 1 else name
-        raise _refusal(path, at + row, where, allowed.problem(float(wide[row, entry])))
+        raise refusal(path, at + row, where, allowed.problem(float(wide[row, entry])))
     return x.reshape(rows, *shape)
 
 
-def _flat(values: pa.Array, size: int, path: Path, at: int, name: str) -> pa.Array:
-    """Flattens a column of lists, nested ones in row-major order, to `size` numbers per row."""
+def _flat(
+    values: pa.Array, size: int, path: Path, at: int, name: str, missing: bool = False
+) -> pa.Array:
+    """Flattens a column of lists, nested ones in row-major order, to `size` numbers per row.
+
+    Where values may be `missing`, null stands for a list of nulls.
+    """
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks)
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
+    if missing and values.null_count:
+        nulls = [None] * size
+        lists = [nulls if row is None else np.ravel(row).tolist() for row in values.to_pylist()]
+        values = pa.array(lists, pa.list_(pa.float64()))
     rows = len(values)
     owners = np.arange(rows)
-    while _is_list(values.type):
+    while is_list(values.type):
         lengths = pc.list_value_length(values)
         if lengths.null_count:
             row = owners[pc.index(pc.is_null(lengths), True).as_py()]
-            raise _refusal(path, at + row, name, f"a list of {size} numbers; got null")
+            raise refusal(path, at + row, name, f"a list of {size} numbers; got null")
         owners = np.repeat(owners, lengths.to_numpy())
         values = values.flatten()
     counts = np.bincount(owners, minlength=rows)
     if (counts != size).any():
         row = int(np.argmax(counts != size))
-        raise _refusal(path, at + row, name, f"a list of {size} numbers; got {counts[row]}")
-    if values.null_count:
+        raise refusal(path, at + row, name, f"a list of {size} numbers; got {counts[row]}")
+    if values.null_count and not missing:
         row = owners[pc.index(pc.is_null(values), True).as_py()]
-        raise _refusal(path, at + row, name, "numbers; got null")
+        raise refusal(path, at + row, name, "numbers; got null")
     return values
 
 
 def _numbers(values: Any) -> np.ndarray:
-    if pa.types.is_float32(values.type) or pa.types.is_float16(values.type):
-        return values.to_numpy()
-    return values.cast(pa.float64(), safe=False).to_numpy()
+    """Returns numbers as an array, nulls as NaN."""
+    if not (pa.types.is_float32(values.type) or pa.types.is_float16(values.type)):
+        values = values.cast(pa.float64(), safe=False)
+    if isinstance(values, pa.Array):
+        return values.to_numpy(zero_copy_only=values.null_count == 0)
+    return values.to_numpy()
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Tells whether a column holds numbers."""
     types = pa.types
     return (
         types.is_integer(kind)
@@ -287,17 +311,20 @@ def _is_number(kind: pa.DataType) -> bool:
     )
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Tells whether a column holds lists."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     types = pa.types
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _listed(names: Sequence[str] | pa.Schema) -> str:
+def listed(names: Sequence[str] | pa.Schema) -> str:
+    """Lists names, or those of the columns of a schema, at most eight."""
     names = names.names if isinstance(names, pa.Schema) else list(names)
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _refusal(path: Path, row: int, column: str, expected: str) -> ServingError:
+def refusal(path: Path, row: int, column: str, expected: str) -> ServingError:
+    """Returns the error about a value in a row of a file."""
     return ServingError(f"{path}, row {row}, column {column!r}: expected {expected}.")

@@ -21,7 +21,6 @@ from keras_vae import integrity
 from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.score.plan import Job, Part, onnx_model
-from serving.score.rows import Range
 from serving.score.worker import METADATA, Task, Worker, output_schema, session
 
 __all__ = ["Progress", "Summary", "score"]
@@ -115,7 +114,7 @@ def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
         job=dataclasses.replace(job, sources=()),
         digest=job.digest,
         signature=dataclasses.replace(signature, onnx=None),
-        allowed=Range.of(integrity.observations(artifact.manifest)["x"]),
+        parts=tuple(integrity.observations(artifact.manifest).values()),
         model=model,
         data=root,
         out=out,

@@ -16,11 +16,12 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from keras_vae.integrity import one_line
+from keras_vae.integrity import Observation, one_line
 from serving.artifact import Signature
 from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
 from serving.score import rows
+from serving.score.parts import part_tensor
 from serving.score.plan import Job, Part, Source, identity_of
 
 __all__ = ["METADATA", "Task", "Worker", "output_schema", "session"]
@@ -39,7 +40,7 @@ class Task:
         job: the job without its sources.
         digest: digest of the job with its sources.
         signature: the signature to run.
-        allowed: possible values of x.
+        parts: parts of the data.
         model: the ONNX file.
         data, out: root of the sources, and where parts go.
         schema: schema of a part.
@@ -48,7 +49,7 @@ class Task:
     job: Job
     digest: str
     signature: Signature
-    allowed: rows.Range
+    parts: tuple[Observation, ...]
     model: OnnxModel
     data: Path
     out: Path
@@ -179,10 +180,16 @@ class Worker:
         self, table: pa.Table, path: Path, at: int, number: int, schema: pa.Schema
     ) -> pa.Table:
         job, count = self._task.job, len(table)
-        inputs = self._task.signature.inputs
-        given = {
-            "x": rows.tensor(table, job.columns, inputs["x"].shape, self._task.allowed, path, at)
-        }
+        inputs, parts = self._task.signature.inputs, self._task.parts
+        if "x" in inputs:
+            (x,) = parts
+            allowed = rows.Range.of(x)
+            given = {"x": rows.tensor(table, job.columns, inputs["x"].shape, allowed, path, at)}
+        else:
+            given = {
+                part.tensors["x"]: part_tensor(table, name, part, path, at)
+                for part, name in zip(parts, job.columns, strict=True)
+            }
         if job.condition:
             shape = inputs["condition"].shape
             given["condition"] = rows.tensor(table, job.condition, shape, rows.Range(), path, at)
@@ -203,7 +210,7 @@ class Worker:
     def _run(self, given: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
         """Computes the outputs of rows; `number` is that of the first row over all files."""
         job, size = self._task.job, self._task.job.batch_size
-        count, offset = len(given["x"]), number % size
+        count, offset = len(next(iter(given.values()))), number % size
         # Its place in the batch and the batch size change the order in which products are summed.
         whole = {
             name: np.concatenate(

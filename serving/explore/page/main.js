@@ -7,6 +7,7 @@ import { survey } from "./latents.js";
 import { Model } from "./model.js";
 import { mapPanel } from "./panels/map.js";
 import { pathPanel } from "./panels/path.js";
+import { formPanel } from "./panels/form.js";
 import { conditionPanel, latentPanel, oneHot, seedPanel } from "./panels/point.js";
 import { traversalPanel } from "./panels/traversal.js";
 import { dataPanel } from "./panels/yours.js";
@@ -17,6 +18,10 @@ const at = (id) => document.getElementById(id);
 async function start() {
   const model = await Model.open();
   const { manifest, site } = model;
+  if (site.parts) {
+    await startForm(model);
+    return;
+  }
   const about = describe(manifest, site);
   introduce(site, manifest);
   const lack = model.lack("decode");
@@ -40,6 +45,29 @@ async function start() {
   follow(state);
   if (model.lack("sample")) await state.goTo(state.z);
   else await state.goToSeed(...seedOfAddress());
+  document.body.dataset.ready = "";
+}
+
+/** The page of a model with named parts. */
+async function startForm(model) {
+  const { manifest, site } = model;
+  document.title = `${site.name} · explorer`;
+  at("name").replaceChildren(site.name, " ", h("small", {}, `version ${site.version}`));
+  at("about").textContent =
+    `A variational autoencoder of ${site.parts.length} named parts with ${manifest.latent_size} latents: prior ` +
+    `${manifest.prior.family}, posterior ${manifest.posterior.family}.`;
+  at("runtime").textContent = site.runtime;
+  for (const name of ["sample", "score"]) {
+    const lack = model.lack(name);
+    if (lack) throw new Error(`${lack} The page shows what ${name} computes.`);
+  }
+  if (manifest.condition_shape) {
+    const size = manifest.condition_shape.reduce((a, b) => a * b, 1);
+    model.condition = Float32Array.from(oneHot(size));
+  }
+  await formPanel(at("row"), model, site.parts);
+  at("loading").remove();
+  at("row").hidden = false;
   document.body.dataset.ready = "";
 }
 

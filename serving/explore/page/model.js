@@ -6,7 +6,7 @@ export class Model {
   /** Reads the manifest; throws a sentence for the reader if it cannot. */
   static async open() {
     const [site, manifest] = await Promise.all([json("site.json"), json("artifact/manifest.json")]);
-    if (!manifest.signatures?.decode || !manifest.data || !manifest.latent_size) {
+    if (!manifest.signatures?.decode || !(manifest.data || site.parts) || !manifest.latent_size) {
       throw new Error("artifact/manifest.json is damaged: it names no signatures or no data.");
     }
     return new Model(site, manifest);

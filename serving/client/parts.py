@@ -1,0 +1,85 @@
+"""Named parts of the data: dicts of arrays and data frames as the inputs of a signature."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_vae.integrity import as_word
+from serving.artifact import Signature
+from serving.errors import InputError
+
+__all__ = ["data_inputs"]
+
+
+def data_inputs(signature: Signature, x: Any) -> dict[str, Any]:
+    """Returns data as inputs of a signature by name.
+
+    Args:
+        signature: the signature to call.
+        x: an array, of a model with a single x; a dict of arrays or a data frame by the names of
+            the parts, of which those that may be absent may be left out. A part of one number per
+            row may have shape [n].
+
+    Raises:
+        InputError: if the parts are not those of the model.
+    """
+    columns = _columns(x)
+    named = {name: tensor for name, tensor in signature.inputs.items() if name.startswith("x_")}
+    if "x" in signature.inputs or not named:
+        if columns is None or hasattr(x, "columns"):
+            return {"x": x}
+        raise InputError(
+            f"{signature.name}: this model takes one array x; got a dict of "
+            f"{', '.join(map(str, columns)) or 'nothing'}."
+        )
+    parts = ", ".join(name.removeprefix("x_") for name in named)
+    if columns is None:
+        raise InputError(
+            f"{signature.name}: this model has the parts {parts}; expected a dict of arrays or a "
+            f"data frame by these names, got {type(x).__name__}."
+        )
+    given = {f"x_{as_word(str(name))}": value for name, value in columns.items()}
+    for name, word in zip(columns, given, strict=False):
+        if word not in named:
+            near = difflib.get_close_matches(word, named, 1)
+            hint = f" Did you mean {near[0].removeprefix('x_')!r}?" if near else ""
+            raise InputError(
+                f"{signature.name}: this model has the parts {parts}; got {name!r} too.{hint}"
+            )
+    lacking = [name for name, tensor in named.items() if name not in given and not tensor.missing]
+    if lacking or not given:
+        what = lacking[0].removeprefix("x_") if lacking else "every part"
+        raise InputError(
+            f"{signature.name}: {what} is not given, and may not be absent in this model."
+        )
+    rows = len(next(iter(given.values())))
+    found = {}
+    for name, tensor in named.items():
+        if name not in given:
+            found[name] = np.full((rows, *tensor.shape), np.nan, np.float32)
+            continue
+        value = given[name]
+        flat = tensor.shape == (1,) and np.ndim(value) == 1
+        found[name] = _column(value) if flat else value
+    return found
+
+
+def _columns(x: Any) -> dict[Any, Any] | None:
+    """Returns the columns of a dict or of a data frame, None of anything else."""
+    if isinstance(x, Mapping):
+        return dict(x)
+    if hasattr(x, "columns") and hasattr(x, "__getitem__"):
+        return {name: x[name] for name in x.columns}
+    return None
+
+
+def _column(value: Any) -> Any:
+    if np.ma.isMaskedArray(value):
+        return value[:, np.newaxis]
+    if hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    return np.asarray(value)[:, np.newaxis]

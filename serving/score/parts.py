@@ -1,0 +1,128 @@
+"""Named parts of the data in the columns of Parquet files: numbers, codes and labels."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from keras_vae.integrity import Observation
+from serving.errors import ServingError
+from serving.score.rows import Range, is_list, is_number, listed, refusal, tensor
+
+__all__ = ["check_columns", "columns_of_parts", "part_tensor"]
+
+
+def columns_of_parts(
+    schema: pa.Schema, parts: Sequence[Observation], columns: Sequence[str], key: Sequence[str]
+) -> tuple[str, ...]:
+    """Decides which column holds each part; "" for one that may be absent and has no column.
+
+    Args:
+        schema: schema of the file.
+        parts: parts of the data.
+        columns: columns in the order of the parts, given by the user; empty for those with their
+            names.
+        key: columns that are copied.
+
+    Raises:
+        ServingError: if a part that may not be absent has no column, or a column belongs to none.
+    """
+    names = [part.name for part in parts]
+    if columns:
+        if len(columns) != len(parts):
+            raise ServingError(
+                f"Expected one column for each of the parts {listed(names)}, in this order; got "
+                f"{listed(columns)}."
+            )
+        return tuple(columns)
+    left = [name for name in schema.names if name not in key]
+    for name in left:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; is it {near[0]!r}?" if near else ""
+            raise ServingError(
+                f"Expected the parts of the model, {listed(names)}; the file also has {name!r}"
+                f"{hint} Name columns to copy with --key, or those of the parts with --columns."
+            )
+    lacking = [part.name for part in parts if part.name not in left and not part.missing]
+    if lacking or not left:
+        raise ServingError(
+            f"The file has no column {(lacking or names)[0]!r}, and this part may not be absent in "
+            f"the model; it has {listed(schema)}."
+        )
+    return tuple(name if name in left else "" for name in names)
+
+
+def check_columns(
+    path: Path, schema: pa.Schema, parts: Sequence[Observation], columns: Sequence[str]
+) -> None:
+    """Refuses a file that lacks a column, or whose columns do not fit their parts."""
+    for part, name in zip(parts, columns, strict=True):
+        if not name:
+            continue
+        if schema.get_field_index(name) < 0:
+            raise ServingError(
+                f"{path} has no column {name!r} (or has it twice); it has {listed(schema)}."
+            )
+        kind = schema.field(name).type
+        if is_list(kind):
+            continue
+        if part.size != 1:
+            raise ServingError(
+                f"{path}, column {name!r}: expected lists of {part.size} numbers; got {kind}."
+            )
+        if not is_number(kind) and not (part.categories and _is_label(kind)):
+            expected = "numbers or labels" if part.categories else "numbers"
+            raise ServingError(f"{path}, column {name!r}: expected {expected}; got {kind}.")
+
+
+def part_tensor(table: pa.Table, name: str, part: Observation, path: Path, at: int) -> np.ndarray:
+    """Converts a column to float32 [rows, *shape]; nulls are NaN where the part may be absent.
+
+    Labels become codes by the categories in the manifest.
+
+    Args:
+        table: rows of a file.
+        name: the column; "" for a part that is absent in all rows.
+        part: the part.
+        path, at: the file and the number of the first row, for errors.
+
+    Raises:
+        ServingError: naming file, row and column of the first value that the part cannot hold.
+    """
+    if not name:
+        return np.full((len(table), *part.shape), np.nan, np.float32)
+    if part.categories and _is_label(table.schema.field(name).type):
+        codes = _codes(table.column(name), part, path, at, name)
+        table = table.set_column(table.schema.get_field_index(name), name, codes)
+    return tensor(table, [name], part.shape, Range.of(part), path, at)
+
+
+def _codes(values: Any, part: Observation, path: Path, at: int, name: str) -> Any:
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    labels = [str(label) for label in part.categories]
+    texts = [None if value is None else str(value) for value in values.to_pylist()]
+    places = {label: float(code) for code, label in enumerate(labels)}
+    for row, text in enumerate(texts):
+        if text is not None and text not in places:
+            near = difflib.get_close_matches(text, labels, 1)
+            hint = f" (is it {near[0]!r}?)" if near else ""
+            raise refusal(
+                path, at + row, name, f"one of the categories {listed(labels)}; got {text!r}{hint}"
+            )
+    return pa.chunked_array(
+        [pa.array([None if text is None else places[text] for text in texts], pa.float64())]
+    )
+
+
+def _is_label(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_boolean(kind)

@@ -1,0 +1,217 @@
+"""Models of named parts served: absent values over REST and gRPC, in the client and in Parquet."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from keras_vae import integrity
+from serving.artifact import Signature, Tensor
+from serving.client.parts import data_inputs
+from serving.errors import DtypeError, InputError, ServingError, ValueRangeError
+from serving.protocol import messages, rest
+from serving.protocol.checks import check_inputs
+from serving.score.parts import check_columns, columns_of_parts, part_tensor
+
+AGE, IMAGE = Tensor("float32", (1,), missing=True), Tensor("float32", (2, 2))
+SEED = Tensor("int32", (2,))
+INPUTS = {"x_the_age": AGE, "x_image": IMAGE, "seed": SEED}
+IMPUTE = Signature(
+    "impute",
+    "",
+    INPUTS,
+    {"value_the_age": Tensor("float32", (1,)), "ess": Tensor("float32", ())},
+    None,
+)
+SCORE = Signature("score", "", INPUTS, {"elbo": Tensor("float32", ())}, None)
+TABLE = {"impute": IMPUTE, "score": SCORE}
+PIXELS = np.zeros((3, 2, 2), "float32")
+
+
+def given(age, image=PIXELS):
+    return {"x_the_age": age, "x_image": image, "seed": np.zeros((3, 2), np.int32)}
+
+
+@pytest.mark.parametrize(
+    "age",
+    [
+        np.array([[1.0], [np.nan], [3.0]]),
+        [[1.0], [None], [3]],
+        np.array([[1.0], [pd.NA], [3.0]], object),
+        np.ma.masked_array([[1], [7], [3]], [[0], [1], [0]]),
+    ],
+)
+def test_absent_values_become_nan_where_they_may_be(age):
+    found = check_inputs(SCORE, given(age))["x_the_age"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.float32([[1.0], [np.nan], [3.0]]))
+
+
+def test_absent_values_are_refused_elsewhere():
+    ages = np.ones((3, 1))
+    for image in (PIXELS * np.nan, np.ma.masked_array(PIXELS, PIXELS == 0)):
+        with pytest.raises(ValueRangeError, match="input 'x_image': expected"):
+            check_inputs(SCORE, given(ages, image))
+    with pytest.raises(ValueRangeError, match="x_the_age"):
+        check_inputs(SCORE, given(np.full((3, 1), np.inf)))
+    with pytest.raises(DtypeError, match="x_the_age"):
+        check_inputs(SCORE, given([["Oslo"], [None], ["Rome"]]))
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_absent_values_travel_as_nan_and_may_come_as_null(layout):
+    inputs = check_inputs(SCORE, given([[1.0], [None], [3.0]]))
+    body = rest.write_predict(SCORE, inputs, layout)
+    assert b"NaN" in body
+    assert b"null" not in body
+    for sent in (body, body.replace(b"NaN", b"null")):
+        signature, read, arrays = rest.read_predict(sent, TABLE)
+        assert (signature.name, read) == ("score", layout)
+        for name, value in inputs.items():
+            np.testing.assert_array_equal(arrays[name], value)
+    with pytest.raises(DtypeError, match=r"x_image.*got null"):
+        rest.read_predict(
+            json.dumps(
+                {
+                    "signature_name": "score",
+                    "inputs": {
+                        "x_the_age": [[1]],
+                        "x_image": [[[0, None], [0, 0]]],
+                        "seed": [[0, 0]],
+                    },
+                }
+            ).encode(),
+            TABLE,
+        )
+
+
+def test_a_client_learns_from_impute_what_may_be_absent():
+    plain = {
+        name: Signature(
+            name, "", {k: Tensor(t.dtype, t.shape) for k, t in INPUTS.items()}, s.outputs, None
+        )
+        for name, s in TABLE.items()
+    }
+    spec = messages.model_spec("m", 1)
+    for read in (
+        messages.read_metadata(messages.metadata(spec, plain)),
+        rest.read_metadata(rest.write_metadata(spec, plain))[1],
+    ):
+        for name in TABLE:
+            assert read[name].inputs == INPUTS
+
+
+def test_parts_are_given_as_a_dict_or_a_data_frame():
+    age = np.array([1.0, np.nan, 3.0])
+    for x in (
+        {"the age": age, "image": PIXELS},
+        {"the_age": age[:, None], "image": PIXELS},
+    ):
+        found = check_inputs(SCORE, {**data_inputs(SCORE, x), "seed": np.zeros((3, 2), int)})
+        np.testing.assert_array_equal(found["x_the_age"], age[:, None].astype("float32"))
+    left_out = data_inputs(SCORE, {"image": PIXELS})
+    assert np.isnan(left_out["x_the_age"]).all()
+    table = Signature("encode", "", {"x_the_age": AGE, "x_size": AGE}, {"loc": AGE}, None)
+    frame = pd.DataFrame({"size": [1, 2], "the age": [None, 4.5]})
+    found = check_inputs(table, data_inputs(table, frame))
+    np.testing.assert_array_equal(found["x_the_age"], np.float32([[np.nan], [4.5]]))
+    np.testing.assert_array_equal(found["x_size"], np.float32([[1.0], [2.0]]))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ({"image": PIXELS, "the edge": [1.0]}, "got 'the edge' too. Did you mean 'the_age'"),
+        ({"the age": [1.0]}, "image is not given, and may not be absent"),
+        (PIXELS, "has the parts the_age, image; expected a dict"),
+    ],
+)
+def test_parts_that_are_not_those_of_the_model_are_refused(x, message):
+    with pytest.raises(InputError, match=message):
+        data_inputs(SCORE, x)
+    alone = Signature("encode", "", {"x": IMAGE}, {"loc": AGE}, None)
+    with pytest.raises(InputError, match="takes one array x; got a dict of image"):
+        data_inputs(alone, {"image": PIXELS})
+
+
+# Parquet
+
+
+PARTS = tuple(
+    integrity.observations(
+        {
+            "observations": {
+                name: {
+                    "tensors": {"x": f"x_{name}"},
+                    "shape": list(shape),
+                    "range": bounds,
+                    "one_hot": False,
+                    "whole": whole,
+                    "missing": missing,
+                    "threshold": False,
+                    "categories": categories,
+                    "options": {},
+                    "preparation": {},
+                }
+                for name, shape, bounds, whole, missing, categories in (
+                    ("age", (1,), [None, None], False, True, None),
+                    ("city", (1,), [0.0, 1.0], True, True, ["Oslo", "Rome"]),
+                    ("pixels", (2, 2), [0.0, 1.0], False, True, None),
+                    ("visits", (1,), [0.0, None], True, False, None),
+                )
+            }
+        }
+    ).values()
+)
+HERE = Path("rows.parquet")
+FILE = pa.table(
+    {
+        "age": [1.5, None, 3.0],
+        "city": ["Rome", None, "Oslo"],
+        "id": [7, 8, 9],
+        "pixels": [[[0.0, 1.0], [0.5, 0.25]], None, [[0.0, 0.0], [None, 1.0]]],
+        "visits": [0, 1, 2],
+    }
+)
+
+
+def read(file):
+    columns = columns_of_parts(file.schema, PARTS, (), ("id",))
+    check_columns(HERE, file.schema, PARTS, columns)
+    parts = zip(PARTS, columns, strict=True)
+    return [part_tensor(file, name, part, HERE, 0) for part, name in parts]
+
+
+def test_nulls_of_columns_are_absent_and_labels_are_codes():
+    found = read(FILE)
+    nan = np.nan
+    pixels = [[[0, 1], [0.5, 0.25]], [[nan, nan], [nan, nan]], [[0, 0], [nan, 1]]]
+    expected = ([[1.5], [nan], [3]], [[1], [nan], [0]], pixels, [[0], [1], [2]])
+    for array, wanted in zip(found, expected, strict=True):
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, np.float32(wanted))
+    coded = FILE.set_column(1, "city", FILE["city"].dictionary_encode())
+    np.testing.assert_array_equal(part_tensor(coded, "city", PARTS[1], HERE, 0), expected[1])
+    left_out = FILE.drop_columns(["age", "id"])
+    assert columns_of_parts(left_out.schema, PARTS, (), ())[0] == ""
+    assert np.isnan(part_tensor(left_out, "", PARTS[0], HERE, 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file.rename_columns(["age", "town", "id", "pixels", "visits"]), "has 'town'"),
+        (lambda file: file.drop_columns(["visits"]), "no column 'visits', and this part may not"),
+        (lambda file: file.set_column(4, "visits", [["a", "b", "c"]]), "expected numbers; got str"),
+        (lambda file: file.set_column(4, "visits", [[0, None, 1]]), "row 1.*expected a number"),
+        (lambda file: file.set_column(4, "visits", [[0.5, 0.0, 1.0]]), "row 0.*a whole number"),
+        (lambda file: file.set_column(1, "city", [["Rome", "Romee", None]]), "row 1.*is it 'Rome'"),
+        (lambda file: file.set_column(1, "city", [[0, 2, 1]]), "row 1.*from 0 to 1; got 2"),
+    ],
+)
+def test_columns_that_are_not_those_of_the_parts_are_refused(change, message):
+    with pytest.raises(ServingError, match=message):
+        read(change(FILE))
