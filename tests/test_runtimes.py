@@ -27,6 +27,7 @@ from export.cases import Case, read_answers, read_cases, write_answers, write_ca
 from export.runtimes import RUNTIMES, RuntimeFailure, __main__, needs
 from export.runtimes.python.browser import Site
 from keras_vae import random
+from keras_vae.data.preparation import Preparation
 from keras_vae.signatures import Signature, signatures
 
 BATCHES = (0, 1, 2, 7)
@@ -47,7 +48,7 @@ def vae():
 
 @pytest.fixture(scope="module")
 def table(vae):
-    """Returns the five signatures, and raw words of the generator as a sixth."""
+    """Returns the five signatures, raw words of the generator, and imputations of named parts."""
     words = Signature(
         "bits",
         lambda seed: {"bits": random.bits(seed, WORDS, stream=16)},
@@ -55,7 +56,19 @@ def table(vae):
         ("bits",),
         "Words of the generator.",
     )
-    return {**signatures(vae), "bits": words}
+    parts = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Parts(
+            {
+                "age": keras_vae.Normal(1, missing=True),
+                "label": keras_vae.Categorical(3, missing=True),
+                "pixels": keras_vae.Bernoulli((2, 2), missing=True),
+            }
+        ),
+        posterior=keras_vae.DiagonalNormal(2, network=keras_vae.PartsEncoder()),
+    )
+    imputed = signatures(parts, {"label": Preparation(categories=3)}, num_samples=5)["impute"]
+    return {**signatures(vae), "bits": words, "impute": imputed}
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +86,13 @@ def draw(generator, name, spec, batch):
     shape = [batch, *spec.shape[1:]]
     if name == "seed":
         return generator.integers(-(2**31), 2**31, shape).astype(np.int32)
-    if name == "x":
-        return generator.integers(0, 2, shape).astype(np.float32)
+    if name.startswith("x"):
+        values = generator.integers(0, 2, shape).astype(np.float32)
+        return (
+            values
+            if name == "x"
+            else np.where(generator.random(shape) < 0.4, np.float32(np.nan), values)
+        )
     return generator.standard_normal(shape).astype(np.float32)
 
 
@@ -85,7 +103,7 @@ def cases(table):
     result = []
     for name, signature in table.items():
         inputs = signature.inputs.items()
-        for batch in BATCHES:
+        for batch in BATCHES if name != "impute" else filter(None, BATCHES):
             tensors = {key: draw(generator, key, spec, batch) for key, spec in inputs}
             result.append(Case(name, tensors, signature.outputs, "batch"))
         for row in ALONE:
@@ -145,6 +163,20 @@ def test_words_of_the_generator_are_equal(cases, expected, answered):
         np.testing.assert_array_equal(got, want)
 
 
+def test_absent_values_are_imputed_alike(cases, expected, answered):
+    """Draws are equal, for no uniform lies at a threshold; means are sums of float32."""
+    outputs = [f"{kind}_{part}" for kind in ("value", "sample") for part in ("label", "pixels")]
+    for output in outputs:
+        for _, want, got in pairs(cases, expected, answered, "impute", output):
+            np.testing.assert_array_equal(got, want)
+    for output in ("sample_age", "mean_age", "mean_label", "mean_pixels", "ess"):
+        for case, want, got in pairs(cases, expected, answered, "impute", output):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+            if output == "mean_age":
+                given = ~np.isnan(case.inputs["x_age"])
+                np.testing.assert_array_equal(got[given], case.inputs["x_age"][given])
+
+
 def test_latents_from_a_seed_are_within_2e_6(cases, expected, answered):
     for _, want, got in pairs(cases, expected, answered, "sample", "z"):
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
@@ -202,7 +234,7 @@ def test_refused_case_is_an_error_of_that_case(cases, answered):
     refused = [
         answer for case, answer in zip(cases, answered.answers, strict=True) if case.kind == "wrong"
     ]
-    assert len(refused) == 6
+    assert len(refused) == 7
     for answer in refused:
         assert isinstance(answer, str)
         assert 5 < len(answer) <= 500

@@ -248,9 +248,9 @@ class Functions:
                 mean, given = part.raw(mean, is_mean=True), raw
             else:
                 given = x[part.name]
-            found[part.tensor("value")] = _filled(
-                raw, part.raw(single_values(part.part, expectation))
-            )
+            coded = part.how.categories
+            single = expectation if coded else single_values(part.part, expectation)
+            found[part.tensor("value")] = _filled(raw, part.raw(single))
             found[part.tensor("mean")] = _filled(given, mean)
             found[part.tensor("sample")] = _filled(raw, part.raw(draws[part.name][0]))
         return {**found, "ess": drawn.ess}

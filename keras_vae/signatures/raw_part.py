@@ -97,11 +97,11 @@ class RawPart:
         return random.uniform(seed, self.shape, stream=random.PREPARATION, index=self.index)
 
     def _one_hot(self, codes: tf.Tensor) -> tf.Tensor:
-        count = self.how.categories
+        count, codes = self.how.categories, codes[..., tf.newaxis]
         known = (codes >= 0.0) & (codes <= count - 1.0) & (codes == tf.round(codes))
         unknown = tf.where(tf.math.is_nan(codes), codes, np.float32(np.inf))
-        coded = tf.one_hot(tf.cast(tf.where(known, codes, 0.0), tf.int32), count)
-        return tf.where(known[..., tf.newaxis], coded, unknown[..., tf.newaxis])
+        coded = tf.cast(codes == np.arange(count, dtype=np.float32), tf.float32)
+        return tf.where(known, coded, unknown)
 
     def raw(self, x: tf.Tensor, is_mean: bool = False) -> tf.Tensor:
         """Returns model data in the units of the file; whole numbers where the file has them.
