@@ -647,40 +647,26 @@ EXPORTED = {
     ("negative_binomial", "full", "normal_mixture"): lambda **k: keras_vae.mlp_vae(
         20, 4, dispersion="decoder", num_components=5, **k
     ),
-    ("multinomial", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
-        20, 4, total_count=50, **k
-    ),
-    ("ordinal", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(20, 4, levels=5, **k),
-    ("mixture_of_logistics", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
-        (8, 8, 3), 4, num_logistics=3, **k
-    ),
-    ("zero_inflated_poisson", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
-        20, 4, **k
-    ),
-    ("zero_inflated_negative_binomial", "diagonal", "standard_normal"): (
-        lambda **k: keras_vae.mlp_vae(20, 4, **k)
-    ),
-    ("beta_binomial", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
-        20, 4, total_count=30, **k
-    ),
-    ("student_t", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
-        20, 4, df="decoder", scale="decoder", **k
-    ),
-    ("gamma", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
-        20, 4, concentration="decoder", **k
-    ),
-    ("log_normal", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(20, 4, **k),
-    ("beta", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
-        20, 4, concentration="decoder", **k
-    ),
-    ("truncated_normal", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
-        20, 4, low=0.0, high=50.0, **k
-    ),
-    ("censored_normal", "diagonal", "standard_normal"): lambda **k: keras_vae.mlp_vae(
-        20, 4, low=0.0, **k
-    ),
 }
-"""Every likelihood, posterior and prior at least once, at sizes people have."""
+"""Every posterior and prior, and likelihoods of many kinds, at sizes people have."""
+
+PARTS = {
+    "multinomial": lambda **k: keras_vae.Multinomial(4, total_count=50, **k),
+    "ordinal": lambda **k: keras_vae.Ordinal(2, levels=5, **k),
+    "mixture_of_logistics": lambda **k: keras_vae.MixtureOfLogistics(
+        (2, 2, 3), levels=256, num_logistics=3, **k
+    ),
+    "zero_inflated_poisson": lambda **k: keras_vae.ZeroInflatedPoisson(2, **k),
+    "zero_inflated_negative_binomial": lambda **k: keras_vae.ZeroInflatedNegativeBinomial(2, **k),
+    "beta_binomial": lambda **k: keras_vae.BetaBinomial(2, total_count=30, **k),
+    "student_t": lambda **k: keras_vae.StudentT(2, df="decoder", scale="decoder", **k),
+    "gamma": lambda **k: keras_vae.Gamma(2, concentration="decoder", **k),
+    "log_normal": lambda **k: keras_vae.LogNormal(2, **k),
+    "beta": lambda **k: keras_vae.Beta(2, concentration="decoder", **k),
+    "truncated_normal": lambda **k: keras_vae.TruncatedNormal(2, low=0.0, high=50.0, **k),
+    "censored_normal": lambda **k: keras_vae.CensoredNormal(2, low=0.0, **k),
+}
+"""Every other likelihood, exported as a part that may be absent."""
 
 CONDITIONALS = {**LIKELIHOODS, **POSTERIORS}
 

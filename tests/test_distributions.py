@@ -440,3 +440,19 @@ def test_posterior_has_its_moments(make):
     assert np.max(np.abs(distribution.covariance()[0] - expected) / size) < 5 * (2 / 20_000) ** 0.5
     with pytest.raises(NotImplementedError, match="an event of one axis"):
         keras_vae.Normal((2, 3)).distribution(c).covariance()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras_vae.Categorical((2, 2, 1, 3)),
+        keras_vae.MixtureOfLogistics((2, 2, 3), levels=5, num_logistics=2),
+    ],
+)
+def test_means_of_many_draws_of_images_have_more_axes_than_a_softmax_takes(layer):
+    c = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
+    layer.build((None, 3))
+    mean = layer.distribution(c).mean()
+    assert mean.shape == (4, 5, *layer.event_shape)
+    # The same arithmetic in float32, of other batches.
+    np.testing.assert_allclose(mean[1], layer.distribution(c[1]).mean(), rtol=1e-5)

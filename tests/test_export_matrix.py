@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from asked import ask
 from models import mixed_vae, tiny_vae
-from registry import EXPORTED
+from registry import EXPORTED, PARTS
 
 import keras_vae
 from export import manifest, parity, pipeline
@@ -46,11 +46,10 @@ def verify(vae, preparation=None, only=None):
 
 
 def test_every_family_goes_through_the_whole_pipeline():
-    assert [set(names) for names in zip(*EXPORTED, strict=True)] == [
-        set(LIKELIHOODS),
-        set(POSTERIORS),
-        set(PRIORS),
-    ]
+    likelihoods, posteriors, priors = (set(names) for names in zip(*EXPORTED, strict=True))
+    assert likelihoods | set(PARTS) == set(LIKELIHOODS)
+    assert posteriors == set(POSTERIORS)
+    assert priors == set(PRIORS)
 
 
 @pytest.mark.parametrize(
@@ -276,3 +275,15 @@ def test_named_parts_with_absent_entries(tmp_path):
     verify_files(directory)
     card = (directory / "MODEL_CARD.md").read_text()
     assert "| the label | `x_the_label` | (1,) | Categorical | from 0 to 2 | yes |" in card
+
+
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
+def test_every_other_family_as_a_part_that_may_be_absent(make):
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Parts(
+            {"it": make(missing=True)}, network=keras.layers.Dense(4, "tanh")
+        ),
+        posterior=keras_vae.DiagonalNormal(2, network=keras_vae.PartsEncoder()),
+    )
+    verify(vae, only=("sample", "score"))

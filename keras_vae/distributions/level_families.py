@@ -85,7 +85,7 @@ class MixtureOfLogistics(tfp.Numbers):
         return tf.reduce_logsumexp(tf.nn.log_softmax(self.logits) + by_component, axis=-1)
 
     def _mean(self) -> tf.Tensor:
-        return tf.reduce_sum(tf.nn.softmax(self.logits) * self._components.mean(), axis=-1)
+        return tf.reduce_sum(tfp.softmax(self.logits) * self._components.mean(), axis=-1)
 
     def _sample_n(self, n: int, seed: tf.Tensor) -> tf.Tensor:
         inverse = functools.partial(random.mixture_of_logistics, levels=self.levels)

@@ -26,10 +26,12 @@ __all__ = [
     "MixtureOfVectors",
     "Normal",
     "Numbers",
+    "OneHotCategorical",
     "Poisson",
     "fill_scale_tril",
     "fused_log_prob",
     "is_normal",
+    "softmax",
     "split_seed",
     "statistic",
     "tfd",
@@ -42,6 +44,9 @@ _PRODUCT = 100
 """Factors between 1 and 2 whose product is far from overflow in float32."""
 
 _SLICES = 16
+
+_MOST_AXES = 5
+"""Axes that oneDNN's softmax takes."""
 
 _TAILS = 16
 """Tail probabilities summed at once: the mean takes this many times the parameters' memory."""
@@ -101,6 +106,21 @@ def _kl_normal(q: Normal, p: Normal, name: str | None = None) -> tf.Tensor:
         shift = (q.loc - p.loc) / p.scale
         excess = (ratio - 1.0) * (ratio + 1.0)
         return 0.5 * (excess + tf.math.square(shift)) - tf.math.log(ratio)
+
+
+def softmax(logits: tf.Tensor) -> tf.Tensor:
+    """Returns the softmax over the last axis, of any rank: the CPU's own kernel has at most 5."""
+    if logits.shape.rank is not None and logits.shape.rank <= _MOST_AXES:
+        return tf.nn.softmax(logits)
+    flat = tf.nn.softmax(tf.reshape(logits, [-1, logits.shape[-1]]))
+    return tf.reshape(flat, tf.shape(logits))
+
+
+class OneHotCategorical(tfd.OneHotCategorical):
+    """A one-hot categorical distribution whose mean has any number of axes."""
+
+    def _mean(self) -> tf.Tensor:
+        return softmax(self._logits)
 
 
 class Poisson(tfd.Poisson):

@@ -131,7 +131,7 @@ class Categorical(Likelihood):
 
     def make_distribution(self, logits: tf.Tensor) -> tfd.Distribution:
         """Returns independent one-hot categorical distributions."""
-        entries = tfd.OneHotCategorical(logits=logits, dtype=logits.dtype)
+        entries = tfp.OneHotCategorical(logits=logits, dtype=logits.dtype)
         return tfd.Independent(entries, reinterpreted_batch_ndims=len(self.event_shape) - 1)
 
     def noise(self) -> Noise:
