@@ -169,22 +169,26 @@ def _naming_resume(out: Path) -> Iterator[None]:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--drop", type=Listed(str), default=(), help="Columns to leave out, as in id,date.")
 @click.option("--missing", is_flag=True, help="Allow missing values in every column.")
+@click.option("--verbose", is_flag=True, help="Add the reason for each column.")
 @click.option("--out", type=click.Path(path_type=Path), help="TOML file to write, for editing.")
-def schema_command(file: Path, drop: tuple[str, ...], missing: bool, out: Path | None) -> None:
+def schema_command(
+    file: Path, drop: tuple[str, ...], missing: bool, verbose: bool, out: Path | None
+) -> None:
     """Say how the columns of a table would be modelled.
 
     FILE is a table in CSV, Parquet or Feather. The kind of each column is inferred from its values;
     edit the file that --out writes to change it.
     """
-    from rich.console import Console
-
     from keras_vae.data import Schema
 
     schema = Schema.of_file(file, drop=drop, missing=missing)
-    Console().print(schema)
+    click.echo(schema.explained() if verbose else str(schema))
     if out is not None:
         schema.save(out)
-        click.echo(f"Wrote {out}. Edit it to change how a column is modelled.")
+        click.echo(
+            f"Wrote {out}. Edit it to change how a column is modelled, and train with: keras-vae "
+            f"train --data {file} --schema {out} --out RUN"
+        )
 
 
 @main.command("evaluate")
@@ -276,6 +280,55 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
     from keras_vae.runs.run import Run
 
     commands.sample(Run(run), count=count, seed=seed, mean=mean, out=out, report=click.echo)
+
+
+@main.command("impute")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Table with holes.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".csv, .tsv, .parquet or .feather.",
+)
+@click.option(
+    "--num-samples",
+    type=_AtLeast(1),
+    default=1000,
+    show_default=True,
+    help="Importance samples per row.",
+)
+@click.option("--multiple", type=_AtLeast(1), help="Number of imputations to draw, one file each.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
+def impute_command(
+    run: Path,
+    data: Path,
+    out: Path,
+    num_samples: int,
+    multiple: int | None,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Fill the missing values of a table by a run's model.
+
+    Numbers become their mean given the rest of the row, and labels the most probable one. With
+    --multiple, they are drawn, and each imputation is written into a file of its own.
+    """
+    load_tensorflow()
+    from keras_vae.runs import table_files
+    from keras_vae.runs.run import Run
+
+    table_files.impute(
+        Run(run),
+        data,
+        out,
+        num_samples=num_samples,
+        multiple=multiple,
+        seed=seed,
+        overwrite=overwrite,
+        report=click.echo,
+    )
 
 
 @main.command("explain-loss")

@@ -16,11 +16,11 @@ import numpy as np
 from keras_vae import evaluation, random
 from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.report.subject import Subject
-from keras_vae.runs import baselines, measurements, pictures
+from keras_vae.runs import baselines, measurements, pictures, table_files, table_measures
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
-from keras_vae.runs.units import Units, share_at_atoms, shown_range
+from keras_vae.runs.units import share_at_atoms, shown_range
 from keras_vae.signatures import signatures
 from keras_vae.training.backup import write_atomically
 
@@ -48,9 +48,13 @@ def evaluate(
     Returns:
         The content of the file: means in nats per example with their standard errors.
     """
+    if run.schema is not None:
+        return table_measures.evaluate(
+            run, num_samples=num_samples, limit=limit, seed=seed, progress=progress, report=report
+        )
     vae = run.load()
     train_raw, test_raw = run.raw()
-    units = Units.of(vae, run.preparation)
+    units = run.units(vae)
     every = run.preparation.array(test_raw, run.config.seed)
     count = min(limit, len(every)) if limit else len(every)
     x = every[:count]
@@ -129,6 +133,18 @@ def print_evaluation(values: dict[str, Any]) -> None:
     console.print(shown)
     for note in found.notes:
         console.print(note, highlight=False)
+    columns = measurements.columns(values)
+    if columns is None:
+        return
+    shown = Table(box=None, pad_edge=False)
+    for number, name in enumerate(columns.header):
+        shown.add_column(name, justify="right" if number else "left")
+    for cells in columns.rows:
+        shown.add_row(*cells)
+    console.print()
+    console.print(shown)
+    for note in columns.notes:
+        console.print(note, highlight=False)
 
 
 def rate_distortion(
@@ -157,19 +173,23 @@ def rate_distortion(
         report(f"Training at beta {beta:g} for {config.epochs} epochs")
         path = run.path / "rate_distortion" / f"beta_{beta:g}"
         models[beta] = train(dataclasses.replace(config, beta=beta), path, resume=True).load()
-    x = run.preparation.array(run.raw()[1], config.seed)
-    units = Units.of(models[config.beta], run.preparation)
+    x = (
+        run.preparation.array(run.raw()[1], config.seed)
+        if run.schema is None
+        else run.table().test_x
+    )
+    units = run.units(models[config.beta])
     found = evaluation.rate_distortion(models, x, seed=seed)
     found = dataclasses.replace(found, distortion=units.distortion(found.distortion))
     values = {name: value.tolist() for name, value in dataclasses.asdict(found).items()}
     about = {
         "schema_version": measurements.SCHEMA_VERSION,
-        "test_examples": len(x),
+        "test_examples": len(keras.tree.flatten(x)[0]),
         "quantity": units.quantity,
         "data": units.data,
     }
     run.write_json("rate_distortion.json", {**about, **values})
-    report(f"Measured on all {len(x)} test examples: {units}.")
+    report(f"Measured on all {about['test_examples']} test examples: {units}.")
     return found
 
 
@@ -184,9 +204,14 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
         count: number of draws.
         seed: seed of the draws.
         mean: whether to write only decoder means.
-        out: path that ends in .npy, .csv, .parquet or .png.
+        out: path that ends in .npy, .csv, .parquet or .png; for a table as it is, in .csv, .tsv,
+            .parquet or .feather.
         report: called with messages.
     """
+    if run.schema is not None:
+        table_files.sample(run, count=count, seed=seed, mean=mean, out=out)
+        report(f"Wrote {count} {'decoder means' if mean else 'draws'} to {out}.")
+        return
     if out.suffix not in (".npy", ".csv", ".parquet", ".png"):
         raise RunError(f"Expected --out to end in .npy, .csv, .parquet or .png; got {out.name}.")
     vae = run.load()
@@ -283,7 +308,7 @@ def train_with_progress(config: RunConfig, out: Path, resume: bool, report: Repo
 
 def held_out(run: Run) -> str:
     """Describes the last held-out ELBO of a run, in the units of the data file."""
-    units = Units.of(run.load(), run.preparation)
+    units = run.units(run.load())
     elbo = units.log_p(run.history()[-1]["val_elbo"])
     return f"held-out elbo {elbo:.2f}, a lower bound on the {units}"
 
@@ -312,7 +337,7 @@ class EpochProgress(keras.callbacks.Callback):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._units = Units.of(self.model, Run(self._out).preparation)
+        self._units = Run(self._out).units(self.model)
         console = Console()
         self._is_terminal = console.is_terminal
         self._bar = Progress(
@@ -339,7 +364,7 @@ class EpochProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Shows the epoch's numbers."""
         logs = logs or {}
-        numbers = f"elbo {self._units.log_p(logs['elbo']):.2f}"
+        numbers = f"elbo {self._units.log_p(logs['elbo'], 'train'):.2f}"
         if "val_elbo" in logs:
             numbers += f", held-out {self._units.log_p(logs['val_elbo']):.2f} nats"
         self._bar.update(self._task, numbers=numbers)

@@ -170,6 +170,7 @@ def table_vae(
     posterior: str = "diagonal",
     prior: str = "standard_normal",
     num_components: int = 50,
+    drop: float = 0.0,
 ) -> VAE:
     """Builds a VAE of a table as it is: mixed columns, values absent where the schema says so.
 
@@ -183,6 +184,8 @@ def table_vae(
         hidden: widths of the encoder's layers; the decoder's are the same backwards.
         activation: activation of the hidden layers; "glu" makes them gated.
         posterior, prior, num_components: as for `mlp_vae`.
+        drop: share of the values, in columns that may have missing ones, that training hides from
+            the encoder; see `PartsEncoder`.
 
     Raises:
         ValueError: if a name is unknown.
@@ -209,6 +212,7 @@ def table_vae(
             if (seen := _seen_by_encoder(column, likelihoods[name])) is not None
         },
         complete=complete,
+        drop=drop,
     )
     parts = Parts(likelihoods, network=trunk, schema=schema)
     vae = _assemble(parts, encoder, latent_size, posterior, prior, num_components, None)

@@ -40,6 +40,7 @@ __all__ = [
     "class_probabilities",
     "classify",
     "expected",
+    "filled_column",
     "impute",
     "posterior_draws",
     "resampled",
@@ -501,11 +502,11 @@ def _like(
         if name not in frame:
             frame[name] = found
         elif mask.any():
-            frame[name] = _filled_column(frame[name], mask, found[mask])
+            frame[name] = filled_column(frame[name], mask, found[mask])
     return frame
 
 
-def _filled_column(column: Any, mask: np.ndarray, found: Any) -> Any:
+def filled_column(column: Any, mask: np.ndarray, found: Any) -> Any:
     """Returns a column of a data frame with some entries replaced, in its own dtype."""
     filled = column.copy()
     if hasattr(filled, "cat"):

@@ -53,7 +53,7 @@ class Subject:
     @cached_property
     def units(self) -> Units:
         """Units of log p(x)."""
-        return Units.of(self.vae, self.run.preparation)
+        return self.run.units(self.vae)
 
     @cached_property
     def functions(self) -> dict[str, Signature]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESUMABLE",
+    "TABLE",
     "RunConfig",
     "RunError",
     "Setting",
@@ -37,12 +38,16 @@ RESUMABLE = ("epochs", "data", "test_data")
 RESTORE = "restore it from a backup, or train again with another --out"
 """Advice about a damaged file of a run."""
 
+TABLE = "table"
+"""Likelihood of a run whose columns each have a likelihood of their own."""
+
 _KINDS: dict[str, tuple[type, bool, str]] = {
     "int": (int, False, "a whole number"),
     "float": (float, False, "a finite number"),
     "str": (str, False, "text"),
     "bool": (bool, False, "true or false"),
     "tuple[int, ...]": (int, True, "a list of whole numbers"),
+    "tuple[float, ...]": (float, True, "a list of numbers"),
     "tuple[str, ...]": (str, True, "a list of names"),
     "dict[str, Any]": (dict, False, "a table"),
 }
@@ -89,8 +94,14 @@ class RunConfig:
         keep_labels: whether a column with a label's name is data like the others.
         image_size: height and width to resize a directory of images to; empty keeps their size.
         image_mode: mode to convert them to, see `keras_vae.data.load`; empty keeps their mode.
-        likelihood: name as in `keras_vae.mlp_vae`, or "auto": chosen from the data when training
-            begins, and then stored by name.
+        likelihood: name as in `keras_vae.mlp_vae`, "table" for a table whose columns each have a
+            likelihood of their own, or "auto": chosen from the data when training begins, and then
+            stored by name.
+        schema: TOML file of a `keras_vae.data.Schema`, for a table; empty infers it.
+        missing: whether any column of the table may have missing values, also those that are
+            complete in the data.
+        drop_observed: share of the values, in columns that may have missing ones, that training
+            hides from the encoder.
         likelihood_options: arguments of the likelihood, such as scale and levels.
         top: largest possible value of an entry; 0 takes it from the data or its dtype.
         network: "mlp" or "conv".
@@ -122,6 +133,8 @@ class RunConfig:
         seed: seed of initial weights, order, noise and test split.
         features: names of the training columns in the order of the model, or empty.
         preparation: how raw numbers become data; decided from the data when training begins.
+        row_nats: for a table, nats that turn bounds of the model's numbers into those of the table,
+            means over training and test set; computed when training begins.
 
     Raises:
         RunError: if a value has the wrong type or lies outside its range.
@@ -148,8 +161,22 @@ class RunConfig:
     )
     likelihood: str = _setting(
         "auto",
-        "p(x|z); auto proposes one from the data.",
-        choices=("auto", *LIKELIHOODS),
+        "p(x|z); table gives each column of a table its own; auto proposes one from the data.",
+        choices=("auto", TABLE, *LIKELIHOODS),
+    )
+    schema: str = _setting(
+        "",
+        "TOML file with the columns of a table, as `keras-vae schema` writes it.",
+        only=("likelihood", (TABLE,)),
+    )
+    missing: bool = _setting(
+        False, "Any column of the table may have missing values.", only=("likelihood", (TABLE,))
+    )
+    drop_observed: float = _setting(
+        0.1,
+        "Part of the values that training hides from the encoder where they may be missing.",
+        interval="[0, 1)",
+        only=("likelihood", (TABLE,)),
     )
     likelihood_options: dict[str, Any] = dataclasses.field(
         default_factory=dict, metadata={"setting": Setting(is_option=False)}
@@ -225,6 +252,7 @@ class RunConfig:
     preparation: Preparation | None = dataclasses.field(
         default=None, metadata={"setting": Setting(is_option=False)}
     )
+    row_nats: tuple[float, ...] = _setting((), is_option=False)
 
     def __post_init__(self) -> None:
         """Refuses values that no training can use."""

@@ -10,7 +10,17 @@ from keras_vae import evaluation
 from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.runs.run import read_json
 
-__all__ = ["SCHEMA_VERSION", "Table", "examples", "heavy_tails", "read", "summary", "table"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Columns",
+    "Table",
+    "columns",
+    "examples",
+    "heavy_tails",
+    "read",
+    "summary",
+    "table",
+]
 
 SCHEMA_VERSION = 2
 """Schema version of `evaluation.json`. Since version 2, every number is in the units of the data
@@ -80,6 +90,67 @@ def table(values: dict[str, Any]) -> Table:
         rows=[(name, f"{value['mean']:.2f}", _error(value)) for name, value in rows],
         notes=_notes(values),
     )
+
+
+class Columns(NamedTuple):
+    """The measurements of the columns of a table as text.
+
+    Attributes:
+        title: what is measured.
+        header: names of the columns of this table.
+        rows: name of the column and its numbers.
+        notes: notes on the table.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: list[str]
+
+
+def columns(values: dict[str, Any]) -> Columns | None:
+    """Formats the columns of a table in an `evaluation.json`; None if there are none."""
+    if "columns" not in values:
+        return None
+    hidden = values["hidden_cells"]
+    header = ["column", "present", "given z", "alone"]
+    if hidden:
+        header += ["imputed", "mean or mode"]
+    rows = []
+    for name, found in values["columns"].items():
+        row = [
+            name,
+            f"{found['present']:.1%}",
+            *map(_cell, (found["distortion"], found["independent"])),
+        ]
+        error = hidden["columns"].get(name) if hidden else None
+        if hidden:
+            row += ["", ""] if error is None else [_cell(error["error"]), _cell(error["simple"])]
+        rows.append(tuple(row))
+    notes = [
+        f"{values['observed_per_row']:.2f} of {values['variables']} values of a row are present, "
+        "in the mean. given z: -E log p(column | z) of the model, nats per present value, to "
+        f"which the rate of {values['rate']['mean']:.2f} nats for the whole row comes; alone: -log "
+        "p of independent columns."
+    ]
+    if hidden:
+        least = hidden["least_effective_sample_size"]
+        notes.append(
+            f"imputed, mean or mode: errors of {hidden['share']:.0%} of the cells of "
+            f"{hidden['rows']} rows, hidden at random: the share of labels that is wrong, and of "
+            "numbers the root mean squared error over the standard deviation."
+            + ("" if least is None else f" Least effective sample size: {least:.0f}.")
+        )
+    else:
+        notes.append(
+            "No column may have missing values in this model, so it imputes nothing; train with "
+            "--missing to allow them in every column."
+        )
+    return Columns("Columns", tuple(header), rows, notes)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def heavy_tails(count: int, of: int) -> str:

@@ -20,18 +20,26 @@ import keras
 import numpy as np
 
 from keras_vae import data, factories
+from keras_vae.data import DataError, Schema
 from keras_vae.data.preparation import Preparation
+from keras_vae.distributions import Parts
 from keras_vae.model import VAE
-from keras_vae.runs import datasets
-from keras_vae.runs.config import RESTORE, RunError
+from keras_vae.runs import datasets, tables
+from keras_vae.runs.config import RESTORE, TABLE, RunError
 from keras_vae.runs.config_file import read_config
+from keras_vae.runs.units import Units
 from keras_vae.training.backup import write_atomically
 
-__all__ = ["Run", "read_json", "refuse_damaged", "resume_command"]
+__all__ = ["SCHEMA", "Run", "read_json", "refuse_damaged", "resume_command"]
+
+SCHEMA = "schema.toml"
+"""Name of the file with the columns of a table."""
 
 
 class Run:
     """A run directory: `config.toml`, `model.keras`, `history.csv`, `evaluation.json`.
+
+    The run of a table as it is holds its `schema.toml`, too.
 
     Args:
         path: the directory.
@@ -48,11 +56,45 @@ class Run:
                 "`keras-vae train --out`."
             )
         self.config = read_config(self.path / "config.toml")
+        self.schema: Schema | None = None
+        self.preparation = self.config.preparation or Preparation()
+        if self.config.likelihood == TABLE:
+            self.schema = self._read_schema()
+            return
         if self.config.preparation is None:
             raise RunError(f"{self.path / 'config.toml'} lacks the section [preparation].")
         if self.config.likelihood == "auto":
             raise RunError(f"{self.path / 'config.toml'} does not name its likelihood: {RESTORE}.")
-        self.preparation: Preparation = self.config.preparation
+
+    def _read_schema(self) -> Schema:
+        try:
+            return Schema.load(self.path / SCHEMA)
+        except DataError as error:
+            raise RunError(f"{error} It belongs to the run: {RESTORE}.") from error
+
+    def units(self, vae: VAE) -> Units:
+        """Returns the units of log p of its model."""
+        if self.schema is not None:
+            return Units.of_table(self.schema, self.config.row_nats)
+        return Units.of(vae, self.preparation)
+
+    @property
+    def table_schema(self) -> Schema:
+        """The columns of a table as it is.
+
+        Raises:
+            RunError: if the run is not of such a table.
+        """
+        if self.schema is None:
+            raise RunError(
+                f"{self.path} is a run of an array of numbers, not of a table as it is. Train one "
+                "with `keras-vae train --likelihood table`."
+            )
+        return self.schema
+
+    def table(self) -> tables.Table:
+        """Reads training and test set of a table as it is; raises as `table_schema`."""
+        return tables.read(self.config, self.table_schema)
 
     @property
     def model_path(self) -> Path:
@@ -86,10 +128,7 @@ class Run:
         """
         config, likelihood = self.config, vae.likelihood
         pairs: dict[str, tuple[Any, Any]] = {
-            "likelihood": (
-                type(likelihood).__name__,
-                factories.LIKELIHOODS[config.likelihood].__name__,
-            ),
+            "likelihood": (type(likelihood).__name__, self._likelihood_name),
             "latent": (vae.latent_size, config.latent),
             "posterior": (
                 type(vae.posterior).__name__,
@@ -101,6 +140,9 @@ class Run:
                 config.components,
             ),
         }
+        if self.schema is not None:
+            own = vae.data.schema
+            pairs["the schema"] = (own and own.to_toml(), self.schema.to_toml())
         for name, value in config.likelihood_options.items():
             pairs[name] = (getattr(likelihood, name, None), value)
         if config.features:
@@ -108,6 +150,11 @@ class Run:
         if self.preparation.center:
             pairs["center"] = (vae.event_shape[-1], len(self.preparation.center))
         for name, (found, said) in pairs.items():
+            if found != said and name == "the schema":
+                raise RunError(
+                    f"{self.model_path} is not the model of its {SCHEMA}: one of them was edited "
+                    "or replaced. Train again into another directory with --schema."
+                )
             if found != said:
                 raise RunError(
                     f"{self.model_path} is not the model of its config.toml, where {name} is "
@@ -123,8 +170,20 @@ class Run:
                 "directory."
             )
 
+    @property
+    def _likelihood_name(self) -> str:
+        if self.schema is not None:
+            return Parts.__name__
+        return factories.LIKELIHOODS[self.config.likelihood].__name__
+
     def raw(self) -> tuple[np.ndarray, np.ndarray]:
-        """Reads training and test set as in their files, with columns in the model's order."""
+        """Reads training and test set as in their files, with columns in the model's order.
+
+        Raises:
+            RunError: if the run is of a table as it is, which `table` reads.
+        """
+        if self.schema is not None:
+            raise RunError(f"{self.path} is the run of a table, which is no array of numbers.")
         found = datasets.read(self.config)
         return found.train, found.test
 

@@ -7,21 +7,22 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_vae import callbacks, data, factories, objectives
+from keras_vae.data import Schema
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare, propose
 from keras_vae.model import VAE
-from keras_vae.runs import datasets
+from keras_vae.runs import datasets, tables
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.lock import held
-from keras_vae.runs.run import Run
+from keras_vae.runs.run import SCHEMA, Run
 from keras_vae.training.backup import write_atomically
 
-__all__ = ["build", "train"]
+__all__ = ["build", "build_table", "train"]
 
 _STEPS_OF_WARM_UP = 20
 """Training steps per execution during KL warm-up; beta is updated once per execution."""
@@ -47,6 +48,25 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
         **widths,
         **config.likelihood_options,
     )
+    return _compiled(config, vae)
+
+
+def build_table(config: RunConfig, schema: Schema) -> VAE:
+    """Builds the compiled model of a table as it is, with new weights."""
+    vae = factories.table_vae(
+        schema,
+        config.latent,
+        hidden=config.hidden,
+        activation=config.activation,
+        posterior=config.posterior,
+        prior=config.prior,
+        num_components=config.components,
+        drop=config.drop_observed,
+    )
+    return _compiled(config, vae)
+
+
+def _compiled(config: RunConfig, vae: VAE) -> VAE:
     gradient: Any = config.gradient
     kl: Any = config.kl or None
     objective: objectives.Objective
@@ -108,7 +128,14 @@ def train(
             )
         else:
             config.refuse_idle()
-        sets = datasets.read(config)
+        if run.schema if run is not None else tables.is_asked(config):
+            return _train_table(config, run, out, report, extra_callbacks)
+        try:
+            sets = datasets.read(config)
+        except data.DataError:
+            if run is not None or not tables.is_needed(config):
+                raise
+            return _train_table(config, run, out, report, extra_callbacks)
         report(f"{len(sets.train)} training and {len(sets.test)} test examples; {sets.columns}.")
         if config.keep_labels and not sets.features:
             raise RunError(
@@ -116,7 +143,75 @@ def train(
             )
         if config.preparation is None:
             config = _decided(config, sets, report)
-        return _fit(config, sets, run, out, report, extra_callbacks)
+        return _fit(config, _of_arrays(config, sets), run, out, report, extra_callbacks)
+
+
+class _Task(NamedTuple):
+    """What a training needs of its data.
+
+    Attributes:
+        train: training set, prepared but for the random steps, an array or a dict of these.
+        test: test set, prepared.
+        examples: size of the training set.
+        stream: arguments of `keras_vae.data.batches` for the random steps.
+        make: makes the compiled model with new weights.
+        schema: columns of a table as it is.
+    """
+
+    train: Any
+    test: Any
+    examples: int
+    stream: dict[str, Any]
+    make: Callable[[], VAE]
+    schema: Schema | None = None
+
+
+def _of_arrays(config: RunConfig, sets: datasets.Datasets) -> _Task:
+    preparation = config.preparation or Preparation()
+    x = preparation.static(sets.train)
+
+    def make() -> VAE:
+        vae = build(config, x.shape[1:])
+        if config.output_bias == "data_mean":
+            factories.start_at_mean(vae, preparation.mean(sets.train))
+        vae.feature_names = sets.features or None
+        vae.preparation_digest = preparation.digest
+        return vae
+
+    test = preparation.array(sets.test, config.seed)
+    return _Task(x, test, len(x), preparation.stream(), make)
+
+
+def _train_table(
+    config: RunConfig,
+    run: Run | None,
+    out: Path,
+    report: Callable[[str], None],
+    extra_callbacks: tuple[keras.callbacks.Callback, ...],
+) -> Run:
+    """Trains a model of a table as it is."""
+    if run is None or run.schema is None:
+        config, schema = tables.decided(config)
+        report(
+            f"{config.data} is modelled as a table, column by column; change how with `keras-vae "
+            f"schema {config.data} --out schema.toml` and --schema."
+        )
+        report(str(schema))
+    else:
+        schema = run.schema
+    found = tables.read(config, schema)
+    report(f"{len(found.train)} training and {len(found.test)} test rows.")
+    offsets = (float(schema.row_nats(x).mean()) for x in (found.train_x, found.test_x))
+    config = dataclasses.replace(config, row_nats=tuple(offsets))
+    task = _Task(
+        found.train_x,
+        found.test_x,
+        len(found.train),
+        {},
+        lambda: build_table(config, schema),
+        schema,
+    )
+    return _fit(config, task, run, out, report, extra_callbacks)
 
 
 def _decided(
@@ -161,21 +256,18 @@ def _decided(
 
 def _fit(
     config: RunConfig,
-    sets: datasets.Datasets,
+    task: _Task,
     run: Run | None,
     out: Path,
     report: Callable[[str], None],
     extra_callbacks: tuple[keras.callbacks.Callback, ...],
 ) -> Run:
-    preparation = config.preparation or Preparation()
-    train_x = preparation.static(sets.train)
-    test_x = preparation.array(sets.test, config.seed)
     keras.utils.set_random_seed(config.seed)
     finished, vae = 0, None
-    per_epoch = data.steps(len(train_x), config.batch_size)
+    per_epoch = data.steps(task.examples, config.batch_size)
     if run is not None and run.model_path.is_file():
         vae = run.load()
-        finished = run.finished(vae, len(train_x))
+        finished = run.finished(vae, task.examples)
         run.history(finished)
         if finished >= config.epochs:
             report(
@@ -184,12 +276,11 @@ def _fit(
             )
             return run
     if vae is None:
-        vae = build(config, train_x.shape[1:])
-        if config.output_bias == "data_mean":
-            factories.start_at_mean(vae, preparation.mean(sets.train))
-        vae.feature_names = sets.features or None
-        vae.preparation_digest = preparation.digest
+        vae = task.make()
     is_new = run is None
+    if is_new and task.schema is not None:
+        with write_atomically(out / SCHEMA) as temporary:
+            task.schema.save(temporary)
     with write_atomically(out / "config.toml") as temporary:
         temporary.write_text(config.to_toml())
     run = Run(out)
@@ -205,17 +296,17 @@ def _fit(
     with _kept_or_removed(run, is_new):
         vae.fit(
             data.batches(
-                train_x,
+                task.train,
                 config.batch_size,
                 epochs=config.epochs,
                 initial_epoch=finished,
                 seed=config.seed,
-                **preparation.stream(),
+                **task.stream,
             ),
             steps_per_epoch=per_epoch,
             epochs=config.epochs,
             initial_epoch=finished,
-            validation_data=test_x,
+            validation_data=task.test,
             validation_batch_size=500,
             verbose=0,
             callbacks=[*schedule, _SaveRun(run, finished), *extra_callbacks],
@@ -233,7 +324,7 @@ def _kept_or_removed(run: Run, is_new: bool) -> Iterator[None]:
         yield
     except Exception:
         if is_new and not run.model_path.is_file():
-            for name in ("config.toml", "history.csv"):
+            for name in ("config.toml", "history.csv", SCHEMA):
                 (run.path / name).unlink(missing_ok=True)
         raise
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_vae.data import Schema
 from keras_vae.data.preparation import Preparation
 from keras_vae.model import VAE
 
@@ -31,12 +32,15 @@ class Units:
         data: description of the data.
         offset: nats per example added to log p of the prepared data.
         variables: numbers that one example has in the file; a one-hot vector counts as one.
+        training_offset: that of the training set, where it differs: a table's depends on which
+            values are missing.
     """
 
     quantity: str
     data: str
     offset: float
     variables: int
+    training_offset: float | None = None
 
     @classmethod
     def of(cls, vae: VAE, preparation: Preparation) -> Units:
@@ -52,9 +56,35 @@ class Units:
             variables=math.prod(shape[: len(shape) - support.event_dim]),
         )
 
-    def log_p(self, nats: Any) -> np.ndarray:
+    @classmethod
+    def of_table(cls, schema: Schema, row_nats: tuple[float, ...]) -> Units:
+        """Returns the units of a table as it is.
+
+        Args:
+            schema: its columns.
+            row_nats: means of the offset over training and test set.
+        """
+        densities = [
+            column
+            for column in schema
+            if column.form not in ("plain", "one_hot") and not column.whole
+        ]
+        quantity = "log-density" if densities else "log-probability"
+        training, test = row_nats or (0.0, 0.0)
+        data = "the observed values of a row"
+        if densities and len(densities) < len(schema):
+            data += " (density of its real columns, probability of the others)"
+        return cls(quantity, data, test, len(schema), training)
+
+    def offset_of(self, name: str) -> float:
+        """Returns the nats that are added to a log p of a set, "train" or "test"."""
+        if name == "train" and self.training_offset is not None:
+            return self.training_offset
+        return self.offset
+
+    def log_p(self, nats: Any, of: str = "test") -> np.ndarray:
         """Converts a log p of the prepared data, or a bound on it, to the file's units."""
-        return np.asarray(nats, np.float64) + self.offset
+        return np.asarray(nats, np.float64) + self.offset_of(of)
 
     def distortion(self, nats: Any) -> np.ndarray:
         """Converts a distortion, -E_q log p(x | z), or a loss to the file's units."""

@@ -316,8 +316,9 @@ class Schema:
     def __str__(self) -> str:
         return shown.as_text(self.table, self.rows)
 
-    def __rich__(self) -> Any:
-        return shown.as_table(self.table, self.rows)
+    def explained(self) -> str:
+        """Returns what `print` shows, with the reason for how each column is modelled."""
+        return shown.as_text(self.table, self.rows, reasons=True)
 
     def __iter__(self) -> Iterator[Column]:
         return iter(self.columns.values())

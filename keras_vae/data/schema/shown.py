@@ -1,54 +1,69 @@
-"""A schema as a table for people: one line per column."""
+"""A schema as a table for people: one line per column, readable in 80 characters."""
 
 from __future__ import annotations
 
-import io
 import shutil
+import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 from keras_vae.data.schema.column import Column
 
-__all__ = ["as_table", "as_text"]
+__all__ = ["as_text"]
 
 _WIDEST = 160
+_LONGEST_NAME = 20
+_HEADER = ("column", "kind", "likelihood", "missing", "values")
+_SHORT = {"zero_inflated_negative_binomial": "zero-inflated NB"}
 
 
-def as_table(columns: Sequence[Column], rows: int) -> Any:
-    """Returns the table as rich prints it."""
-    from rich.table import Table
-    from rich.text import Text
+def as_text(
+    columns: Sequence[Column], rows: int, *, reasons: bool = False, width: int | None = None
+) -> str:
+    """Returns the table as text.
 
+    Args:
+        columns: all columns of the schema.
+        rows: number of rows that it was inferred from.
+        reasons: whether to add a line on why each column is modelled as it is.
+        width: characters in a line; None is the width of the terminal.
+    """
+    width = width or min(shutil.get_terminal_size((100, 24)).columns, _WIDEST)
+    cells = [_cells(column) for column in columns]
+    sizes = [max(map(len, texts)) for texts in zip(_HEADER, *cells, strict=True)]
+    sizes[-1] = max(len(_HEADER[-1]), width - sum(sizes[:-1]) - 2 * (len(sizes) - 1))
     modelled = sum(column.is_modelled for column in columns)
-    title = f"{modelled} of {len(columns)} columns are modelled; {rows:,} rows"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("column", "kind", "likelihood"):
-        table.add_column(name, overflow="fold")
-    table.add_column("missing", justify="right")
-    table.add_column("range or categories", overflow="fold")
-    table.add_column("reason", overflow="fold")
-    for column in columns:
-        cells = (
-            column.name,
-            column.kind.replace("_", " "),
-            column.likelihood if column.is_modelled else "",
-            _missing(column),
-            _holds(column),
-            column.reason,
-        )
-        style = "" if column.is_modelled else "dim"
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-    return table
+    lines = [f"{modelled} of {len(columns)} columns are modelled; {rows:,} rows"]
+    for row in (_HEADER, *cells):
+        name, kind, likelihood, missing, values = map(_fitted, row, sizes)
+        padded = (name, kind, likelihood)
+        left = "  ".join(text.ljust(size) for text, size in zip(padded, sizes, strict=False))
+        lines.append(f"{left}  {missing.rjust(sizes[3])}  {values}".rstrip())
+    for column in columns if reasons else ():
+        lines += textwrap.wrap(f"{column.name}: {column.reason}", width, subsequent_indent="    ")
+    if not reasons:
+        for column in columns:
+            if not column.is_modelled:
+                lines += textwrap.wrap(
+                    f"{column.name} is left out: {column.reason}", width, subsequent_indent="    "
+                )
+    return "\n".join(lines)
 
 
-def as_text(columns: Sequence[Column], rows: int) -> str:
-    """Returns the table as text, as wide as the terminal."""
-    from rich.console import Console
+def _cells(column: Column) -> tuple[str, ...]:
+    if not column.is_modelled:
+        return (_fitted(column.name, _LONGEST_NAME), "left out", "", _missing(column), "")
+    likelihood = _SHORT.get(column.likelihood, column.likelihood.replace("_", " "))
+    return (
+        _fitted(column.name, _LONGEST_NAME),
+        column.kind,
+        likelihood,
+        _missing(column),
+        _holds(column),
+    )
 
-    width = min(shutil.get_terminal_size((120, 24)).columns, _WIDEST)
-    file = io.StringIO()
-    Console(file=file, width=width).print(as_table(columns, rows))
-    return file.getvalue().rstrip("\n")
+
+def _fitted(text: str, size: int) -> str:
+    return text if len(text) <= size else f"{text[: max(size - 3, 1)]}..."
 
 
 def _missing(column: Column) -> str:
@@ -57,11 +72,10 @@ def _missing(column: Column) -> str:
     return f"{column.absent:.1%}" if column.absent else "may be"
 
 
-def _holds(column: Column, most: int = 4) -> str:
+def _holds(column: Column) -> str:
     if column.categories:
-        labels = ", ".join(str(label)[:20] for label in column.categories[:most])
-        more = len(column.categories) - most
-        return f"{labels} and {more} more" if more > 0 else labels
+        labels = ", ".join(str(label)[:20] for label in column.categories[:20])
+        return labels if len(column.categories) < 4 else f"{len(column.categories)}: {labels}"
     if column.low is None or column.high is None:
         return ""
     digits = ".0f" if column.whole else ".4g"

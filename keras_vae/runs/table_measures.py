@@ -1,0 +1,248 @@
+"""Measurements of the run of a table as it is: bounds, columns, and cells hidden on purpose."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vae import evaluation
+from keras_vae.data import Schema
+from keras_vae.distributions.noise import from_rows
+from keras_vae.evaluation.pareto import TRUSTED
+from keras_vae.model import VAE
+from keras_vae.runs import measurements
+from keras_vae.runs.run import Run
+from keras_vae.runs.tables import Table
+
+__all__ = ["column_distortions", "columns", "evaluate", "hidden_cells"]
+
+_HIDDEN = 0.2
+_MOST_ROWS = 1000
+
+
+def evaluate(
+    run: Run,
+    *,
+    num_samples: int,
+    limit: int,
+    seed: int,
+    progress: bool,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measures a run on its test set; writes `evaluation.json`. Arguments as for the command.
+
+    Every number is about the same rows and in nats of the table: log p of the values that are
+    present in a row. Beside the model stand independent columns, each with the maximum likelihood
+    distribution of its kind.
+    """
+    vae, table = run.load(), run.table()
+    units, schema = run.units(vae), table.schema
+    every = table.test_x
+    available = len(table.test)
+    count = min(limit, available) if limit else available
+    x = {name: value[:count] for name, value in every.items()}
+    offset = schema.row_nats(every)
+    elbo, distortion, rate = (np.asarray(value, np.float64) for value in vae.elbo(every, seed=seed))
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the command prints its own message
+        marginal = evaluation.log_marginal(
+            vae, x, num_samples=num_samples, seed=seed, progress=progress
+        )
+    seconds = time.perf_counter() - started
+    report(f"Importance sampling took {seconds:.1f} s for {count} rows.")
+    independent, log_q = _independent(table, count)
+    values: dict[str, Any] = {
+        "schema_version": measurements.SCHEMA_VERSION,
+        "examples": measurements.examples(count, available),
+        "test_examples": count,
+        "test_set": available,
+        "quantity": units.quantity,
+        "data": units.data,
+        "units": "nats per row, natural logarithm, in the units of the table",
+        "elbo": measurements.summary((elbo + offset)[:count]),
+        "log_marginal": {
+            **measurements.summary(marginal.value + offset[:count]),
+            "method": f"importance sampling, k = {num_samples}",
+            "side": marginal.side,
+            "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
+            "heavy_tails": None
+            if marginal.pareto_k is None
+            else int((marginal.pareto_k > TRUSTED).sum()),
+        },
+        "distortion": measurements.summary((distortion - offset)[:count]),
+        "rate": measurements.summary(rate[:count]),
+        "bits_per_dim": None,
+        "variables": units.variables,
+        "observed_per_row": float(np.mean(np.sum([*present(x).values()], axis=0))),
+        "rate_per_latent": evaluation.rate_per_latent(vae, x, seed=seed).tolist(),
+        "active_units": evaluation.active_units(vae, x),
+        "latent_size": vae.latent_size,
+        "baselines": {"independent columns": measurements.summary(np.sum([*log_q.values()], 0))},
+        "likelihood": run.config.likelihood,
+        "preparation": "by its schema",
+        "preparation_nats": 0.0,
+        "share_at_atoms": 0.0,
+        "columns": columns(vae, schema, x, log_q, seed),
+        "hidden_cells": hidden_cells(vae, schema, x, independent, min(num_samples, 1000), seed),
+        "seed": seed,
+    }
+    if count < available:
+        values["elbo_of_all"] = measurements.summary(elbo + offset)
+    run.write_json("evaluation.json", values)
+    return values
+
+
+def present(x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns where each column has a value, [n]."""
+    return {name: ~np.isnan(value).any(axis=-1) for name, value in x.items()}
+
+
+class _Independent(NamedTuple):
+    """Independent columns, fitted to the training set.
+
+    Attributes:
+        model: their distributions.
+        middles: what stands in place of a missing value: mean or most frequent value.
+    """
+
+    model: evaluation.IndependentColumns
+    middles: dict[str, Any]
+
+
+def _independent(table: Table, count: int) -> tuple[_Independent, dict[str, np.ndarray]]:
+    """Fits independent columns; returns them and their log p of test values, 0 where absent.
+
+    Whole numbers under a density have the noise that the model's have, so both are densities of
+    the same numbers.
+    """
+    train = _file_numbers(table.schema, table.train, table.train_x)
+    test = _file_numbers(table.schema, table.test[:count], table.test_x)
+    model = evaluation.IndependentColumns.fit(train, table.schema)
+    middles = {name: column.middle for name, column in model.columns.items()}
+    return _Independent(model, middles), model.log_probs(test)
+
+
+def _file_numbers(schema: Schema, frame: Any, x: Mapping[str, np.ndarray]) -> Any:
+    """Returns a data frame whose whole numbers under a positive or real density have noise."""
+    frame = frame[list(schema.columns)].copy()
+    for name, column in schema.columns.items():
+        how = column.preparation
+        if how.noise.size and column.kind in ("real", "positive"):
+            values = x[name][: len(frame), 0].astype(np.float64)
+            frame[name] = values * how.spread[0] + how.center[0]
+    return frame
+
+
+def column_distortions(vae: VAE, x: Any, seed: int) -> dict[str, np.ndarray]:
+    """Computes -E_q log p(column | z) of each column and row in model nats, [n] by column.
+
+    Their sum over the columns is the distortion of `vae.elbo` with the same seed.
+    """
+
+    def terms(inputs: Any) -> dict[str, tf.Tensor]:
+        rows, seeds = inputs
+        noise = from_rows(vae.noise(), seeds, 1, vae.float_dtype)
+        observed = vae.infer(rows).trace(noise).observations
+        return {name: -each.log_prob()[0] for name, each in observed.items()}
+
+    arrays = vae.data.arrays(x, in_support=True)
+    seeds = vae._row_seeds(len(next(iter(arrays.values()))), seed)
+    found = vae._by_rows("column distortions", terms, [arrays, seeds])
+    return {name: np.asarray(value, np.float64) for name, value in found.items()}
+
+
+def columns(
+    vae: VAE,
+    schema: Schema,
+    x: Mapping[str, np.ndarray],
+    log_q: Mapping[str, np.ndarray],
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Measures each column in nats per value that is present; None where there is none.
+
+    Args:
+        vae: the model.
+        schema: the columns.
+        x: test rows.
+        log_q: log p of the same rows under independent columns.
+        seed: seed of the draws.
+    """
+    distortions, seen = column_distortions(vae, x, seed), present(x)
+    found: dict[str, dict[str, Any]] = {}
+    for name, offset in schema.nats_offset.items():
+        rows = seen[name]
+        some = bool(rows.any())
+        found[name] = {
+            "present": float(rows.mean()),
+            "distortion": float(distortions[name][rows].mean() - offset) if some else None,
+            "independent": float(-log_q[name][rows].mean()) if some else None,
+        }
+    return found
+
+
+def hidden_cells(
+    vae: VAE,
+    schema: Schema,
+    x: Mapping[str, np.ndarray],
+    independent: _Independent,
+    num_samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Hides a fifth of the cells that may be missing, at random, and imputes them.
+
+    The error of labels is the share that is wrong; that of numbers is the root of the mean squared
+    error over the standard deviation of the column.
+
+    Returns:
+        By column the number of hidden cells and the errors of the model and of the column's mean
+        or most frequent value; the share that is hidden; empty if no column may have missing
+        values.
+    """
+    may = [name for name, column in schema.columns.items() if column.missing]
+    if not may:
+        return {}
+    rows = slice(0, _MOST_ROWS)
+    given = {name: value[rows] for name, value in x.items()}
+    seen, rng = present(given), np.random.default_rng(seed)
+    hidden = {name: seen[name] & (rng.random(len(seen[name])) < _HIDDEN) for name in may}
+    holes = dict(given)
+    for name, mask in hidden.items():
+        holes[name] = np.where(mask[:, np.newaxis], np.float32(np.nan), given[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the least effective sample size is told
+        found = vae.impute(holes, num_samples, seed=seed)
+    errors = {}
+    for name, mask in hidden.items():
+        column = schema.columns[name]
+        if not mask.any():
+            continue
+        truth = column.to_raw(given[name][mask]).ravel().astype(np.float64)
+        ours = column.to_raw(found.values[name][mask]).ravel().astype(np.float64)
+        middle = independent.middles[name]
+        if column.is_coded:
+            theirs = float(column.categories.index(middle)) if middle in column.categories else -1.0
+            error, simple = float(np.mean(ours != truth)), float(np.mean(theirs != truth))
+        else:
+            spread = column.deviation
+            error, simple = (
+                float(np.sqrt(np.mean((guess - truth) ** 2)) / spread) for guess in (ours, middle)
+            )
+        errors[name] = {
+            "cells": int(mask.sum()),
+            "measure": "share wrong" if column.is_coded else "error / standard deviation",
+            "error": error,
+            "simple": simple,
+        }
+    ess = found.ess[~np.isnan(found.ess)]
+    return {
+        "share": _HIDDEN,
+        "rows": len(next(iter(given.values()))),
+        "least_effective_sample_size": float(ess.min()) if len(ess) else None,
+        "columns": errors,
+    }

@@ -1,0 +1,245 @@
+"""Runs of tables as they are: from a file with holes to a filled file, by commands alone."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from keras_vae import data, evaluation
+from keras_vae.cli import main
+from keras_vae.data import DataError
+from keras_vae.runs import table_files, table_measures, tables
+from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs.run import Run
+from keras_vae.runs.train import train
+
+ROWS = 240
+
+
+def people() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    tall = rng.random(ROWS) < 0.5
+    job = np.where(tall ^ (rng.random(ROWS) < 0.1), "smith", "clerk").astype(object)
+    job[rng.random(ROWS) < 0.15] = None
+    age = pd.Series(rng.poisson(np.where(tall, 60.0, 20.0)), dtype="Int64")
+    age[rng.random(ROWS) < 0.1] = pd.NA
+    return pd.DataFrame(
+        {
+            "id": np.arange(1000, 1000 + ROWS),
+            "age": age,
+            "job": job,
+            "height": np.round(np.where(tall, 1.9, 1.6) + 0.05 * rng.normal(size=ROWS), 3),
+            "town": rng.choice(["Oslo", "Rome", "Lima"], ROWS),
+        }
+    )
+
+
+def invoke(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with people.csv, and the run of a model trained on it."""
+    folder = tmp_path_factory.mktemp("tables")
+    people().to_csv(folder / "people.csv", index=False)
+    code, output = invoke(
+        *("train", "--data", folder / "people.csv", "--out", folder / "run"),
+        *("--epochs", 2, "--hidden", 8, "--latent", 2, "--batch-size", 50),
+    )
+    assert code == 0, output
+    assert "4 of 5 columns are modelled; 240 rows" in output
+    assert "id is left out: an identifier" in output
+    assert "216 training and 24 test rows" in output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder: Path) -> dict:
+    code, output = invoke("evaluate", folder / "run", "--samples", 20)
+    assert code == 0, output
+    assert "independent columns" in output
+    assert "24 rows, hidden at random" in output
+    return json.loads((folder / "run" / "evaluation.json").read_text())
+
+
+def test_bounds_and_columns_are_in_nats_of_the_table(folder: Path, evaluated: dict) -> None:
+    run = Run(folder / "run")
+    vae, table = run.load(), run.table()
+    offset = table.schema.row_nats(table.test_x)
+    bound = vae.elbo(table.test_x, seed=0)
+    assert evaluated["elbo"]["mean"] == pytest.approx(np.mean(bound.elbo + offset), rel=1e-6)
+    by_column = table_measures.column_distortions(vae, table.test_x, 0)
+    # Both are float32 sums of four columns.
+    np.testing.assert_allclose(np.sum([*by_column.values()], axis=0), bound.distortion, rtol=1e-5)
+    columns = evaluated["columns"]
+    assert list(columns) == ["age", "job", "height", "town"]
+    total = sum(each["present"] * each["distortion"] for each in columns.values())
+    assert total == pytest.approx(evaluated["distortion"]["mean"], rel=1e-5)
+    independent = evaluation.IndependentColumns.fit(table.train, table.schema)
+    log_q = independent.log_probs(table.test)
+    for name, found in columns.items():
+        seen = table.test[name].notna().to_numpy()
+        assert found["present"] == pytest.approx(seen.mean())
+        assert found["independent"] == pytest.approx(-log_q[name][seen].mean())
+    np.testing.assert_allclose(
+        evaluated["baselines"]["independent columns"]["mean"], np.mean([*log_q.values()], 1).sum()
+    )
+    assert run.history()[-1]["val_elbo"] < 0.0
+
+
+def test_hidden_cells_are_counted_and_compared(evaluated: dict) -> None:
+    hidden = evaluated["hidden_cells"]
+    assert set(hidden["columns"]) <= {"age", "job"}  # nothing else may be missing
+    for name, found in hidden["columns"].items():
+        assert found["cells"] > 0
+        assert found["error"] >= 0.0
+        assert found["measure"].startswith("share" if name == "job" else "error")
+
+
+@pytest.mark.filterwarnings("ignore:The importance weights")
+def test_impute_fills_the_holes_and_nothing_else(folder: Path) -> None:
+    out = folder / "filled.csv"
+    words = ("impute", folder / "run", "--data", folder / "people.csv", "--out", out)
+    code, output = invoke(*words, "--num-samples", 30)
+    assert code == 0, output
+    given, filled = pd.read_csv(folder / "people.csv"), pd.read_csv(out)
+    missing = given.isna()
+    count = int(missing.to_numpy().sum())
+    assert f"Filled {count} cells in {int(missing.any(axis=1).sum())} of 240 rows" in output
+    assert "Effective sample size of 30 draws" in output
+    assert list(filled) == list(given)
+    assert not filled.isna().to_numpy().any()
+    assert filled["age"].dtype == "int64"  # whole numbers stay whole
+    for name in given:
+        seen = ~missing[name]
+        assert (filled[name][seen] == given[name][seen]).all()
+
+    run = Run(folder / "run")
+    single = run.load().impute(data.load_frame(folder / "people.csv"), 30, multiple=20, seed=0)
+    assert filled["job"].tolist() == single.values["job"].tolist()
+    assert filled["age"].tolist() == single.values["age"].tolist()
+
+    code, output = invoke(*words)
+    assert code == 1
+    assert "filled.csv exists: choose another --out, or replace it with --overwrite" in output
+
+
+@pytest.mark.filterwarnings("ignore:The importance weights")
+def test_multiple_imputations_are_one_file_each(folder: Path) -> None:
+    words = ("impute", folder / "run", "--data", folder / "people.csv", "--num-samples", 30)
+    code, output = invoke(*words, "--out", folder / "many.parquet", "--multiple", 3)
+    assert code == 0, output
+    tables = [pd.read_parquet(folder / f"many-{k}.parquet") for k in (1, 2, 3)]
+    assert not any(table.isna().to_numpy().any() for table in tables)
+    assert not tables[0].equals(tables[1])
+    holes = data.load_frame(folder / "people.csv")
+    drawn = Run(folder / "run").load().impute(holes, 30, multiple=3, seed=0).draws
+    for table, one in zip(tables, drawn, strict=True):
+        assert table["job"].tolist() == one["job"].tolist()
+    assert not list(folder.glob(".keras_vae*"))
+
+
+def test_draws_are_rows_of_the_table(folder: Path) -> None:
+    code, output = invoke("sample", folder / "run", "--n", 30, "--out", folder / "draws.csv")
+    assert code == 0, output
+    drawn = pd.read_csv(folder / "draws.csv")
+    assert list(drawn) == ["age", "job", "height", "town"]
+    assert len(drawn) == 30
+    assert set(drawn["job"]) <= {"smith", "clerk"}
+    assert drawn["age"].dtype == "int64"
+    code, output = invoke("sample", folder / "run", "--out", folder / "draws.png")
+    assert code == 1
+    assert "Expected --out to end in .csv" in output
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(Run(folder / "run").config, schema="", row_nats=())
+    train(dataclasses.replace(config, epochs=1), tmp_path / "resumed")
+    resumed = train(dataclasses.replace(config, epochs=2), tmp_path / "resumed", resume=True)
+    whole = Run(folder / "run")
+    assert resumed.history() == whole.history()
+    for mine, theirs in zip(resumed.load().get_weights(), whole.load().get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_an_edited_schema_trains_another_model(folder: Path, tmp_path: Path) -> None:
+    schema = Run(folder / "run").table_schema
+    text = schema.to_toml().replace('kind = "real"', 'kind = "positive"', 1)
+    (tmp_path / "schema.toml").write_text(text)
+    config = RunConfig(
+        data=str(folder / "people.csv"),
+        schema=str(tmp_path / "schema.toml"),
+        hidden=(4,),
+        latent=1,
+        epochs=1,
+    )
+    with pytest.raises(RunError, match="already says which columns are left out"):
+        train(dataclasses.replace(config, missing=True), tmp_path / "other")
+    run = train(config, tmp_path / "run")
+    assert run.table_schema.to_toml() == data.Schema.from_toml(text).to_toml()
+    (tmp_path / "run" / "schema.toml").write_text(schema.to_toml())
+    if text != schema.to_toml():
+        with pytest.raises(RunError, match=r"is not the model of its schema.toml"):
+            Run(tmp_path / "run").load()
+    (tmp_path / "run" / "schema.toml").unlink()
+    with pytest.raises(RunError, match=r"schema.toml cannot be read.*restore it"):
+        Run(tmp_path / "run")
+
+
+def test_numbers_without_holes_are_no_table_unless_asked(tmp_path: Path) -> None:
+    source = str(tmp_path / "numbers.csv")
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["a", "b"])
+    frame.to_csv(source, index=False)
+    config = RunConfig(data=source)
+    assert not tables.is_asked(config)
+    assert not tables.is_needed(config)
+    asked = dataclasses.replace(config, missing=True)
+    assert tables.is_asked(asked)
+    assert all(column.missing for column in tables.decided(asked)[1])
+    frame.assign(a=frame["a"].where(frame["a"] > 0.0)).to_csv(source, index=False)
+    assert tables.is_needed(config)
+    assert not tables.is_needed(dataclasses.replace(config, likelihood="normal"))
+    with pytest.raises(DataError, match="missing, NaN or infinite"):
+        train(dataclasses.replace(config, likelihood="normal"), tmp_path / "run")
+    complete = dataclasses.replace(config, network="conv", likelihood="table")
+    with pytest.raises(RunError, match="network = 'conv'"):
+        train(complete, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_missing_values_says_how_to_allow_them(tmp_path: Path) -> None:
+    frame = people()[["height", "town"]]
+    frame.to_csv(tmp_path / "complete.csv", index=False)
+    config = RunConfig(
+        data=str(tmp_path / "complete.csv"), hidden=(4,), latent=1, epochs=1, batch_size=120
+    )
+    run = train(config, tmp_path / "run")
+    values = table_measures.evaluate(
+        run, num_samples=5, limit=0, seed=0, progress=False, report=lambda message: None
+    )
+    assert values["hidden_cells"] == {}
+    code, output = invoke(
+        "impute", run.path, "--data", tmp_path / "complete.csv", "--out", tmp_path / "x.csv"
+    )
+    assert code == 1
+    assert "train again with --missing" in output
+
+
+def test_a_file_is_complete_or_not_there(tmp_path: Path) -> None:
+    class Failing(pd.DataFrame):
+        def to_csv(self, path, **options):  # type: ignore[override]
+            Path(path).write_text("half")
+            raise OSError("disk full")
+
+        def assign(self, **columns):
+            return self
+
+    with pytest.raises(OSError, match="disk full"):
+        table_files.write_frame(Failing({"a": [1.5]}), tmp_path / "a.csv")
+    assert not list(tmp_path.iterdir())
