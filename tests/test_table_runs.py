@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from keras_vae import data, evaluation
 from keras_vae.cli import main
 from keras_vae.data import DataError
+from keras_vae.report import page, table_draws
+from keras_vae.report.subject import Subject
 from keras_vae.runs import table_files, table_measures, tables
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
@@ -143,6 +145,24 @@ def test_multiple_imputations_are_one_file_each(folder: Path) -> None:
     for table, one in zip(tables, drawn, strict=True):
         assert table["job"].tolist() == one["job"].tolist()
     assert not list(folder.glob(".keras_vae*"))
+
+
+def test_the_report_shows_columns_and_drawn_rows(folder: Path, evaluated: dict) -> None:
+    run = Run(folder / "run")
+    subject = Subject.of(run, 0)
+    pictures = table_draws.table_draws(subject)
+    assert [picture.title for picture in pictures] == ["age", "job", "height", "town"]
+    assert "of the test data is missing" in pictures[0].caption
+    real = run.table().train[list(run.table_schema.columns)]
+    compared = evaluation.synthetic_report(
+        real, subject.vae.sample(40, 0)[list(real)], real[:60], most=20
+    )
+    text = page.page(subject, "Fine.", [("Data and draws", pictures)], None, compared)
+    assert "4 of 5 columns, each with its own likelihood" in text
+    assert "mean or mode" in text
+    assert "Drawn rows beside real ones" in text
+    measured = f"{evaluated['columns']['town']['independent']:.3f}"
+    assert f'<td class="number">{measured}</td>' in text
 
 
 def test_draws_are_rows_of_the_table(folder: Path) -> None:

@@ -14,6 +14,10 @@ from keras_vae.training.backup import write_atomically
 
 __all__ = ["write"]
 
+_FEWEST_ROWS = 60
+_MOST_DRAWN = 2000
+_MOST_COMPARED = 500
+
 
 def write(
     run: Run,
@@ -50,6 +54,7 @@ def write(
         used = latents.latents(subject)
         report("What the model draws")
         shown = draws.draws(subject)
+        synthetic = _synthetic(subject)
         verdict = evaluation.diagnose(subject.vae, subject.x, seed=seed).verdict
     text = page.page(
         subject,
@@ -61,8 +66,25 @@ def write(
             ("Latents", used),
         ],
         artifact,
+        synthetic,
     )
     path = run.path / "report.html"
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return str(path)
+
+
+def _synthetic(subject: Subject) -> evaluation.SyntheticReport | None:
+    """Compares drawn rows of a table with real ones, if there are enough of these."""
+    schema = subject.run.schema
+    if schema is None or subject.available < _FEWEST_ROWS:
+        return None
+    table, names = subject.run.table(), list(schema.columns)
+    drawn = subject.vae.sample(min(subject.available, _MOST_DRAWN), subject.seed)
+    return evaluation.synthetic_report(
+        table.train[names],
+        drawn[names],
+        table.test[names],
+        most=_MOST_COMPARED,
+        seed=subject.seed,
+    )

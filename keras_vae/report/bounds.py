@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from scipy.special import logsumexp
@@ -25,6 +26,7 @@ from keras_vae.report.figures import (
 )
 from keras_vae.report.subject import Subject
 from keras_vae.runs import measurements
+from keras_vae.runs.units import Units
 
 __all__ = ["bounds", "curves", "frontier", "gap", "watched"]
 
@@ -39,9 +41,12 @@ def curves(subject: Subject) -> list[Picture]:
     """Plots the bound and its terms against epochs."""
     units, history = subject.units, subject.run.history()
     figure, axes = axes_of()
-    _pair(axes, history, "elbo", BLUE, units.offset)
+    _pair(axes, history, "elbo", BLUE, units)
     early = history[len(history) // 10 :]
-    values = units.log_p([row[key] for row in early for key in row if key in ("elbo", "val_elbo")])
+    sets = {"elbo": "train", "val_elbo": "test"}
+    values = np.array(
+        [units.log_p(row[key], sets[key]) for row in early for key in row if key in sets]
+    )
     if len(history) > 10:
         margin = 0.1 * float(np.ptp(values)) + 1e-9
         axes.set_ylim(values.min() - margin, values.max() + margin)
@@ -52,14 +57,14 @@ def curves(subject: Subject) -> list[Picture]:
     )
     pictures = [drawn("ELBO", caption, figure)]
     figure, axes = axes_of()
-    _pair(axes, history, "distortion", BLUE, -units.offset)
+    _pair(axes, history, "distortion", BLUE, units, -1.0)
     _pair(axes, history, "rate", ORANGE)
     label(axes, "epoch", "nats per example")
     caption = "Its two terms: -E log p(x | z) and KL(q(z | x) || p(z)). Their sum is -ELBO."
     pictures.append(drawn("Distortion and rate", caption, figure))
     if any(abs(row["loss"] + row["elbo"]) > 1e-3 * abs(row["loss"]) for row in history):
         figure, axes = axes_of()
-        _pair(axes, history, "loss", GREY, -units.offset)
+        _pair(axes, history, "loss", GREY, units, -1.0)
         label(axes, "epoch", "loss, nats per example")
         config = subject.run.config
         caption = f"What was minimised ({config.objective}, beta {config.beta:g})."
@@ -90,17 +95,18 @@ def bounds(subject: Subject) -> Picture:
     """Plots the multi-sample bounds against k, and annealed importance sampling."""
     few, units = _few(subject, _HARD), subject.units
     log_w = _log_weights(subject.vae, few, subject.seed)
+    count, offsets = log_w.shape[1], subject.offsets(few)
     sizes = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
     means = []
     for k in sizes:
-        groups = log_w.reshape(_DRAWS // k, k, len(few))
-        means.append(float(np.mean(logsumexp(groups, axis=1) - math.log(k))) + units.offset)
+        groups = log_w.reshape(_DRAWS // k, k, count)
+        means.append(float(np.mean(logsumexp(groups, axis=1) - math.log(k) + offsets)))
     annealed = evaluation.log_marginal(
         subject.vae, few, "annealed", num_samples=8, temperatures=200, seed=subject.seed
     )
     largest = np.partition(log_w, -tail_size(_DRAWS) - 1, axis=0)[-tail_size(_DRAWS) - 1 :]
     heavy = int((pareto_k(largest.T) > TRUSTED).sum())
-    top, top_error = evaluation.mean_and_error(units.log_p(annealed.value))
+    top, top_error = evaluation.mean_and_error(annealed.value + offsets)
     figure, axes = axes_of()
     axes.plot(sizes, means, "o-", color=BLUE, label="L_k, importance sampling")
     axes.axhline(top, color=ORANGE, label="annealed importance sampling")
@@ -108,12 +114,12 @@ def bounds(subject: Subject) -> Picture:
     legend(axes)
     label(axes, "k, draws per example", f"bound on the {units.quantity}, nats")
     caption = (
-        f"Means over {subject.examples(len(few))}: ELBO = L_1 = {means[0]:.2f}, L_1000 = "
+        f"Means over {subject.examples(count)}: ELBO = L_1 = {means[0]:.2f}, L_1000 = "
         f"{means[-1]:.2f}, AIS (8 chains, 200 temperatures) = {top:.2f}; the examples scatter by "
         f"{top_error:.2f} (standard error), which all share."
     )
     if heavy:
-        caption += f" {measurements.heavy_tails(heavy, len(few))}"
+        caption += f" {measurements.heavy_tails(heavy, count)}"
     return drawn("The bound rises towards log p(x)", caption, figure)
 
 
@@ -138,7 +144,7 @@ def gap(subject: Subject) -> Picture:
     axes.invert_yaxis()
     axes.set_xlabel("nats per example", fontsize=9)
     axes.tick_params(labelsize=8)
-    caption = f"Mean over {subject.examples(len(few))}: {found}."
+    caption = f"Mean over {subject.examples(len(found.approximation))}: {found}."
     return drawn("Why the bound is below log p(x)", caption, figure)
 
 
@@ -165,28 +171,38 @@ def frontier(subject: Subject) -> list[Picture]:
     return [drawn("Rate against distortion", caption, figure)]
 
 
-def _few(subject: Subject, most: int) -> np.ndarray:
+def _few(subject: Subject, most: int) -> Any:
     """Selects the first examples, fewer of large ones: annealing evaluates each 16 000 times."""
-    size = math.prod(subject.vae.event_shape)
-    return subject.x[: max(_FEWEST, min(most, _NUMBERS // size))]
+    count = max(_FEWEST, min(most, _NUMBERS // subject.vae.numbers_per_example))
+    return keras.tree.map_structure(lambda part: part[:count], subject.x)
 
 
 def _pair(
-    axes: Any, history: list[dict[str, float]], name: str, color: str, offset: float = 0.0
+    axes: Any,
+    history: list[dict[str, float]],
+    name: str,
+    color: str,
+    units: Units | None = None,
+    sign: float = 1.0,
 ) -> None:
+    """Plots a log of training and test set, to which `sign` times the offset is added."""
     epochs = [row["epoch"] for row in history]
-    values = [row[name] + offset for row in history]
+    offsets = [
+        0.0 if units is None else sign * units.offset_of(which) for which in ("train", "test")
+    ]
+    values = [row[name] + offsets[0] for row in history]
     axes.plot(epochs, values, color=color, label=f"{name}, training")
     if f"val_{name}" in history[0]:
-        held_out = [row[f"val_{name}"] + offset for row in history]
+        held_out = [row[f"val_{name}"] + offsets[1] for row in history]
         axes.plot(epochs, held_out, "--", color=color, label=f"{name}, held-out")
     axes.xaxis.get_major_locator().set_params(integer=True)
     legend(axes)
 
 
-def _log_weights(vae: VAE, x: np.ndarray, seed: int) -> np.ndarray:
+def _log_weights(vae: VAE, x: Any, seed: int) -> np.ndarray:
     """Computes log-weights log p(x, z) - log q(z | x) of `_DRAWS` draws, [S, N]."""
-    inference, size = vae.infer(tf.constant(x)), len(x)
+    inference = vae.infer(keras.tree.map_structure(tf.constant, x))
+    size = len(keras.tree.flatten(x)[0])
 
     @tf.function
     def chunk(index: tf.Tensor) -> tf.Tensor:

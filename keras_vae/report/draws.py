@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_vae import evaluation
+from keras_vae.report import table_draws
 from keras_vae.report.figures import BLUE, GREY, Picture, axes_of, drawn, label, legend, pixels
 from keras_vae.report.subject import Subject
 
@@ -19,6 +20,8 @@ _MOST_CORRELATED = 100
 
 def draws(subject: Subject) -> list[Picture]:
     """Plots data beside draws: images as they are, lines of series, histograms of tables."""
+    if subject.run.schema is not None:
+        return table_draws.table_draws(subject)
     if subject.is_image:
         return _images(subject)
     if subject.raw.ndim == 3:

@@ -60,7 +60,7 @@ def latents(subject: Subject) -> list[Picture]:
     )
     pictures.append(drawn("Posterior and prior overlap", caption, figure))
     figure, axes = axes_of()
-    colors = _labels(subject.run, len(x))
+    colors = _labels(subject.run, len(subject.raw))
     marks = {"c": colors, "cmap": "tab10"} if colors is not None else {"color": BLUE}
     axes.scatter(centre[:, first], centre[:, second], s=6, alpha=0.7, **marks)
     label(axes, f"latent {first}", f"latent {second}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from string import Template
 
+from keras_vae import evaluation
 from keras_vae.report import tables
 from keras_vae.report.figures import Picture
 from keras_vae.report.subject import Subject
@@ -25,6 +26,7 @@ def page(
     verdict: str,
     sections: Iterable[tuple[str, list[Picture]]],
     artifact: Path | None,
+    synthetic: evaluation.SyntheticReport | None = None,
 ) -> str:
     """Renders the report as HTML.
 
@@ -33,6 +35,7 @@ def page(
         verdict: the sentence at the top.
         sections: titles and pictures.
         artifact: directory of an exported version whose parity is included, or None.
+        synthetic: comparison of drawn rows of a table with real ones, or None.
 
     Raises:
         RunError: if the artifact's `parity.json` cannot be read.
@@ -42,6 +45,8 @@ def page(
     lines = ["<p>Not measured yet: <code>keras-vae evaluate</code> adds a table here.</p>"]
     if values is not None:
         lines = tables.measured(values)
+    if synthetic is not None:
+        lines += tables.synthetic(synthetic)
     for title, pictures in sections:
         lines += [
             f'<h2>{html.escape(title)}</h2><div class="figures">',
@@ -57,12 +62,19 @@ def page(
             f"{vae.latent_size} latents; prior {type(vae.prior).__name__}, likelihood "
             f"{type(vae.likelihood).__name__}, posterior {type(vae.posterior).__name__}. "
             f"{len(run.history())} epochs on {html.escape(run.config.data)}: "
-            f"{html.escape(run.preparation.sentence)}."
+            f"{html.escape(_data(run))}."
         ),
         verdict=html.escape(verdict),
         body="\n".join(lines),
         settings=html.escape(_settings(run)),
     )
+
+
+def _data(run: Run) -> str:
+    """Describes how the data became that of the model."""
+    if run.schema is None:
+        return run.preparation.sentence
+    return f"{len(run.schema)} of {len(run.schema.table)} columns, each with its own likelihood"
 
 
 def _figure(picture: Picture) -> str:
@@ -74,5 +86,5 @@ def _figure(picture: Picture) -> str:
 
 
 def _settings(run: Run) -> str:
-    shown = {k: v for k, v in vars(run.config).items() if k != "preparation"}
+    shown = {k: v for k, v in vars(run.config).items() if k not in ("preparation", "row_nats")}
     return json.dumps(shown, indent=2, default=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,8 @@ _EXAMPLES = 1000
 class Subject:
     """A run and the test examples that its report shows.
 
+    Of a table as it is, `raw` is a data frame and `x` a dict of arrays by column.
+
     Attributes:
         run: the run.
         vae: its model.
@@ -36,8 +39,8 @@ class Subject:
 
     run: Run
     vae: VAE
-    raw: np.ndarray
-    x: np.ndarray
+    raw: Any
+    x: Any
     available: int
     seed: int
     epochs: int
@@ -45,7 +48,13 @@ class Subject:
     @classmethod
     def of(cls, run: Run, seed: int) -> Subject:
         """Makes the subject of a run from its first test examples."""
-        vae, (train, raw) = run.load(), run.raw()
+        vae = run.load()
+        if run.schema is not None:
+            table = run.table()
+            few = {name: value[:_EXAMPLES] for name, value in table.test_x.items()}
+            finished = run.finished(vae, len(table.train))
+            return cls(run, vae, table.test[:_EXAMPLES], few, len(table.test), seed, finished)
+        train, raw = run.raw()
         shown = raw[:_EXAMPLES]
         x = run.preparation.array(shown, run.config.seed)
         return cls(run, vae, shown, x, len(raw), seed, run.finished(vae, len(train)))
@@ -63,7 +72,7 @@ class Subject:
     @property
     def is_image(self) -> bool:
         """Whether an example is an image."""
-        return is_image(self.raw.shape[1:])
+        return self.run.schema is None and is_image(self.raw.shape[1:])
 
     @cached_property
     def range(self) -> tuple[float, float]:
@@ -77,7 +86,11 @@ class Subject:
 
     def examples(self, count: int | None = None) -> str:
         """Describes which examples the report shows."""
-        return measurements.examples(count or len(self.x), self.available)
+        return measurements.examples(count or len(self.raw), self.available)
+
+    def offsets(self, x: Any) -> Any:
+        """Returns the nats that turn log p of prepared examples into that of the data."""
+        return self.units.offset if self.run.schema is None else self.run.schema.row_nats(x)
 
     def draws(self, count: int) -> dict[str, np.ndarray]:
         """Draws x and returns it with the means at the same z, in the units of the file."""
