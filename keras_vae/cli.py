@@ -144,6 +144,8 @@ def train_command(config: Path | None, out: Path, resume: bool, **options: Any) 
         f"At epoch {len(run.history())} after {time.perf_counter() - started:.0f} s: "
         f"{commands.held_out(run)}. Next: keras-vae evaluate {out}"
     )
+    if run.schema is not None:
+        click.echo(f"Fill the holes of a table: keras-vae impute {out} --data FILE --out FILLED")
 
 
 @contextlib.contextmanager
