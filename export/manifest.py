@@ -106,7 +106,7 @@ def _observation(
     """Describes a part of the data and its likelihood."""
     support, how, column = layer.support, part.how, part.column
     found = {name: getattr(layer, name, None) for name in layer.options()}
-    config = layer.get_config()
+    config = layer.get_config() if layer.of_condition else {}
     found |= {name: config[name] for name in layer.of_condition if name in config}
     as_it_is = how.step == "none" and how.divide == 1.0 and not how.center
     parameters = [*layer.parameter_specs(), *layer.shared_parameters()]

@@ -126,6 +126,7 @@ class VAE(LatentVariableModel):
         )
         self.feature_names = feature_names
         self.preparation_digest: str | None = None
+        self._data_parts = tuple(self._parts_of_data().items())
         self._build_distributions()
         self.built = True
 
@@ -192,14 +193,19 @@ class VAE(LatentVariableModel):
     @property
     def data(self) -> DataSpec:
         """The specification of the data: the parts of x, and the condition if there is one."""
+        schema = getattr(self.likelihood, "schema", None)
+        is_dict = isinstance(self.likelihood, Parts)
+        return DataSpec(dict(self._data_parts), self.feature_names, is_dict, schema)
+
+    def _parts_of_data(self) -> dict[str, Part]:
+        """Returns the parts of the data. A support may be made of layers, so not inside a graph."""
         parts = {
             name: Part(part.event_shape, part.support, type(part).__name__, part.missing)
             for name, part in self.likelihood.by_part().items()
         }
         if self.condition_shape is not None:
             parts["condition"] = Part(self.condition_shape)
-        schema = getattr(self.likelihood, "schema", None)
-        return DataSpec(parts, self.feature_names, isinstance(self.likelihood, Parts), schema)
+        return parts
 
     @property
     def float_dtype(self) -> str:

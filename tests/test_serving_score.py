@@ -20,6 +20,7 @@ from manifests import reseal
 
 import keras_vae
 from export.pipeline import export_model
+from keras_vae.integrity import observations
 from serving.artifact import Artifact, Tensor
 from serving.cli import main
 from serving.errors import ServingError
@@ -382,10 +383,15 @@ def test_numbers_of_every_type_and_nested_lists_become_float32():
 )
 def test_range_is_that_of_the_manifest(family, preparation, expected):
     """Older manifests name the family alone; newer ones say whether x is whole."""
-    data = {"range": [0.0, 9.0], "preparation": preparation}
-    assert rows.Range.of({"data": data, "likelihood": {"family": family}}) == expected
-    about = {"data": {**data, "whole": expected.whole}, "likelihood": {"family": "Own"}}
-    assert rows.Range.of(about) == expected
+    data = {"range": [0.0, 9.0], "preparation": preparation, "shape": [1], "one_hot": False}
+    likelihood = {"family": family, "parameters": [], "options": {}}
+    old = {"data": data, "likelihood": likelihood}
+    new = {
+        "data": {**data, "whole": expected.whole},
+        "likelihood": {**likelihood, "family": "Own"},
+    }
+    for about in (old, new):
+        assert rows.Range.of(observations(about)["x"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -400,7 +406,7 @@ def test_range_is_that_of_the_manifest(family, preparation, expected):
         (
             {f"f{i}": [1.0] for i in range(5)},
             {"signature": "encode", "samples": 2},
-            "encode draws nothing",
+            "Draws of encode are not averaged",
         ),
     ],
 )

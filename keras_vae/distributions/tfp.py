@@ -120,7 +120,7 @@ class OneHotCategorical(tfd.OneHotCategorical):
     """A one-hot categorical distribution whose mean has any number of axes."""
 
     def _mean(self) -> tf.Tensor:
-        return softmax(self._logits)
+        return softmax(self.logits)
 
 
 class Poisson(tfd.Poisson):
