@@ -336,7 +336,7 @@ def test_a_table_with_a_schema_comes_back_with_its_labels():
     keras.utils.set_random_seed(0)
     vae = keras_vae.table_vae(keras_vae.data.Schema.of(holes), 2, hidden=(16,))
     vae.compile(keras.optimizers.Adam(1e-2))
-    vae.fit(holes, epochs=10, verbose=0)
+    vae.fit(holes, epochs=40, verbose=0)
     found = vae.impute(holes, 50, multiple=3, seed=0)
     for filled in (found.values, *found.draws):
         pandas.testing.assert_frame_equal(filled[holes.notna()], holes[holes.notna()])
