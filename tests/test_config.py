@@ -42,7 +42,10 @@ def read(tmp_path: Path, text: str) -> RunConfig:
         ("test_fraction = 1", r"Expected test_fraction in \(0, 1\); got 1\.0"),
         ("monitor = 1", "Expected monitor to be true or false; got 1"),
         ("data = 3", "Expected data to be text; got 3"),
-        ('likelihood = "gaussian"', "likelihood to be one of auto, bernoulli, .*; got 'gaussian'"),
+        (
+            'likelihood = "gaussian"',
+            "likelihood to be one of auto, table, bernoulli, .*; got 'gaussian'",
+        ),
         ("likelihood_options = 3", "Expected likelihood_options to be a table; got 3"),
         ("seed = -1", r"Expected seed in \[0, 2147483647\]; got -1"),
         ("image_size = [64]", "image_size to be height and width; got 1 numbers"),
@@ -113,6 +116,9 @@ OTHERWISE = {
 }
 """For each setting that others depend on, a value with which those do nothing."""
 
+OTHER_VALUES = {"kl": "analytic", "schema": "schema.toml", "missing": True}
+"""Values other than the default, of settings that are no numbers."""
+
 
 @pytest.mark.parametrize(
     "name", [name for name, setting in settings().items() if setting.only is not None]
@@ -120,7 +126,7 @@ OTHERWISE = {
 def test_a_setting_that_does_nothing_is_refused(name: str) -> None:
     other = settings()[name].only[0]
     default = getattr(RunConfig(), name)
-    value = "analytic" if name == "kl" else default / 2 + 0.25 if default < 1 else default * 2
+    value = OTHER_VALUES.get(name) or (default / 2 + 0.25 if default < 1 else default * 2)
     config = RunConfig(**{name: value, other: OTHERWISE[other]})
     with pytest.raises(RunError, match=f"^{name} does nothing with(out)? {other}"):
         config.refuse_idle()
