@@ -257,7 +257,7 @@ def absent_draws(
         lambda one: replace(one, stream=one.stream + random.IMPUTED),
         numbered({name: site.layer.noise() for name, site in sites.items()}),
     )
-    missing = [name for name, part in model.data.observed.items() if part.missing]
+    missing = list(model.data.missing)
     numbers = from_rows({name: noise[name] for name in missing}, seeds, count, model.float_dtype)
     drawn = {
         name: latents[ABSENT + name]
@@ -357,7 +357,7 @@ def impute(
             "Invalid value for argument `interval`. Expected a probability between 0 and 1. "
             f"Received: interval={interval!r}"
         )
-    parts = {name: part for name, part in model.data.observed.items() if part.missing}
+    parts = model.data.missing
     if not parts:
         raise ValueError(
             "This model allows no absent entries, so there is nothing to impute: build its "

@@ -98,7 +98,7 @@ class MissingNotAtRandom(LatentVariableModel):
                 "Invalid value for argument `mechanism`. Expected a Keras layer or model, or None. "
                 f"Received: {mechanism!r}"
             )
-        parts = {name: part for name, part in vae.data.observed.items() if part.missing}
+        parts = vae.data.missing
         if not parts:
             raise ValueError(
                 "This VAE allows no absent entries: build its likelihood, or some of its parts, "

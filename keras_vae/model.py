@@ -132,9 +132,10 @@ class VAE(LatentVariableModel):
 
     def _build_distributions(self) -> None:
         shapes = {name: part.shape for name, part in self.data.parts.items()}
+        inputs_of_encoder = shapes if self.data.is_dict else list(shapes.values())
         latent_shapes = [(self.latent_size,), *([self.condition_shape] if self.conditional else [])]
         for layer, own, inputs in (
-            (self.posterior, shapes if self.data.is_dict else list(shapes.values()), "x"),
+            (self.posterior, inputs_of_encoder, "x"),
             (self.likelihood, latent_shapes, "z"),
         ):
             try:
@@ -154,9 +155,7 @@ class VAE(LatentVariableModel):
                 "the VAE with condition_shape=, or choose StandardNormal."
             )
         bounds = self._bounds()
-        self.prior.bind(
-            self.posterior, shapes if self.data.is_dict else list(shapes.values()), *bounds
-        )
+        self.prior.bind(self.posterior, inputs_of_encoder, *bounds)
         self._refuse_absent_unread()
 
     def _bounds(self) -> tuple[float | None, float | None]:
@@ -168,7 +167,7 @@ class VAE(LatentVariableModel):
 
     def _refuse_absent_unread(self) -> None:
         """Refuses an encoder that answers NaN where entries of the data are absent."""
-        absent = [name for name, part in self.data.observed.items() if part.missing]
+        absent = list(self.data.missing)
         if not absent:
             return
         x = self.data.zeros()
@@ -381,8 +380,8 @@ class VAE(LatentVariableModel):
     ) -> dict[str, Observation]:
         """Returns each part as an observation, whose absent entries are masked."""
         return {
-            name: Observation(values[name], p[name], *self.data.parts[name].mask_of(values[name]))
-            for name in self.likelihood.by_part()
+            name: Observation(values[name], p[name], *part.mask_of(values[name]))
+            for name, part in self.data.observed.items()
         }
 
     def generate(

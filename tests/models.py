@@ -23,7 +23,7 @@ def tiny_vae(likelihood: str = "bernoulli", shape: Any = 6, **kwargs: Any) -> ke
     return keras_vae.mlp_vae(shape, 2, likelihood, hidden=(8,), **kwargs)
 
 
-def mixed_vae(latents: int = 2, label: str = "label") -> keras_vae.VAE:
+def mixed_vae(latents: int = 2, label: str = "label", **encoder: Any) -> keras_vae.VAE:
     """Makes a VAE of a number, an image, a label and a count, all but the image possibly absent."""
     return keras_vae.VAE(
         prior=keras_vae.StandardNormal(latents),
@@ -38,7 +38,9 @@ def mixed_vae(latents: int = 2, label: str = "label") -> keras_vae.VAE:
         ),
         posterior=keras_vae.DiagonalNormal(
             latents,
-            network=keras_vae.PartsEncoder(keras.layers.Dense(6, "tanh"), complete=["image"]),
+            network=keras_vae.PartsEncoder(
+                keras.layers.Dense(6, "tanh"), complete=["image"], **encoder
+            ),
         ),
     )
 

@@ -6,6 +6,7 @@ import pandas
 import pytest
 import registry
 import tensorflow as tf
+from models import mixed_vae
 from sklearn.datasets import load_digits
 
 import keras_vae
@@ -15,28 +16,6 @@ from keras_vae.trace import Observation
 
 def dense(width=6, **kwargs):
     return keras.layers.Dense(width, "tanh", **kwargs)
-
-
-def mixed_vae(dtype=None, **encoder):
-    """Makes a VAE of an image, two columns and a label, all of which but the image may miss."""
-    return keras_vae.VAE(
-        prior=StandardNormal(2, dtype=dtype),
-        likelihood=Parts(
-            {
-                "age": keras_vae.Normal(1, scale="learned", missing=True, dtype=dtype),
-                "image": keras_vae.Bernoulli((2, 2, 1), network=dense(dtype=dtype), dtype=dtype),
-                "label": keras_vae.Categorical(3, missing=True, dtype=dtype),
-                "visits": keras_vae.Poisson(1, missing=True, dtype=dtype),
-            },
-            network=dense(dtype=dtype),
-        ),
-        posterior=DiagonalNormal(
-            2,
-            network=PartsEncoder(dense(dtype=dtype), complete=["image"], dtype=dtype, **encoder),
-            dtype=dtype,
-        ),
-        dtype=dtype,
-    )
 
 
 def mixed_data(count=40):

@@ -119,6 +119,16 @@ class DataSpec:
         return {name: part for name, part in self.parts.items() if part.support is not None}
 
     @property
+    def missing(self) -> dict[str, Part]:
+        """The parts that have a distribution and whose entries may be absent."""
+        return {name: part for name, part in self.observed.items() if part.missing}
+
+    def _owner(self, name: str) -> str:
+        """Returns what messages call the distribution of a part."""
+        owner = self.parts[name].owner
+        return f"{owner} ({name})" if self.is_dict else owner
+
+    @property
     def first(self) -> str:
         """The name of the first part."""
         return next(iter(self.parts))
@@ -253,7 +263,7 @@ class DataSpec:
         if part.support is not None and in_support:
             if not part.missing:
                 self._check_mixed(part, whole_columns(value), array.dtype)
-            part.support.check(checked, f"{part.owner} ({name})" if self.is_dict else part.owner)
+            part.support.check(checked, self._owner(name))
         else:
             _check_finite(checked, name)
         return array
@@ -516,8 +526,7 @@ class DataSpec:
                     for _ in range(part.support.event_dim):
                         mask = mask[..., tf.newaxis]
                     value = tf.where(mask, value, tf.cast(filler, value.dtype))
-                owner = f"{part.owner} ({name})" if self.is_dict else part.owner
-                assertions |= part.support.assertions(value, owner)
+                assertions |= part.support.assertions(value, self._owner(name))
             else:
                 finite = tf.reduce_all(tf.math.is_finite(tf.cast(value, tf.float32)))
                 assertions[f"{name} is not finite in the dataset."] = finite
