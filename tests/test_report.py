@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -90,7 +91,9 @@ def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
 def test_fewer_examples_are_annealed_where_they_are_large(
     shape: tuple[int, ...], count: int
 ) -> None:
-    subject = SimpleNamespace(vae=SimpleNamespace(event_shape=shape), x=np.arange(100))
+    subject = SimpleNamespace(
+        vae=SimpleNamespace(numbers_per_example=math.prod(shape)), x=np.arange(100)
+    )
     assert len(bounds._few(subject, 64)) == count
 
 

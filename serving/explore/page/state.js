@@ -14,6 +14,7 @@ export class State extends EventTarget {
     this.draw = null; // draw of the seed; null once the point has moved
     this.seed = null; // [seed, row] that the point came from
     this.isMoved = true; // whether the point has left it
+    this.draws = 0; // draws asked for: only the newest is shown
     this.items = []; // {name, x, loc}
     this.history = []; // {seed, x}
     this.problem = () => {};
@@ -38,18 +39,26 @@ export class State extends EventTarget {
   /** The point of a seed pair. */
   async goToSeed(seed, row) {
     await this.try(async () => {
-      const { sample, mean, z } = await this.model.sample([[seed, row]]);
-      this.z = Float32Array.from(z[0]);
-      this.isMoved = false;
-      this.mean = inUnits(this.about, mean[0]);
-      this.draw = sample[0];
-      this.seed = [seed, row];
-      const isKnown = this.history.some(({ seed: [s, r] }) => s === seed && r === row);
-      if (!isKnown) this.history = [{ seed: [seed, row], x: this.mean }, ...this.history.slice(0, 23)];
+      if (!(await this.#draw(seed, row))) return;
       this.changed("seed");
       this.changed("point");
       announce(`Seed ${seed}, row ${row} is shown.`);
     });
+  }
+
+  /** Draws the point of a seed pair; tells whether nothing newer was asked for meanwhile. */
+  async #draw(seed, row) {
+    const order = ++this.draws;
+    const { sample, mean, z } = await this.model.sample([[seed, row]]);
+    if (order !== this.draws) return false;
+    this.z = Float32Array.from(z[0]);
+    this.isMoved = false;
+    this.mean = inUnits(this.about, mean[0]);
+    this.draw = sample[0];
+    this.seed = [seed, row];
+    const isKnown = this.history.some(({ seed: [s, r] }) => s === seed && r === row);
+    if (!isKnown) this.history = [{ seed: [seed, row], x: this.mean }, ...this.history.slice(0, 23)];
+    return true;
   }
 
   /** A point of one's own. */
@@ -112,7 +121,7 @@ export class State extends EventTarget {
     await this.try(async () => {
       if (items.length) await this.add(items);
       if (this.isMoved) await this.redraw();
-      else await this.goToSeed(...seed);
+      else if (await this.#draw(...seed)) this.changed("point"); // the seed fields may hold a new one by now
       this.changed("condition");
     });
   }
