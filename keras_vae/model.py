@@ -1,31 +1,26 @@
 """Variational autoencoder: a prior, a likelihood and a posterior, trained by `model.fit`."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_vae.arguments import as_shape, deserialize, register, serialize
-from keras_vae.distributions import HeadSizeError, Likelihood, Parts, Posterior
+from keras_vae.arguments import deserialize, register, serialize
+from keras_vae.distributions import Likelihood, Parts, Posterior
 from keras_vae.distributions.noise import checked_draw, from_seed
 from keras_vae.distributions.priors import Components, Prior
 from keras_vae.distributions.tfp import tfd
-from keras_vae.latent_variable_model import Bound, LatentVariableModel
+from keras_vae.latent_variable_model import Bound
+from keras_vae.likelihood_model import LikelihoodModel, build_on
 from keras_vae.trace import (
     Generation,
     Inference,
     LatentOf,
-    Observation,
-    Site,
     Trace,
-    spread,
 )
-from keras_vae.training.data_spec import DataSpec, Part
 
 __all__ = ["VAE", "Bound"]
 
@@ -41,7 +36,7 @@ class _NetworkOf:
 
 
 @register
-class VAE(LatentVariableModel):
+class VAE(LikelihoodModel):
     """Latent variable model p(x, z) = p(z) p(x | z) with an inference model q(z | x).
 
     `fit` maximises a bound on log p(x) and logs `loss`, `elbo`, `distortion` and `rate`, in nats
@@ -121,32 +116,15 @@ class VAE(LatentVariableModel):
         self.likelihood = likelihood
         self.posterior = posterior
         self.latent_size = prior.latent_size
-        self.condition_shape = (
-            None if condition_shape is None else as_shape(condition_shape, "condition_shape")
-        )
-        self.feature_names = feature_names
-        self.preparation_digest: str | None = None
-        self._data_parts = tuple(self._parts_of_data().items())
+        self._describe_data(condition_shape, feature_names)
         self._build_distributions()
         self.built = True
 
     def _build_distributions(self) -> None:
-        shapes = {name: part.shape for name, part in self.data.parts.items()}
-        inputs_of_encoder = shapes if self.data.is_dict else list(shapes.values())
+        inputs_of_encoder = self._shapes_of_inputs
         latent_shapes = [(self.latent_size,), *([self.condition_shape] if self.conditional else [])]
-        for layer, own, inputs in (
-            (self.posterior, inputs_of_encoder, "x"),
-            (self.likelihood, latent_shapes, "z"),
-        ):
-            try:
-                layer.build(_batched(own))
-            except HeadSizeError:
-                raise
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"The network of {type(layer).__name__} does not take {inputs} of shape "
-                    f"{_described(own)}: {_reason(error)}"
-                ) from error
+        build_on(self.posterior, inputs_of_encoder, "x")
+        build_on(self.likelihood, latent_shapes, "z")
         if not self.prior.built:
             self.prior.build((None, self.latent_size))
         if self.prior.is_conditional and not self.conditional:
@@ -156,7 +134,9 @@ class VAE(LatentVariableModel):
             )
         bounds = self._bounds()
         self.prior.bind(self.posterior, inputs_of_encoder, *bounds)
-        self._refuse_absent_unread()
+        self._refuse_absent_unread(
+            f"The network of {type(self.posterior).__name__}", self.posterior.head_parameters
+        )
 
     def _bounds(self) -> tuple[float | None, float | None]:
         """Returns the bounds of x; None where there are none, or several parts."""
@@ -165,94 +145,10 @@ class VAE(LatentVariableModel):
         support = self.likelihood.support
         return support.low, support.high
 
-    def _refuse_absent_unread(self) -> None:
-        """Refuses an encoder that answers NaN where entries of the data are absent."""
-        absent = list(self.data.missing)
-        if not absent:
-            return
-        x = self.data.zeros()
-        hidden = {
-            name: np.full_like(value, np.nan) if name in absent else value
-            for name, value in self.data.by_name(x).items()
-        }
-        inputs = self._inputs(self._cast(self.data.together(hidden)))
-        parameters = tf.nest.flatten(self.posterior.head_parameters(inputs))
-        if not all(np.isfinite(value).all() for value in parameters):
-            raise ValueError(
-                f"The network of {type(self.posterior).__name__} does not take absent entries, "
-                f"which are NaN and which missing=True allows in {', '.join(absent)}. Put it into "
-                "network=PartsEncoder(network), which gives it filled entries and their mask."
-            )
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the model has a condition."""
-        return self.condition_shape is not None
-
-    @property
-    def data(self) -> DataSpec:
-        """The specification of the data: the parts of x, and the condition if there is one."""
-        schema = getattr(self.likelihood, "schema", None)
-        is_dict = isinstance(self.likelihood, Parts)
-        return DataSpec(dict(self._data_parts), self.feature_names, is_dict, schema)
-
-    def _parts_of_data(self) -> dict[str, Part]:
-        """Returns the parts of the data. A support may be made of layers, so not inside a graph."""
-        parts = {
-            name: Part(part.event_shape, part.support, type(part).__name__, part.missing)
-            for name, part in self.likelihood.by_part().items()
-        }
-        if self.condition_shape is not None:
-            parts["condition"] = Part(self.condition_shape)
-        return parts
-
-    @property
-    def float_dtype(self) -> str:
-        """Dtype of log-probabilities: float32, or float64 under that policy."""
-        return self.likelihood.float_dtype
-
     def __dir__(self) -> list[str]:
         """Lists the attributes, without second names of networks, which Keras would save twice."""
         second_names = {"encoder", "decoder"} - set(self.__dict__)
         return [name for name in super().__dir__() if name not in second_names]
-
-    @property
-    def feature_names(self) -> tuple[str, ...] | None:
-        """Names of the columns of x, or None."""
-        return None if self._feature_names is None else tuple(self._feature_names)
-
-    @feature_names.setter
-    def feature_names(self, names: Sequence[str] | None) -> None:
-        self._feature_names = None
-        if names is None:
-            return
-        if isinstance(self.likelihood, Parts):
-            raise ValueError(
-                "feature_names are those of the columns of a single x; the parts of this model "
-                "have names of their own. Leave feature_names out."
-            )
-        shape = self.likelihood.event_shape
-        columns = shape[: len(shape) - self.likelihood.support.event_dim]
-        if (len(names),) != columns:
-            raise ValueError(
-                f"Expected one feature name for each of the columns of x of shape "
-                f"{_batch_of(shape)}; got {len(names)} names."
-            )
-        self._feature_names = tuple(map(str, names))
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one example x.
-
-        Raises:
-            ValueError: if the data has several named parts; their shapes are in `data.parts`.
-        """
-        if isinstance(self.likelihood, Parts):
-            raise ValueError(
-                "The data of this model has several named parts, each with a shape of its own: see "
-                "data.parts."
-            )
-        return self.likelihood.event_shape
 
     def encode(self, x: Any) -> tfd.Distribution:
         """Returns the posterior q(z | x), batch shape [B], event shape [L].
@@ -268,14 +164,6 @@ class VAE(LatentVariableModel):
             "encode", lambda x: self.posterior.head_parameters(self._inputs(self._cast(x))), x
         )
         return self.posterior.make_distribution(**parameters, **self.posterior.shared_parameters())
-
-    def _inputs(self, x: Any) -> Any:
-        """Returns what the encoder takes: x, [x, condition], or a dict of several parts."""
-        by_name = self.data.by_name(x)
-        if self.data.is_dict:
-            return by_name
-        parts = list(by_name.values())
-        return parts if len(parts) > 1 else parts[0]
 
     def decode(self, z: Any, condition: Any = None) -> Any:
         """Returns the likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].
@@ -368,22 +256,6 @@ class VAE(LatentVariableModel):
 
         return Inference.by(say)
 
-    def _sites(self, inputs: Any, training: bool = False) -> dict[str, Site]:
-        """Returns each part's likelihood at the decoder's input."""
-        parameters = self.likelihood.parameters_by_part(inputs, training)
-        return {
-            name: Site(part, parameters[name]) for name, part in self.likelihood.by_part().items()
-        }
-
-    def _observations(
-        self, values: Mapping[str, tf.Tensor], p: Mapping[str, tfd.Distribution]
-    ) -> dict[str, Observation]:
-        """Returns each part as an observation, whose absent entries are masked."""
-        return {
-            name: Observation(values[name], p[name], *part.mask_of(values[name]))
-            for name, part in self.data.observed.items()
-        }
-
     def generate(
         self,
         noise: Mapping[str, Any] | None = None,
@@ -421,12 +293,6 @@ class VAE(LatentVariableModel):
         noise = from_seed(self.posterior.noise(), seed, [size], self.float_dtype)
         return self.posterior.draw(noise, **parameters).value
 
-    def _beside(self, z: tf.Tensor, condition: tf.Tensor | None) -> Any:
-        """Returns the decoder's input: z [..., L], or [z, condition], a condition for each z."""
-        if condition is None:
-            return z
-        return [z, spread(condition, z)]
-
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments, and `preparation_digest` if there is one."""
         digest = self.preparation_digest
@@ -449,27 +315,3 @@ class VAE(LatentVariableModel):
         vae = cls(**arguments)
         vae.preparation_digest = digest
         return vae
-
-
-def _batched(shapes: Any) -> Any:
-    """Returns a shape, or several, with an open batch axis, as a distribution is built with."""
-    if isinstance(shapes, dict):
-        return {name: (None, *shape) for name, shape in shapes.items()}
-    batched = [(None, *shape) for shape in shapes]
-    return batched if len(batched) > 1 else batched[0]
-
-
-def _described(shapes: Any) -> str:
-    if isinstance(shapes, dict):
-        return ", ".join(f"{_batch_of(shape)} ({name})" for name, shape in shapes.items())
-    return " and a condition of shape ".join(_batch_of(shape) for shape in shapes)
-
-
-def _batch_of(shape: Sequence[int]) -> str:
-    return f"[n, {', '.join(map(str, shape))}]"
-
-
-def _reason(error: Exception) -> str:
-    """Returns the message of Keras, without colours and without the arguments of the call."""
-    text = re.sub("\x1b\\[[0-9;]*m", "", str(error)).split("\n\nArguments received")[0]
-    return " ".join(text.split())

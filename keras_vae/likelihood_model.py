@@ -1,0 +1,219 @@
+"""Models of the data of one likelihood, single or in named parts, with a condition if given."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vae.arguments import as_shape
+from keras_vae.distributions import HeadSizeError, Likelihood, Parts
+from keras_vae.distributions.tfp import tfd
+from keras_vae.latent_variable_model import LatentVariableModel
+from keras_vae.trace import Observation, Site, spread
+from keras_vae.training.data_spec import DataSpec, Part
+
+__all__ = ["LikelihoodModel", "build_on"]
+
+
+class LikelihoodModel(LatentVariableModel):
+    """A latent variable model whose data is that of one likelihood, and a condition if it has one.
+
+    A subclass sets its layers, calls `_describe_data`, and defines the noise, inference and
+    generation of its latents with the inputs and sites from here.
+
+    Attributes:
+        likelihood: distribution of the data given the latents.
+        condition_shape: shape of one condition, or None.
+        preparation_digest: identifies the preparation of a run's data; None outside of runs.
+    """
+
+    likelihood: Likelihood | Parts
+    condition_shape: tuple[int, ...] | None
+    preparation_digest: str | None
+    _data_parts: tuple[tuple[str, Part], ...]
+
+    def _describe_data(
+        self,
+        condition_shape: int | Sequence[int] | None,
+        feature_names: Sequence[str] | None,
+    ) -> None:
+        """Sets what the data is; `likelihood` is set before."""
+        self.condition_shape = (
+            None if condition_shape is None else as_shape(condition_shape, "condition_shape")
+        )
+        self.feature_names = feature_names
+        self.preparation_digest = None
+        self._data_parts = tuple(self._parts_of_data().items())
+
+    @property
+    def _shapes_of_inputs(self) -> Any:
+        """Shapes of what the encoder takes: by name for named parts, else of x and condition."""
+        shapes = {name: part.shape for name, part in self.data.parts.items()}
+        return shapes if self.data.is_dict else list(shapes.values())
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model has a condition."""
+        return self.condition_shape is not None
+
+    @property
+    def data(self) -> DataSpec:
+        """The specification of the data: the parts of x, and the condition if there is one."""
+        schema = getattr(self.likelihood, "schema", None)
+        is_dict = isinstance(self.likelihood, Parts)
+        return DataSpec(dict(self._data_parts), self.feature_names, is_dict, schema)
+
+    def _parts_of_data(self) -> dict[str, Part]:
+        """Returns the parts of the data. A support may be made of layers, so not inside a graph."""
+        parts = {
+            name: Part(part.event_shape, part.support, type(part).__name__, part.missing)
+            for name, part in self.likelihood.by_part().items()
+        }
+        if self.condition_shape is not None:
+            parts["condition"] = Part(self.condition_shape)
+        return parts
+
+    @property
+    def float_dtype(self) -> str:
+        """Dtype of log-probabilities: float32, or float64 under that policy."""
+        return self.likelihood.float_dtype
+
+    def _refuse_absent_unread(self, owner: str, read: Callable[[Any], Any]) -> None:
+        """Refuses an encoder that answers NaN where entries of the data are absent.
+
+        Args:
+            owner: what the encoder is, for the message.
+            read: function from what the encoder takes to its numbers.
+        """
+        absent = list(self.data.missing)
+        if not absent:
+            return
+        x = self.data.zeros()
+        hidden = {
+            name: np.full_like(value, np.nan) if name in absent else value
+            for name, value in self.data.by_name(x).items()
+        }
+        inputs = self._inputs(self._cast(self.data.together(hidden)))
+        numbers = tf.nest.flatten(read(inputs))
+        if not all(np.isfinite(value).all() for value in numbers):
+            raise ValueError(
+                f"{owner} does not take absent entries, which are NaN and which missing=True "
+                f"allows in {', '.join(absent)}. Put it into PartsEncoder(network), which gives it "
+                "filled entries and their mask."
+            )
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Names of the columns of x, or None."""
+        return None if self._feature_names is None else tuple(self._feature_names)
+
+    @feature_names.setter
+    def feature_names(self, names: Sequence[str] | None) -> None:
+        self._feature_names = None
+        if names is None:
+            return
+        if isinstance(self.likelihood, Parts):
+            raise ValueError(
+                "feature_names are those of the columns of a single x; the parts of this model "
+                "have names of their own. Leave feature_names out."
+            )
+        shape = self.likelihood.event_shape
+        columns = shape[: len(shape) - self.likelihood.support.event_dim]
+        if (len(names),) != columns:
+            raise ValueError(
+                f"Expected one feature name for each of the columns of x of shape "
+                f"{_batch_of(shape)}; got {len(names)} names."
+            )
+        self._feature_names = tuple(map(str, names))
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one example x.
+
+        Raises:
+            ValueError: if the data has several named parts; their shapes are in `data.parts`.
+        """
+        if isinstance(self.likelihood, Parts):
+            raise ValueError(
+                "The data of this model has several named parts, each with a shape of its own: see "
+                "data.parts."
+            )
+        return self.likelihood.event_shape
+
+    def _inputs(self, x: Any) -> Any:
+        """Returns what the encoder takes: x, [x, condition], or a dict of several parts."""
+        by_name = self.data.by_name(x)
+        if self.data.is_dict:
+            return by_name
+        parts = list(by_name.values())
+        return parts if len(parts) > 1 else parts[0]
+
+    def _sites(self, inputs: Any, training: bool = False) -> dict[str, Site]:
+        """Returns each part's likelihood at the decoder's input."""
+        parameters = self.likelihood.parameters_by_part(inputs, training)
+        return {
+            name: Site(part, parameters[name]) for name, part in self.likelihood.by_part().items()
+        }
+
+    def _observations(
+        self, values: Mapping[str, tf.Tensor], p: Mapping[str, tfd.Distribution]
+    ) -> dict[str, Observation]:
+        """Returns each part as an observation, whose absent entries are masked."""
+        return {
+            name: Observation(values[name], p[name], *part.mask_of(values[name]))
+            for name, part in self.data.observed.items()
+        }
+
+    def _beside(self, z: tf.Tensor, condition: tf.Tensor | None) -> Any:
+        """Returns the decoder's input: z [..., L], or [z, condition], a condition for each z."""
+        if condition is None:
+            return z
+        return [z, spread(condition, z)]
+
+
+def build_on(layer: Any, shapes: Any, what: str) -> None:
+    """Builds a distribution layer on inputs of some shapes.
+
+    Args:
+        layer: the layer.
+        shapes: shapes of one example of the inputs, a list of them or by name.
+        what: name of the first input, for the message.
+
+    Raises:
+        ValueError: if its network does not take them.
+    """
+    try:
+        layer.build(_batched(shapes))
+    except HeadSizeError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The network of {type(layer).__name__} does not take {what} of shape "
+            f"{_described(shapes)}: {_reason(error)}"
+        ) from error
+
+
+def _batched(shapes: Any) -> Any:
+    """Returns a shape, or several, with an open batch axis, as a distribution is built with."""
+    if isinstance(shapes, dict):
+        return {name: (None, *shape) for name, shape in shapes.items()}
+    batched = [(None, *shape) for shape in shapes]
+    return batched if len(batched) > 1 else batched[0]
+
+
+def _described(shapes: Any) -> str:
+    if isinstance(shapes, dict):
+        return ", ".join(f"{_batch_of(shape)} ({name})" for name, shape in shapes.items())
+    return " and a condition of shape ".join(_batch_of(shape) for shape in shapes)
+
+
+def _batch_of(shape: Sequence[int]) -> str:
+    return f"[n, {', '.join(map(str, shape))}]"
+
+
+def _reason(error: Exception) -> str:
+    """Returns the message of Keras, without colours and without the arguments of the call."""
+    text = re.sub("\x1b\\[[0-9;]*m", "", str(error)).split("\n\nArguments received")[0]
+    return " ".join(text.split())
