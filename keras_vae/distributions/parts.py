@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from keras_vae.arguments import deserialize, register, serialize
 from keras_vae.data.schema import Schema
-from keras_vae.distributions.base import Likelihood, folded, symbolic
+from keras_vae.distributions.base import Likelihood
+from keras_vae.distributions.base.shapes import folded, symbolic
 
 __all__ = ["Parts"]
 

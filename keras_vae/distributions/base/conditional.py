@@ -1,102 +1,23 @@
-"""Base classes of conditional distributions: a network, a head, parameters, a distribution."""
+"""Conditional distributions: a network, a head, parameters, a distribution."""
 
 import abc
-import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.arguments import as_shape, deserialize, serialize
-from keras_vae.data.facts import Facts
-from keras_vae.data.preparation import Preparation
-from keras_vae.data.proposal import Proposal
-from keras_vae.distributions import supports, tfp
-from keras_vae.distributions.names import LIKELIHOODS
+from keras_vae.distributions import tfp
+from keras_vae.distributions.base.parameters import HeadSizeError, Parameter
+from keras_vae.distributions.base.renamed import refuse_old_methods
+from keras_vae.distributions.base.shapes import folded, shapes_of, symbolic
 from keras_vae.distributions.noise import Draw, Noise, from_rows
-from keras_vae.distributions.noise import centre as noise_centre
 from keras_vae.distributions.tfp import tfd
 
-__all__ = [
-    "SMALLEST_SCALE",
-    "ConditionalDistribution",
-    "HeadSizeError",
-    "Likelihood",
-    "Parameter",
-    "Posterior",
-    "distribution_of",
-    "inverse_positive",
-    "positive",
-    "producer_of",
-]
-
-_SOFTPLUS_ONE = math.log(math.e - 1.0)
-SMALLEST_SCALE = 1e-6
-
-
-def positive(raw: tf.Tensor) -> tf.Tensor:
-    """Maps a raw number to softplus(raw + log(e - 1)) + 1e-6, which is 1 + 1e-6 at raw = 0."""
-    return tf.math.softplus(raw + _SOFTPLUS_ONE) + SMALLEST_SCALE
-
-
-def inverse_positive(value: float | np.ndarray) -> np.ndarray:
-    """Returns the raw number that `positive` maps to `value`."""
-    shifted = np.asarray(value, np.float64) - SMALLEST_SCALE
-    return shifted + np.log(-np.expm1(-shifted)) - _SOFTPLUS_ONE
-
-
-def _identity(raw: tf.Tensor) -> tf.Tensor:
-    return raw
-
-
-class HeadSizeError(ValueError):
-    """A head that emits another number of parameters than the distribution takes."""
-
-
-class Parameter(NamedTuple):
-    """One parameter of a distribution, as the head emits it.
-
-    Attributes:
-        size: how many numbers it takes on the last axis; 0 if the layer adds it itself, after the
-            head, in `at_condition`.
-        transform: map from the head's raw numbers [..., size] to the parameter.
-    """
-
-    size: int
-    transform: Callable[[tf.Tensor], tf.Tensor] = _identity
-
-
-_OLD_METHODS = {
-    "law": "make_distribution",
-    "constants": "shared_parameters",
-    "transport": "draw(noise, **parameters)",
-    "log_volume": "Draw(value, log_prob)",
-    "law_dtype": "float_dtype",
-}
-
-
-def refuse_old_methods(kind: type) -> None:
-    """Refuses a class that defines what an earlier version called and this one does not.
-
-    Raises:
-        TypeError: naming the methods and what they are called now.
-    """
-    old = [name for name in _OLD_METHODS if name in vars(kind)]
-    draw = vars(kind).get("draw")
-    if draw is not None and "seed" in inspect.signature(draw).parameters:
-        raise TypeError(
-            f"{kind.__name__}.draw takes a seed, as in an earlier version; a draw is a function of "
-            "noise now: define draw(noise, **parameters) that returns Draw(value), and noise()."
-        )
-    if old:
-        renamed = ", ".join(f"{name} is now {_OLD_METHODS[name]}" for name in old)
-        raise TypeError(
-            f"{kind.__name__} defines {', '.join(old)}, which nothing calls any more: {renamed}."
-        )
+__all__ = ["ConditionalDistribution", "distribution_of", "producer_of"]
 
 
 class ConditionalDistribution(keras.layers.Layer, abc.ABC):
@@ -257,7 +178,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         """
         inputs = keras.tree.map_structure(tf.convert_to_tensor, c)
         if not self.built:
-            self.build(_shapes_of(inputs))
+            self.build(shapes_of(inputs))
         inputs, leading = folded(inputs, self._input_ranks)
         return self.read(self._features(inputs, training), leading)
 
@@ -350,7 +271,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
     def compute_output_spec(self, c: Any, training: bool = False) -> keras.KerasTensor:
         """Returns the symbolic result of `call`."""
         if not self.built:
-            self.build(_shapes_of(c))
+            self.build(shapes_of(c))
         first = keras.tree.flatten(c)[0]
         return keras.KerasTensor((first.shape[0], *self.event_shape), dtype=self.float_dtype)
 
@@ -406,259 +327,3 @@ def _source(output: Any) -> tuple[ConditionalDistribution, tfd.Distribution]:
             f"at the end of the model; got a {type(output).__name__} from elsewhere."
         )
     return source
-
-
-class Likelihood(ConditionalDistribution):
-    """A family of distributions p(x | z), with the support of its data.
-
-    A new family defines `support` and the abstract methods of `ConditionalDistribution`; everything
-    else has a default.
-
-    Args:
-        event_shape: shape of one example.
-        network: the decoder, from z to features.
-        head: layer from features to raw parameters; None is one Dense layer.
-        missing: whether entries of the data may be absent, which are NaN. They add nothing to
-            log p(x | z), so a bound is one on the log-probability of the entries that are present.
-
-    Attributes:
-        reading: one sentence on how to read the parameters outside of Python.
-        has_cdf: whether it has a standard deviation, and its entries a distribution function, as
-            the measurement of calibration requires.
-        is_threshold: whether `draw` is 1 where the uniform lies below the mean, and 0 elsewhere.
-        of_condition: constructor's arguments that need a condition, so the command line, which has
-            none, leaves them out.
-    """
-
-    reading: ClassVar[str] = ""
-    has_cdf: ClassVar[bool] = False
-    is_threshold: ClassVar[bool] = False
-    of_condition: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(
-        self,
-        event_shape: int | Sequence[int],
-        network: keras.layers.Layer | None = None,
-        *,
-        head: keras.layers.Layer | None = None,
-        missing: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(event_shape, network, head=head, **kwargs)
-        if not isinstance(missing, bool):
-            raise TypeError(
-                f"Invalid value for argument `missing`. Expected True or False. Received: "
-                f"{missing!r}"
-            )
-        self.missing = missing
-
-    def build(self, input_shape: Any) -> None:
-        """Creates the weights of network and head; input shapes may leave the batch open."""
-        if not self.built:
-            inputs = symbolic(input_shape, self.compute_dtype)
-            self.check_condition(inputs)
-            input_shape = _shapes_of(self.network_input(inputs))
-        super().build(input_shape)
-
-    def build_head(self, features_shape: Any, input_shape: Any) -> None:
-        """Creates the weights of the head on features that another network makes of the inputs."""
-        self.check_condition(symbolic(input_shape, self.compute_dtype))
-        super().build(features_shape)
-
-    def check_condition(self, c: Any) -> None:
-        """Refuses symbolic inputs without the condition that the likelihood needs."""
-
-    def head_parameters(self, c: Any, training: bool = False) -> dict[str, tf.Tensor]:
-        """Returns the parameters of each row; arguments as for `ConditionalDistribution`."""
-        c = keras.tree.map_structure(tf.convert_to_tensor, c)
-        if not self.built:
-            self.build(_shapes_of(c))
-        return self.at_condition(super().head_parameters(self.network_input(c), training), c)
-
-    def network_input(self, c: Any) -> Any:
-        """Returns what the network is given of a condition: all of it, by default."""
-        return c
-
-    def at_condition(self, parameters: dict[str, tf.Tensor], c: Any) -> dict[str, tf.Tensor]:
-        """Returns the parameters after what the condition changes past the head.
-
-        Args:
-            parameters: those that the head emits, by name.
-            c: z, or a list of z and the condition, all of it.
-        """
-        return parameters
-
-    def by_part(self) -> dict[str, "Likelihood"]:
-        """Returns the likelihoods of the parts of the data; the only part is called "x"."""
-        return {"x": self}
-
-    def parameters_by_part(self, c: Any, training: bool = False) -> dict[str, dict[str, tf.Tensor]]:
-        """Returns the parameters of each part by name; arguments as for `parameters`."""
-        return {"x": self.parameters(c, training)}
-
-    def head_parameters_by_part(
-        self, c: Any, training: bool = False
-    ) -> dict[str, dict[str, tf.Tensor]]:
-        """Returns those that the heads emit; arguments as for `parameters`."""
-        return {"x": self.head_parameters(c, training)}
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor arguments; `missing` only if it is True."""
-        return {**super().get_config(), **({"missing": True} if self.missing else {})}
-
-    @property
-    @abc.abstractmethod
-    def support(self) -> supports.Support:
-        """Where data may lie; `fit` refuses data outside it."""
-
-    @classmethod
-    def key(cls) -> str:
-        """Returns the name that recipes and the command line use, else that of the class."""
-        keys = {family.name: key for key, family in LIKELIHOODS.items()}
-        return keys.get(cls.__name__, cls.__name__)
-
-    @classmethod
-    def options(cls) -> tuple[str, ...]:
-        """Returns the names of the constructor's arguments that are the family's own."""
-        shared = inspect.signature(Likelihood).parameters
-        own = set(inspect.signature(cls).parameters) - set(shared) - set(cls.of_condition)
-        return tuple(sorted(own))
-
-    @classmethod
-    def proposal(cls, facts: Facts) -> Proposal | None:
-        """Returns a proposal of the family for data that it suits, None for other data."""
-        return None
-
-    @classmethod
-    def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
-        """Returns how data becomes model data, and the options that the data decides.
-
-        Raises:
-            DataError: if the family does not suit the data.
-        """
-        return Preparation(), {}
-
-    @classmethod
-    def starts_at_mean(cls, preparation: Preparation) -> bool:
-        """Tells whether prepared data is so far from zero that the decoder starts at its mean.
-
-        The setting `output_bias = "auto"` uses it.
-        """
-        return False
-
-    def raw_mean(self, mean: np.ndarray) -> np.ndarray:
-        """Returns the first raw parameter at which the mean is as given, [*event_shape].
-
-        Raises:
-            ValueError: if no single parameter decides the mean.
-        """
-        raise ValueError(
-            f"The mean of {type(self).__name__} is not one of its raw parameters, so no bias "
-            "starts there: leave the bias at zero."
-        )
-
-    def observe(
-        self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None
-    ) -> None:
-        """Updates a closed-form scale; a hook that is called in every training pass.
-
-        Args:
-            x: data of the batch, [B, *D].
-            p: p(x | z) at its draws, batch shape [S, B].
-            sample_weight: weights of the examples in the loss, [B]; None for equal ones.
-        """
-
-
-class Posterior(ConditionalDistribution):
-    """A family of distributions q(z | x) over a latent vector, drawn by reparameterisation.
-
-    Args:
-        latent_size: number L of latents.
-        network: the encoder, from x to features.
-        head: layer from features to raw parameters; None is one Dense layer.
-    """
-
-    def __init__(
-        self,
-        latent_size: int,
-        network: keras.layers.Layer | None = None,
-        *,
-        head: keras.layers.Layer | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(latent_size, network, head=head, **kwargs)
-        if len(self.event_shape) != 1:
-            raise ValueError(
-                f"{type(self).__name__} expects a latent size such as 50; got {latent_size}."
-            )
-
-    @property
-    def latent_size(self) -> int:
-        """Number L of latents."""
-        return self.event_shape[0]
-
-    def noise(self) -> Any:
-        """Returns the noise that a draw is made of: one normal number per latent, by default."""
-        return Noise(self.event_shape, "normal", random.POSTERIOR)
-
-    def centre(self, parameters: dict[str, tf.Tensor], needed_by: str) -> tf.Tensor:
-        """Returns the mean of q, [B, L], or the draw at the medians of the noise if it has none.
-
-        Args:
-            parameters: of q, by name.
-            needed_by: what needs it, for the message.
-
-        Raises:
-            ValueError: if q has no mean in closed form.
-        """
-        if self.tells_density:
-            return tfp.statistic(self.make_distribution(**parameters), "mean", needed_by)
-        noise = noise_centre(self.noise(), [self.size_of(parameters)], self.float_dtype)
-        return self.draw(noise, **parameters).value
-
-    def size_of(self, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Returns the number of rows of parameters."""
-        return tf.shape(parameters[next(iter(self.parameter_specs()))])[0]
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor arguments."""
-        config = super().get_config()
-        config["latent_size"] = config.pop("event_shape")[0]
-        return config
-
-
-def folded(inputs: Any, ranks: Sequence[int]) -> tuple[Any, tf.Tensor | None]:
-    """Folds all axes in front of the event into one, as networks take their inputs.
-
-    Args:
-        inputs: tensor [..., *E], or a structure of such with the same axes in front.
-        ranks: number of axes of each event.
-
-    Returns:
-        The inputs of shape [n, *E], and the shape of the axes in front; None if it is one already.
-    """
-    parts = keras.tree.flatten(inputs)
-    if parts[0].shape.rank - ranks[0] == 1:
-        return inputs, None
-    leading = tf.shape(parts[0])[: parts[0].shape.rank - ranks[0]]
-    flat = [
-        tf.reshape(part, tf.concat([[-1], tf.shape(part)[part.shape.rank - rank :]], 0))
-        for part, rank in zip(parts, ranks, strict=True)
-    ]
-    return keras.tree.pack_sequence_as(inputs, flat), leading
-
-
-def _shapes_of(inputs: Any) -> Any:
-    """Returns the shapes of a tensor, or of a list or dict of tensors."""
-    if isinstance(inputs, dict):
-        return {name: part.shape for name, part in inputs.items()}
-    return [part.shape for part in inputs] if isinstance(inputs, list) else inputs.shape
-
-
-def symbolic(shapes: Any, dtype: str) -> Any:
-    """Returns symbolic tensors of a shape, or of a list or dict of shapes, for any batch size."""
-    if isinstance(shapes, dict):
-        return {name: symbolic(shape, dtype) for name, shape in shapes.items()}
-    if len(shapes) > 0 and isinstance(shapes[0], (tuple, list, tf.TensorShape)):
-        return [symbolic(shape, dtype) for shape in shapes]
-    return keras.KerasTensor((None, *shapes[1:]), dtype=dtype)
