@@ -27,6 +27,7 @@ __all__ = [
     "rate_per_draw",
     "rate_per_latent",
     "refuse_own_weights",
+    "summed_terms",
 ]
 
 Gradient = Literal["pathwise", "sticking_the_landing", "doubly_reparameterized"]
@@ -98,6 +99,36 @@ def rate_per_draw(latent: Latent, kl: Rate | None = None) -> tf.Tensor:
     if rate is None:
         return latent.log_q() - latent.log_p()
     return rate if rate.shape.rank == 2 else rate[tf.newaxis]
+
+
+def summed_terms(
+    inference: Inference, noise: Any, name: str, kl: Rate | None = None
+) -> tuple[tf.Tensor, tf.Tensor, Trace]:
+    """Computes distortion and rate with a categorical latent summed out, not drawn.
+
+    Args:
+        inference: inference of the model from the batch.
+        noise: noise of S draws of the latents by name, of which that of the categories is not used.
+        name: name of the latent that is summed out, the first that the model infers.
+        kl: how the rates of the other latents are computed, as for `elbo_terms`.
+
+    Returns:
+        Distortion and rate, each [B], and the trace, whose draws are each category with each draw
+        of the other latents.
+    """
+    trace = inference.over(noise, name)  # type: ignore[misc]
+    label = trace.latents[name]
+    log_q = label.log_q()
+    rate = log_q - label.log_p()
+    for key, latent in trace.latents.items():
+        if key != name:
+            rate += rate_per_draw(latent, kl)
+    weights = tf.exp(log_q) / tf.nest.flatten(noise)[0].shape[0]
+    distortion, rate = (
+        tf.reduce_sum(tf.math.multiply_no_nan(each, weights), axis=0)
+        for each in (-trace.log_likelihood(), rate)
+    )
+    return distortion, rate, trace
 
 
 def analytic_rate(latent: Latent) -> tf.Tensor:

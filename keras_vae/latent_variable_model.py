@@ -80,6 +80,20 @@ class LatentVariableModel(Trainer, abc.ABC):
             condition: conditions [B, *C] of a conditional model.
         """
 
+    summed_out: str | None = None
+    """Name of the latent, one of K categories, that `elbo` sums out instead of drawing it."""
+
+    given_latents: tuple[str, ...] = ()
+    """Names of latents that are parts of the data too, and which `generate` takes if given."""
+
+    def classifiers(self) -> dict[str, Callable[[Any], tf.Tensor]]:
+        """Returns the parts that a network of the model classifies, by name.
+
+        Each is a function from tensors, as `infer` takes them, to the probability of each class.
+        The other parts are classified by weighted draws of the latents.
+        """
+        return {}
+
     @property
     def float_dtype(self) -> str:
         """Dtype of log-probabilities: float32, or float64 under that policy."""
@@ -119,7 +133,11 @@ class LatentVariableModel(Trainer, abc.ABC):
         def terms(inputs: Any) -> Bound:
             rows, seeds = inputs
             noise = from_rows(self.noise(), seeds, num_samples, self.float_dtype)
-            distortion, rate = estimators.elbo_terms(self.infer(rows).trace(noise))
+            inference = self.infer(rows)
+            if self.summed_out is None:
+                distortion, rate = estimators.elbo_terms(inference.trace(noise))
+            else:
+                distortion, rate, _ = estimators.summed_terms(inference, noise, self.summed_out)
             return Bound(-(distortion + rate), distortion, rate)
 
         return self._by_rows(

@@ -1,6 +1,6 @@
 """Semi-supervised VAE: a label that is known for some examples, and a latent of the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize, register, serialize
-from keras_vae.distributions import Categorical, Likelihood, Posterior
-from keras_vae.distributions.noise import Draw, Noise, checked_draw
+from keras_vae.data.frames import is_frame
+from keras_vae.distributions import Categorical, Likelihood, Parts, Posterior
+from keras_vae.distributions.base import symbolic
+from keras_vae.distributions.noise import Draw, Noise, checked_draw, from_rows
 from keras_vae.distributions.priors import Prior
 from keras_vae.distributions.tfp import tfd
 from keras_vae.imputation import Classification, classes_of
@@ -22,6 +24,7 @@ from keras_vae.training.data_spec import DataSpec, Part
 
 __all__ = ["SemiSupervisedVAE"]
 
+_LABEL = "label"
 _CERTAIN = 100.0
 """Logit of a class that is certain: the others have the probability exp(-100)."""
 
@@ -51,15 +54,18 @@ class SemiSupervisedVAE(LatentVariableModel):
 
         {"x": [B, *D], "label": one-hot [B, K], NaN where there is none}
 
-    and the label may be left out altogether. `fit` sums the label out exactly, with the objective
-    `SemiSupervised`, which also trains the classifier on the labels. `elbo`, `sample` and the
-    evaluators draw it. This is the model M2 of Kingma, Rezende, Mohamed and Welling (2014),
-    Semi-supervised learning with deep generative models, arXiv:1406.5298.
+    and the label may be left out altogether. With a likelihood of named `Parts`, data has these
+    parts beside the label, and classifier and trunk are given the dict of them. `fit` and `elbo`
+    sum the label out exactly; the objective `SemiSupervised` also trains the classifier on the
+    labels. The evaluators and `impute` draw the label. This is the model M2 of Kingma, Rezende,
+    Mohamed and Welling (2014), Semi-supervised learning with deep generative models,
+    arXiv:1406.5298.
 
     Args:
         num_classes: number K of classes.
         prior: p(z).
-        likelihood: p(x | y, z), whose network is called with [z, y], the label one-hot.
+        likelihood: p(x | y, z), whose network is called with [z, y], the label one-hot; `Parts`
+            for data of several named parts.
         posterior: q(z | x, y), whose network is called with [h, y], h being trunk(x).
         classifier: network from x to the features of q(y | x), whose logits are a Dense layer.
         trunk: layer from x to what the posterior takes in its place. It runs once per batch, and
@@ -67,8 +73,8 @@ class SemiSupervisedVAE(LatentVariableModel):
         class_probabilities: p(y), [K]; None is the same for each.
 
     Raises:
-        ValueError: if sizes disagree, or the class probabilities are not K positive numbers of sum
-            1.
+        ValueError: if sizes disagree, a part is called label, or the class probabilities are not K
+            positive numbers of sum 1.
         TypeError: if an argument has the wrong type.
 
     Example:
@@ -98,7 +104,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         *,
         num_classes: int,
         prior: Prior,
-        likelihood: Likelihood,
+        likelihood: Likelihood | Parts,
         posterior: Posterior,
         classifier: keras.layers.Layer | None = None,
         trunk: keras.layers.Layer | None = None,
@@ -106,15 +112,15 @@ class SemiSupervisedVAE(LatentVariableModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value, kind in (
-            ("prior", prior, Prior),
-            ("likelihood", likelihood, Likelihood),
-            ("posterior", posterior, Posterior),
+        for name, value, kinds in (
+            ("prior", prior, (Prior,)),
+            ("likelihood", likelihood, (Likelihood, Parts)),
+            ("posterior", posterior, (Posterior,)),
         ):
-            if not isinstance(value, kind):
+            if not isinstance(value, kinds):
                 raise TypeError(
-                    f"Invalid value for argument `{name}`. Expected a keras_vae {kind.__name__}. "
-                    f"Received: {value!r}"
+                    f"Invalid value for argument `{name}`. Expected a keras_vae "
+                    f"{kinds[0].__name__}. Received: {value!r}"
                 )
         for name, layer in (("classifier", classifier), ("trunk", trunk)):
             if not (layer is None or isinstance(layer, keras.layers.Layer)):
@@ -126,6 +132,11 @@ class SemiSupervisedVAE(LatentVariableModel):
             raise ValueError(
                 f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
                 f"{posterior.latent_size}. Give both the same number."
+            )
+        if _LABEL in likelihood.by_part():
+            raise ValueError(
+                f"A part of the likelihood is called {_LABEL!r}, which is the name of the class "
+                "y. Leave it out, or rename it."
             )
         self.num_classes = as_count("num_classes", num_classes, least=2)
         self.class_probabilities = _probabilities(class_probabilities, self.num_classes)
@@ -139,10 +150,17 @@ class SemiSupervisedVAE(LatentVariableModel):
         self.built = True
 
     def _build(self) -> None:
-        x, y = (None, *self.likelihood.event_shape), (None, self.num_classes)
+        shapes = {k: (None, *p.event_shape) for k, p in self.likelihood.by_part().items()}
+        x: Any = shapes if isinstance(self.likelihood, Parts) else shapes["x"]
+        y = (None, self.num_classes)
         features: Any = x
         if self.trunk is not None:
-            features = self.trunk(keras.KerasTensor(x, dtype=self.compute_dtype)).shape
+            features = self.trunk(symbolic(x, self.compute_dtype)).shape
+        elif isinstance(x, dict):
+            raise ValueError(
+                "q(z | x, y) takes the features of several named parts as one vector: give "
+                "trunk=PartsEncoder(...)."
+            )
         self.classifier.build(x)
         self.posterior.build([features, y])
         self.likelihood.build([(None, self.latent_size), y])
@@ -151,12 +169,14 @@ class SemiSupervisedVAE(LatentVariableModel):
 
     @property
     def data(self) -> DataSpec:
-        """The specification of the data: x and the label."""
-        x, y = self.likelihood, self.label
+        """The specification of the data: x, or its named parts, and the label."""
+        layers = {**self.likelihood.by_part(), _LABEL: self.label}
         return DataSpec(
             {
-                "x": Part(x.event_shape, x.support, type(x).__name__, x.missing),
-                "label": Part(y.event_shape, y.support, "Categorical", missing=True),
+                name: Part(
+                    each.event_shape, each.support, type(each).__name__, each.missing
+                )
+                for name, each in layers.items()
             },
             is_dict=True,
         )
@@ -183,6 +203,18 @@ class SemiSupervisedVAE(LatentVariableModel):
             )
         super().compile(optimizer, objective, **kwargs)
 
+    summed_out = _LABEL
+    given_latents = (_LABEL,)
+
+    def classifiers(self) -> dict[str, Callable[[Any], tf.Tensor]]:
+        """Returns the classifier q(y | x) of the label."""
+
+        def of_label(x: Any) -> tf.Tensor:
+            inputs = self._inputs(self.data.by_name(x))
+            return tf.nn.softmax(self.classifier.parameters(inputs)["logits"])
+
+        return {_LABEL: of_label}
+
     def noise(self) -> dict[str, Any]:
         """Returns the noise of one draw of the label and of z from q."""
         return {"label": self.classifier.noise(), "z": self.posterior.noise()}
@@ -197,13 +229,13 @@ class SemiSupervisedVAE(LatentVariableModel):
     ) -> Inference:
         """Infers label and z of a batch; arguments as for `VAE.infer`."""
         values = self.data.by_name(self._cast(x))
-        value, label = values["x"], values["label"]
+        label, inputs = values[_LABEL], self._inputs(values)
         known = tf.logical_not(tf.reduce_any(tf.math.is_nan(label), axis=-1, keepdims=True))
         label = tf.where(known, label, tf.zeros_like(label))
-        logits = self.classifier.parameters(value, training)["logits"]
+        logits = self.classifier.parameters(inputs, training)["logits"]
         cross_entropy = -tf.reduce_sum(label * tf.nn.log_softmax(logits), axis=-1)
         own = {"logits": tf.where(known, _CERTAIN * label, logits)}
-        features = value if self.trunk is None else self.trunk(value, training=training)
+        features = inputs if self.trunk is None else self.trunk(inputs, training=training)
         observed = self.data.parts
 
         def say(latent: LatentOf) -> Trace:
@@ -212,20 +244,30 @@ class SemiSupervisedVAE(LatentVariableModel):
             y = y._replace(draw=y.draw._replace(penalties=penalties))
             q = self.posterior.parameters([spread(features, y.value), y.value], training)
             z = latent("z", self.posterior, q, self.prior.distribution())
-            p = self.likelihood.distribution([z.value, y.value], training)
+            sites = self._sites(z.value, y.value, training)
+            p = {name: site.distribution for name, site in sites.items()}
             if training:
-                self.likelihood.observe(value, p, sample_weight)
+                for name, part in self.likelihood.by_part().items():
+                    part.observe(values[name], p[name], sample_weight)
             observations = {
-                "x": Observation(value, p, *observed["x"].mask_of(value)),
-                "label": Observation(
-                    values["label"],
-                    self.label.make_distribution(**_certain(y.value)),
-                    *observed["label"].mask_of(values["label"]),
-                ),
+                name: Observation(values[name], p[name], *observed[name].mask_of(values[name]))
+                for name in observed
             }
-            return Trace({"label": y, "z": z}, observations)
+            return Trace({_LABEL: y, "z": z}, observations)
 
         return Inference.by(say)
+
+    def _inputs(self, values: Mapping[str, tf.Tensor]) -> Any:
+        """Returns what classifier and trunk take: x, or the dict of its named parts."""
+        x = {name: values[name] for name in self.likelihood.by_part()}
+        return x if isinstance(self.likelihood, Parts) else x["x"]
+
+    def _sites(self, z: tf.Tensor, y: tf.Tensor, training: bool = False) -> dict[str, Site]:
+        """Returns the distribution of each part, and that of the label, which y decides."""
+        parameters = self.likelihood.parameters_by_part([z, y], training)
+        parts = self.likelihood.by_part()
+        sites = {name: Site(part, parameters[name]) for name, part in parts.items()}
+        return {**sites, _LABEL: Site(self.label, _certain(y))}
 
     def _label_prior(self) -> tfd.Distribution:
         return self.label.make_distribution(**self._prior_parameters())
@@ -239,20 +281,57 @@ class SemiSupervisedVAE(LatentVariableModel):
         latents: Mapping[str, tf.Tensor] | None = None,
         condition: Any = None,
     ) -> Generation:
-        """Generates label and z from the prior, unless they are given, and p(x | y, z) at them."""
-        if latents is None:
-            given = noise or {}
-            own = self._prior_parameters()
-            latents = {
-                "label": checked_draw(self.label, given["label"], own).value,
-                "z": checked_draw(self.prior, given["z"], self.prior.parameters()).value,
-            }
-        z, y = latents["z"], latents["label"]
-        sites = {
-            "x": Site(self.likelihood, self.likelihood.parameters([z, y])),
-            "label": Site(self.label, _certain(y)),
-        }
-        return Generation(latents, sites)
+        """Generates label and z from the prior, unless they are given, and p(x | y, z) at them.
+
+        Args:
+            noise: noise of label and z, [B, ...]; ignored for given latents.
+            latents: label, one-hot, and z, or either; a label that is NaN in a row is drawn.
+            condition: None; the model has none.
+        """
+        given, own = noise or {}, self._prior_parameters()
+        found = dict(latents or {})
+        if _LABEL in given:
+            drawn = checked_draw(self.label, given[_LABEL], own).value
+            y = found.get(_LABEL, drawn)
+            found[_LABEL] = tf.where(tf.math.is_nan(y), drawn, y)
+        if "z" not in found:
+            found["z"] = checked_draw(self.prior, given["z"], self.prior.parameters()).value
+        return Generation(found, self._sites(found["z"], found[_LABEL]))
+
+    def sample(
+        self, n: int, seed: int | None = None, *, condition: Any = None, label: Any = None
+    ) -> Any:
+        """Draws from p(x, y), or from p(x | y) of given labels; a dict of the parts and the label.
+
+        Args:
+            n: number of draws.
+            seed: 32-bit integer for reproducible draws; None gives new draws each time.
+            condition: None; the model has none.
+            label: one-hot labels [n, K], or one [K] for all; None, or NaN in a row, draws them.
+
+        Raises:
+            ValueError: if `n`, `seed` or the shape of the labels is wrong.
+            DataError: if a label is not one-hot.
+        """
+        if label is None:
+            return super().sample(n, seed, condition=condition)
+        seeds = self._prior_inputs(n, seed, condition)
+        label = np.asarray(label, self.float_dtype)
+        if label.shape not in ((self.num_classes,), (n, self.num_classes)):
+            raise ValueError(
+                f"label must have shape [{n}, {self.num_classes}], or [{self.num_classes}] for all "
+                f"draws; got {list(label.shape)}."
+            )
+        label = np.broadcast_to(label, (n, self.num_classes))
+        label = self.data.array(_LABEL, label, in_support=True)
+
+        def drawn(inputs: Any) -> Any:
+            seeds, y = inputs
+            noise = from_rows(self.generation_noise(), seeds, dtype=self.float_dtype)
+            generation = self.generated(noise, {_LABEL: self._cast(y)})
+            return self.one_or_all(self.draws(generation, seeds))
+
+        return self._by_rows("sample given", drawn, [seeds, label])
 
     def decode(self, z: Any, label: Any) -> tfd.Distribution:
         """Returns the likelihood p(x | y, z), batch shape [B].
@@ -281,7 +360,7 @@ class SemiSupervisedVAE(LatentVariableModel):
     def classify(
         self,
         x: Any,
-        part: str = "label",
+        part: str = _LABEL,
         num_samples: int | None = None,
         *,
         seed: int | None = None,
@@ -299,17 +378,19 @@ class SemiSupervisedVAE(LatentVariableModel):
             DataError: if x lies outside the support of the likelihood.
             ValueError: if the part is none of the model, has no classes or may not be absent.
         """
-        if num_samples is not None or part != "label":
+        if num_samples is not None or part != _LABEL:
             return super().classify(
                 x, part, 1000 if num_samples is None else num_samples, seed=seed
             )
         classes_of(self, part)
-        given = x if isinstance(x, Mapping) else {"x": x}
-        x = self.data.arrays({"x": given["x"]}, in_support=True)["x"]
-        logits = self._by_rows(
-            "classify", lambda x: self.classifier.parameters(self._cast(x))["logits"], x
+        given = x if isinstance(x, Mapping) or is_frame(x) else {"x": x}
+        arrays = self.data.arrays(
+            {name: given[name] for name in self.likelihood.by_part() if name in given},
+            in_support=True,
         )
-        return Classification(tf.nn.softmax(logits).numpy(), np.full(len(logits), np.nan))
+        of_label = self.classifiers()[_LABEL]
+        found = self._by_rows("classify", lambda x: of_label(self._cast(x)), arrays)
+        return Classification(np.asarray(found), np.full(len(found), np.nan))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""

@@ -45,12 +45,14 @@ class Latent(NamedTuple):
             draw; then the draw knows its own density.
         in_order: whether p depends on no latent that is drawn after this one. Only then is the
             mean of KL(q || p) over draws its rate; otherwise the rate has no closed form.
+        layer: the posterior layer, which manifests name.
     """
 
     draw: Draw
     p: tfd.Distribution
     q: Callable[[bool], tfd.Distribution] | None = None
     in_order: bool = True
+    layer: Any = None
 
     @property
     def value(self) -> tf.Tensor:
@@ -324,7 +326,7 @@ def _latents(draw: Callable[..., Draw]) -> LatentOf:
             return found
 
         drawn = draw(name, layer, parameters)
-        return Latent(drawn, p, q if layer.tells_density else None, in_order)
+        return Latent(drawn, p, q if layer.tells_density else None, in_order, layer=layer)
 
     return latent
 

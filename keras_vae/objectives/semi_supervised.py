@@ -74,20 +74,9 @@ class SemiSupervised(Objective):
 
     def terms(self, inference: Inference, noise: Any) -> Terms:
         """Returns the bound's two terms, the sum over labels of each, and the loss."""
-        trace = inference.over(noise, self.label)  # type: ignore[misc]
-        label = trace.latents[self.label]
-        log_q = label.log_q()
-        rate = log_q - label.log_p()
-        for name, latent in trace.latents.items():
-            if name != self.label:
-                rate += estimators.rate_per_draw(latent, self.kl)
-        weights = tf.exp(log_q) / self.num_samples
-        distortion, rate = (
-            tf.reduce_sum(tf.math.multiply_no_nan(each, weights), axis=0)
-            for each in (-trace.log_likelihood(), rate)
-        )
+        distortion, rate, trace = estimators.summed_terms(inference, noise, self.label, self.kl)
         classifier = tf.zeros_like(rate)
-        for penalty in label.draw.penalties.values():
+        for penalty in trace.latents[self.label].draw.penalties.values():
             classifier += tf.cast(self.alpha.value, rate.dtype) * penalty
         loss = distortion + rate + classifier
         return Terms(loss, distortion, rate, {"classifier": classifier}, trace)
