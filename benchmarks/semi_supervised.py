@@ -48,23 +48,29 @@ class Stop(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+def hidden(**options: bool) -> keras.layers.Dense:
+    """Makes a hidden layer that starts near zero, as in Pyro's example."""
+    return keras.layers.Dense(
+        HIDDEN, kernel_initializer=keras.initializers.RandomNormal(stddev=1e-3), **options
+    )
+
+
+def joined(size: int) -> keras.Model:
+    """Makes softplus(A v + B y) of [v, y]; the features A v of an encoder are shared by classes."""
+    v, label = keras.Input((size,)), keras.Input((CLASSES,))
+    left = v if size == HIDDEN else hidden()(v)
+    return keras.Model([v, label], keras.ops.softplus(left + hidden(use_bias=False)(label)))
+
+
 def make() -> keras_vae.SemiSupervisedVAE:
     """Makes the model, whose first layer of the encoder is shared by the classes."""
-    features, label = keras.Input((HIDDEN,)), keras.Input((CLASSES,))
-    joined = features + keras.layers.Dense(HIDDEN, use_bias=False)(label)
-    encoder = keras.Model([features, label], keras.ops.softplus(joined))
     return keras_vae.SemiSupervisedVAE(
         num_classes=CLASSES,
         prior=keras_vae.StandardNormal(LATENTS),
-        likelihood=keras_vae.Bernoulli(
-            784,
-            network=keras_vae.networks.mlp(
-                (LATENTS,), (HIDDEN,), activation="softplus", condition_shape=(CLASSES,)
-            ),
-        ),
-        posterior=keras_vae.DiagonalNormal(LATENTS, network=encoder),
-        classifier=keras_vae.networks.mlp((784,), (HIDDEN,), activation="softplus"),
-        trunk=keras.layers.Dense(HIDDEN),
+        likelihood=keras_vae.Bernoulli(784, network=joined(LATENTS)),
+        posterior=keras_vae.DiagonalNormal(LATENTS, network=joined(HIDDEN)),
+        classifier=keras.Sequential([hidden(), keras.layers.Activation("softplus")]),
+        trunk=hidden(),
     )
 
 

@@ -12,7 +12,7 @@ from keras_vae import random
 from keras_vae.arguments import as_count, deserialize, register, serialize
 from keras_vae.data.frames import is_frame
 from keras_vae.distributions import Categorical, Likelihood, Parts, Posterior
-from keras_vae.distributions.base import symbolic
+from keras_vae.distributions.base.shapes import symbolic
 from keras_vae.distributions.noise import Draw, Noise, checked_draw, from_rows
 from keras_vae.distributions.priors import Prior
 from keras_vae.distributions.tfp import tfd
@@ -173,9 +173,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         layers = {**self.likelihood.by_part(), _LABEL: self.label}
         return DataSpec(
             {
-                name: Part(
-                    each.event_shape, each.support, type(each).__name__, each.missing
-                )
+                name: Part(each.event_shape, each.support, type(each).__name__, each.missing)
                 for name, each in layers.items()
             },
             is_dict=True,
@@ -333,8 +331,8 @@ class SemiSupervisedVAE(LatentVariableModel):
 
         return self._by_rows("sample given", drawn, [seeds, label])
 
-    def decode(self, z: Any, label: Any) -> tfd.Distribution:
-        """Returns the likelihood p(x | y, z), batch shape [B].
+    def decode(self, z: Any, label: Any) -> Any:
+        """Returns the likelihood p(x | y, z), batch shape [B]; of named parts a dict of each.
 
         Args:
             z: latents [B, L].
@@ -352,10 +350,12 @@ class SemiSupervisedVAE(LatentVariableModel):
                 raise ValueError(
                     f"{name} must have shape [{len(z)}, {size}]; got {value.shape.as_list()}."
                 )
-        parameters = self._by_rows("decode", self.likelihood.head_parameters, [z, label])
-        return self.likelihood.make_distribution(
-            **parameters, **self.likelihood.shared_parameters()
-        )
+        by_part = self._by_rows("decode", self.likelihood.head_parameters_by_part, [z, label])
+        found = {
+            name: part.make_distribution(**by_part[name], **part.shared_parameters())
+            for name, part in self.likelihood.by_part().items()
+        }
+        return found if isinstance(self.likelihood, Parts) else found["x"]
 
     def classify(
         self,

@@ -145,11 +145,13 @@ def test_the_trunk_runs_once_and_not_once_per_class():
     assert trunk.rows == [30]
 
 
-def test_drawn_labels_estimate_the_same_bound_and_importance_weights_the_evidence():
+def test_elbo_sums_the_label_out_and_importance_weights_give_the_evidence():
     vae = exact()
+    # Only the closed-form rate of z given each label differs from the draws; 2 nats at most here.
     bound = vae.elbo({"x": X}, 4000, seed=0)
-    # The gap of one draw is 0 but for the closed forms; its deviation is below 2 nats here.
     np.testing.assert_allclose(bound.elbo, LOG_EVIDENCE, atol=4 * 2 / np.sqrt(4000))
+    rate = (POSTERIOR * (np.log(POSTERIOR) - np.log(P))).sum(1)
+    assert (np.asarray(bound.rate) > rate).all()
     evidence = keras_vae.evaluation.log_marginal(vae, {"x": X}, num_samples=20)
     np.testing.assert_allclose(evidence.value, LOG_EVIDENCE, atol=EXACT)
 
@@ -180,6 +182,63 @@ def test_labels_are_imputed_and_sampled_with_what_they_belong_to():
         rows = np.asarray(drawn["x"])[classes == k]
         error = 4 * np.sqrt(np.diag(COVARIANCE) / len(rows))
         assert (np.abs(rows.mean(0) - B[k]) <= error).all()
+
+
+def test_given_labels_are_sampled_with_and_others_drawn():
+    vae = exact()
+    drawn = vae.sample(6, seed=3)
+    again = vae.sample(6, seed=3, label=np.asarray(drawn["label"]))
+    some = np.asarray(drawn["label"]).copy()
+    some[2:] = np.nan
+    mixed = vae.sample(6, seed=3, label=some)
+    one = vae.sample(6, seed=3, label=np.eye(CLASSES)[4])
+    for name in ("x", "label"):
+        np.testing.assert_array_equal(drawn[name], again[name])
+        np.testing.assert_array_equal(drawn[name], mixed[name])
+    assert (np.asarray(one["label"]).argmax(1) == 4).all()
+    change = one["x"] - drawn["x"]
+    labels = np.asarray(drawn["label"]).argmax(1)
+    np.testing.assert_allclose(change, B[4] - B[labels], atol=EXACT)
+
+
+def test_named_parts_beside_the_label_are_the_single_x_of_their_columns():
+    """Two parts of two columns have the bound of one x of four, with the same weights."""
+    whole, policy = exact(), {"dtype": "float64"}
+    parts = SemiSupervisedVAE(
+        num_classes=CLASSES,
+        prior=keras_vae.StandardNormal(LATENTS, **policy),
+        likelihood=keras_vae.Parts(
+            {name: keras_vae.Normal(2, scale=SCALE, missing=True, **policy) for name in "ab"},
+            **policy,
+        ),
+        posterior=keras_vae.FullCovarianceNormal(LATENTS, **policy),
+        classifier=keras_vae.PartsEncoder(**policy),
+        trunk=keras_vae.PartsEncoder(**policy),
+        class_probabilities=P,
+        **policy,
+    )
+    kernel, bias = whole.likelihood.head.get_weights()
+    for columns, name in ((slice(0, 2), "a"), (slice(2, 4), "b")):
+        parts.likelihood.parts[name].head.set_weights([kernel[:, columns], bias[columns]])
+    for own, layer, rest in (
+        (parts.classifier, whole.classifier, 0),
+        (parts.posterior, whole.posterior, CLASSES),
+    ):
+        kernel, bias = layer.head.get_weights()
+        filled = np.zeros((2 * SIZE + rest, kernel.shape[1]))
+        filled[[0, 1, 4, 5]] = kernel[:SIZE]  # values of a, its mask, values of b, its mask
+        filled[2 * SIZE :] = kernel[SIZE:]
+        own.head.set_weights([filled, bias])
+    x = {"a": X[:, :2], "b": X[:, 2:], "label": one_hot(LABELS, LABELS < 4)}
+    expected = whole.elbo({"x": X, "label": x["label"]}, 2, seed=1)
+    np.testing.assert_allclose(parts.elbo(x, 2, seed=1).elbo, expected.elbo, atol=EXACT)
+    found = parts.classify(x).probabilities
+    np.testing.assert_allclose(found, whole.classify(X).probabilities, atol=1e-12)
+    hidden = {**x, "b": np.full((30, 2), np.nan)}
+    assert np.isfinite(parts.elbo(hidden, seed=1).elbo).all()
+    y, ones = np.eye(CLASSES)[:3], np.ones([3, 2])
+    decoded = np.concatenate([parts.decode(ones, y)[name].mean() for name in "ab"], axis=1)
+    np.testing.assert_allclose(decoded, whole.decode(ones, y).mean(), atol=1e-12)
 
 
 def small():
@@ -238,6 +297,7 @@ def test_fit_with_a_few_labels_and_holes_classifies_and_is_saved_whole(tmp_path)
         (lambda: SemiSupervised(kl="exact"), ValueError, "`kl`"),
         (lambda: small().classify({"x": X}, "x"), ValueError, "no finite set of classes"),
         (lambda: small().decode(np.zeros([2, 2]), np.zeros([2, 3])), ValueError, "label must have"),
+        (lambda: small().sample(2, label=np.zeros([3, 10])), ValueError, "label must have shape"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, error, match):
@@ -252,6 +312,12 @@ def test_what_does_not_fit_is_refused(call, error, match):
         ({"prior": keras_vae.StandardNormal(3)}, ValueError, "Latent sizes disagree"),
         ({"prior": None}, TypeError, "`prior`"),
         ({"trunk": 3}, TypeError, "`trunk`"),
+        (
+            {"likelihood": keras_vae.Parts({"label": keras_vae.Normal(3)})},
+            ValueError,
+            "name of the class",
+        ),
+        ({"likelihood": keras_vae.Parts({"a": keras_vae.Normal(3)})}, ValueError, "PartsEncoder"),
         ({"class_probabilities": [0.5, 0.4]}, ValueError, "numbers of sum 1"),
     ],
 )
