@@ -1,0 +1,117 @@
+"""What a manifest of any version tells of the data and of the prior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Observation", "is_standard", "observation_of", "observations"]
+
+_WHOLE_BEFORE = ("Bernoulli", "Binomial", "Categorical", "DiscretizedLogistic", "Poisson")
+"""Families of whole numbers, for manifests written before they stated this."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A part of the data as a manifest describes it; the only part of a model is called x.
+
+    Attributes:
+        name: name of the part.
+        index: its place among the parts, which numbers its noise.
+        tensors: names of its tensors by kind: x, mean, sample, distortion, and its parameters.
+        shape: shape of one row of x.
+        low, high: smallest and largest number of x; None where there is no bound.
+        one_hot: whether the last axis of x holds a 1 and zeros.
+        whole: whether every number of x is whole, because others have no probability.
+        missing: whether it may be absent, which is NaN.
+        threshold: whether a draw is the largest value where the row's uniform lies below the mean's
+            share of it, and 0 elsewhere.
+        categories: labels of the codes 0, 1, ...; empty where there are none.
+        feature_names: names of the columns of x; empty where they have none.
+        options: arguments of its family.
+        preparation: how its numbers become model data.
+    """
+
+    name: str
+    index: int
+    tensors: dict[str, str]
+    shape: tuple[int, ...]
+    low: float | None
+    high: float | None
+    one_hot: bool
+    whole: bool
+    missing: bool
+    threshold: bool
+    categories: tuple[Any, ...]
+    feature_names: tuple[str, ...]
+    options: dict[str, Any]
+    preparation: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Number of numbers in one row of x."""
+        return math.prod(self.shape)
+
+
+def observations(entries: dict[str, Any]) -> dict[str, Observation]:
+    """Returns the parts of the data that a manifest of any version describes, by name."""
+    return {
+        name: _observation(name, index, about)
+        for index, (name, about) in enumerate(_described(entries).items())
+    }
+
+
+def observation_of(entries: dict[str, Any], tensor: str) -> tuple[str, Observation] | None:
+    """Returns the kind of a tensor and the part it belongs to; None if it belongs to none."""
+    for index, (name, about) in enumerate(_described(entries).items()):
+        for kind, other in _tensors_of(about).items():
+            if other == tensor:
+                return kind, _observation(name, index, about)
+    return None
+
+
+def _described(entries: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns `observations`; of a single x the entries that manifests of all versions have."""
+    if "data" not in entries:
+        return entries["observations"]
+    data, likelihood = entries["data"], entries["likelihood"]
+    whole = data.get("whole")
+    if whole is None:
+        preparation = data["preparation"]
+        as_it_is = preparation["step"] == "none" and preparation.get("divide", 1.0) == 1.0
+        whole = likelihood["family"] in _WHOLE_BEFORE and as_it_is
+    threshold = likelihood.get("threshold", likelihood["family"] == "Bernoulli")
+    about = entries.get("observations", {}).get("x", {})
+    return {"x": {**about, **likelihood, **data, "whole": whole, "threshold": threshold}}
+
+
+def _tensors_of(about: dict[str, Any]) -> dict[str, str]:
+    kinds = ("x", "mean", "sample", "distortion")
+    return about.get("tensors") or {name: name for name in (*kinds, *about["parameters"])}
+
+
+def _observation(name: str, index: int, about: dict[str, Any]) -> Observation:
+    low, high = about["range"]
+    return Observation(
+        name=name,
+        index=index,
+        tensors=_tensors_of(about),
+        shape=tuple(about["shape"]),
+        low=low,
+        high=high,
+        one_hot=about["one_hot"],
+        whole=about["whole"],
+        missing=about.get("missing", False),
+        threshold=about["threshold"],
+        categories=tuple(about.get("categories") or ()),
+        feature_names=tuple(about.get("feature_names") or ()),
+        options=about["options"],
+        preparation=about["preparation"],
+    )
+
+
+def is_standard(entries: dict[str, Any]) -> bool:
+    """Tells whether the prior of an artifact is the standard normal, by its manifest."""
+    prior = entries["prior"]
+    return bool(prior.get("standard", prior["family"] == "StandardNormal"))
