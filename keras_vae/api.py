@@ -18,6 +18,11 @@ from keras_vae.distributions import Likelihood as Likelihood
 from keras_vae.distributions import Parameter as Parameter
 from keras_vae.distributions import Posterior as Posterior
 from keras_vae.distributions import distribution_of as distribution_of
+from keras_vae.distributions.codes import CategoricalLatent as CategoricalLatent
+from keras_vae.distributions.codes import FiniteScalarQuantizer as FiniteScalarQuantizer
+from keras_vae.distributions.codes import LookupFreeQuantizer as LookupFreeQuantizer
+from keras_vae.distributions.codes import UniformCodes as UniformCodes
+from keras_vae.distributions.codes import VectorQuantizer as VectorQuantizer
 from keras_vae.distributions.experts import *  # noqa: F403
 from keras_vae.distributions.likelihoods import *  # noqa: F403
 from keras_vae.distributions.parts import Parts as Parts
@@ -44,7 +49,9 @@ from keras_vae.model import VAE as VAE
 from keras_vae.model import Bound as Bound
 from keras_vae.objectives import ELBO as ELBO
 from keras_vae.objectives import IWAE as IWAE
+from keras_vae.objectives import EnumeratedELBO as EnumeratedELBO
 from keras_vae.objectives import Objective as Objective
+from keras_vae.objectives import RelaxedELBO as RelaxedELBO
 from keras_vae.objectives import SemiSupervised as SemiSupervised
 from keras_vae.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
 from keras_vae.training.guard import NonFiniteError as NonFiniteError

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_vae.arguments import deserialize, register, serialize
 from keras_vae.distributions import Likelihood, Parts, Posterior
+from keras_vae.distributions.codes import CodePosterior
 from keras_vae.distributions.noise import checked_draw, from_seed
 from keras_vae.distributions.priors import Components, Prior
 from keras_vae.distributions.tfp import tfd
@@ -20,7 +21,9 @@ from keras_vae.trace import (
     Inference,
     LatentOf,
     Trace,
+    spread,
 )
+from keras_vae.training.code_usage import CodeUsage
 
 __all__ = ["VAE", "Bound"]
 
@@ -101,7 +104,13 @@ class VAE(LikelihoodModel):
                     f"Invalid value for argument `{name}`. Expected a keras_vae "
                     f"{kinds[0].__name__}, a layer with a distribution. Received: {value!r}"
                 )
-        if prior.latent_size != posterior.latent_size:
+        if prior.is_discrete != posterior.is_discrete:
+            prior.bind(posterior, [], None, None)
+            raise ValueError(
+                f"{type(posterior).__name__} draws codes, and {type(prior).__name__} is a density "
+                "of continuous latents: choose a prior such as UniformCodes()."
+            )
+        if prior.latent_size not in (None, posterior.latent_size):
             raise ValueError(
                 f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
                 f"{posterior.latent_size}. Give both the same number."
@@ -115,14 +124,15 @@ class VAE(LikelihoodModel):
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = posterior
-        self.latent_size = prior.latent_size
+        self.latent_size = posterior.latent_size
         self._describe_data(condition_shape, feature_names)
         self._build_distributions()
         self.built = True
 
     def _build_distributions(self) -> None:
         inputs_of_encoder = self._shapes_of_inputs
-        latent_shapes = [(self.latent_size,), *([self.condition_shape] if self.conditional else [])]
+        features = self.posterior.features_shape
+        latent_shapes = [features, *([self.condition_shape] if self.conditional else [])]
         build_on(self.posterior, inputs_of_encoder, "x")
         build_on(self.likelihood, latent_shapes, "z")
         if not self.prior.built:
@@ -250,11 +260,17 @@ class VAE(LikelihoodModel):
             sites = self._sites(self._beside(z.value, condition), training)
             p = {name: site.distribution for name, site in sites.items()}
             if training:
+                self.posterior.observe(parameters, sample_weight)
                 for name, part in self.likelihood.by_part().items():
                     part.observe(values[name], p[name], sample_weight)
             return Trace({"z": z}, self._observations(values, p))
 
         return Inference.by(say)
+
+    def _beside(self, z: tf.Tensor, condition: tf.Tensor | None) -> Any:
+        """Returns the decoder's input: the features of z, or a list of them and the condition."""
+        features = self.posterior.features(z)
+        return features if condition is None else [features, spread(condition, z)]
 
     def generate(
         self,
@@ -272,6 +288,12 @@ class VAE(LikelihoodModel):
     def components(self) -> Components | None:
         """Returns the prior as a mixture of normal distributions; None if it is no such mixture."""
         return self.prior.components()
+
+    def _monitor(self) -> keras.metrics.Metric:
+        """Returns the metric of the use of the codes, or of continuous latents."""
+        if isinstance(self.posterior, CodePosterior):
+            return CodeUsage(self.posterior)
+        return super()._monitor()
 
     def call(self, x: Any, training: bool = False) -> Any:
         """Returns the decoder mean at the posterior mean, or when training at a posterior draw."""

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_vae.distributions.base import *  # noqa: F403
+    from keras_vae.distributions.codes import *  # noqa: F403
     from keras_vae.distributions.experts import *  # noqa: F403
     from keras_vae.distributions.likelihoods import *  # noqa: F403
     from keras_vae.distributions.noise import *  # noqa: F403
@@ -49,6 +50,7 @@ _MODULES = (
     "parts_encoder",
     "posteriors",
     "priors",
+    "codes",
 )
 
 

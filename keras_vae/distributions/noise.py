@@ -72,6 +72,8 @@ class Draw(NamedTuple):
             distribution can tell.
         penalties: terms of a loss by name, [...], such as the commitment to a code. They are
             minimised but are not part of a bound.
+        relaxed: continuous value in place of a discrete one, for training alone; None if there is
+            none.
         independent: whether several draws of one example are independent of each other. Stratified
             draws are not; their means are unbiased all the same.
     """
@@ -80,6 +82,7 @@ class Draw(NamedTuple):
     log_prob: tf.Tensor | None = None
     penalties: Mapping[str, tf.Tensor] = MappingProxyType({})
     independent: bool = True
+    relaxed: tf.Tensor | None = None
 
 
 def checked_draw(

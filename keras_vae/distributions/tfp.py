@@ -72,8 +72,14 @@ def statistic(
         needed_by: what needs it, for the message.
 
     Raises:
-        ValueError: if the posterior has none in closed form, like most flows.
+        ValueError: if the posterior has none in closed form, like most flows, or is discrete.
     """
+    if name == "stddev" and getattr(distribution, "is_discrete", False):
+        raise ValueError(
+            f"{needed_by} moves or measures continuous latents, and {distribution.name} is a "
+            "distribution over codes. `elbo`, `sample` and log_marginal by importance sampling "
+            "work for codes, and log_marginal(method='enumeration') is exact where they are few."
+        )
     try:
         return getattr(distribution, name)()
     except NotImplementedError as error:

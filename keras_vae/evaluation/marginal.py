@@ -29,6 +29,7 @@ from keras_vae.evaluation._batches import (
 from keras_vae.evaluation._draws import draw_noise, prior_draws
 from keras_vae.evaluation._progress import Progress
 from keras_vae.evaluation.annealed import Start
+from keras_vae.evaluation.enumeration import enumerate_codes
 from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_size
 from keras_vae.evaluation.summary import log_mean_error
 from keras_vae.linear_gaussian import LinearGaussian
@@ -38,7 +39,7 @@ from keras_vae.training.fast_loop import compiles_well
 
 __all__ = ["LogMarginal", "Method", "log_marginal"]
 
-Method = Literal["importance", "annealed", "quadrature", "prior", "exact"]
+Method = Literal["importance", "annealed", "quadrature", "enumeration", "prior", "exact"]
 
 _DRAWS = {"importance": 5000, "prior": 5000, "annealed": 16, "quadrature": 24}
 _FEWEST_EFFECTIVE = 10.0
@@ -103,6 +104,7 @@ def log_marginal(
     | importance | k weighted draws from q(z given x) | below |
     | annealed | k chains from q or the prior to the posterior, see `annealed` | below |
     | quadrature | a grid over the posterior of 1 to 3 latents, see `quadrature` | either |
+    | enumeration | the sum over all values of a few codes | exact |
     | prior | k draws from p(z), for comparison: exp(rate) of them are needed | below |
     | exact | closed form of the linear-Gaussian model | exact |
 
@@ -126,7 +128,7 @@ def log_marginal(
     Raises:
         DataError: if x lies outside the support of the likelihood.
         ValueError: if the method or the start is unknown, the model has no closed form for "exact",
-            or it has more than 3 latents for "quadrature".
+            more than 3 latents for "quadrature", or no codes or too many for "enumeration".
 
     Warns:
         UserWarning: if for more than one example in twenty the Pareto-k of importance sampling
@@ -145,10 +147,16 @@ def log_marginal(
         exact = LinearGaussian.from_vae(vae).log_prob(x).numpy()
         zeros = np.zeros(len(exact))
         return LogMarginal(exact, zeros, np.full(len(exact), math.inf), "exact", method, 0)
+    if method == "enumeration":
+        with Progress("log_marginal", count_of(x), progress) as done:
+            summed = enumerate_codes(vae, x, memory, done)
+        zeros = np.zeros(len(summed))
+        return LogMarginal(summed, zeros, np.full(len(summed), math.inf), "exact", method, 0)
     if method not in _DRAWS:
         raise ValueError(
             "Invalid value for argument `method`. Expected 'importance', 'prior' or 'exact', or, "
-            f"tighter and slower, 'annealed' or 'quadrature'. Received: method={method!r}"
+            "tighter and slower, 'annealed' or 'quadrature', or for a few codes 'enumeration'. "
+            f"Received: method={method!r}"
         )
     number = _DRAWS[method] if num_samples is None else num_samples
     number = as_count("num_samples", number, least=1)

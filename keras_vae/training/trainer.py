@@ -184,7 +184,7 @@ class Trainer(CheckedModel):
         object.__setattr__(self, "objective", objective)
         self.extra_metrics = [keras.metrics.Mean(name=name) for name in objective.metric_names]
 
-    def _monitor(self) -> LatentMonitor:
+    def _monitor(self) -> keras.metrics.Metric:
         if (components := self.components()) is None:
             raise ValueError(
                 "compile(monitor=True) measures what the latents carry against a prior that is "

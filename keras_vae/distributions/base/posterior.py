@@ -1,6 +1,6 @@
 """Posteriors q(z | x): what every family of distributions of a latent has."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -23,6 +23,9 @@ class Posterior(ConditionalDistribution):
         head: layer from features to raw parameters; None is one Dense layer.
     """
 
+    is_discrete: ClassVar[bool] = False
+    """Whether z holds embedded codes, see `keras_vae.distributions.codes`."""
+
     def __init__(
         self,
         latent_size: int,
@@ -41,6 +44,25 @@ class Posterior(ConditionalDistribution):
     def latent_size(self) -> int:
         """Number L of latents."""
         return self.event_shape[0]
+
+    @property
+    def features_shape(self) -> tuple[int, ...]:
+        """Shape of what a likelihood's network receives of one z."""
+        return self.event_shape
+
+    def features(self, z: tf.Tensor) -> tf.Tensor:
+        """Returns what a likelihood's network receives of z [..., L]; by default, z itself."""
+        return z
+
+    def observe(
+        self, parameters: dict[str, tf.Tensor], sample_weight: tf.Tensor | None = None
+    ) -> None:
+        """Updates weights that no gradient trains; a hook that is called in every training pass.
+
+        Args:
+            parameters: parameters of q at the batch.
+            sample_weight: weights of the examples in the loss, [B]; None for equal ones.
+        """
 
     def noise(self) -> Any:
         """Returns the noise that a draw is made of: one normal number per latent, by default."""

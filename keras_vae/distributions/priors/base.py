@@ -69,12 +69,17 @@ class Prior(keras.layers.Layer, abc.ABC):
 
     is_standard: ClassVar[bool] = False
 
+    is_discrete: ClassVar[bool] = False
+    """Whether it is a distribution over embedded codes, see `keras_vae.distributions.codes`."""
+
     is_conditional = False
     """Whether the prior is p(z | c), which requires a model with a condition."""
 
-    def __init__(self, latent_size: int, **kwargs: Any) -> None:
+    def __init__(self, latent_size: int | None, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
-        self.latent_size = as_count("latent_size", latent_size, least=1)
+        self.latent_size: Any = None
+        if latent_size is not None or not self.is_discrete:
+            self.latent_size = as_count("latent_size", latent_size, least=1)  # type: ignore[arg-type]
         self.built = type(self).build is keras.layers.Layer.build
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
