@@ -57,8 +57,8 @@ def mlp_vae(
         likelihood: a name in `LIKELIHOODS`, such as bernoulli, normal or poisson.
         hidden: widths of the encoder's layers; the decoder's are the same backwards.
         activation: activation of the hidden layers; "glu" makes them gated.
-        posterior: a name in `POSTERIORS`: diagonal, isotropic or full.
-        prior: a name in `PRIORS`: standard_normal, normal_mixture or vamp.
+        posterior: a name in `POSTERIORS`, such as diagonal, full or coupling.
+        prior: a name in `PRIORS`, such as standard_normal, vamp or flow.
         num_components: components of a mixture or vamp prior.
         condition_shape: shape of one condition, for a conditional model.
         **likelihood_options: arguments of the likelihood, such as scale, levels, total_count.

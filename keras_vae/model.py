@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_vae.arguments import deserialize, register, serialize
 from keras_vae.distributions import Likelihood, Parts, Posterior
 from keras_vae.distributions.codes import CodePosterior
-from keras_vae.distributions.noise import checked_draw, from_seed
+from keras_vae.distributions.noise import checked_draw, from_seed, only_own_draws
 from keras_vae.distributions.priors import Components, Prior
 from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import Bound
@@ -168,12 +168,15 @@ class VAE(LikelihoodModel):
 
         Raises:
             DataError: if a shape is wrong or a number is not finite.
+            ValueError: if the posterior knows only the density of its own draws.
         """
+        if not self.posterior.tells_density:
+            raise ValueError(only_own_draws(type(self.posterior).__name__))
         x = self._checked(x, in_support=False)
         parameters = self._by_rows(
             "encode", lambda x: self.posterior.head_parameters(self._inputs(self._cast(x))), x
         )
-        return self.posterior.make_distribution(**parameters, **self.posterior.shared_parameters())
+        return self.posterior.make_distribution(**self.posterior.completed(parameters))
 
     def decode(self, z: Any, condition: Any = None) -> Any:
         """Returns the likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_vae.distributions.base import ConditionalDistribution
-from keras_vae.distributions.noise import Draw, checked_draw
+from keras_vae.distributions.noise import Draw, checked_draw, only_own_draws
 from keras_vae.distributions.tfp import tfd
 
 __all__ = [
@@ -28,11 +28,6 @@ __all__ = [
     "spread",
 ]
 
-_ONLY_OWN_DRAWS = (
-    "This posterior knows only the density of its own draws, but the density of another point is "
-    "needed. Train it with gradient='pathwise' and measure it by log_marginal(method='importance')."
-)
-
 
 class Latent(NamedTuple):
     """A latent variable of a trace.
@@ -45,7 +40,7 @@ class Latent(NamedTuple):
             draw; then the draw knows its own density.
         in_order: whether p depends on no latent that is drawn after this one. Only then is the
             mean of KL(q || p) over draws its rate; otherwise the rate has no closed form.
-        layer: the posterior layer, which manifests name.
+        layer: the posterior layer, which manifests and messages name.
     """
 
     draw: Draw
@@ -59,6 +54,10 @@ class Latent(NamedTuple):
         """The drawn value."""
         return self.draw.value
 
+    @property
+    def _family(self) -> str:
+        return "This posterior" if self.layer is None else type(self.layer).__name__
+
     def posterior(self) -> tfd.Distribution:
         """Returns q(z given x).
 
@@ -66,7 +65,7 @@ class Latent(NamedTuple):
             ValueError: if it only knows the density of its own draws.
         """
         if self.q is None:
-            raise ValueError(_ONLY_OWN_DRAWS)
+            raise ValueError(only_own_draws(self._family))
         return self.q(False)
 
     def log_p(self) -> tf.Tensor:
@@ -82,11 +81,12 @@ class Latent(NamedTuple):
         Raises:
             ValueError: if q cannot be evaluated with constant parameters.
         """
-        if self.q is not None:
+        known = None if constant else self.draw.log_prob
+        if self.q is not None and (known is None or not getattr(self.layer, "scores_draws", False)):
             return self.q(constant).log_prob(self.draw.value)
-        if constant or self.draw.log_prob is None:
-            raise ValueError(_ONLY_OWN_DRAWS)
-        return self.draw.log_prob
+        if known is None:
+            raise ValueError(only_own_draws(self._family))
+        return known
 
 
 class Observation(NamedTuple):

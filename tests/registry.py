@@ -647,6 +647,10 @@ EXPORTED = {
     ("negative_binomial", "full", "normal_mixture"): lambda **k: keras_vae.mlp_vae(
         20, 4, dispersion="decoder", num_components=5, **k
     ),
+    ("bernoulli", "coupling", "flow"): lambda **k: keras_vae.mlp_vae(20, 4, hidden=(16,), **k),
+    ("poisson", "inverse_autoregressive", "autoregressive"): lambda **k: keras_vae.mlp_vae(
+        20, 4, hidden=(16,), **k
+    ),
 }
 """Every posterior and prior, and likelihoods of many kinds, at sizes people have."""
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from keras_vae.distributions.base import *  # noqa: F403
     from keras_vae.distributions.codes import *  # noqa: F403
     from keras_vae.distributions.experts import *  # noqa: F403
+    from keras_vae.distributions.flows import *  # noqa: F403
     from keras_vae.distributions.likelihoods import *  # noqa: F403
     from keras_vae.distributions.noise import *  # noqa: F403
     from keras_vae.distributions.parts import *  # noqa: F403
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "base",
     "experts",
+    "flows",
     "noise",
     "likelihoods",
     "parts",

@@ -47,6 +47,12 @@ _TRIALS: Final = Option("number of trials", is_top=True, is_whole=True)
 _COMPONENTS: Final = Option("number of components")
 _BOUNDED: Final = {"high": _LIMIT, "low": _LIMIT, "scale": _SPREAD}
 _LOGISTICS: Final = Option("number of logistic distributions in each mixture", is_whole=True)
+_CONTEXT: Final = Option("numbers of x that the steps of a flow see", is_whole=True)
+_FLOW: Final = {
+    "hidden": Option("widths of the networks of a flow"),
+    "num_layers": Option("steps of a flow", is_whole=True),
+    "transform": Option("affine or spline"),
+}
 
 LIKELIHOODS: Final[Mapping[str, Family]] = {
     "bernoulli": Family("Bernoulli"),
@@ -81,10 +87,16 @@ POSTERIORS: Final[Mapping[str, Family]] = {
     "diagonal": Family("DiagonalNormal"),
     "isotropic": Family("IsotropicNormal"),
     "full": Family("FullCovarianceNormal"),
+    "coupling": Family("CouplingFlow", {"context_size": _CONTEXT, **_FLOW}),
+    "inverse_autoregressive": Family(
+        "InverseAutoregressiveFlow", {"context_size": _CONTEXT, **_FLOW}
+    ),
 }
 
 PRIORS: Final[Mapping[str, Family]] = {
     "standard_normal": Family("StandardNormal"),
     "normal_mixture": Family("NormalMixture", {"num_components": _COMPONENTS}),
     "vamp": Family("VampPrior", {"num_components": _COMPONENTS}),
+    "flow": Family("FlowPrior", _FLOW),
+    "autoregressive": Family("AutoregressivePrior", _FLOW),
 }

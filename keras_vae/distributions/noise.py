@@ -22,6 +22,7 @@ __all__ = [
     "log_standard_normal",
     "numbered",
     "numbers_in",
+    "only_own_draws",
     "refuse_shared",
 ]
 
@@ -248,6 +249,15 @@ def log_standard_normal(z: tf.Tensor) -> tf.Tensor:
     """Returns the log-density of standard normal vectors z [..., L], in nats, [...]."""
     size = z.shape[-1]
     return -0.5 * tf.reduce_sum(z**2, axis=-1) - 0.5 * size * math.log(2.0 * math.pi)
+
+
+def only_own_draws(family: str) -> str:
+    """Returns the message that a posterior has no density at points that it did not draw."""
+    return (
+        f"{family} knows only the density of its own draws, and that of another point is needed: "
+        "train with gradient='pathwise', measure by log_marginal(method='importance'), or choose a "
+        "posterior such as CouplingFlow, whose density is known everywhere."
+    )
 
 
 def numbers_in(noise: Any) -> int:

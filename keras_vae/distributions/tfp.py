@@ -35,6 +35,7 @@ __all__ = [
     "split_seed",
     "statistic",
     "tfd",
+    "typical_scale",
 ]
 
 
@@ -90,6 +91,18 @@ def statistic(
             "only draws; for a reconstruction decode a draw, "
             "vae.decode(vae.encode(x).sample(seed=0)).mean()."
         ) from error
+
+
+def typical_scale(distribution: tfd.Distribution, needed_by: str) -> tf.Tensor:
+    """Returns the standard deviation, or of a flow the scale that multiplies its noise.
+
+    It sets the size of a step, on which no result depends but by its error.
+
+    Raises:
+        ValueError: if the distribution has neither.
+    """
+    scale = getattr(distribution, "typical_scale", None)
+    return statistic(distribution, "stddev", needed_by) if scale is None else scale
 
 
 class Normal(tfd.Normal):

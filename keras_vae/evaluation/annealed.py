@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
-from keras_vae.distributions.tfp import statistic
+from keras_vae.distributions.tfp import typical_scale
 from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
 from keras_vae.evaluation._draws import FlatLatents, draw_noise, prior_draws, size_of, trace_of
 from keras_vae.evaluation._progress import Progress
@@ -304,8 +304,9 @@ def _scales(trace: Trace, of_prior: bool) -> dict[str, tf.Tensor]:
     """
     scales = {}
     for name, latent in trace.latents.items():
-        q = statistic(latent.posterior(), "stddev", "Annealed importance sampling")
-        scale = latent.p.stddev() * tf.ones_like(q) if of_prior else q
+        scale = typical_scale(latent.posterior(), "Annealed importance sampling")
+        if of_prior:
+            scale = typical_scale(latent.p, "Annealing from the prior") * tf.ones_like(scale)
         scales[name] = tf.reduce_mean(scale, 0) if scale.shape.rank == _RANK_OF_DRAWS else scale
     return scales
 

@@ -237,9 +237,8 @@ def _family_of(vae: VAE, name: str) -> Family:
         DiagonalNormal: "diagonal",
         FullCovarianceNormal: "full",
     }
-    normal = is_normal(vae.encode(vae.data.zeros()))
     for kind, family in kinds.items():
-        if normal and isinstance(vae.posterior, kind):
+        if isinstance(vae.posterior, kind) and is_normal(vae.encode(vae.data.zeros())):
             return family
     raise ValueError(
         f"{name} optimises q within the families IsotropicNormal, DiagonalNormal and "

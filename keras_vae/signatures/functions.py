@@ -52,7 +52,7 @@ class Functions:
             self.latents: dict[str, tuple[int, ...]] = {"z": (model.latent_size,)}
             if not model.prior.is_conditional:
                 values = _constants_of(model.prior)
-                self._prior = {name: value.numpy() for name, value in values.items()}
+                self._prior = tf.nest.map_structure(lambda value: value.numpy(), values)
         else:
             noise = centre(model.noise(), [1, 1], self._dtype)
             trace = model.infer(model.data.zeros()).trace(noise)
@@ -181,6 +181,7 @@ class Functions:
             if name in by_row
             else tf.broadcast_to(value, tf.concat([size, tf.shape(value)], 0))
             for name, value in self._posterior(self._model, x).items()
+            if name in self.encoded
         }
 
     def reconstruct(self, **inputs: tf.Tensor) -> Tensors:

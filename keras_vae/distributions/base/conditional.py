@@ -51,6 +51,9 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
     tells_density = True
     """Whether it has a density at any point; otherwise only its own draws know their density."""
 
+    scores_draws = False
+    """Whether the log-density of a draw is the one that the draw knows, which saves an inverse."""
+
     def __init__(
         self,
         event_shape: int | Sequence[int],
@@ -153,6 +156,18 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         """
         return {}
 
+    def own_weights(self) -> dict[str, Any]:
+        """Returns weights inside the distribution, such as those of a flow, by argument.
+
+        `parameters` includes them, as tensors or structures of such. They are no outputs of
+        signatures.
+        """
+        return {}
+
+    def completed(self, head_parameters: dict[str, tf.Tensor]) -> dict[str, Any]:
+        """Returns the parameters that the head emits with those that no condition changes."""
+        return {**head_parameters, **self.shared_parameters(), **self.own_weights()}
+
     def parameters(self, c: Any, training: bool = False) -> dict[str, tf.Tensor]:
         """Returns the parameters of the distribution at a condition.
 
@@ -163,7 +178,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         Returns:
             Tensors [B, ...] or [S, B, ...] by name, and the shared parameters in their own shapes.
         """
-        return {**self.head_parameters(c, training), **self.shared_parameters()}
+        return self.completed(self.head_parameters(c, training))
 
     def head_parameters(self, c: Any, training: bool = False) -> dict[str, tf.Tensor]:
         """Returns the parameters that the head emits, as `parameters` without the shared ones.

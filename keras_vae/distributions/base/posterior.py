@@ -80,6 +80,10 @@ class Posterior(ConditionalDistribution):
         """
         if self.tells_density:
             return tfp.statistic(self.make_distribution(**parameters), "mean", needed_by)
+        return self.centre_of_noise(parameters)
+
+    def centre_of_noise(self, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the draw at the medians of the noise, [B, L]."""
         noise = noise_centre(self.noise(), [self.size_of(parameters)], self.float_dtype)
         return self.draw(noise, **parameters).value
 

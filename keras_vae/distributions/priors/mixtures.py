@@ -13,7 +13,7 @@ from keras_vae import random
 from keras_vae.arguments import as_count, register
 from keras_vae.distributions import tfp
 from keras_vae.distributions.base import Posterior, positive
-from keras_vae.distributions.noise import Draw, Noise, log_standard_normal
+from keras_vae.distributions.noise import Draw, Noise, log_standard_normal, only_own_draws
 from keras_vae.distributions.priors.base import (
     Components,
     InputShapes,
@@ -159,8 +159,12 @@ class VampPrior(_Mixture):
         """Creates the pseudo-inputs, spread over the lower half of the data's range.
 
         Raises:
-            ValueError: if the prior already belongs to another VAE.
+            ValueError: if the prior already belongs to another VAE, or the posterior has no density
+                at points that it did not draw.
         """
+        if not posterior.tells_density:
+            name = type(posterior).__name__
+            raise ValueError(f"VampPrior is a mixture of posteriors. {only_own_draws(name)}")
         if self._posterior is not None:
             raise ValueError(
                 "This VampPrior already belongs to a VAE, whose encoder defines it. Make a new one."
