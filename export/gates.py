@@ -80,7 +80,7 @@ def check_contract(vae: VAE) -> None:
     seeds = random.row_seeds(0, _ROWS)
     z = random.normal(seeds, (vae.latent_size,), stream=random.LATENT)
     with _blamed_on(vae.likelihood):
-        inputs = _inputs(vae, [z, *condition])
+        inputs = _inputs(vae, [vae.posterior.features(z), *condition])
         by_part = vae.likelihood.parameters_by_part(inputs)
     data = {}
     for name, layer in vae.likelihood.by_part().items():

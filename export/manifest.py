@@ -15,6 +15,7 @@ import tensorflow as tf
 from export.parity import Comparison
 from keras_vae import __version__, random
 from keras_vae.distributions import Likelihood
+from keras_vae.distributions.codes import CodePosterior, CodePrior
 from keras_vae.model import VAE
 from keras_vae.runs import measurements
 from keras_vae.signatures import Preparations, RawPart, Signature, raw_parts
@@ -89,7 +90,14 @@ def metadata(
         **({} if vae.data.is_dict else _only(observations["x"])),
         **({"imputation": {"num_samples": num_samples}} if imputes else {}),
         "observations": observations,
-        "latents": {"z": {"shape": [vae.latent_size], "posterior": posterior, "prior": prior}},
+        "latents": {
+            "z": {
+                "shape": [vae.latent_size],
+                **_codes(vae),
+                "posterior": posterior,
+                "prior": prior,
+            }
+        },
         "posterior": posterior,
         "prior": prior,
         "latent_size": vae.latent_size,
@@ -98,6 +106,16 @@ def metadata(
         "seed_protocol": protocol,
         "weights_digest": digest(vae),
     }
+
+
+def _codes(vae: VAE) -> dict[str, Any]:
+    """Describes the codes of a discrete latent; nothing if it is continuous."""
+    codes = vae.posterior
+    if not isinstance(codes, CodePosterior):
+        return {}
+    is_drawn = isinstance(vae.prior, CodePrior) and vae.prior.is_uniform
+    about = {"shape": list(codes.codes_shape), "num_codes": codes.num_codes}
+    return {"codes": {**about, "code_size": codes.code_size, "uniform": is_drawn}}
 
 
 def _observation(
@@ -262,7 +280,7 @@ def _alone(manifest: dict[str, Any]) -> list[str]:
     names = data.get("feature_names")
     absent = " Entries may be absent, which are NaN." if data.get("missing") else ""
     return [
-        f"A variational autoencoder with {manifest['latent_size']} latents: prior "
+        f"A variational autoencoder with {_latents(manifest)}: prior "
         f"{manifest['prior']['family']}, likelihood {likelihood['family']}, posterior "
         f"{manifest['posterior']['family']}.",
         "",
@@ -289,8 +307,8 @@ def _parts(manifest: dict[str, Any]) -> list[str]:
     ]
     readings = {entry["family"]: entry["how_to_read"] for entry in entries.values()}
     return [
-        f"A variational autoencoder of {len(entries)} named parts with {manifest['latent_size']} "
-        f"latents: prior {manifest['prior']['family']}, posterior "
+        f"A variational autoencoder of {len(entries)} named parts with {_latents(manifest)}: "
+        f"prior {manifest['prior']['family']}, posterior "
         f"{manifest['posterior']['family']}. The parts are independent given z.",
         "",
         "## Data",
@@ -306,6 +324,14 @@ def _parts(manifest: dict[str, Any]) -> list[str]:
         "",
         *(f"- {family}: {reading}" for family, reading in readings.items()),
     ]
+
+
+def _latents(manifest: dict[str, Any]) -> str:
+    """Describes the latents: their number, or the codes that they hold."""
+    codes = manifest["latents"]["z"].get("codes")
+    if codes is None:
+        return f"{manifest['latent_size']} latents"
+    return f"{' x '.join(map(str, codes['shape']))} codes of {codes['num_codes']}"
 
 
 def _values(entry: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "ELBO",
     "IWAE",
     "VAE",
+    "AutoregressiveCodes",
     "Bound",
     "CategoricalLatent",
     "Classification",

@@ -18,6 +18,7 @@ from keras_vae.distributions import Likelihood as Likelihood
 from keras_vae.distributions import Parameter as Parameter
 from keras_vae.distributions import Posterior as Posterior
 from keras_vae.distributions import distribution_of as distribution_of
+from keras_vae.distributions.codes import AutoregressiveCodes as AutoregressiveCodes
 from keras_vae.distributions.codes import CategoricalLatent as CategoricalLatent
 from keras_vae.distributions.codes import FiniteScalarQuantizer as FiniteScalarQuantizer
 from keras_vae.distributions.codes import LookupFreeQuantizer as LookupFreeQuantizer

@@ -1,15 +1,21 @@
 """Discrete latents: exact bounds by enumeration, quantisers against NumPy, refusals."""
 
 import itertools
+import json
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 import scipy.special
 import scipy.stats
 import tensorflow as tf
 
 import keras_vae
+from export.cases import Case
+from export.errors import ExportError
+from export.parity.other_codes import OtherCodes
+from export.pipeline import export_model
 from keras_vae import estimators, random
 from keras_vae.distributions.noise import from_rows
 from keras_vae.evaluation import log_marginal
@@ -360,6 +366,156 @@ def test_use_of_codes_is_counted_over_the_epoch():
     assert found["codes_used"] == np.count_nonzero(shares)
     perplexity = np.exp(scipy.stats.entropy(shares))
     np.testing.assert_allclose(found["perplexity"], perplexity, rtol=1e-5)  # float32 sums
+
+
+# The autoregressive prior
+
+
+def learned(dtype="float64", **sizes):
+    """Makes a prior over 4 codes of 3 in a model, with weights far from their start."""
+    prior = keras_vae.AutoregressiveCodes(8, heads=2, dtype=dtype, **sizes)
+    vae, x = vae_of(QUANTIZERS["stages"], prior, dtype)
+    rng = np.random.default_rng(0)
+    for weight in prior.trainable_weights:
+        weight.assign_add(0.5 * rng.normal(size=weight.shape))
+    return vae, x
+
+
+EVERY = np.array(list(itertools.product(range(3), repeat=4)), np.int32)
+
+
+def test_autoregressive_probabilities_sum_to_one_and_are_those_of_the_draws():
+    vae, _ = learned()
+    log_p = vae.prior.log_prob_of(tf.constant(EVERY)).numpy()
+    np.testing.assert_allclose(np.exp(log_p).sum(), 1.0, atol=EXACT)
+    z = vae.posterior.embed(vae.posterior.in_shape(tf.constant(EVERY)))
+    np.testing.assert_allclose(vae.prior.distribution().log_prob(z), log_p, atol=EXACT)
+    count = 20_000
+    u = np.random.default_rng(1).uniform(size=(count, 4))
+    drawn = vae.prior.draw_codes(tf.constant(u)).numpy() @ [27, 9, 3, 1]
+    found, p = np.bincount(drawn, minlength=81) / count, np.exp(log_p)
+    assert np.all(np.abs(found - p) < 6 * np.sqrt(p / count) + 6 / count)  # 1 in 10^8 each
+    assert p.max() > 4 / 81
+
+
+def test_code_depends_on_no_code_after_it():
+    vae, _ = learned(depth=1)
+    codes = tf.constant(EVERY)
+    logits = vae.prior.head(vae.prior._features(codes)).numpy()
+    for place in range(4):
+        same = EVERY[:, :place] @ (3 ** np.arange(place))
+        for prefix in np.unique(same):
+            some = logits[same == prefix, place]
+            np.testing.assert_allclose(some, some[:1].repeat(len(some), 0), atol=EXACT)
+        if place:
+            assert np.ptp(logits[:, place], axis=0).max() > 0.1
+
+
+def test_autoregressive_prior_starts_as_the_uniform_one_and_learns_with_the_model():
+    prior = keras_vae.AutoregressiveCodes(8, heads=2)
+    vae, x = vae_of(QUANTIZERS["scalars"], prior, "float32")
+    np.testing.assert_allclose(vae.elbo(x).rate, 2 * np.log(6), rtol=1e-6)  # a float32 sum
+    before = [weight.numpy() for weight in prior.trainable_weights]
+    vae.compile("adam")
+    vae.fit(x, epochs=2, batch_size=12, verbose=0)
+    after = [weight.numpy() for weight in prior.trainable_weights]
+    assert sum(np.any(a != b) for a, b in zip(after, before, strict=True)) == len(before)
+
+
+def test_fitted_prior_reaches_the_entropy_of_the_codes():
+    vae, _ = vae_of(lambda **k: keras_vae.FiniteScalarQuantizer(2, (2,), **k), dtype="float32")
+    x = np.random.default_rng(3).normal(size=(2048, 5)).astype("float32")
+    fitted = keras_vae.evaluation.fit_code_prior(
+        vae, x, keras_vae.AutoregressiveCodes(8, heads=2), epochs=15, learning_rate=0.02
+    )
+    shares = np.bincount(vae.encode(x).codes.numpy() @ [2, 1], minlength=4) / len(x)
+    rate = fitted.elbo(x).rate.numpy().mean()
+    entropy = scipy.stats.entropy(shares)
+    assert entropy < rate < entropy + 0.01  # four probabilities, fitted by gradient steps
+    assert entropy < 2 * np.log(2) - 0.02
+    np.testing.assert_array_equal(fitted.elbo(x, seed=0).distortion, vae.elbo(x, seed=0).distortion)
+    with pytest.raises(ValueError, match="those of CategoricalLatent are not"):
+        keras_vae.evaluation.fit_code_prior(mixture(dtype="float32")[0], x)
+    with pytest.raises(ValueError, match=r"choose evaluation\.fit_code_prior"):
+        keras_vae.evaluation.ex_post_density(vae, x)
+
+
+# Export
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Exports a model of residual codes, two of them equal, with a learned prior."""
+    vae, x = learned("float32")
+    book = vae.posterior.codebook.numpy()
+    book[:, 2] = book[:, 1]
+    vae.posterior.codebook.assign(book)
+    return vae, x, export_model(vae, tmp_path_factory.mktemp("codes"))
+
+
+def run(artifact, name, **inputs):
+    session = onnxruntime.InferenceSession(artifact / f"onnx/{name}.onnx")
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs), strict=True))
+
+
+def test_artifact_of_codes_answers_as_the_model(exported):
+    vae, x, artifact = exported
+    seeds = random.row_seeds(3, len(x)).numpy()
+    encoded, sampled = run(artifact, "encode", x=x), run(artifact, "sample", seed=seeds)
+    assert encoded["codes"].dtype == sampled["codes"].dtype == np.int32
+    q = vae.encode(x)
+    np.testing.assert_array_equal(encoded["codes"], q.codes)
+    np.testing.assert_allclose(encoded["z"], q.mode(), rtol=1e-6)  # gathered weights
+    decoded = run(artifact, "decode", codes=encoded["codes"])
+    # Sums of a few dozen terms in float32, in two programs.
+    close = {"rtol": 2e-5, "atol": 2e-5}
+    np.testing.assert_allclose(decoded["mean"], vae.reconstruct(x), **close)
+    np.testing.assert_allclose(sampled["sample"], vae.sample(len(x), seed=3), **close)
+    z = vae.posterior.embed(sampled["codes"])
+    np.testing.assert_allclose(sampled["z"], z, rtol=1e-6)
+    scored = run(artifact, "score", x=x, seed=seeds)
+    np.testing.assert_allclose(scored["elbo"], vae.elbo(x, seed=3).elbo, **close)
+    saved = tf.saved_model.load(str(artifact)).signatures
+    np.testing.assert_array_equal(saved["encode"](x=tf.constant(x))["codes"], q.codes)
+    found = saved["sample"](seed=tf.constant(seeds))
+    np.testing.assert_array_equal(found["codes"], sampled["codes"])
+
+
+def test_of_equally_near_vectors_every_runtime_takes_the_first(exported):
+    vae, x, artifact = exported
+    codes = run(artifact, "encode", x=x)["codes"]
+    assert 1 in codes
+    assert 2 not in codes
+    assert 2 not in vae.encode(x).codes.numpy()
+
+
+def test_manifest_tells_the_sizes_of_the_codes(exported):
+    _, _, artifact = exported
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    about = manifest["latents"]["z"]["codes"]
+    assert about == {"shape": [2, 2], "num_codes": 3, "code_size": 2, "uniform": False}
+    inputs = manifest["signatures"]["decode"]["inputs"]
+    assert inputs == {"codes": {"dtype": "int32", "shape": ["batch", 2, 2]}}
+    assert "2 x 2 codes of 3" in (artifact / "MODEL_CARD.md").read_text()
+
+
+def test_rows_of_other_codes_are_left_out_and_too_many_refused():
+    about = {"latents": {"z": {"codes": {"shape": [3], "num_codes": 4, "uniform": True}}}}
+    about |= {"latent_size": 6, "observations": {}}
+    codes = np.arange(300, dtype=np.int32).reshape(100, 3) % 4
+    case = Case("encode", {"x": np.zeros((100, 1), np.float32)}, ("codes",))
+    for changed, refused in ((1, False), (20, True)):
+        others = OtherCodes(about)
+        got = codes.copy()
+        got[:changed, 1] += 1
+        left, want, answers = others.left_out(case, {"codes": codes}, {"codes": got})
+        assert left.size == len(want["codes"]) == len(answers["codes"]) == 100 - changed
+        if refused:
+            with pytest.raises(ExportError, match="chooses other codes in 20 of 100 rows"):
+                others.refuse("onnxruntime")
+        else:
+            others.refuse("onnxruntime")
 
 
 # Refusals

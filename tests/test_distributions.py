@@ -52,6 +52,7 @@ def test_registry_is_complete():
         keras_vae.MixtureOfProducts,
     }
     registered |= {  # in test_codes.py: prior and posterior need each other
+        keras_vae.AutoregressiveCodes,
         keras_vae.CategoricalLatent,
         keras_vae.EnumeratedELBO,
         keras_vae.FiniteScalarQuantizer,

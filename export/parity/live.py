@@ -97,7 +97,10 @@ def make_cases(
         largest: Tensors = {}
         drawn: Tensors = {}
         for name, (dtype, shape) in inputs.items():
-            if dtype == "int32":
+            if name == "codes":
+                size = tolerances.codes_of(about)["num_codes"]
+                largest[name] = generator.integers(0, size, [most, *shape]).astype(np.int32)
+            elif dtype == "int32":
                 largest[name] = integers(most, *shape)
             elif name in parts:
                 drawn = drawn or draw_x(integers(most, 2))
@@ -220,15 +223,36 @@ def measured(
     found = {}
     with tolerances.changed_weights(variables):
         for key, index in largest.items():
-            case, answer = cases[index], ask(cases[index])
-            found[key] = {
-                name: _sensitivity(case, name, expected[index][name], answer[name], about)
-                for name in case.outputs
-            }
+            found[key] = _sensitivities(cases[index], expected[index], ask(cases[index]), about)
     return [
         dataclasses.replace(case, sensitivity=found[case.signature, _measured_as(case)])
         for case in cases
     ]
+
+
+def _sensitivities(
+    case: Case, want: Tensors, changed: Tensors, about: dict[str, Any]
+) -> dict[str, float]:
+    """Measures how much each output changes, and the share of rows that choose other codes.
+
+    Rows of other codes are left out of the changes: all their numbers are others.
+    """
+    rows = case.size
+    is_other = np.zeros(rows, bool)
+    if tolerances.chooses_codes(case.signature, about):
+        for name in case.outputs:
+            size = tolerances.size_of(case.signature, name, about)
+            off = np.abs(changed[name] - want[name].astype(np.float64))
+            jumps = off > _MOST_SENSITIVE * np.maximum(size, np.abs(want[name]))
+            if "codes" not in case.outputs or name == "codes":
+                is_other |= jumps.reshape(rows, -1).any(axis=1)
+    want, changed = ({k: v[~is_other] for k, v in each.items()} for each in (want, changed))
+    if is_other.all():
+        return {"codes chosen": 1.0}
+    found = {
+        name: _sensitivity(case, name, want[name], changed[name], about) for name in case.outputs
+    }
+    return {**found, "codes chosen": float(is_other.mean())} if is_other.any() else found
 
 
 def nothing(case: Case, shapes: Mapping[str, Sequence[int]]) -> Tensors:
@@ -285,6 +309,8 @@ def _adversarial(name: str, values: np.ndarray, part: Observation | None) -> np.
     if name == "seed":
         extreme = [[0, 0], [-1, -1], [2**31 - 1, -(2**31)], [-(2**31), 2**31 - 1]]
         return np.array([*extreme, [1, 0], [0, 1], [-1, 0]], np.int32)
+    if name == "codes":
+        return np.stack([values.min(axis=0), values.max(axis=0), *values[2:]])
     result = values.copy()
     if part and part.missing:
         result[6:] = np.nan

@@ -51,7 +51,10 @@ __all__ = [
     "allowed_picks",
     "at_most",
     "changed_weights",
+    "chooses_codes",
+    "codes_of",
     "is_whole",
+    "other_codes",
     "size_of",
     "terms_of",
 ]
@@ -105,6 +108,33 @@ def allowed_picks(count: int, num_samples: int, terms: int, share: float = 0.0) 
     """
     weight = _SAFETY * ROUNDOFF * (_APPROXIMATION + math.sqrt(terms))
     return at_most(count * (share + num_samples * weight))
+
+
+def codes_of(about: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the manifest says of the codes of a model that has codes."""
+    return integrity.codes_of(about) or {}
+
+
+def chooses_codes(signature: str, about: dict[str, Any]) -> bool:
+    """Tells whether a signature chooses codes by comparing numbers, which rounding may decide."""
+    codes = integrity.codes_of(about)
+    if codes is None or signature == "decode":
+        return False
+    return signature != "sample" or not codes["uniform"]
+
+
+def other_codes(count: int, about: dict[str, Any], share: float = 0.0) -> int:
+    """Returns how many of `count` rows may have other codes.
+
+    Args:
+        count: number of rows.
+        about: description of the model in the manifest.
+        share: share of rows that have other codes after the change of the weights.
+    """
+    number = math.prod(codes_of(about)["shape"])
+    terms = int(about["latent_size"])
+    each = _SAFETY * ROUNDOFF * (_APPROXIMATION + math.sqrt(terms))
+    return at_most(count * (_SAFETY * share + number * each))
 
 
 def at_most(mean: float) -> int:

@@ -18,6 +18,7 @@ from keras_vae.evaluation.disentanglement import disentanglement as disentanglem
 from keras_vae.evaluation.disentanglement import factor_vae_score as factor_vae_score
 from keras_vae.evaluation.disentanglement import mig as mig
 from keras_vae.evaluation.disentanglement import sap as sap
+from keras_vae.evaluation.ex_post_codes import fit_code_prior as fit_code_prior
 from keras_vae.evaluation.ex_post_density import ex_post_density as ex_post_density
 from keras_vae.evaluation.full_gaussian import FullGaussian as FullGaussian
 from keras_vae.evaluation.independent_columns import IndependentColumns as IndependentColumns

@@ -56,6 +56,11 @@ def ex_post_density(
     from sklearn.mixture import GaussianMixture
 
     refuse_other(vae, "ex_post_density")
+    if vae.posterior.is_discrete:
+        raise ValueError(
+            f"ex_post_density fits a density, and the latents of {type(vae.posterior).__name__} "
+            "are codes: choose evaluation.fit_code_prior."
+        )
     num_components = as_count("num_components", num_components, least=1)
     draws = as_count("draws", draws, least=1)
     if vae.prior.is_conditional:

@@ -14,6 +14,7 @@ from keras_vae.integrity.manifest import WEIGHTS, Manifest, check, read, seal
 from keras_vae.integrity.names import as_word, is_name, one_line
 from keras_vae.integrity.observations import (
     Observation,
+    codes_of,
     is_standard,
     observation_of,
     observations,
@@ -29,6 +30,7 @@ __all__ = [
     "as_word",
     "check",
     "check_file",
+    "codes_of",
     "content",
     "hashes",
     "is_name",

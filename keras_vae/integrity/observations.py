@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Observation", "is_standard", "observation_of", "observations"]
+__all__ = ["Observation", "codes_of", "is_standard", "observation_of", "observations"]
 
 _WHOLE_BEFORE = ("Bernoulli", "Binomial", "Categorical", "DiscretizedLogistic", "Poisson")
 """Families of whole numbers, for manifests written before they stated this."""
@@ -115,3 +115,10 @@ def is_standard(entries: dict[str, Any]) -> bool:
     """Tells whether the prior of an artifact is the standard normal, by its manifest."""
     prior = entries["prior"]
     return bool(prior.get("standard", prior["family"] == "StandardNormal"))
+
+
+def codes_of(entries: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns what a manifest says of the codes of a discrete latent; None if there are none."""
+    latents = entries.get("latents", {})
+    found: dict[str, Any] | None = latents.get("z", {}).get("codes")
+    return found

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae import estimators, random
+from keras_vae.distributions.codes import CodePosterior, CodePrior
 from keras_vae.distributions.noise import centre, from_rows
 from keras_vae.distributions.priors import Prior
 from keras_vae.imputation import (
@@ -48,7 +49,10 @@ class Functions:
         self._model, self._parts, self._num_samples = model, parts, num_samples
         self._dtype = model.float_dtype
         self._prior: dict[str, Any] | None = None
+        self.codes: CodePosterior | None = None
         if isinstance(model, VAE):
+            if isinstance(model.posterior, CodePosterior):
+                self.codes = model.posterior
             self.latents: dict[str, tuple[int, ...]] = {"z": (model.latent_size,)}
             if not model.prior.is_conditional:
                 values = _constants_of(model.prior)
@@ -120,6 +124,9 @@ class Functions:
     @property
     def encoded(self) -> tuple[str, ...]:
         """Names of the outputs of `encode`."""
+        if self.codes is not None:
+            logits = [name for name in self.codes.parameter_specs() if name == "logits"]
+            return ("codes", "z", *logits)
         if isinstance(self._model, VAE):
             posterior = self._model.posterior
             return (*posterior.parameter_specs(), *posterior.shared_parameters())
@@ -129,7 +136,9 @@ class Functions:
     def sampled(self) -> tuple[str, ...]:
         """Names of the outputs of `sample`."""
         draws = (part.tensor("sample") for part in self._parts.values())
-        return (*draws, *self.means, *(self.latent("z", name) for name in self.latents))
+        codes = () if self.codes is None else ("codes",)
+        z = (self.latent("z", name) for name in self.latents)
+        return (*draws, *self.means, *z, *codes)
 
     @property
     def scored(self) -> tuple[str, ...]:
@@ -152,7 +161,10 @@ class Functions:
 
     def decode(self, **inputs: tf.Tensor) -> Tensors:
         """Returns means and parameters of p(x | z)."""
-        latents = {name: inputs[self.latent("z", name)] for name in self.latents}
+        if self.codes is None:
+            latents = {name: inputs[self.latent("z", name)] for name in self.latents}
+        else:
+            latents = {"z": self.codes.embed(inputs["codes"])}
         condition = self._cast(inputs.get("condition"))
         generation = self._model.generate(latents=self._cast(latents), condition=condition)
         found = self._means_of(generation)
@@ -174,6 +186,10 @@ class Functions:
         x = self._data(inputs)
         if not isinstance(self._model, VAE):
             return {self.latent("z", name): z for name, z in self._centre(x).items()}
+        if self.codes is not None:
+            parameters = self._posterior(self._model, x)
+            q = self.codes.make_distribution(**parameters)
+            return {"codes": q.codes, "z": q.mode(), **parameters}
         by_row = self._model.posterior.parameter_specs()
         size = tf.shape(keras.tree.flatten(x)[0])[:1]
         return {
@@ -209,8 +225,11 @@ class Functions:
         """Returns draws from p(x), their means, and the latents, for each seed pair."""
         model = self._model
         noise = from_rows(model.generation_noise(), seed, dtype=self._dtype)
-        latents = None
-        if isinstance(model, VAE) and self._prior is not None:
+        latents, found = None, {}
+        if isinstance(model, VAE) and isinstance(model.prior, CodePrior) and self.codes is not None:
+            drawn = self.codes.in_shape(model.prior.draw_codes(noise["z"]))
+            latents, found = {"z": self.codes.embed(drawn)}, {"codes": drawn}
+        elif isinstance(model, VAE) and self._prior is not None:
             latents = {"z": model.prior.draw(noise["z"], **self._prior).value}
         generation = model.generated(noise, latents=latents, condition=self._cast(condition))
         draws = {
@@ -218,7 +237,7 @@ class Functions:
             for name, draw in model.draws(generation, seed).items()
         }
         z = {self.latent("z", name): value for name, value in generation.latents.items()}
-        return {**draws, **self._means_of(generation), **z}
+        return {**draws, **self._means_of(generation), **z, **found}
 
     def score(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
         """Returns the bound on log p of what is present, and its terms, from one draw."""
@@ -388,10 +407,13 @@ def _constants_of(prior: Prior) -> Tensors:
 
 
 def in_float32(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
-    """Makes a function whose outputs are float32."""
+    """Makes a function whose outputs are float32, or int32 if they are codes."""
 
     def cast(**inputs: tf.Tensor) -> Tensors:
-        return {name: tf.cast(value, tf.float32) for name, value in function(**inputs).items()}
+        return {
+            name: value if value.dtype == tf.int32 else tf.cast(value, tf.float32)
+            for name, value in function(**inputs).items()
+        }
 
     return cast
 

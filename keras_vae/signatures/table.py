@@ -51,8 +51,11 @@ def signatures(
     units of the data file; the parameters are those of the prepared data. Data that the training
     binarised is used as the probability of a one by `encode` and `reconstruct`, and drawn from
     the row's seed by `score`, like dequantisation noise; `score` is a bound on the log-probability
-    of x as the file holds it (for binarised data: of the draw). All numbers except seeds are
-    float32, whatever dtype the model computes in.
+    of x as the file holds it (for binarised data: of the draw). All numbers except seeds and
+    codes are float32, whatever dtype the model computes in.
+
+    A model whose latents are codes takes `codes`, int32, in place of z in `decode`. Its `encode`
+    returns `codes` and their embeddings z, and its `sample` returns `codes` beside z.
 
     A model with named parts takes x_NAME for each and returns mean_NAME, sample_NAME, the
     parameters as PARAMETER_NAME and distortion_NAME; one category is a code, [b, 1], and its mean
@@ -83,6 +86,9 @@ def signatures(
     """
     functions = Functions(vae, raw_parts(vae, preparation), num_samples)
     inputs = _specs(functions.shapes)
+    if functions.codes is not None:
+        shape = [None, *functions.codes.codes_shape]
+        inputs["latents"] = {"codes": tf.TensorSpec(shape, tf.int32, "codes")}
     seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
     data = {**inputs["observed"], **inputs["given"]}
     condition = {name: spec for name, spec in inputs["given"].items() if name == "condition"}
@@ -92,16 +98,16 @@ def signatures(
             in_float32(functions.decode),
             {**inputs["latents"], **condition},
             functions.decoded,
-            "Distribution p(x | z) of the latents z: its mean and its parameters.",
+            "Distribution p(x | z) of the latents z: its mean and its parameters."
+            if functions.codes is None
+            else "Distribution p(x | codes): its mean and its parameters.",
         ),
         Signature(
             "encode",
             in_float32(functions.encode),
             data,
             functions.encoded,
-            "Distribution q(z | x) of the data x: its parameters."
-            if isinstance(vae, VAE)
-            else "Latents at the centre of q(z | x).",
+            _described_encode(vae, functions),
         ),
         Signature(
             "sample",
@@ -149,6 +155,14 @@ def signatures(
     for signature in table:
         _refuse_twice(signature.outputs, f"outputs of {signature.name}")
     return {signature.name: signature for signature in table}
+
+
+def _described_encode(vae: LatentVariableModel, functions: Functions) -> str:
+    if functions.codes is not None:
+        return "Most probable codes of the data x, and their embeddings z."
+    if isinstance(vae, VAE):
+        return "Distribution q(z | x) of the data x: its parameters."
+    return "Latents at the centre of q(z | x)."
 
 
 def _specs(
