@@ -63,7 +63,7 @@ class AutoregressiveCodes(CodePrior):
         shape = (codes.count, self.width)
         self.of_places = self.add_weight(name="places", shape=shape, initializer=small, **own)
         dtype = self.float_dtype
-        shape = (None, codes.count, self.width)
+        inputs = (None, codes.count, self.width)
         self.blocks = [
             _Block(self.heads, dtype=dtype, name=f"block_{index}") for index in range(self.depth)
         ]
@@ -72,7 +72,7 @@ class AutoregressiveCodes(CodePrior):
             codes.num_codes, kernel_initializer="zeros", dtype=dtype, name="logits"
         )
         for layer in (*self.blocks, self.last_norm, self.head):
-            layer.build(shape)
+            layer.build(inputs)
 
     def log_prob_of(self, codes: tf.Tensor, indicators: tf.Tensor | None = None) -> tf.Tensor:
         """Returns log p(codes) in nats, [...]; the gradient passes through the code that is scored.
