@@ -6,7 +6,7 @@ through z.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import add
 from typing import Any, Literal
@@ -26,7 +26,9 @@ __all__ = [
     "log_weights",
     "rate_per_draw",
     "rate_per_latent",
+    "rates_of",
     "refuse_own_weights",
+    "sum_of",
     "summed_terms",
 ]
 
@@ -68,8 +70,20 @@ def elbo_terms(
     Raises:
         ValueError: if the closed form is requested and does not exist.
     """
-    rates = [_rate(latent, kl, gradient) for latent in trace.latents.values()]
-    return -tf.reduce_mean(trace.log_likelihood(), axis=0), reduce(add, rates)
+    rates = rates_of(trace, kl, gradient)
+    return -tf.reduce_mean(trace.log_likelihood(), axis=0), sum_of(rates)
+
+
+def sum_of(terms: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Adds terms of latents or observations, in their order."""
+    return reduce(add, terms.values())
+
+
+def rates_of(
+    trace: Trace, kl: Rate | None = None, gradient: Gradient = "pathwise"
+) -> dict[str, tf.Tensor]:
+    """Computes the rate of each latent by name, [B]; arguments and errors as for `elbo_terms`."""
+    return {name: _rate(latent, kl, gradient) for name, latent in trace.latents.items()}
 
 
 def _rate(latent: Latent, kl: Rate | None, gradient: Gradient) -> tf.Tensor:
@@ -173,6 +187,8 @@ def _closed_rates(latent: Latent) -> tf.Tensor | None:
 def rate_per_latent(trace: Trace) -> tf.Tensor:
     """Computes the rate of each number z_j in closed form, [B, L], of all latents side by side.
 
+    A latent of more than one axis is flattened.
+
     Raises:
         ValueError: if a distribution does not factorise over its latents.
     """
@@ -188,7 +204,10 @@ def _rate_per_number(latent: Latent) -> tf.Tensor:
             f"and {p.name}."
         )
     rate = tfd.kl_divergence(q.distribution, p.distribution)
-    return tf.reduce_mean(rate, axis=0) if rate.shape.rank == 3 else rate
+    axes = q.event_shape.rank
+    if rate.shape.rank == 2 + axes:
+        rate = tf.reduce_mean(rate, axis=0)
+    return rate if axes == 1 else tf.reshape(rate, [-1, q.event_shape.num_elements()])
 
 
 def log_mean_exp(log_w: tf.Tensor, axis: int = 0) -> tf.Tensor:
@@ -241,11 +260,31 @@ def _scaled_gradient(later: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]
     return scaled
 
 
+def _refuse_draws_given_draws(inference: Inference, noise: Any) -> None:
+    """Refuses a model of which one latent is drawn given another."""
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+
+        def watched(value: tf.Tensor) -> tf.Tensor:
+            value = tf.identity(value)
+            tape.watch(value)
+            return value
+
+        latents = inference.trace(noise, watched).latents
+    for name, latent in latents.items():
+        for other, earlier in latents.items():
+            if other != name and tape.gradient(latent.value, earlier.value) is not None:
+                raise ValueError(
+                    "gradient='doubly_reparameterized' needs latents that are drawn independently "
+                    f"given x, and {name} is drawn given {other}: choose gradient='pathwise'."
+                )
+
+
 def refuse_own_weights(inference: Inference, noise: Any, gradient: Gradient) -> None:
     """Refuses a posterior whose density would be differentiated where it must be constant.
 
-    Refuses stratified draws too if the gradient is doubly reparameterised: the identity behind it
-    is one of independent draws.
+    If the gradient is doubly reparameterised, refuses stratified draws too, and latents that are
+    drawn given one another: the identity behind it is one of independent draws, and it weights the
+    gradient through each draw once.
 
     Args:
         inference: inference from one example or more.
@@ -262,6 +301,8 @@ def refuse_own_weights(inference: Inference, noise: Any, gradient: Gradient) -> 
             "gradient='doubly_reparameterized' needs independent draws, and this posterior "
             "stratifies the draws of an example over its components: choose gradient='pathwise'."
         )
+    if gradient == "doubly_reparameterized":
+        _refuse_draws_given_draws(inference, noise)
     with tf.GradientTape() as tape:
         for latent in trace.latents.values():
             latent.log_q(constant=True)

@@ -14,7 +14,7 @@ from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.trace import Observation, Site, spread
 from keras_vae.training.data_spec import DataSpec, Part
 
-__all__ = ["LikelihoodModel", "build_on"]
+__all__ = ["LikelihoodModel", "batched", "build_on"]
 
 
 class LikelihoodModel(LatentVariableModel):
@@ -185,7 +185,7 @@ def build_on(layer: Any, shapes: Any, what: str) -> None:
         ValueError: if its network does not take them.
     """
     try:
-        layer.build(_batched(shapes))
+        layer.build(batched(shapes))
     except HeadSizeError:
         raise
     except (TypeError, ValueError) as error:
@@ -195,7 +195,7 @@ def build_on(layer: Any, shapes: Any, what: str) -> None:
         ) from error
 
 
-def _batched(shapes: Any) -> Any:
+def batched(shapes: Any) -> Any:
     """Returns a shape, or several, with an open batch axis, as a distribution is built with."""
     if isinstance(shapes, dict):
         return {name: (None, *shape) for name, shape in shapes.items()}

@@ -24,6 +24,7 @@ __all__ = [
     "Observation",
     "Site",
     "Trace",
+    "constant_weights",
     "identity",
     "spread",
 ]
@@ -202,6 +203,40 @@ def spread(value: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.broadcast_to(tf.cast(value, like.dtype), shape)
 
 
+def constant_weights(
+    function: Callable[..., Any], *inputs: tf.Tensor | None
+) -> tuple[Any, Callable[..., Any]]:
+    """Calls a function, and makes it a function of its inputs alone.
+
+    Args:
+        function: function from tensors to a structure of tensors, which may read weights.
+        inputs: where to call it; None for an absent one.
+
+    Returns:
+        The outputs, and a function that returns the same outputs, differentiated through its
+        arguments (which have the values of the inputs) but not through the weights.
+    """
+    present = [one for one in inputs if one is not None]
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(present)
+        outputs = function(*inputs)
+    flat = tf.nest.flatten(outputs)
+
+    @tf.custom_gradient
+    def again(*given: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., Any]]:
+        def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
+            return tape.gradient(flat, present, list(upstream), unconnected_gradients="zero")
+
+        return [tf.stop_gradient(one) for one in flat], gradient
+
+    def of_inputs(*given: tf.Tensor | None) -> Any:
+        some = [one for one in given if one is not None]
+        held = again(*some) if some else [tf.stop_gradient(one) for one in flat]
+        return tf.nest.pack_sequence_as(outputs, held)
+
+    return outputs, of_inputs
+
+
 class Inference(NamedTuple):
     """Posterior of a batch, before any noise is drawn.
 
@@ -228,7 +263,9 @@ class Inference(NamedTuple):
                 `latent(name, layer, parameters, p)` that returns the `Latent` of a posterior layer
                 with the given parameters, scored under p, drawn from noise or at a given value.
                 Where p depends on latents that are drawn later, pass p=None and in_order=False,
-                and set it afterwards: z._replace(p=...).
+                and set it afterwards: z._replace(p=...). Where the parameters depend on earlier
+                draws, through=f may give the parameters differentiated through these draws and not
+                through weights, as the second result of `constant_weights` does.
 
         Example:
             One latent z and one x, as in a VAE:
@@ -318,9 +355,14 @@ def _latents(draw: Callable[..., Draw]) -> LatentOf:
         parameters: dict[str, tf.Tensor],
         p: tfd.Distribution | None,
         in_order: bool = True,
+        through: Callable[[], dict[str, tf.Tensor]] | None = None,
     ) -> Latent:
         def q(constant: bool = False) -> tfd.Distribution:
-            own = tf.nest.map_structure(tf.stop_gradient, parameters) if constant else parameters
+            own = parameters
+            if constant and through is not None:
+                own = through()
+            elif constant:
+                own = tf.nest.map_structure(tf.stop_gradient, parameters)
             found = layer.make_distribution(**own)
             _refuse_event(found, tf.TensorShape(layer.event_shape), f"The posterior of {name!r}")
             return found

@@ -58,12 +58,18 @@ def only_posterior(vae: LatentVariableModel, inference: Inference, batch: Any) -
 
 
 def prior_draws(
-    vae: LatentVariableModel, trace: Trace, leading: Sequence[Any], size: Any, seed: tf.Tensor
+    vae: LatentVariableModel,
+    batch: Any,
+    trace: Trace,
+    leading: Sequence[Any],
+    size: Any,
+    seed: tf.Tensor,
 ) -> Mapping[str, tf.Tensor]:
-    """Draws from p(z) by latent, [*leading, B, ...].
+    """Draws from p(z), or p(z | c), by latent, [*leading, B, ...].
 
     Args:
         vae: the model.
+        batch: the data, whose condition counts.
         trace: trace of any draws for the batch; a prior that depends on no draw is read from it.
         leading: axes before the batch.
         size: number of examples B.
@@ -74,7 +80,10 @@ def prior_draws(
         by_example = [] if latent.p.batch_shape.rank else [size]
         return {name: latent.p.sample([*leading, *by_example], seed=seed)}
     noise = from_seed(vae.generation_noise(), seed, [*leading, size], vae.float_dtype)
-    return vae.generate(noise).latents
+    condition = vae.data.by_name(batch).get("condition")
+    if condition is not None:
+        condition = tf.cast(condition, vae.float_dtype)
+    return vae.generate(noise, condition=condition).latents
 
 
 class FlatLatents:

@@ -25,7 +25,6 @@ Start = Literal["posterior", "prior"]
 
 _ACCEPTANCE = 0.8
 _TAPES = 3
-_RANK_OF_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ def _make_run(
         if end is not None:
             z = end
         elif from_prior:
-            z = flat.joined(prior_draws(vae, trace, [chains], size, own_seed))
+            z = flat.joined(prior_draws(vae, x, trace, [chains], size, own_seed))
         else:
             z = flat.joined(draws)
 
@@ -307,7 +306,8 @@ def _scales(trace: Trace, of_prior: bool) -> dict[str, tf.Tensor]:
         scale = typical_scale(latent.posterior(), "Annealed importance sampling")
         if of_prior:
             scale = typical_scale(latent.p, "Annealing from the prior") * tf.ones_like(scale)
-        scales[name] = tf.reduce_mean(scale, 0) if scale.shape.rank == _RANK_OF_DRAWS else scale
+        by_draw = scale.shape.rank == latent.value.shape.rank
+        scales[name] = tf.reduce_mean(scale, 0) if by_draw else scale
     return scales
 
 

@@ -331,7 +331,7 @@ def _make_weigh(vae: VAE, method: Method, plan: _Plan, fuse: bool) -> Callable[.
             if method == "importance":
                 drawn = draw_noise(vae, block_seed, shape, plan.examples)
             else:
-                drawn = prior_draws(vae, some, shape, plan.examples, block_seed)
+                drawn = prior_draws(vae, x, some, shape, plan.examples, block_seed)
             return block + 1, found.write(block - blocks[0], slice_by_slice(drawn))
 
         some = inference.trace(draw_noise(vae, seed, [1], plan.examples))

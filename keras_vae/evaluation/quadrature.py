@@ -167,7 +167,7 @@ def _locate(
     trace = inference.trace(noise)
     flat = FlatLatents(trace)
     drawn = flat.joined({name: latent.draw.value for name, latent in trace.latents.items()})
-    others = flat.joined(prior_draws(vae, trace, [half], size_of(batch), seeds[1]))
+    others = flat.joined(prior_draws(vae, batch, trace, [half], size_of(batch), seeds[1]))
     z = tf.concat([drawn, others], axis=0)
     at_both = flat.at(inference, z)
     log_mixture = np.logaddexp(at_both.log_posterior(), at_both.log_prior()) - math.log(2.0)

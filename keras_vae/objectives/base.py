@@ -23,6 +23,7 @@ __all__ = [
     "check_per_example",
     "check_players",
     "check_terms",
+    "rate_names",
     "with_penalties",
 ]
 
@@ -67,6 +68,11 @@ def with_penalties(loss: tf.Tensor, trace: Trace) -> tf.Tensor:
     for penalty in trace.penalties().values():
         loss += tf.reduce_mean(penalty, axis=0) if penalty.shape.rank == 2 else penalty
     return loss
+
+
+def rate_names(latents: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the name under which the rate of each latent is logged, if there are several."""
+    return {name: f"rate_{name}" for name in latents} if len(latents) > 1 else {}
 
 
 def _loss(terms: Terms) -> tf.Tensor:
@@ -117,6 +123,10 @@ class Objective(keras.layers.Layer, abc.ABC):
     def noise(self, model: Any) -> dict[str, Any]:
         """Returns the noise of one draw, by name; by default, that of the model's latents."""
         return model.noise()
+
+    def logged(self, model: Any) -> tuple[str, ...]:
+        """Returns the names of the extra terms that are logged; by default `metric_names`."""
+        return self.metric_names
 
     def check(self, inference: Inference, noise: Any) -> None:
         """Refuses a model that lacks what the objective needs; a hook of `compile`.

@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras_vae import estimators
 from keras_vae.arguments import register
 from keras_vae.estimators import Gradient
-from keras_vae.objectives.base import Objective, Terms, with_penalties
-from keras_vae.trace import Inference
+from keras_vae.objectives.base import Objective, Terms, rate_names, with_penalties
+from keras_vae.trace import Inference, Latent
 
 __all__ = ["IWAE"]
 
@@ -58,5 +58,17 @@ class IWAE(Objective):
             loss=with_penalties(-bound, trace),
             distortion=-tf.reduce_mean(log_likelihood, axis=0),
             rate=-tf.reduce_mean(log_ratio, axis=0),
+            extra={
+                key: _rate(trace.latents[name]) for name, key in rate_names(trace.latents).items()
+            },
             trace=trace,
         )
+
+    def logged(self, model: Any) -> tuple[str, ...]:
+        """Returns the names of the rates of several latents, from the draws."""
+        return (*self.metric_names, *rate_names(model.noise()).values())
+
+
+def _rate(latent: Latent) -> tf.Tensor:
+    """Computes the rate of a latent from its draws, [B]."""
+    return -tf.reduce_mean(latent.log_p() - latent.log_q(), axis=0)

@@ -182,7 +182,7 @@ class Trainer(CheckedModel):
             for player in players:
                 leave_summing(player.optimizer)
         object.__setattr__(self, "objective", objective)
-        self.extra_metrics = [keras.metrics.Mean(name=name) for name in objective.metric_names]
+        self.extra_metrics = [keras.metrics.Mean(name=name) for name in objective.logged(self)]
 
     def _monitor(self) -> keras.metrics.Metric:
         if (components := self.components()) is None:
