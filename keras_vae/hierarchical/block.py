@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import as_shape, deserialize, register, serialize
 from keras_vae.distributions import ConditionalDistribution, Draw, Noise, Parameter, positive, tfp
-from keras_vae.distributions.base import folded
+from keras_vae.distributions.base.shapes import folded
 from keras_vae.distributions.noise import log_standard_normal
 from keras_vae.distributions.tfp import tfd
 from keras_vae.likelihood_model import build_on

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import deserialize, register, serialize
 from keras_vae.distributions import Likelihood, Parts
-from keras_vae.distributions.base import symbolic
+from keras_vae.distributions.base.shapes import symbolic
 from keras_vae.distributions.noise import checked_draw
 from keras_vae.distributions.tfp import tfd
 from keras_vae.hierarchical.block import TopDownBlock
