@@ -514,3 +514,22 @@ def test_noise_from_the_graph_of_later_calls_has_the_same_bits(noise) -> None:
     np.testing.assert_array_equal(first, second)
     with pytest.raises(ValueError, match="one pair per row"):
         noise(seeds[:, :1], (3, 7), stream=random.LATENT)
+
+
+def test_several_draws_are_those_drawn_alone() -> None:
+    seed = random.row_seeds(3, 5)
+    requests = [
+        random.Request("normal", (2, 3), random.OBSERVATION, 4),
+        random.Request("uniform", (), random.OBSERVATION, 0),
+        random.Request("uniform", (5,), random.POSTERIOR, 9),
+        random.Request("normal", (0,), random.LATENT, 1),
+        random.Request("normal", (7,), random.LATENT, 0),
+    ]
+    make = {"normal": random.normal, "uniform": random.uniform}
+    for arithmetic in (contextlib.nullcontext(), random.int32_arithmetic()):
+        with arithmetic:
+            for _ in range(2):  # eager, then in a graph
+                found = random.several(seed, requests)
+                for one, numbers in zip(requests, found, strict=True):
+                    alone = make[one.kind](seed, one.shape, stream=one.stream, index=one.index)
+                    np.testing.assert_array_equal(numbers, alone)

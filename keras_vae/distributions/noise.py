@@ -165,15 +165,20 @@ def from_rows(
     """
     refuse_shared(noise)
 
-    def drawn(one: Noise) -> tf.Tensor:
-        make = random.normal if one.kind == "normal" else random.uniform
-        shape = one.shape if num_samples is None else (num_samples, *one.shape)
-        numbers = tf.cast(make(seed, shape, stream=one.stream, index=one.index), dtype)
+    leading = () if num_samples is None else (num_samples,)
+    flat = tf.nest.flatten(noise)
+    requests = [
+        random.Request(one.kind, (*leading, *one.shape), one.stream, one.index) for one in flat
+    ]
+
+    def drawn(numbers: tf.Tensor) -> tf.Tensor:
+        numbers = tf.cast(numbers, dtype)
         if num_samples is None:
             return numbers
-        return tf.transpose(numbers, [1, 0, *range(2, len(shape) + 1)])
+        return tf.transpose(numbers, [1, 0, *range(2, numbers.shape.rank)])
 
-    return tf.nest.map_structure(drawn, noise)
+    found = [drawn(numbers) for numbers in random.several(seed, requests)]
+    return tf.nest.pack_sequence_as(noise, found)
 
 
 def from_seed(noise: Any, seed: tf.Tensor, leading: Sequence[Any], dtype: str = "float32") -> Any:

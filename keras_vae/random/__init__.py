@@ -42,8 +42,10 @@ accurate computation of binomial probabilities.
 
 from keras_vae.random.inversion import *  # noqa: F403
 from keras_vae.random.inversion.counts import splits as splits
+from keras_vae.random.noise import Request as Request
 from keras_vae.random.noise import bits as bits
 from keras_vae.random.noise import normal as normal
+from keras_vae.random.noise import several as several
 from keras_vae.random.noise import uniform as uniform
 from keras_vae.random.philox import COMPONENT as COMPONENT
 from keras_vae.random.philox import IMPUTED as IMPUTED

@@ -3,12 +3,21 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from keras_vae.random.elementary import horner, log, sqrt
-from keras_vae.random.philox import Tensor, Word, arithmetic, constant_words, philox
+from keras_vae.random.philox import (
+    Tensor,
+    Word,
+    arithmetic,
+    constant_words,
+    philox,
+    philox_at,
+)
 from keras_vae.random.seeds import integer
 
 _MAX_STREAM = 2**16 - 1
@@ -43,7 +52,7 @@ def _draw(seed: Tensor, count: int, stream: int, index: int) -> tuple[Word, Word
     return philox(_checked(seed, stream), -(-count // 4), stream, integer(index, "index"))
 
 
-_Noise: TypeAlias = Callable[..., Tensor]
+_Noise: TypeAlias = Callable[..., Any]
 
 
 def _in_a_graph(noise: _Noise) -> _Noise:
@@ -54,21 +63,22 @@ def _in_a_graph(noise: _Noise) -> _Noise:
     graphs: dict[Any, _Noise | None] = {}
 
     @functools.wraps(noise)
-    def drawn(seed: Tensor, shape: Sequence[int], *, stream: int, index: int = 0) -> Tensor:
-        shape, seed = _static_shape(shape), _checked(seed, stream)
+    def drawn(seed: Tensor, what: Any, **where: int) -> Any:
+        seed = _checked(seed, where.get("stream", 0))
+        what = _static_shape(what) if where else what
         if not tf.executing_eagerly():
-            return noise(seed, shape, stream=stream, index=index)
-        key = shape, stream, index, arithmetic()
+            return noise(seed, what, **where)
+        key = what, tuple(sorted(where.items())), arithmetic()
         if key not in graphs:
             graphs[key] = None
-            return noise(seed, shape, stream=stream, index=index)
+            return noise(seed, what, **where)
         graph = graphs[key]
         if graph is None:
             graph = graphs[key] = tf.function(
-                lambda seed: noise(seed, shape, stream=stream, index=index),
+                lambda seed: noise(seed, what, **where),
                 input_signature=[tf.TensorSpec([None, 2], tf.int32)],
                 autograph=False,
-            )
+            ).get_concrete_function()
         return graph(seed)
 
     return drawn
@@ -191,6 +201,11 @@ def normal(seed: Tensor, shape: Sequence[int], *, stream: int, index: int = 0) -
     if 0 in shape:
         return _empty(seed, shape, tf.float32)
 
+    return _interleave(*_to_normals(even, odd), shape)
+
+
+def _to_normals(even: Word, odd: Word) -> tuple[Tensor, Tensor]:
+    """Returns two normals from each pair of words."""
     odd_word = (even[0] | 1, *even[1:])
     radius = sqrt(-2.0 * log(_to_float(odd_word) * 2.0**-32, largest_shift=16))
 
@@ -201,6 +216,107 @@ def normal(seed: Tensor, shape: Sequence[int], *, stream: int, index: int = 0) -
     cosine = horner(square, taylor[0::2]) * (1.0 - tf.cast(odd[0] & 2, tf.float32))
 
     swap = (odd[0] & 1) > 0
-    first = radius * tf.where(swap, sine, cosine)
-    second = radius * tf.where(swap, cosine, sine)
-    return _interleave(first, second, shape)
+    return radius * tf.where(swap, sine, cosine), radius * tf.where(swap, cosine, sine)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Noise to draw for each row, with the arguments of `normal` or `uniform`.
+
+    Attributes:
+        kind: "normal" or "uniform".
+        shape: static shape of a row's noise.
+        stream: stream of the generator.
+        index: index of the latent or part.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    stream: int
+    index: int = 0
+
+
+def several(seed: Tensor, requests: Sequence[Request]) -> list[Tensor]:
+    """Draws the noise of several parts at once: what `normal` and `uniform` draw of each.
+
+    The words of all parts come from one run of the generator, so the graph of a table of many
+    columns is about as large as that of one column.
+
+    Args:
+        seed: int32 `[b, 2]`, one pair per row.
+        requests: what to draw.
+
+    Returns:
+        float32 `[b, *shape]` of each request, equal to the bit to those drawn alone.
+
+    Raises:
+        TypeError: If a shape or a stream is not made of ints.
+        ValueError: If the seed, a shape or a stream is out of range.
+
+    Example:
+        >>> from keras_vae import random
+        >>> seed = random.row_seeds(0, 2)
+        >>> ages, heights = random.several(
+        ...     seed,
+        ...     [
+        ...         random.Request("uniform", (3,), random.OBSERVATION, 0),
+        ...         random.Request("normal", (2,), random.OBSERVATION, 1),
+        ...     ],
+        ... )
+        >>> alone = random.normal(seed, (2,), stream=random.OBSERVATION, index=1)
+        >>> bool(tf.reduce_all(heights == alone))
+        True
+    """
+    checked = tuple(
+        Request(
+            each.kind,
+            _static_shape(each.shape),
+            integer(each.stream, "stream"),
+            integer(each.index, "index"),
+        )
+        for each in requests
+    )
+    if len(checked) < 2:
+        make = {"normal": normal, "uniform": uniform}
+        return [
+            make[one.kind](seed, one.shape, stream=one.stream, index=one.index) for one in checked
+        ]
+    found: list[Tensor] = list(_several(seed, checked))
+    return found
+
+
+@_in_a_graph
+def _several(seed: Tensor, requests: tuple[Request, ...]) -> tuple[Tensor, ...]:
+    for request in requests:
+        _checked(seed, request.stream)
+    found: dict[int, Tensor] = {}
+    for kind, convert in (("uniform", _to_uniforms), ("normal", _to_normals)):
+        places = [k for k, request in enumerate(requests) if request.kind == kind]
+        if places:
+            wanted = [requests[k] for k in places]
+            found |= dict(zip(places, _of_one_kind(seed, wanted, convert), strict=True))
+    return tuple(found[place] for place in range(len(requests)))
+
+
+def _to_uniforms(even: Word, odd: Word) -> tuple[Tensor, Tensor]:
+    return _to_uniform(even), _to_uniform(odd)
+
+
+def _of_one_kind(
+    seed: Tensor, requests: Sequence[Request], convert: Callable[..., tuple[Tensor, Tensor]]
+) -> list[Tensor]:
+    """Draws the noise of requests of one kind from one run of the generator."""
+    blocks = [-(-math.prod(request.shape) // 4) for request in requests]
+    counters = [
+        [np.arange(count), np.full(count, request.index), np.full(count, request.stream)]
+        for request, count in zip(requests, blocks, strict=True)
+    ]
+    even, odd = convert(*philox_at(seed, np.concatenate(counters, axis=1)))
+    values = _interleave(even, odd, [4 * sum(blocks)])
+    parts = tf.split(values, [4 * count for count in blocks], axis=1)
+    return [
+        tf.reshape(part[:, : math.prod(request.shape)], [-1, *request.shape])
+        if math.prod(request.shape)
+        else _empty(seed, request.shape, tf.float32)
+        for request, part in zip(requests, parts, strict=True)
+    ]

@@ -200,6 +200,23 @@ def philox(seed: Tensor, blocks: int | Tensor, stream: int, index: int = 0) -> t
     return rounds(even, odd, seed)
 
 
+def philox_at(seed: Tensor, counters: np.ndarray) -> tuple[Word, Word]:
+    """Computes the blocks of words at counters, from keys in `seed`; see `philox`.
+
+    Args:
+        seed: int32 `[b, 2]`.
+        counters: Block, index and stream of each counter, `[3, blocks]`.
+
+    Returns:
+        Words (0, 2) and words (1, 3) of each block, each limb `[2, b, blocks]`.
+    """
+    integers = arithmetic()
+    block, index, stream = np.asarray(counters, np.int32)
+    even = integers.split(tf.constant(np.stack([block, stream])[:, None, :]))
+    odd = integers.split(tf.constant(np.stack([index, np.zeros_like(index)])[:, None, :]))
+    return rounds(even, odd, seed)
+
+
 def rounds(even: Tensor, odd: Tensor, seed: Tensor) -> tuple[Word, Word]:
     """Applies the ten rounds to counters, with the keys in `seed`.
 

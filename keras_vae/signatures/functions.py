@@ -362,9 +362,11 @@ class Functions:
 
     def _data(self, inputs: Tensors, seed: tf.Tensor | None = None) -> Tensors:
         """Returns the model data of all parts by name; draws random steps from row seeds."""
+        steps = {name: part.noise for name, part in self._parts.items() if part.noise}
+        noise = {} if seed is None else from_rows(steps, seed)
         return {
             name: self._parts[name].prepared(
-                inputs[self._parts[name].tensor("x")], seed, self._dtype
+                inputs[self._parts[name].tensor("x")], noise.get(name), self._dtype
             )
             if name in self._parts
             else self._cast(inputs[name])

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.schema import Column
+from keras_vae.distributions.noise import Noise
 from keras_vae.integrity import as_word
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.training.data_spec import Part
@@ -67,7 +68,15 @@ class RawPart:
         """Returns the name of a tensor of the signatures: x, mean, sample, distortion, ..."""
         return f"{kind}_{as_word(self.name)}" if self.is_named else kind
 
-    def prepared(self, x: tf.Tensor, seed: tf.Tensor | None, dtype: str) -> tf.Tensor:
+    @property
+    def noise(self) -> Noise | None:
+        """Noise of the random step of the preparation; None if it has none."""
+        how = self.how
+        if how.step not in ("binarize", "dequantize") and not how.noise.size:
+            return None
+        return Noise(self.shape, "uniform", random.PREPARATION, self.index)
+
+    def prepared(self, x: tf.Tensor, u: tf.Tensor | None, dtype: str) -> tf.Tensor:
         """Returns model data, by the arithmetic of `Preparation.static` and its random step.
 
         NaN stays NaN, and a code that no category has becomes infinite, so that the answer shows
@@ -75,7 +84,8 @@ class RawPart:
 
         Args:
             x: numbers of the file, [b, *shape].
-            seed: seeds of the rows for the random step; None puts its mean in its place.
+            u: uniform numbers for the random step, of the shape that `noise` says; None puts its
+                mean in its place.
             dtype: dtype of the result.
         """
         how, raw = self.how, x
@@ -85,16 +95,13 @@ class RawPart:
             x = self._one_hot(tf.reshape(x, [-1, *self.part.shape[:-1]]))
         if how.divide != 1.0:
             x = x / how.divide
-        if how.step == "binarize" and seed is not None:
-            drawn = tf.cast(self._uniform(seed) < x, tf.float32)
+        if how.step == "binarize" and u is not None:
+            drawn = tf.cast(u < x, tf.float32)
             x = tf.where(tf.math.is_nan(raw), raw, drawn)
         if how.step == "dequantize" or how.noise.size:
-            u = 0.5 if seed is None else self._uniform(seed)
-            x = (x + u) / how.levels if how.step == "dequantize" else x + u * how.noise
+            added = 0.5 if u is None else u
+            x = (x + added) / how.levels if how.step == "dequantize" else x + added * how.noise
         return tf.cast(x, dtype)
-
-    def _uniform(self, seed: tf.Tensor) -> tf.Tensor:
-        return random.uniform(seed, self.shape, stream=random.PREPARATION, index=self.index)
 
     def _one_hot(self, codes: tf.Tensor) -> tf.Tensor:
         count, codes = self.how.categories, codes[..., tf.newaxis]
