@@ -34,8 +34,10 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 _RESERVED = frozenset({"condition", "mean", "sample", "seed", "x", "z"})
 
 
-def family(vae: VAE) -> str:
+def family(vae: LatentVariableModel) -> str:
     """Describes the model, as in "Bernoulli with DiagonalNormal and VampPrior"."""
+    if not isinstance(vae, VAE):
+        return type(vae).__name__
     posterior, prior = (type(each).__name__ for each in (vae.posterior, vae.prior))
     likelihood = ", ".join(
         dict.fromkeys(type(each).__name__ for each in vae.likelihood.by_part().values())
@@ -44,19 +46,16 @@ def family(vae: VAE) -> str:
 
 
 def check_model(vae: Any) -> None:
-    """Refuses anything but a VAE, weights that are not finite, and Lambda layers.
+    """Refuses other models than those of latent variables, infinite weights, and Lambda layers.
 
     Raises:
         ExportError: naming the weight or the layer.
     """
-    if isinstance(vae, LatentVariableModel) and not isinstance(vae, VAE):
+    if not isinstance(vae, LatentVariableModel):
         raise ExportError(
-            f"An artifact holds one latent vector and one x, and {type(vae).__name__} has another "
-            "structure. Convert its signatures one by one: export.onnx_graphs.convert("
-            "keras_vae.signatures.signatures(model)[name], model.weights)."
+            "Expected a keras_vae.VAE or another keras_vae.LatentVariableModel; got a "
+            f"{type(vae).__name__}."
         )
-    if not isinstance(vae, VAE):
-        raise ExportError(f"Expected a keras_vae.VAE; got a {type(vae).__name__}.")
     for layer in vae._flatten_layers():
         if isinstance(layer, keras.layers.Lambda):
             raise ExportError(
@@ -70,12 +69,15 @@ def check_model(vae: Any) -> None:
             )
 
 
-def check_contract(vae: VAE) -> None:
+def check_contract(vae: LatentVariableModel) -> None:
     """Refuses distributions whose shapes are not those of a batch of events.
 
     Raises:
         ExportError: naming the family and what has the wrong shape.
     """
+    if not isinstance(vae, VAE):
+        _check_structure(vae)
+        return
     condition = [] if vae.condition_shape is None else [tf.zeros([_ROWS, *vae.condition_shape])]
     seeds = random.row_seeds(0, _ROWS)
     z = random.normal(seeds, (vae.latent_size,), stream=random.LATENT)
@@ -111,6 +113,54 @@ def check_contract(vae: VAE) -> None:
         if draw.log_prob is not None:
             shapes["the log-probability that `draw` returns"] = (draw.log_prob, (_ROWS,))
         _check_shapes(vae.posterior, shapes)
+
+
+def _check_structure(model: LatentVariableModel) -> None:
+    """Refuses a model of any structure whose sites or traces are not those of a batch.
+
+    Raises:
+        ExportError: naming the family or the latent, and what has the wrong shape.
+    """
+    seeds = random.row_seeds(0, _ROWS)
+    part = model.data.parts.get("condition")
+    condition = None if part is None else tf.zeros([_ROWS, *part.shape], model.float_dtype)
+    noise = from_rows(model.generation_noise(), seeds, dtype=model.float_dtype)
+    try:
+        generation = model.generated(noise, condition=condition)
+        draws = model.draws(generation, seeds)
+        given = {} if condition is None else {"condition": condition}
+        x = model.data.together({**draws, **given})
+        trace = model.infer(x).trace(from_rows(model.noise(), seeds, 1, model.float_dtype))
+        weights = trace.log_weights()
+    except Exception as error:
+        raise ExportError(
+            f"{type(model).__name__} cannot be exported: {sentence(error)}"
+        ) from error
+    for name, site in generation.observations.items():
+        with _blamed_on(site.layer):
+            p = _distribution(site.layer, site.parameters)
+            events = (_ROWS, *site.layer.event_shape)
+            shapes = {
+                "the mean of its distribution": (p.mean(), events),
+                "what `draw` returns": (draws[name], events),
+                "the log-probability of a draw": (p.log_prob(draws[name]), (_ROWS,)),
+            }
+            _check_shapes(site.layer, shapes)
+    for name, value in generation.latents.items():
+        found = trace.latents.get(name)
+        wanted = (1, *value.shape)
+        if value.shape[:1] != (_ROWS,) or found is None or tuple(found.value.shape) != wanted:
+            raise ExportError(
+                f"{type(model).__name__}: the latent {name} has shape {tuple(value.shape)} from "
+                f"generate for {_ROWS} rows, and from infer "
+                f"{None if found is None else tuple(found.value.shape)} for one draw of them; "
+                f"expected ({_ROWS}, ...) and {wanted}."
+            )
+    if tuple(weights.shape) != (1, _ROWS):
+        raise ExportError(
+            f"{type(model).__name__}: the log-weights of one draw have shape "
+            f"{tuple(weights.shape)} for {_ROWS} rows; expected (1, {_ROWS})."
+        )
 
 
 def check_names(signatures: Mapping[str, Signature]) -> None:

@@ -20,7 +20,7 @@ import keras
 
 from export.errors import ExportError, sentence
 from keras_vae.data.preparation import Preparation
-from keras_vae.model import VAE
+from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.runs import measurements
 from keras_vae.runs.run import Run, refuse_damaged
 
@@ -57,11 +57,11 @@ def import_modules(names: Sequence[str]) -> None:
             ) from error
 
 
-def load(path: Path) -> tuple[VAE, Preparation, dict[str, Any]]:
+def load(path: Path) -> tuple[LatentVariableModel, Preparation, dict[str, Any]]:
     """Returns the model of a file, the preparation of its data, and facts about its training.
 
     Raises:
-        ExportError: if the file does not hold a VAE that can be exported.
+        ExportError: if the file does not hold a model that can be exported.
         RunError: if the file is damaged.
     """
     if not path.is_file():
@@ -95,13 +95,13 @@ def _read(path: Path) -> tuple[Any, float | None]:
     return model, value
 
 
-def policies(vae: VAE) -> list[str]:
+def policies(vae: LatentVariableModel) -> list[str]:
     """Returns the dtype policies of the layers other than float32, sorted by name."""
     found = {layer.dtype_policy.name for layer in _layers(vae)}
     return sorted(found & _HALF_AND_DOUBLE)
 
 
-def computing_in_float32(vae: VAE) -> VAE:
+def computing_in_float32(vae: LatentVariableModel) -> LatentVariableModel:
     """Returns the model with the same weights and every layer under the policy float32.
 
     Runtimes differ in half precision: ONNX has no products of bfloat16 and no transposed
@@ -131,7 +131,7 @@ def computing_in_float32(vae: VAE) -> VAE:
 
 
 @contextlib.contextmanager
-def traceable(vae: VAE) -> Iterator[None]:
+def traceable(vae: LatentVariableModel) -> Iterator[None]:
     """Makes the layers of a model traceable for any machine inside the block.
 
     Names of layers and weights are restricted to letters that scopes of TensorFlow's graphs accept,
@@ -183,7 +183,7 @@ def _in_float32(config: Any) -> Any:
     return "float32" if isinstance(config, str) and config in _HALF_AND_DOUBLE else config
 
 
-def _layers(vae: VAE) -> list[keras.layers.Layer]:
+def _layers(vae: LatentVariableModel) -> list[keras.layers.Layer]:
     return list(vae._flatten_layers())
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from export.parity import Comparison
 from keras_vae import __version__, random
 from keras_vae.distributions import Likelihood
 from keras_vae.distributions.codes import CodePosterior, CodePrior
+from keras_vae.distributions.noise import Noise, centre
+from keras_vae.distributions.tfp import tfd
+from keras_vae.integrity import as_word
+from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
 from keras_vae.runs import measurements
 from keras_vae.signatures import Preparations, RawPart, Signature, raw_parts
@@ -52,10 +57,15 @@ _OF_PARTS = {
     "counter": "(block, index, stream, 0), block = 0, 1, 2, ...; word i is word i mod 4 of block "
     "i / 4; index is 0 for z, and the place of a part in observations, from 0 on",
 }
+_OF_STRUCTURES = {
+    "counter": "(block, index, stream, 0), block = 0, 1, 2, ...; word i is word i mod 4 of block "
+    "i / 4; index and stream of a latent stand in latents, and the index of a part is its place "
+    "in observations, from 0 on",
+}
 
 
 def metadata(
-    vae: VAE,
+    vae: LatentVariableModel,
     preparation: Preparations = None,
     trained_in: Sequence[str] = (),
     num_samples: int = 0,
@@ -68,11 +78,34 @@ def metadata(
         trained_in: dtype policies of the trained model, if other than float32.
         num_samples: draws of `impute` and `classify`; 0 where there are none.
     """
-    layers, components = vae.likelihood.by_part(), vae.prior.components()
+    parts, own = vae.data.parts, _of_vae(vae) if isinstance(vae, VAE) else _of_structure(vae)
+    layers = _layers(vae)
     observations = {
-        name: _observation(layers[name], part, vae.feature_names)
+        name: _observation(layers[name], part, vae.data.feature_names)
         for name, part in raw_parts(vae, preparation).items()
     }
+    is_named = vae.data.is_dict or len(observations) > 1
+    imputes = num_samples > 0 and any(each["missing"] for each in observations.values())
+    protocol = _SEED_PROTOCOL | (_OF_PARTS if is_named else {})
+    if not isinstance(vae, VAE):
+        protocol |= _OF_STRUCTURES
+    if imputes:
+        protocol["streams"] = {**_SEED_PROTOCOL["streams"], **_OF_IMPUTATIONS}
+    return {
+        **({} if is_named else _only(next(iter(observations.values())))),
+        **({"imputation": {"num_samples": num_samples}} if imputes else {}),
+        "observations": observations,
+        **own,
+        "condition_shape": list(parts["condition"].shape) if "condition" in parts else None,
+        "precision": {"trained_in": list(trained_in) or ["float32"], "exported_in": "float32"},
+        "seed_protocol": protocol,
+        "weights_digest": digest(vae),
+    }
+
+
+def _of_vae(vae: VAE) -> dict[str, Any]:
+    """Describes the latent vector of a VAE."""
+    components = vae.prior.components()
     posterior = {
         "family": type(vae.posterior).__name__,
         "parameters": list(vae.posterior.parameter_specs()),
@@ -82,14 +115,7 @@ def metadata(
         "components": 1 if components is None else len(components.loc),
         "standard": vae.prior.is_standard,
     }
-    imputes = num_samples > 0 and any(each["missing"] for each in observations.values())
-    protocol = _SEED_PROTOCOL | (_OF_PARTS if vae.data.is_dict else {})
-    if imputes:
-        protocol["streams"] = {**_SEED_PROTOCOL["streams"], **_OF_IMPUTATIONS}
     return {
-        **({} if vae.data.is_dict else _only(observations["x"])),
-        **({"imputation": {"num_samples": num_samples}} if imputes else {}),
-        "observations": observations,
         "latents": {
             "z": {
                 "shape": [vae.latent_size],
@@ -101,10 +127,6 @@ def metadata(
         "posterior": posterior,
         "prior": prior,
         "latent_size": vae.latent_size,
-        "condition_shape": None if vae.condition_shape is None else list(vae.condition_shape),
-        "precision": {"trained_in": list(trained_in) or ["float32"], "exported_in": "float32"},
-        "seed_protocol": protocol,
-        "weights_digest": digest(vae),
     }
 
 
@@ -116,6 +138,62 @@ def _codes(vae: VAE) -> dict[str, Any]:
     is_drawn = isinstance(vae.prior, CodePrior) and vae.prior.is_uniform
     about = {"shape": list(codes.codes_shape), "num_codes": codes.num_codes}
     return {"codes": {**about, "code_size": codes.code_size, "uniform": is_drawn}}
+
+
+def _of_structure(model: LatentVariableModel) -> dict[str, Any]:
+    """Describes the latents of a model of another structure, each with its noise from p and q."""
+    trace, noise = model.centre_trace(), {"p": model.generation_noise(), "q": model.noise()}
+    latents: dict[str, Any] = {}
+    for name in noise["p"]:
+        found = trace.latents[name]
+        layer: Any = found.layer
+        specs = layer.parameter_specs() if hasattr(layer, "parameter_specs") else {}
+        latents[name] = {
+            "tensor": f"z_{as_word(name)}" if len(noise["p"]) > 1 else "z",
+            "shape": list(found.value.shape[2:]),
+            "posterior": {
+                "family": type(layer).__name__.strip("_"),
+                "parameters": list(specs),
+            },
+            "prior": {"family": _family_of(found.p), "components": 1, "standard": False},
+            "noise": {key: _noise(each[name]) for key, each in noise.items() if name in each},
+        }
+    families = {
+        key: ", ".join(dict.fromkeys(each[key]["family"] for each in latents.values()))
+        for key in ("posterior", "prior")
+    }
+    return {
+        "structure": type(model).__name__,
+        "latents": latents,
+        "posterior": {"family": families["posterior"], "parameters": []},
+        "prior": {"family": families["prior"], "components": 1, "standard": False},
+        "latent_size": sum(math.prod(each["shape"]) for each in latents.values()),
+    }
+
+
+def _layers(model: LatentVariableModel) -> dict[str, Likelihood]:
+    """Returns the likelihoods of the parts of a model's data, by name."""
+    if isinstance(model, VAE):
+        return model.likelihood.by_part()
+    part = model.data.parts.get("condition")
+    condition = None if part is None else tf.zeros([1, *part.shape], model.float_dtype)
+    noise = centre(model.generation_noise(), [1], model.float_dtype)
+    sites = model.generated(noise, condition=condition).observations
+    return {name: site.layer for name, site in sites.items()}
+
+
+def _family_of(p: tfd.Distribution) -> str:
+    """Returns the name of the distribution of each entry."""
+    return type(p.distribution if isinstance(p, tfd.Independent) else p).__name__.strip("_")
+
+
+def _noise(noise: Any) -> list[dict[str, Any]]:
+    """Describes the numbers that a draw takes."""
+    return [
+        {"kind": one.kind, "shape": list(one.shape), "stream": one.stream, "index": one.index}
+        for one in tf.nest.flatten(noise)
+        if isinstance(one, Noise)
+    ]
 
 
 def _observation(
@@ -230,10 +308,11 @@ def properties(about: dict[str, Any], signature: str) -> dict[str, str]:
     }
 
 
-def digest(vae: VAE) -> str:
+def digest(vae: LatentVariableModel) -> str:
     """Returns the SHA-256 of the weights in order: shape, dtype and bytes of each."""
     result = hashlib.sha256()
-    for layer in (vae.prior, vae.likelihood, vae.posterior):
+    layers = (vae.prior, vae.likelihood, vae.posterior) if isinstance(vae, VAE) else (vae,)
+    for layer in layers:
         for weight in layer.weights:
             array = np.ascontiguousarray(tf.convert_to_tensor(weight))
             result.update(f"{array.dtype.str}{array.shape}".encode())
@@ -280,9 +359,8 @@ def _alone(manifest: dict[str, Any]) -> list[str]:
     names = data.get("feature_names")
     absent = " Entries may be absent, which are NaN." if data.get("missing") else ""
     return [
-        f"A variational autoencoder with {_latents(manifest)}: prior "
-        f"{manifest['prior']['family']}, likelihood {likelihood['family']}, posterior "
-        f"{manifest['posterior']['family']}.",
+        f"{_model(manifest)}: prior {manifest['prior']['family']}, likelihood "
+        f"{likelihood['family']}, posterior {manifest['posterior']['family']}.",
         "",
         "## Data",
         "",
@@ -306,10 +384,11 @@ def _parts(manifest: dict[str, Any]) -> list[str]:
         for name, entry in entries.items()
     ]
     readings = {entry["family"]: entry["how_to_read"] for entry in entries.values()}
+    given = "the latents" if "structure" in manifest else "z"
     return [
-        f"A variational autoencoder of {len(entries)} named parts with {_latents(manifest)}: "
-        f"prior {manifest['prior']['family']}, posterior "
-        f"{manifest['posterior']['family']}. The parts are independent given z.",
+        f"{_model(manifest, f' of {len(entries)} named parts')}: prior "
+        f"{manifest['prior']['family']}, posterior {manifest['posterior']['family']}. The parts "
+        f"are independent given {given}.",
         "",
         "## Data",
         "",
@@ -332,6 +411,17 @@ def _latents(manifest: dict[str, Any]) -> str:
     if codes is None:
         return f"{manifest['latent_size']} latents"
     return f"{' x '.join(map(str, codes['shape']))} codes of {codes['num_codes']}"
+
+
+def _model(manifest: dict[str, Any], what: str = "") -> str:
+    """Names the model and its latents."""
+    if "structure" not in manifest:
+        return f"A variational autoencoder{what} with {_latents(manifest)}"
+    latents = ", ".join(
+        f"{_cell(name)} `{entry['tensor']}` {tuple(entry['shape'])}"
+        for name, entry in manifest["latents"].items()
+    )
+    return f"A {manifest['structure']}{what} with the latents {latents}"
 
 
 def _values(entry: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from export.parity import live, table
 from export.verify import VERIFIED_IN, identified, refusals
 from keras_vae import integrity
 from keras_vae.devices import without_tensor_float_32
-from keras_vae.model import VAE
+from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.signatures import Preparations, Signature, signatures
 
 __all__ = ["Options", "export", "export_model"]
@@ -96,7 +96,7 @@ def export(
 
 
 def export_model(
-    vae: VAE,
+    vae: LatentVariableModel,
     target: Path,
     options: Options | None = None,
     *,
@@ -170,7 +170,7 @@ class _Work:
 
     def __init__(
         self,
-        vae: VAE,
+        vae: LatentVariableModel,
         preparation: Preparations,
         trained_in: list[str],
         options: Options,

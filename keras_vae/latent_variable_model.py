@@ -15,7 +15,7 @@ from keras_vae.data.frames import is_frame, numbers
 from keras_vae.devices import without_tensor_float_32
 from keras_vae.distributions.noise import centre, from_rows, from_seed, numbered, refuse_shared
 from keras_vae.imputation import Classification, Imputation
-from keras_vae.trace import Generation
+from keras_vae.trace import Generation, Trace
 from keras_vae.training.chunking import by_chunks, spec_of
 from keras_vae.training.trainer import Trainer
 
@@ -93,6 +93,11 @@ class LatentVariableModel(Trainer, abc.ABC):
         The other parts are classified by weighted draws of the latents.
         """
         return {}
+
+    def centre_trace(self) -> Trace:
+        """Returns the trace of one example of zeros at the centre of q, for its shapes."""
+        noise = centre(self.noise(), [1, 1], self.float_dtype)
+        return self.infer(self._cast(self.data.zeros())).trace(noise)
 
     @property
     def float_dtype(self) -> str:

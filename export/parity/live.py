@@ -72,11 +72,11 @@ def make_cases(
     Batches have 0, 1, 2, 7 and 257 rows: one row more than whole vectors of 4, 8 or 16 floats. If
     257 examples hold more than 2^18 numbers, 65 or 17 rows take the place of 257.
 
-    Random x is drawn from the model itself, so it is in its support and in the units of the file;
-    adversarial x is made of the lowest and highest possible values. A third of what may be absent
-    is. The first, the middle and the last row of the largest batch are repeated alone, as cases of
-    kind "row". Signatures that weigh draws of z get no adversarial x, at which one draw has all
-    the weight, by rounding.
+    Random x is drawn from the model itself, so it is in its support and in the units of the file,
+    and so are latents of another structure than one vector; adversarial x is made of the lowest
+    and highest possible values. A third of what may be absent is. The first, the middle and the
+    last row of the largest batch are repeated alone, as cases of kind "row". Signatures that weigh
+    draws of z get no adversarial x, at which one draw has all the weight, by rounding.
 
     Args:
         shapes: the signatures.
@@ -86,6 +86,7 @@ def make_cases(
     """
     generator = np.random.default_rng(seed)
     parts = {part.tensors["x"]: part for part in integrity.observations(about).values()}
+    latents = _drawn_latents(about)
     width = sum(part.size for part in parts.values())
     most = next((n for n in _LARGEST if n * width <= _NUMBERS), _LARGEST[-1])
 
@@ -102,9 +103,11 @@ def make_cases(
                 largest[name] = generator.integers(0, size, [most, *shape]).astype(np.int32)
             elif dtype == "int32":
                 largest[name] = integers(most, *shape)
-            elif name in parts:
+            elif name in parts or name in latents:
                 drawn = drawn or draw_x(integers(most, 2))
-                largest[name] = _with_holes(drawn[name], parts[name], generator)
+                largest[name] = drawn[name]
+                if name in parts:
+                    largest[name] = _with_holes(drawn[name], parts[name], generator)
             else:
                 largest[name] = generator.standard_normal([most, *shape]).astype(np.float32)
         rows = [("random", slice(count)) for count in (0, 1, 2, 7, most)]
@@ -115,16 +118,24 @@ def make_cases(
         if signature in _WEIGHTED:
             continue
         hostile = {
-            name: _adversarial(name, value[:7], parts.get(name)) for name, value in largest.items()
+            name: value[:7]
+            if name in latents and tolerances.is_whole(value)
+            else _adversarial(name, value[:7], parts.get(name))
+            for name, value in largest.items()
         }
         cases.append(Case(signature, hostile, outputs, "adversarial"))
     return cases
 
 
+def _drawn_latents(about: dict[str, Any]) -> list[str]:
+    """Returns the names of the latents that cases draw from the model."""
+    return [one["tensor"] for one in about.get("latents", {}).values() if "tensor" in one]
+
+
 def draws(
     sample: Callable[..., dict[str, tf.Tensor]], about: dict[str, Any]
 ) -> Callable[[np.ndarray], Tensors]:
-    """Makes a map from seeds to x as a file holds it: grey levels if x is binarised.
+    """Makes a map from seeds to x as a file holds it, grey levels if x is binarised, and latents.
 
     Args:
         sample: the signature `sample`.
@@ -136,7 +147,7 @@ def draws(
             "mean" if part.preparation["step"] == "binarize" else "sample"
         ]
         for part in integrity.observations(about).values()
-    }
+    } | {name: name for name in _drawn_latents(about)}
 
     def draw(seeds: np.ndarray) -> Tensors:
         inputs = {"seed": tf.constant(seeds)}

@@ -194,7 +194,7 @@ def terms_of(signature: str, output: str, about: dict[str, Any]) -> int:
         found = integrity.observation_of(about, output)
         parts = integrity.observations(about).values() if found is None else [found[1]]
         return sum(part.size for part in parts) + latents
-    return latents if output == "z" else 1
+    return latents if output == "z" or output.startswith("z_") else 1
 
 
 def is_whole(values: np.ndarray) -> bool:

@@ -50,6 +50,7 @@ class Functions:
         self._dtype = model.float_dtype
         self._prior: dict[str, Any] | None = None
         self.codes: CodePosterior | None = None
+        self._besides: list[str] = []
         if isinstance(model, VAE):
             if isinstance(model.posterior, CodePosterior):
                 self.codes = model.posterior
@@ -58,17 +59,12 @@ class Functions:
                 values = _constants_of(model.prior)
                 self._prior = tf.nest.map_structure(lambda value: value.numpy(), values)
         else:
-            noise = centre(model.noise(), [1, 1], self._dtype)
-            trace = model.infer(model.data.zeros()).trace(noise)
-            if unknown := sorted(set(trace.observations) - set(parts)):
-                raise ValueError(
-                    f"{type(model).__name__} observes {unknown[0]!r}, which is no part of its "
-                    "data, so it has no signatures: export the model of the data inside it, such "
-                    "as MissingNotAtRandom(vae).vae."
-                )
+            trace = model.centre_trace()
             self.latents = {
-                name: tuple(latent.draw.value.shape[2:]) for name, latent in trace.latents.items()
+                name: tuple(trace.latents[name].draw.value.shape[2:])
+                for name in model.generation_noise()
             }
+            self._besides = [name for name in trace.observations if name not in parts]
 
     @property
     def absent(self) -> list[RawPart]:
@@ -81,8 +77,21 @@ class Functions:
         return [
             part
             for part in self.absent
-            if part.is_named and part.variables == 1 and class_probabilities(part.part)
+            if part.is_named
+            and part.variables == 1
+            and part.name not in self._model.classifiers()
+            and class_probabilities(part.part)
         ]
+
+    @property
+    def recognised(self) -> list[RawPart]:
+        """Parts that a network of the model classifies."""
+        return [self._parts[name] for name in self._model.classifiers()]
+
+    @property
+    def given(self) -> list[RawPart]:
+        """Parts that are latents too, and which draws may be given."""
+        return [self._parts[name] for name in self._model.given_latents]
 
     def latent(self, kind: str, name: str) -> str:
         """Returns the name of a tensor of a latent: z or rate."""
@@ -144,6 +153,7 @@ class Functions:
     def scored(self) -> tuple[str, ...]:
         """Names of the outputs of `score`."""
         parts = [part.tensor("distortion") for part in self._parts.values() if part.is_named]
+        parts += [f"distortion_{as_word(name)}" for name in self._besides]
         rates = [self.latent("rate", name) for name in self.latents if len(self.latents) > 1]
         return ("elbo", "distortion", "rate", *parts, *rates)
 
@@ -156,8 +166,8 @@ class Functions:
     @property
     def probabilities(self) -> tuple[str, ...]:
         """Names of the outputs of `classify`."""
-        kinds = ("probabilities", "ess")
-        return tuple(part.tensor(kind) for kind in kinds for part in self.classified)
+        found = [part.tensor("probabilities") for part in (*self.recognised, *self.classified)]
+        return (*found, *(part.tensor("ess") for part in self.classified))
 
     def decode(self, **inputs: tf.Tensor) -> Tensors:
         """Returns means and parameters of p(x | z)."""
@@ -214,7 +224,7 @@ class Functions:
         size = tf.shape(keras.tree.flatten(x)[0])[0]
         noise = centre(self._model.noise(), [1, size], self._dtype)
         trace = self._model.infer(self._model.data.together(x)).trace(noise)
-        return {name: latent.value[0] for name, latent in trace.latents.items()}
+        return {name: trace.latents[name].value[0] for name in self.latents}
 
     def _posterior(self, vae: VAE, x: Tensors) -> Tensors:
         parts = list(x.values())
@@ -232,25 +242,53 @@ class Functions:
         elif isinstance(model, VAE) and self._prior is not None:
             latents = {"z": model.prior.draw(noise["z"], **self._prior).value}
         generation = model.generated(noise, latents=latents, condition=self._cast(condition))
+        return self._drawn(generation, seed) | found
+
+    def sample_given(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
+        """Returns draws from p(x | given latents), their means, and the latents."""
+        model = self._model
+        noise = from_rows(model.generation_noise(), seed, dtype=self._dtype)
+        latents = {
+            part.name: part.prepared(inputs[part.tensor("x")], None, self._dtype)
+            for part in self.given
+        }
+        return self._drawn(model.generated(noise, latents=latents), seed)
+
+    def _drawn(self, generation: Generation, seed: tf.Tensor) -> Tensors:
+        """Draws the data of a generation from the seeds of its rows."""
+        model = self._model
         draws = {
             self._parts[name].tensor("sample"): self._parts[name].raw(draw)
             for name, draw in model.draws(generation, seed).items()
         }
         z = {self.latent("z", name): value for name, value in generation.latents.items()}
-        return {**draws, **self._means_of(generation), **z, **found}
+        return {**draws, **self._means_of(generation), **z}
 
     def score(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
         """Returns the bound on log p of what is present, and its terms, from one draw."""
         x = self._data(inputs, seed)
-        trace = self._trace(x, seed)
+        trace, name = self._trace(x, seed), self._model.summed_out
+        weights = None if name is None else tf.exp(trace.latents[name].log_q())
         distortions = {
-            name: -self._alone(each.log_prob()) - self._parts[name].log_volume(each.mask)
-            for name, each in trace.observations.items()
+            k: -self._averaged(each.log_prob(), weights) - self._volume(k, each.mask)
+            for k, each in trace.observations.items()
         }
-        rates = {self.latent("rate", k): self._rate(each) for k, each in trace.latents.items()}
+        rates = {k: self._rate(each, weights) for k, each in trace.latents.items()}
         distortion, rate = (reduce(add, each.values()) for each in (distortions, rates))
-        found = {self._parts[k].tensor("distortion"): v for k, v in distortions.items()} | rates
+        found = {self._distortion(k): value for k, value in distortions.items()}
+        found |= {self.latent("rate", k): rates[k] for k in self.latents}
         return found | {"elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
+
+    def _distortion(self, name: str) -> str:
+        """Returns the name of the distortion of a part, or of what is observed beside them."""
+        return (
+            self._parts[name].tensor("distortion")
+            if name in self._parts
+            else (f"distortion_{as_word(name)}")
+        )
+
+    def _volume(self, name: str, present: tf.Tensor | None) -> tf.Tensor | float:
+        return self._parts[name].log_volume(present) if name in self._parts else 0.0
 
     def impute(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
         """Returns single imputations, means, and one draw of what is absent, from K draws."""
@@ -275,8 +313,29 @@ class Functions:
             found[part.tensor("sample")] = _filled(raw, part.raw(draws[part.name][0]))
         return {**found, "ess": drawn.ess}
 
-    def classify(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
-        """Returns the probability of each class of a part given all others, from K draws."""
+    def classify(self, **inputs: tf.Tensor) -> Tensors:
+        """Returns the probability of each class of a part given all others, from K draws.
+
+        Parts that a network classifies have its probabilities, and take no draws.
+        """
+        found = self._recognise(inputs) if self.recognised else {}
+        return found | self._classify(**inputs) if self.classified else found
+
+    def _recognise(self, inputs: Tensors) -> Tensors:
+        """Returns the probabilities of the classes of the parts that a network classifies."""
+        size = tf.shape(next(iter(inputs.values())))[0]
+        own = {
+            part.tensor("x"): tf.fill([size, *part.shape], np.float32(np.nan))
+            for part in self.recognised
+        }
+        x, classifiers = (
+            self._model.data.together(self._data({**inputs, **own})),
+            (self._model.classifiers()),
+        )
+        return {part.tensor("probabilities"): classifiers[part.name](x) for part in self.recognised}
+
+    def _classify(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
+        """Returns probabilities and effective sample sizes of the other parts with classes."""
         x, parts = self._data(inputs, seed), self.classified
         hidden = {
             name: tf.concat(
@@ -316,14 +375,17 @@ class Functions:
         return PosteriorDraws(latents, weights, ess, expectations)
 
     def _trace(self, x: Tensors, seed: tf.Tensor, num_samples: int | None = None) -> Trace:
-        """Returns the trace at posterior draws from row seeds.
+        """Returns the trace at posterior draws from row seeds, or at each class that is summed out.
 
         One draw of a VAE has no axis S, with which ONNX Runtime cannot reshape an empty batch.
         """
         model = self._model
         if not isinstance(model, VAE):
             noise = from_rows(model.noise(), seed, num_samples or 1, self._dtype)
-            return model.infer(model.data.together(x)).trace(noise)
+            inference = model.infer(model.data.together(x))
+            if model.summed_out is None or inference.over is None:
+                return inference.trace(noise)
+            return inference.over(noise, model.summed_out)
         posterior, parameters = model.posterior, self._posterior(model, x)
         noise = from_rows(posterior.noise(), seed, num_samples, self._dtype)
         draw = posterior.draw(noise, **parameters)
@@ -339,16 +401,20 @@ class Functions:
         latent = Latent(draw, p, None if q is None else lambda _: q(**parameters))
         return Trace({"z": latent}, observations)
 
-    def _alone(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns values [b, ...] of values of one draw."""
+    def _averaged(self, values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+        """Returns values [b] of one draw, or the weighted mean of those of each class, [K, b]."""
+        if weights is not None:
+            return tf.reduce_sum(tf.math.multiply_no_nan(values, weights), axis=0)
         return values if isinstance(self._model, VAE) else values[0]
 
-    def _rate(self, latent: Latent) -> tf.Tensor:
+    def _rate(self, latent: Latent, weights: tf.Tensor | None) -> tf.Tensor:
         """Computes the rate of one latent at one draw, [b], in closed form if there is one."""
+        if weights is not None:
+            return self._averaged(estimators.rate_per_draw(latent), weights)
         try:
             return estimators.analytic_rate(latent)
         except ValueError:
-            return self._alone(_log_q(latent) - self._log_p(latent))
+            return self._averaged(_log_q(latent) - self._log_p(latent), None)
 
     def _log_p(self, latent: Latent) -> tf.Tensor:
         """Computes log p of a draw, [..., b], of a constant prior in ops that ONNX has."""

@@ -19,8 +19,8 @@ class Signature(NamedTuple):
     """One exported function.
 
     Attributes:
-        name: decode, encode, sample, reconstruct or score, and where entries may be absent impute
-            and classify.
+        name: decode, encode, sample, reconstruct or score; where entries may be absent impute and
+            classify; and sample_given where a latent is a part of the data.
         function: map of keyword tensors to a dict of tensors, both with the batch as axis 0.
         inputs: specification of each input, by name.
         outputs: names of the outputs.
@@ -70,6 +70,14 @@ def signatures(
     |---|---|---|
     | impute | x_NAME, seed | value_NAME, mean_NAME, sample_NAME of what may be absent; ess [b] |
     | classify | x_NAME, seed | probabilities_NAME [b, K], ess_NAME [b] of parts with classes |
+
+    A model with a classifier network, as `SemiSupervisedVAE`, answers `classify` by it: without
+    draws, so without seed and ess_NAME. Its `score` sums the label out where it is absent, and it
+    has one more:
+
+    | name | inputs | outputs |
+    |---|---|---|
+    | sample_given | x_label, seed | as of sample, with the label that is given; NaN draws it |
 
     `value` is the single imputation, which the file could hold, `mean` is E[x | present], and
     `sample` is one draw from p(absent | present); what is present stays as given. `classify` does
@@ -141,15 +149,31 @@ def signatures(
                 f"What is absent given what is present, from {num_samples} weighted draws of z.",
             )
         )
-    if functions.classified:
+    if functions.classified or functions.recognised:
+        own = {part.tensor("x") for part in functions.recognised}
+        others = {name: spec for name, spec in inputs["observed"].items() if name not in own}
+        drawn = {**inputs["observed"], **seed} if functions.classified else others
+        by = f", from {num_samples} weighted draws of z" if functions.classified else ""
         table.append(
             Signature(
                 "classify",
                 in_float32(functions.classify),
-                {**inputs["observed"], **seed, **inputs["given"]},
+                {**drawn, **inputs["given"]},
                 functions.probabilities,
-                "Probability of each class of a part given all other parts, from "
-                f"{num_samples} weighted draws of z.",
+                f"Probability of each class of a part given all other parts{by}.",
+            )
+        )
+    if functions.given:
+        names = {part.tensor("x") for part in functions.given}
+        given = {name: spec for name, spec in inputs["observed"].items() if name in names}
+        table.append(
+            Signature(
+                "sample_given",
+                in_float32(functions.sample_given),
+                {**given, **seed},
+                functions.sampled,
+                f"A draw from p(x | {', '.join(p.name for p in functions.given)}) for each seed "
+                "pair; what is NaN is drawn too.",
             )
         )
     for signature in table:
