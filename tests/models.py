@@ -45,6 +45,28 @@ def mixed_vae(latents: int = 2, label: str = "label", **encoder: Any) -> keras_v
     )
 
 
+def labelled_vae() -> keras_vae.SemiSupervisedVAE:
+    """Makes a model of two columns that may be absent, and of one of three labels."""
+
+    def join(size: int) -> keras.Model:
+        return keras_vae.networks.mlp((size,), (6,), condition_shape=(3,))
+
+    return keras_vae.SemiSupervisedVAE(
+        num_classes=3,
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Parts(
+            {
+                "age": keras_vae.Normal(1, scale="learned", missing=True),
+                "visits": keras_vae.Poisson(1, missing=True),
+            },
+            network=join(2),
+        ),
+        posterior=keras_vae.DiagonalNormal(2, network=join(4)),
+        classifier=keras_vae.PartsEncoder(keras.layers.Dense(6, "tanh")),
+        trunk=keras_vae.PartsEncoder(keras.layers.Dense(4, "tanh")),
+    )
+
+
 def mixed_data(count: int) -> dict[str, np.ndarray]:
     """Draws data for `mixed_vae`, a third of it absent where it may be."""
     rng = np.random.default_rng(0)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from asked import ask
-from models import mixed_vae, tiny_vae
+from manifests import seal
+from models import labelled_vae, mixed_vae, tiny_vae
 from registry import EXPORTED, PARTS
 
 import keras_vae
@@ -281,6 +282,59 @@ def test_named_parts_with_absent_entries(tmp_path):
     verify_files(directory)
     card = (directory / "MODEL_CARD.md").read_text()
     assert "| the label | `x_the_label` | (1,) | Categorical | from 0 to 2 | yes |" in card
+
+
+def test_a_label_that_is_a_latent_and_a_part(tmp_path):
+    """Labels are codes; `classify` is the classifier, `score` sums an absent label out."""
+    vae = labelled_vae()
+    preparation = {
+        "age": Preparation(center=(40.5,), spread=(20.0,)),
+        "label": Preparation(categories=3),
+    }
+    verify(vae, preparation, only=("decode", "score", "classify", "sample_given"))
+    table, about = signatures(vae, preparation), manifest.metadata(vae, preparation)
+    tensor = {"seed": {"dtype": "int32", "shape": ["batch", 2]}}
+    entry = {"description": "it", "inputs": tensor, "outputs": tensor, "onnx": None}
+    omitted = dict.fromkeys(table, "not asked here")
+    (tmp_path / "file").write_text("an artifact has files")
+    seal(tmp_path, dict.fromkeys(table, entry), **{**about, "omitted": omitted})  # checks a schema
+    assert (about["structure"], about["latent_size"]) == ("SemiSupervisedVAE", 5)
+    assert [one["tensor"] for one in about["latents"].values()] == ["z_label", "z_z"]
+    assert about["latents"]["label"]["posterior"]["family"] == "Classifier"
+    assert list(table["classify"].inputs) == ["x_age", "x_visits"]
+    assert list(table["sample_given"].inputs) == ["x_label", "seed"]
+    seed = tf.constant([[7, row] for row in range(3)])
+    label = tf.constant([[2.0], [0.0], [np.nan]])
+    drawn = table["sample_given"].function(x_label=label, seed=seed)
+    assert drawn["sample_label"].numpy()[:2].tolist() == [[2.0], [0.0]]
+    one_hot = np.array([[0, 0, 1], [1, 0, 0], [np.nan] * 3], np.float32)
+    live = vae.sample(3, seed=7, label=one_hot)
+    age = np.asarray(live["age"]) * 20 + 40.5
+    np.testing.assert_allclose(drawn["sample_age"], age, rtol=1e-5)  # one rounding of float32
+    x = {"age": (np.asarray(drawn["sample_age"]) - 40.5) / 20, "visits": drawn["sample_visits"]}
+    asked = {"x_age": drawn["sample_age"], "x_visits": drawn["sample_visits"]}
+    np.testing.assert_allclose(
+        table["classify"].function(**asked)["probabilities_label"],
+        vae.classify(x).probabilities,
+        atol=1e-5,  # probabilities, of sums of a few float32
+    )
+    score = table["score"].function(**asked, x_label=label, seed=seed)
+    bound = vae.elbo({**x, "label": one_hot}, seed=7)
+    np.testing.assert_allclose(score["elbo"], bound.elbo - np.log(20), atol=1e-4)
+    parts = [score[f"distortion_{name}"] for name in ("age", "visits", "label")]
+    np.testing.assert_allclose(sum(parts), score["distortion"], atol=1e-5)
+    entries = {"name": "few", "training": {}, "variants": {}, "omitted": {}, **about}
+    card = manifest.model_card(entries)
+    assert "A SemiSupervisedVAE of 3 named parts with the latents label `z_label` (3,)" in card
+
+
+def test_values_missing_not_at_random():
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Normal(3, missing=True),
+        posterior=keras_vae.DiagonalNormal(2, network=keras_vae.PartsEncoder()),
+    )
+    verify(keras_vae.MissingNotAtRandom(vae), only=("decode", "score"))
 
 
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)

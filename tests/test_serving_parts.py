@@ -10,7 +10,10 @@ import pytest
 
 from keras_vae import integrity
 from serving.artifact import Signature, Tensor
+from serving.client.address import Address
+from serving.client.core import Core
 from serving.client.parts import data_inputs
+from serving.client.wire import Call
 from serving.errors import DtypeError, InputError, ServingError, ValueRangeError
 from serving.protocol import messages, rest
 from serving.protocol.checks import check_inputs
@@ -102,6 +105,28 @@ def test_a_client_learns_from_impute_what_may_be_absent():
     ):
         for name in TABLE:
             assert read[name].inputs == INPUTS
+
+
+class Sent:
+    """A wire that keeps what is sent."""
+
+    def predict(self, signature, inputs):
+        return Call(signature.name, inputs, lambda body: body)
+
+
+def test_latents_are_decoded_by_name_and_a_classifier_needs_no_seed():
+    latents = {"z_label": Tensor("float32", (3,)), "z_z": Tensor("float32", (2,))}
+    found = {"mean": Tensor("float32", (1,))}
+    core = Core(Address.parse("http://localhost:8501", "m", None, None), Sent(), 10)
+    core._signatures = {
+        "decode": Signature("decode", "", latents, found, None),
+        "classify": Signature("classify", "", {"x_the_age": AGE}, found, None),
+    }
+    calls = next(core.decode({"label": np.eye(3), "z": np.zeros((3, 2))}))
+    assert set(calls.calls[0].body) == set(latents)
+    for seed in (None, 3):
+        calls = next(core.of_data("classify", {"the age": [[1.0], [2.0]]}, seed))
+        assert set(calls.calls[0].body) == {"x_the_age"}
 
 
 def test_parts_are_given_as_a_dict_or_a_data_frame():

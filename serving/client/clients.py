@@ -153,9 +153,14 @@ class Client(_Base):
         """
         return self._run(self._core.of_data("encode", x, condition=condition))
 
-    def decode(self, z: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
-        """Returns `mean` [n, *D] and the parameters of p(x | z) for latents z [n, L]."""
-        return self._run(self._core.predict("decode", {"z": z, "condition": condition}))
+    def decode(
+        self, z: ArrayLike | Mapping[str, ArrayLike], *, condition: ArrayLike | None = None
+    ) -> Arrays:
+        """Returns `mean` [n, *D] and the parameters of p(x | z) for latents z [n, L].
+
+        Of a model with several latents z is a dict of them by name.
+        """
+        return self._run(self._core.decode(z, condition))
 
     def sample(
         self, seed: int | ArrayLike, n: int | None = None, *, condition: ArrayLike | None = None
@@ -202,12 +207,12 @@ class Client(_Base):
         return self._run(self._core.of_data("impute", x, seed, condition))
 
     def classify(
-        self, x: Data, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+        self, x: Data, seed: int | ArrayLike | None = None, *, condition: ArrayLike | None = None
     ) -> Arrays:
         """Returns the probabilities of the classes of each part given all other parts.
 
         They are called probabilities_NAME [n, K]; `ess_NAME` [n] is their effective sample size.
-        Arguments as for `impute`.
+        Arguments as for `impute`; a model with a classifier draws nothing and needs no seed.
         """
         return self._run(self._core.of_data("classify", x, seed, condition))
 
@@ -295,9 +300,11 @@ class AsyncClient(_Base):
         """Returns the parameters of q(z | x); see `Client.encode`."""
         return await self._run(self._core.of_data("encode", x, condition=condition))
 
-    async def decode(self, z: ArrayLike, *, condition: ArrayLike | None = None) -> Arrays:
+    async def decode(
+        self, z: ArrayLike | Mapping[str, ArrayLike], *, condition: ArrayLike | None = None
+    ) -> Arrays:
         """Returns mean and parameters of p(x | z); see `Client.decode`."""
-        return await self._run(self._core.predict("decode", {"z": z, "condition": condition}))
+        return await self._run(self._core.decode(z, condition))
 
     async def sample(
         self, seed: int | ArrayLike, n: int | None = None, *, condition: ArrayLike | None = None
@@ -322,7 +329,7 @@ class AsyncClient(_Base):
         return await self._run(self._core.of_data("impute", x, seed, condition))
 
     async def classify(
-        self, x: Data, seed: int | ArrayLike, *, condition: ArrayLike | None = None
+        self, x: Data, seed: int | ArrayLike | None = None, *, condition: ArrayLike | None = None
     ) -> Arrays:
         """Returns the probabilities of classes; see `Client.classify`."""
         return await self._run(self._core.of_data("classify", x, seed, condition))

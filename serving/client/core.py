@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_vae.integrity import as_word
 from serving.artifact import Signature
 from serving.client.address import Address
 from serving.client.parts import data_inputs
@@ -129,6 +130,13 @@ class Core:
         arrays = check_inputs(signature, _with_condition(signature, inputs))
         return (yield from self._answered(signature, arrays))
 
+    def decode(self, z: Any, condition: ArrayLike | None = None) -> Steps[Arrays]:
+        """Decodes latents: an array, or a dict of the latents of a model that has several."""
+        latents = {"z": z}
+        if isinstance(z, Mapping):
+            latents = {f"z_{as_word(name)}": value for name, value in z.items()}
+        return (yield from self.predict("decode", {**latents, "condition": condition}))
+
     def of_data(
         self, name: str, x: Any, seed: Any = None, condition: ArrayLike | None = None
     ) -> Steps[Arrays]:
@@ -137,14 +145,14 @@ class Core:
         Args:
             name: name of the signature.
             x: the data.
-            seed: integer or pairs, of a signature that draws.
+            seed: integer or pairs; a signature that draws nothing leaves it out.
             condition: conditions of a conditional model.
         """
         if self._signatures is None:
             yield from self.metadata()
         signature = find_signature(self._signatures or {}, name)
         inputs = data_inputs(signature, x)
-        if seed is not None:
+        if seed is not None and "seed" in signature.inputs:
             first = next(iter(inputs.values()))
             inputs["seed"] = _pairs(seed, max(1, next(iter(_shape(first)), 1)))
         return (yield from self.predict(name, {**inputs, "condition": condition}))

@@ -35,6 +35,12 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
             f"{artifact.path} cannot be explored: expected ONNX files below 2 GB, the most a "
             "browser loads; its weights are larger. Draw from it with ONNX Runtime instead."
         )
+    if len(artifact.manifest.get("latents", {"z": {}})) > 1:
+        names = ", ".join(artifact.manifest["latents"])
+        raise ServingError(
+            f"{artifact.path} cannot be explored: expected one latent vector; it has the latents "
+            f"{names}. Ask it through `keras-vae serve local` or ONNX Runtime instead."
+        )
     artifact.verify()
     shutil.copytree(PAGE, directory, dirs_exist_ok=True)
     for name, ours in runtime.FILES.items():
