@@ -148,11 +148,12 @@ def _of_structure(model: LatentVariableModel) -> dict[str, Any]:
         found = trace.latents[name]
         layer: Any = found.layer
         specs = layer.parameter_specs() if hasattr(layer, "parameter_specs") else {}
+        q = "" if found.q is None else _family_of(found.q(False))
         latents[name] = {
             "tensor": f"z_{as_word(name)}" if len(noise["p"]) > 1 else "z",
             "shape": list(found.value.shape[2:]),
             "posterior": {
-                "family": type(layer).__name__.strip("_"),
+                "family": q if layer is None else type(layer).__name__.strip("_"),
                 "parameters": list(specs),
             },
             "prior": {"family": _family_of(found.p), "components": 1, "standard": False},
