@@ -52,6 +52,7 @@ __all__ = [
     "RelaxedELBO",
     "SemiSupervised",
     "SemiSupervisedVAE",
+    "SubsetELBO",
     "TopDownBlock",
     "UniformCodes",
     "VectorQuantizer",

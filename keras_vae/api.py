@@ -57,5 +57,6 @@ from keras_vae.objectives import EnumeratedELBO as EnumeratedELBO
 from keras_vae.objectives import Objective as Objective
 from keras_vae.objectives import RelaxedELBO as RelaxedELBO
 from keras_vae.objectives import SemiSupervised as SemiSupervised
+from keras_vae.objectives import SubsetELBO as SubsetELBO
 from keras_vae.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
 from keras_vae.training.guard import NonFiniteError as NonFiniteError

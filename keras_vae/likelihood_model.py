@@ -1,7 +1,7 @@
 """Models of the data of one likelihood, single or in named parts, with a condition if given."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,30 @@ class LikelihoodModel(LatentVariableModel):
             return by_name
         parts = list(by_name.values())
         return parts if len(parts) > 1 else parts[0]
+
+    def _only(self, x: Any, names: Collection[str]) -> dict[str, tf.Tensor]:
+        """Returns data with the named parts and the condition, and NaN in place of the others.
+
+        Raises:
+            ValueError: if a name is no part of the data, or a part to hide may not be absent.
+        """
+        values, observed = self.data.by_name(x), self.data.observed
+        if unknown := [name for name in names if name not in observed]:
+            raise ValueError(
+                f"Expected names of the parts {', '.join(observed)}; got {unknown[0]!r}."
+            )
+        hidden = [name for name in observed if name not in names]
+        if lacking := [name for name in hidden if not observed[name].missing]:
+            raise ValueError(
+                f"The part {lacking[0]!r} may not be absent, so it cannot be hidden: build its "
+                "likelihood with missing=True."
+            )
+        return {
+            name: tf.fill(tf.shape(value), tf.constant(np.nan, value.dtype))
+            if name in hidden
+            else value
+            for name, value in values.items()
+        }
 
     def _sites(self, inputs: Any, training: bool = False) -> dict[str, Site]:
         """Returns each part's likelihood at the decoder's input."""

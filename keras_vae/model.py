@@ -253,6 +253,21 @@ class VAE(LikelihoodModel):
             sample_weight: weight of each example in the loss, [B], for a scale in closed form.
         """
         x = self._cast(x)
+        whole = self._inference(x, training, sample_weight)
+        if not self.data.is_dict:
+            return whole
+        return whole._replace(
+            of=lambda names: self._inference(self._only(x, names), training, None, False)
+        )
+
+    def _inference(
+        self,
+        x: Any,
+        training: bool,
+        sample_weight: tf.Tensor | None,
+        observes: bool = True,
+    ) -> Inference:
+        """Infers the latents of a batch that is cast; `observes` updates closed-form weights."""
         values = self.data.by_name(x)
         condition = values.get("condition")
         prior = self.prior.distribution(condition)
@@ -262,7 +277,7 @@ class VAE(LikelihoodModel):
             z = latent("z", self.posterior, parameters, prior)
             sites = self._sites(self._beside(z.value, condition), training)
             p = {name: site.distribution for name, site in sites.items()}
-            if training:
+            if training and observes:
                 self.posterior.observe(parameters, sample_weight)
                 for name, part in self.likelihood.by_part().items():
                     part.observe(values[name], p[name], sample_weight)

@@ -5,7 +5,7 @@ Axes: S draws, B examples. All log-probabilities are in nats.
     ELBO = E_q [ sum over observations of log p  +  sum over latents of (log p - log q) ]
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -248,11 +248,14 @@ class Inference(NamedTuple):
         over: function from noise {latent: [S, B, ...]} and the name of the first latent, one of K
             categories, to the trace of K S draws: each category with the same noise of the other
             latents, so that a sum over the categories is exact.
+        of: function from names of parts of the data to the inference from these parts alone, the
+            others being hidden; None where the model has a single x.
     """
 
     trace: Callable[..., Trace]
     at: Callable[[Mapping[str, tf.Tensor]], Trace]
     over: Callable[[Mapping[str, tf.Tensor], str], Trace] | None = None
+    of: Callable[[Collection[str]], "Inference"] | None = None
 
     @classmethod
     def by(cls, say: Callable[["LatentOf"], Trace]) -> "Inference":

@@ -47,6 +47,7 @@ def test_registry_is_complete():
         keras_vae.SemiSupervised,  # in test_semi_supervised.py: it needs a label
     }
     registered |= {  # in test_experts.py: they need named parts
+        keras_vae.SubsetELBO,
         keras_vae.ProductOfExperts,
         keras_vae.MixtureOfExperts,
         keras_vae.MixtureOfProducts,

@@ -19,12 +19,14 @@ from keras_vae import (
     PartsEncoder,
     ProductOfExperts,
     StandardNormal,
+    SubsetELBO,
     evaluation,
 )
 from keras_vae.distributions import inverse_positive
 from keras_vae.distributions.noise import from_rows
 from keras_vae.random import row_seeds
 from keras_vae.signatures import signatures
+from tests.models import terms_of
 
 KINDS = {"product": ProductOfExperts, "mixture": MixtureOfExperts, "products": MixtureOfProducts}
 MIXTURES = {name: kind for name, kind in KINDS.items() if name != "product"}
@@ -134,6 +136,51 @@ def test_one_view_given_another_is_the_difference_of_two_bounds():
         for centre, row in zip(mean, x["a"], strict=True)
     ]
     np.testing.assert_allclose(found[0], exact, rtol=0, atol=1e-8)
+
+
+def test_subsets_are_trained_by_their_own_bounds_and_elbo_is_that_of_the_whole():
+    """With exact experts each bound is the log-density of its views."""
+    vae, joint = linear_vae(ProductOfExperts)
+    x = data()
+    subsets = [(name,) for name in sorted(SIZES)]
+
+    def evidence(subset):
+        return joint.log_prob(side_by_side(x, subset)).numpy()
+
+    for chosen, expected in ((None, subsets), ([("a", "b"), ("c",)], [("a", "b"), ("c",)])):
+        objective = SubsetELBO(chosen, weight=0.5, kl="monte_carlo", num_samples=2)
+        terms = terms_of(vae, objective, {k: tf.constant(v) for k, v in x.items()}, 0)
+        whole = evidence(sorted(SIZES))
+        np.testing.assert_allclose(-(terms.distortion + terms.rate), whole, atol=1e-8)
+        added = -0.5 * sum(evidence(subset) for subset in expected)
+        np.testing.assert_allclose(terms.extra["subsets"], added, atol=1e-8)
+        np.testing.assert_allclose(terms.loss, added - whole, atol=1e-8)
+
+
+def test_subsets_need_parts_that_may_be_absent():
+    parts = Parts({"a": Normal(2, missing=True), "b": Normal(2)})
+    encoder = keras_vae.PartsEncoder(complete=["b"])
+    vae = keras_vae.VAE(
+        prior=StandardNormal(1),
+        likelihood=parts,
+        posterior=keras_vae.DiagonalNormal(1, network=encoder),
+    )
+    for model, objective, match in (
+        (vae, SubsetELBO(), "'b' may not be absent"),
+        (vae, SubsetELBO([("c",)]), "got 'c'"),
+        (keras_vae.mlp_vae(3, 2, hidden=(4,)), SubsetELBO(), "named parts"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            model.compile("adam", objective)
+    for wrong in ([], ["a"]):
+        with pytest.raises(ValueError, match="lists of names"):
+            SubsetELBO(wrong)
+    vae.compile("adam", SubsetELBO([("b",)]), run_eagerly=True)
+    x = {"a": np.zeros((8, 2)), "b": np.ones((8, 2))}
+    logs = vae.fit(x, verbose=0).history
+    np.testing.assert_allclose(logs["loss"][0], logs["subsets"][0] - logs["elbo"][0], rtol=1e-5)
+    config = vae.objective.get_config()
+    assert SubsetELBO.from_config(config).get_config() == config
 
 
 def test_a_mixture_of_products_of_one_part_is_exact_and_of_several_below():

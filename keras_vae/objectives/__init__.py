@@ -8,3 +8,4 @@ from keras_vae.objectives.codes import RelaxedELBO as RelaxedELBO
 from keras_vae.objectives.elbo import ELBO as ELBO
 from keras_vae.objectives.iwae import IWAE as IWAE
 from keras_vae.objectives.semi_supervised import SemiSupervised as SemiSupervised
+from keras_vae.objectives.subsets import SubsetELBO as SubsetELBO
