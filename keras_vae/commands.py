@@ -100,7 +100,7 @@ def evaluate(
         "rate": measurements.summary(rate[:count]),
         "bits_per_dim": units.bits_per_dim(float(log_p.mean())),
         "variables": units.variables,
-        "rate_per_latent": evaluation.rate_per_latent(vae, x, seed=seed).tolist(),
+        "rate_per_latent": measurements.rate_per_latent(vae, x, seed),
         "active_units": evaluation.active_units(vae, x),
         "latent_size": vae.latent_size,
         "baselines": {name: measurements.summary(value) for name, value in simple.items()},

@@ -249,6 +249,34 @@ def test_what_needs_the_density_of_other_points_is_refused_by_name():
     assert np.all(np.isfinite(evaluation.log_marginal(vae, x, num_samples=10).value))
 
 
+def test_moments_of_a_flow_are_those_of_its_draws():
+    exact, vae, x = sphere_of()  # a new flow: the exact moments are known
+    loc, scale = evaluation.posterior_moments(vae, x, num_samples=4000)
+    q = exact.posterior(x)
+    assert np.all(np.abs(loc - q.mean()) < 5 * q.stddev() / np.sqrt(4000))  # 1 in 10^6
+    np.testing.assert_allclose(scale, q.stddev(), rtol=5 / np.sqrt(8000))
+    assert evaluation.active_units(vae, x) == evaluation.active_units(exact.vae(), x) == 4
+    assert evaluation.active_units(tiny_vae(posterior="inverse_autoregressive"), binary(40)) <= 2
+    scores = evaluation.anomaly_scores(vae, x, num_samples=10)
+    same = evaluation.anomaly_scores(exact.vae(), x, num_samples=10)
+    np.testing.assert_allclose(scores.reconstruction, same.reconstruction, atol=EXACT)
+
+
+def test_evidence_under_a_flow_prior_is_integrated():
+    vae = tiny_vae("normal", 3)
+    flow = keras_vae.VAE(
+        prior=keras_vae.FlowPrior(2), likelihood=vae.likelihood, posterior=vae.posterior
+    )
+    x = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
+    found = evaluation.log_marginal(flow, x, "quadrature").value
+    np.testing.assert_allclose(
+        found, evaluation.log_marginal(vae, x, "quadrature").value, atol=1e-4
+    )  # float32, on another grid
+    assert not evaluation.is_normal(flow)
+    with pytest.raises(ValueError, match="got FlowPrior"):
+        evaluation.rate_per_latent(flow, x)
+
+
 def rotated():
     """Makes the linear-Gaussian model of the digits with rotated latents, and its diagonal gap."""
     model = keras_vae.LinearGaussian.fit(digits(), 10)

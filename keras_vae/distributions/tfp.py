@@ -30,6 +30,7 @@ __all__ = [
     "Poisson",
     "fill_scale_tril",
     "fused_log_prob",
+    "has_moments",
     "is_normal",
     "softmax",
     "split_seed",
@@ -91,6 +92,16 @@ def statistic(
             "only draws; for a reconstruction decode a draw, "
             "vae.decode(vae.encode(x).sample(seed=0)).mean()."
         ) from error
+
+
+def has_moments(distribution: tfd.Distribution) -> bool:
+    """Tells whether a distribution has mean and standard deviation in closed form."""
+    try:
+        distribution.mean()
+        distribution.stddev()
+    except (NotImplementedError, ValueError):
+        return False
+    return True
 
 
 def typical_scale(distribution: tfd.Distribution, needed_by: str) -> tf.Tensor:

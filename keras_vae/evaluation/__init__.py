@@ -11,6 +11,7 @@ from keras_vae.evaluation.bdmc import bdmc as bdmc
 from keras_vae.evaluation.diagnosis import Calibration as Calibration
 from keras_vae.evaluation.diagnosis import Diagnosis as Diagnosis
 from keras_vae.evaluation.diagnosis import diagnose as diagnose
+from keras_vae.evaluation.diagnosis import is_normal as is_normal
 from keras_vae.evaluation.diagnosis import rate_per_latent as rate_per_latent
 from keras_vae.evaluation.disentanglement import Disentanglement as Disentanglement
 from keras_vae.evaluation.disentanglement import dci as dci
@@ -45,5 +46,6 @@ from keras_vae.evaluation.scores import anomaly_scores as anomaly_scores
 from keras_vae.evaluation.scores import bits_per_dim as bits_per_dim
 from keras_vae.evaluation.summary import active_units as active_units
 from keras_vae.evaluation.summary import mean_and_error as mean_and_error
+from keras_vae.evaluation.summary import posterior_moments as posterior_moments
 from keras_vae.evaluation.synthetic import SyntheticReport as SyntheticReport
 from keras_vae.evaluation.synthetic import synthetic_report as synthetic_report

@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_count
+from keras_vae.distributions import tfp
 from keras_vae.distributions.priors import Components
-from keras_vae.distributions.tfp import FullNormal, is_normal, statistic
+from keras_vae.distributions.tfp import FullNormal, statistic
 from keras_vae.estimators import elbo_terms
 from keras_vae.evaluation._batches import (
     SEED,
@@ -28,7 +29,7 @@ from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
 from keras_vae.training.monitor import ACTIVE, marginal_rates
 
-__all__ = ["Calibration", "Diagnosis", "diagnose", "rate_per_latent"]
+__all__ = ["Calibration", "Diagnosis", "diagnose", "is_normal", "rate_per_latent"]
 
 _CHUNK = 1000
 _LEAST_INFORMATION = 0.1
@@ -134,7 +135,7 @@ def diagnose(
     refuse_other(vae, "diagnose")
     num_samples = as_count("num_samples", num_samples, least=1)
     x = vae.data.arrays(x, in_support=True)
-    _check_normal(vae)
+    _check_normal(vae, "diagnose")
     count = count_of(x)
     if count < 2:
         raise ValueError("diagnose compares examples with each other and needs at least 2; got 1.")
@@ -172,6 +173,21 @@ def diagnose(
     )
 
 
+def is_normal(vae: VAE) -> bool:
+    """Tells whether posterior and prior are normal, the prior perhaps a mixture of such.
+
+    `diagnose` and `rate_per_latent` need that.
+
+    Example:
+        >>> import keras_vae
+        >>> is_normal(keras_vae.mlp_vae(3, 2)), is_normal(keras_vae.mlp_vae(3, 2, prior="flow"))
+        (True, False)
+    """
+    if not vae.posterior.tells_density or vae.prior.components() is None:
+        return False
+    return tfp.is_normal(vae.encode(vae.data.zeros()))
+
+
 def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
     """Computes the rate of each latent, E_x KL(q(z_j | x) || p(z_j)), in nats per example, [L].
 
@@ -182,6 +198,10 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
         x: data [N, *D], or {"x": ..., "condition": ...}.
         seed: integer, for the draws.
 
+    Raises:
+        ValueError: if the posterior is not normal, or the prior is no mixture of normal
+            distributions: then the rate is not a sum over latents that this could read off.
+
     Example:
         >>> import keras_vae
         >>> vae = keras_vae.LinearGaussian([[1.0]], [0.0], 0.5**0.5).vae()
@@ -189,6 +209,7 @@ def rate_per_latent(vae: VAE, x: Any, *, seed: int = 0) -> np.ndarray:
         array([0.216])
     """
     x = vae.data.arrays(x, in_support=False)
+    _check_normal(vae, "rate_per_latent")
     parts = []
     for start, batch in batches(x, _CHUNK):
         q = vae.encode(batch)
@@ -207,11 +228,11 @@ def _components(vae: VAE) -> Components:
     return components
 
 
-def _check_normal(vae: VAE) -> None:
+def _check_normal(vae: VAE, needed_by: str) -> None:
     q = vae.encode(vae.data.zeros())
-    if not is_normal(q):
+    if not tfp.is_normal(q):
         raise ValueError(
-            "diagnose compares normal posteriors by their means and scales (DiagonalNormal, "
+            f"{needed_by} compares normal posteriors by their means and scales (DiagonalNormal, "
             f"IsotropicNormal, FullCovarianceNormal); this one is {q.name}. `elbo` and "
             "`log_marginal` measure it."
         )

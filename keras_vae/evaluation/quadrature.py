@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae import random
+from keras_vae.distributions.tfp import has_moments, tfd
 from keras_vae.evaluation._batches import batches, compiled, rows_in, spec_of
 from keras_vae.evaluation._draws import (
     FlatLatents,
@@ -28,6 +29,7 @@ _MOST_POINTS = 2**21
 _TOLERANCE = 1e-6
 _EXAMPLES = 64
 _DRAWS = 1024
+_PRIOR_DRAWS = 4096
 _MOST_ROUNDS = 60
 _RADIUS = 6.0
 _OVERVIEW = {1: 4096, 2: 128, 3: 32}
@@ -217,16 +219,24 @@ def _moments(z: np.ndarray, log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     return loc, np.linalg.cholesky(covariance), done
 
 
+def _moments_of(prior: tfd.Distribution) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation, of draws if they have no closed form: a grid is wide."""
+    if has_moments(prior):
+        return np.asarray(prior.mean(), np.float64), np.asarray(prior.stddev(), np.float64)
+    draws = np.asarray(prior.sample(_PRIOR_DRAWS, seed=(0, 0)), np.float64)
+    return draws.mean(axis=0), draws.std(axis=0)
+
+
 class _Overview:
     """A wide grid over the latents, with log p(x, z) at its points and the mass outside a box."""
 
     def __init__(self, vae: VAE, rows: int) -> None:
         prior = vae.prior.distribution()
         u, step = np.linspace(-_FAR, _FAR, _OVERVIEW[vae.latent_size], retstep=True)
-        scale = prior.stddev().numpy().astype(np.float64)
+        centre, scale = _moments_of(prior)
         axes = np.meshgrid(*[u] * vae.latent_size, indexing="ij")
         at = np.stack([axis.ravel() for axis in axes], axis=-1)
-        self.z = prior.mean().numpy().astype(np.float64) + scale * np.sinh(at)
+        self.z = centre + scale * np.sinh(at)
         self.steps = scale * np.cosh(at) * step
         self.log_volume = np.log(self.steps).sum(axis=-1)
         self.is_conditional = vae.condition_shape is not None

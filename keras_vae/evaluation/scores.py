@@ -10,7 +10,8 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from keras_vae.arguments import as_count, as_shape
-from keras_vae.distributions.tfp import statistic
+from keras_vae.distributions.noise import centre
+from keras_vae.distributions.tfp import has_moments
 from keras_vae.evaluation._batches import (
     SEED,
     batch_seed,
@@ -20,7 +21,7 @@ from keras_vae.evaluation._batches import (
     rows_in,
     spec_of,
 )
-from keras_vae.evaluation._draws import trace_of
+from keras_vae.evaluation._draws import size_of, trace_of
 from keras_vae.evaluation.marginal import log_marginal
 from keras_vae.model import VAE
 
@@ -90,8 +91,12 @@ def anomaly_scores(
 
     def others(batch: Any, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         trace = trace_of(vae, batch, elbo_samples, batch_seed)
+        noise = centre(vae.noise(), [1, size_of(batch)], vae.float_dtype)
+        at_centre = vae.infer(batch).trace(noise).latents
         middle = {
-            name: statistic(latent.posterior(), "mean", "anomaly_scores")[tf.newaxis]
+            name: latent.posterior().mean()[tf.newaxis]
+            if latent.q is not None and has_moments(latent.posterior())
+            else at_centre[name].value
             for name, latent in trace.latents.items()
         }
         at_middle = vae.infer(batch).at(middle)

@@ -11,6 +11,7 @@ from keras_vae.report import bounds, draws, latents, page
 from keras_vae.report.subject import Subject
 from keras_vae.runs.run import Run
 from keras_vae.training.backup import write_atomically
+from keras_vae.training.monitor import ACTIVE
 
 __all__ = ["write"]
 
@@ -48,14 +49,16 @@ def write(
         training = [*bounds.curves(subject), *bounds.watched(subject)]
         report("The bound with more draws and by annealing: up to a minute for large examples")
         distance = [bounds.bounds(subject)]
-        report("What the gap is made of, by fitting q to examples: the longest step")
-        distance += [bounds.gap(subject), *bounds.frontier(subject)]
+        if subject.is_normal:
+            report("What the gap is made of, by fitting q to examples: the longest step")
+            distance.append(bounds.gap(subject))
+        distance += bounds.frontier(subject)
         report("Latents")
         used = latents.latents(subject)
         report("What the model draws")
         shown = draws.draws(subject)
         synthetic = _synthetic(subject)
-        verdict = evaluation.diagnose(subject.vae, subject.x, seed=seed).verdict
+        verdict = _verdict(subject)
     text = page.page(
         subject,
         f"{verdict} Looked at: {subject.examples()}.",
@@ -72,6 +75,18 @@ def write(
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return str(path)
+
+
+def _verdict(subject: Subject) -> str:
+    """Describes the use of the latents; without normal distributions by the active ones alone."""
+    vae = subject.vae
+    if subject.is_normal:
+        return evaluation.diagnose(vae, subject.x, seed=subject.seed).verdict
+    active = evaluation.active_units(vae, subject.x)
+    return (
+        f"{active} of {vae.latent_size} latents are active (variance of the posterior mean above "
+        f"{ACTIVE})."
+    )
 
 
 def _synthetic(subject: Subject) -> evaluation.SyntheticReport | None:

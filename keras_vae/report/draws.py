@@ -152,7 +152,7 @@ def _edges(raw: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def _interpolations(subject: Subject, rows: int) -> np.ndarray:
-    centre = subject.vae.encode(subject.x[: 2 * rows]).mean().numpy()
+    centre = subject.moments[0][: 2 * rows]
     weights = np.linspace(0.0, 1.0, _COLUMNS, dtype=np.float32)[:, None]
     pairs = range(len(centre) // 2)
     return np.concatenate(
@@ -161,7 +161,7 @@ def _interpolations(subject: Subject, rows: int) -> np.ndarray:
 
 
 def _traversals(subject: Subject, rows: int) -> np.ndarray:
-    centre = subject.vae.encode(subject.x).mean().numpy()
+    centre = subject.moments[0]
     used = np.argsort(-centre.var(axis=0))[:rows]
     lines = np.repeat(centre[:1], len(used) * _COLUMNS, axis=0)
     for row, latent in enumerate(used):

@@ -25,22 +25,11 @@ __all__ = ["latents"]
 
 def latents(subject: Subject) -> list[Picture]:
     """Plots what the latents carry: rates, overlap with the prior, and a map."""
-    vae, x = subject.vae, subject.x
-    q = vae.encode(x)
-    centre, scale = q.mean().numpy(), q.stddev().numpy()
-    rate = 0.5 * (scale**2 + centre**2 - 1.0) - np.log(scale)
-    per_latent = rate.mean(axis=0)
-    order = np.argsort(-per_latent)
-    figure, axes = axes_of()
-    axes.bar(range(len(order)), per_latent[order], color=BLUE)
-    axes.axhline(0.0, color=GREY, linewidth=0.8)
-    label(axes, "latent, most used first", "KL(q(z_j | x) || N(0, 1)), nats")
-    active = evaluation.active_units(vae, x)
-    caption = (
-        f"Mean over {subject.examples()}, against a standard normal; {active} of "
-        f"{vae.latent_size} latents are active (the posterior mean varies by more than 0.01)."
-    )
-    pictures = [drawn("Nats per latent", caption, figure)]
+    vae = subject.vae
+    centre, scale = subject.moments
+    per_latent = (0.5 * (scale**2 + centre**2 - 1.0) - np.log(scale)).mean(axis=0)
+    order = np.argsort(-(per_latent if subject.is_normal else centre.var(axis=0)))
+    pictures = [_nats(subject, per_latent[order])] if subject.is_normal else []
     first, second = order[0], order[min(1, len(order) - 1)]
     figure, axes = axes_of()
     grid = np.linspace(-4.0, 4.0, 300)
@@ -58,6 +47,8 @@ def latents(subject: Subject) -> list[Picture]:
         f"Posterior averaged over {subject.examples()} against the prior, the two most used "
         "latents."
     )
+    if not subject.is_normal:
+        caption += " Each q(z | x) is shown as a normal distribution of its mean and scale."
     pictures.append(drawn("Posterior and prior overlap", caption, figure))
     figure, axes = axes_of()
     colors = _labels(subject.run, len(subject.raw))
@@ -69,6 +60,21 @@ def latents(subject: Subject) -> list[Picture]:
     )
     pictures.append(drawn("Map of the latents", caption, figure))
     return pictures
+
+
+def _nats(subject: Subject, per_latent: np.ndarray) -> Picture:
+    """Plots the rate of each latent against a standard normal distribution."""
+    figure, axes = axes_of()
+    axes.bar(range(len(per_latent)), per_latent, color=BLUE)
+    axes.axhline(0.0, color=GREY, linewidth=0.8)
+    label(axes, "latent, most used first", "KL(q(z_j | x) || N(0, 1)), nats")
+    active = evaluation.active_units(subject.vae, subject.x)
+    caption = (
+        f"Mean over {subject.examples()}, against a standard normal; {active} of "
+        f"{subject.vae.latent_size} latents are active (the posterior mean varies by more than "
+        "0.01)."
+    )
+    return drawn("Nats per latent", caption, figure)
 
 
 def _labels(run: Run, count: int) -> np.ndarray | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vae import random
+from keras_vae import evaluation, random
 from keras_vae.model import VAE
 from keras_vae.runs import measurements
 from keras_vae.runs.pictures import is_image, titles
@@ -68,6 +68,16 @@ class Subject:
     def functions(self) -> dict[str, Signature]:
         """Functions of the model on data in the units of the file."""
         return signatures(self.vae, self.run.preparation)
+
+    @cached_property
+    def is_normal(self) -> bool:
+        """Whether posterior and prior are normal, so that the rate of each latent is known."""
+        return evaluation.is_normal(self.vae)
+
+    @cached_property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each latent given each example, [N, L]."""
+        return evaluation.posterior_moments(self.vae, self.x, seed=self.seed)
 
     @property
     def is_image(self) -> bool:

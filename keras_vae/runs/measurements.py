@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from keras_vae import evaluation
 from keras_vae.evaluation.pareto import TRUSTED
+from keras_vae.model import VAE
 from keras_vae.runs.run import read_json
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "columns",
     "examples",
     "heavy_tails",
+    "rate_per_latent",
     "read",
     "summary",
     "table",
@@ -53,6 +55,13 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     values = read_json(path)
     return values if values.get("schema_version") == SCHEMA_VERSION else None
+
+
+def rate_per_latent(vae: VAE, x: Any, seed: int) -> list[float] | None:
+    """Returns the rate of each latent; None where it is not one of normal distributions."""
+    if not evaluation.is_normal(vae):
+        return None
+    return evaluation.rate_per_latent(vae, x, seed=seed).tolist()
 
 
 def summary(values: Any) -> dict[str, Any]:

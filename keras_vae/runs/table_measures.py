@@ -80,7 +80,7 @@ def evaluate(
         "bits_per_dim": None,
         "variables": units.variables,
         "observed_per_row": float(np.mean(np.sum([*present(x).values()], axis=0))),
-        "rate_per_latent": evaluation.rate_per_latent(vae, x, seed=seed).tolist(),
+        "rate_per_latent": measurements.rate_per_latent(vae, x, seed),
         "active_units": evaluation.active_units(vae, x),
         "latent_size": vae.latent_size,
         "baselines": {"independent columns": measurements.summary(np.sum([*log_q.values()], 0))},
