@@ -241,6 +241,60 @@ def test_named_parts_beside_the_label_are_the_single_x_of_their_columns():
     np.testing.assert_allclose(decoded, whole.decode(ones, y).mean(), atol=1e-12)
 
 
+def test_a_model_of_the_latents_of_another_bounds_the_two_level_model():
+    """M1+M2, where the labels of `exact` shift the mean of z1, and x is linear in z1."""
+    rng, scale = np.random.default_rng(4), 0.5
+    matrix = rng.normal(size=(6, SIZE))
+    m = matrix.T @ matrix + scale**2 * np.eye(SIZE)
+    gain, factor = np.linalg.solve(m, matrix.T), scale * np.linalg.cholesky(np.linalg.inv(m))
+    first = keras_vae.LinearGaussian(matrix, np.zeros(6), scale).vae(full_covariance=True)
+    x = rng.normal(size=(5, 6))
+    np.testing.assert_allclose(first.encode(x).covariance()[0], factor @ factor.T, atol=EXACT)
+    own = scale**2 * np.eye(6)
+
+    def log_joint(x, left, noise):
+        """Computes log p(x, y) of every class, [n, K], for x = left z1 + noise."""
+        covariance = left @ COVARIANCE @ left.T + noise
+        return np.stack(
+            [
+                np.log(P[k]) + scipy.stats.multivariate_normal(left @ B[k], covariance).logpdf(x)
+                for k in range(CLASSES)
+            ],
+            axis=-1,
+        )
+
+    num_samples = 2000
+    z = x[None] @ gain.T[None] + rng.normal(size=(num_samples, 5, SIZE)) @ factor.T
+    log_x = scipy.stats.norm(0, scale).logpdf(x - z @ matrix.T).sum(-1)
+    log_q = scipy.stats.norm.logpdf(np.linalg.solve(factor, (z - x @ gain.T)[..., None])[..., 0])
+    log_q = log_q.sum(-1) - np.log(np.diag(factor)).sum()
+    inner = log_joint(z, np.eye(SIZE), 0.0)
+    label = one_hot(np.arange(5))
+    for given, chosen, outer in (
+        (None, scipy.special.logsumexp(inner, axis=-1), scipy.special.logsumexp),
+        (label, inner[:, np.arange(5), np.arange(5)], None),
+    ):
+        draws = log_x - log_q + chosen
+        found = keras_vae.evaluation.stacked_elbo(
+            first, exact(), x, label=given, num_samples=200, seed=1
+        )
+        # Of 200 draws here; their closed-form rates of z2 add at most 1 nat of deviation to each.
+        error = 5 * (draws.std(0) + 1.0) / np.sqrt(200)
+        assert (np.abs(found.elbo - draws.mean(0)) <= error).all()
+        assert (error < 3.0).all()
+        evidence = log_joint(x, matrix, own)
+        evidence = (
+            evidence[np.arange(5), np.arange(5)] if outer is None else outer(evidence, axis=1)
+        )
+        assert (draws.mean(0) <= evidence).all()
+    for model, options, error, match in (
+        (exact(), {"x": np.zeros((2, 3))}, ValueError, "shape"),
+        (first, {"label": label}, ValueError, "x of shape"),
+    ):
+        with pytest.raises((error, keras_vae.DataError), match=match):
+            keras_vae.evaluation.stacked_elbo(first, model, **{"x": x, **options})
+
+
 def small():
     keras.utils.set_random_seed(0)
 

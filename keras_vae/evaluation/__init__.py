@@ -44,6 +44,7 @@ from keras_vae.evaluation.score_table import trivial_scores as trivial_scores
 from keras_vae.evaluation.scores import AnomalyScores as AnomalyScores
 from keras_vae.evaluation.scores import anomaly_scores as anomaly_scores
 from keras_vae.evaluation.scores import bits_per_dim as bits_per_dim
+from keras_vae.evaluation.stacked import stacked_elbo as stacked_elbo
 from keras_vae.evaluation.summary import active_units as active_units
 from keras_vae.evaluation.summary import mean_and_error as mean_and_error
 from keras_vae.evaluation.summary import posterior_moments as posterior_moments
