@@ -65,6 +65,7 @@ __all__ = [
     "mlp_vae",
     "networks",
     "table_vae",
+    "vq_vae",
     *(family.name for family in (*LIKELIHOODS.values(), *POSTERIORS.values(), *PRIORS.values())),
 ]
 

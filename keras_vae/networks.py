@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import keras
 
-__all__ = ["conv_decoder", "conv_encoder", "logarithm", "mlp"]
+__all__ = ["conv_decoder", "conv_encoder", "grid_decoder", "grid_encoder", "logarithm", "mlp"]
 
 
 def mlp(
@@ -131,6 +131,75 @@ def conv_decoder(
     features = keras.layers.Dense(width, activation=activation)(features)
     features = keras.layers.Dense(rows * columns * filters[0], activation=activation)(features)
     features = keras.layers.Reshape((rows, columns, filters[0]))(features)
+    features = _doubled(features, output_shape, filters, activation)
+    return keras.Model(inputs, features, name=name)
+
+
+def grid_encoder(
+    input_shape: Sequence[int],
+    filters: Sequence[int] = (32, 64),
+    *,
+    activation: str = "relu",
+    offset: float = 0.0,
+    scale: float = 1.0,
+    name: str | None = None,
+) -> keras.Model:
+    """Builds strided 3x3 convolutions that halve the image: features [B, h, w, filters[-1]].
+
+    Args:
+        input_shape: shape of one image, (height, width, channels).
+        filters: filters of each convolution.
+        activation: activation of each layer.
+        offset, scale: the input is first mapped to (x - offset) * scale.
+        name: name of the model.
+
+    Raises:
+        ValueError: if the input is not an image, there is no convolution, or the activation is
+            glu.
+    """
+    _check_image(input_shape, filters, activation)
+    x = keras.Input(input_shape, name="x")
+    features = _rescaled(x, offset, scale, False)
+    for count in filters:
+        features = keras.layers.Conv2D(count, 3, 2, "same", activation=activation)(features)
+    return keras.Model(x, features, name=name)
+
+
+def grid_decoder(
+    grid_shape: Sequence[int],
+    output_shape: Sequence[int],
+    filters: Sequence[int] = (64, 32),
+    *,
+    activation: str = "relu",
+    name: str | None = None,
+) -> keras.Model:
+    """Builds 3x3 transposed convolutions that double the image, from features on a grid.
+
+    Features are images [B, height, width, filters[-1]]; use a Conv2D as the likelihood's `head`.
+
+    Args:
+        grid_shape: shape of the features, (h, w, channels).
+        output_shape: shape of one image, (height, width, channels).
+        filters: filters of each transposed convolution.
+        activation: activation of each layer.
+        name: name of the model.
+
+    Raises:
+        ValueError: if the output is not an image, there is no convolution, or the activation is
+            glu.
+    """
+    _check_image(output_shape, filters, activation)
+    z = keras.Input(tuple(grid_shape), name="z")
+    return keras.Model(z, _doubled(z, output_shape, filters, activation), name=name)
+
+
+def _doubled(
+    features: keras.KerasTensor,
+    output_shape: Sequence[int],
+    filters: Sequence[int],
+    activation: str,
+) -> keras.KerasTensor:
+    """Doubles an image by each transposed convolution, and crops it to the output's size."""
     for count in filters:
         features = keras.layers.Conv2DTranspose(count, 3, 2, "same", activation=activation)(
             features
@@ -138,7 +207,7 @@ def conv_decoder(
     excess = (features.shape[1] - output_shape[0], features.shape[2] - output_shape[1])
     if any(excess):
         features = keras.layers.Cropping2D(((0, excess[0]), (0, excess[1])))(features)
-    return keras.Model(inputs, features, name=name)
+    return features
 
 
 def _flat_inputs(

@@ -1,5 +1,6 @@
 """Discrete latents: exact bounds by enumeration, quantisers against NumPy, refusals."""
 
+import dataclasses
 import itertools
 import json
 
@@ -16,9 +17,13 @@ from export.cases import Case
 from export.errors import ExportError
 from export.parity.other_codes import OtherCodes
 from export.pipeline import export_model
-from keras_vae import estimators, random
+from keras_vae import commands, estimators, random
 from keras_vae.distributions.noise import from_rows
 from keras_vae.evaluation import log_marginal
+from keras_vae.runs import measurements
+from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs.run import Run
+from keras_vae.runs.train import train
 
 EXACT = 1e-10  # float64: sums of a few dozen terms of size 100
 SCALE = 0.9
@@ -516,6 +521,60 @@ def test_rows_of_other_codes_are_left_out_and_too_many_refused():
                 others.refuse("onnxruntime")
         else:
             others.refuse("onnxruntime")
+
+
+# Ready models and runs
+
+
+def test_vq_vae_of_images_has_a_grid_of_codes_and_of_vectors_as_many_as_asked():
+    vae = keras_vae.vq_vae((7, 10, 1), "bernoulli", codes=5, code_size=3, hidden=(4, 6))
+    assert vae.posterior.codes_shape == (2, 3)
+    x = np.zeros((4, 7, 10, 1))
+    assert vae.sample(2, seed=0).shape == (2, 7, 10, 1)
+    found = keras_vae.evaluation.code_usage(vae, x)
+    codes = vae.encode(x[:1]).codes.numpy().ravel()
+    shares = np.bincount(codes, minlength=5) / 6
+    np.testing.assert_allclose(found.frequencies[0], shares, atol=EXACT)
+    np.testing.assert_allclose(found.perplexity, np.exp(scipy.stats.entropy(shares)), atol=EXACT)
+    assert found.used == np.count_nonzero(shares)
+    vae = keras_vae.vq_vae(5, codes=4, count=3, hidden=(4,), prior="autoregressive", scale=0.5)
+    assert (vae.posterior.codes_shape, type(vae.prior)) == ((3,), keras_vae.AutoregressiveCodes)
+    with pytest.raises(ValueError, match="give the number of codes"):
+        keras_vae.vq_vae(5)
+    with pytest.raises(ValueError, match=r"`prior`\. Expected one of uniform, autoregressive"):
+        keras_vae.vq_vae(5, count=3, prior="vamp")
+    with pytest.raises(ValueError, match=r"choose evaluation\.diagnose"):
+        keras_vae.evaluation.code_usage(keras_vae.mlp_vae(5, 2, "normal", hidden=(4,)), x)
+
+
+def test_run_of_codes_is_trained_evaluated_and_reported(tmp_path):
+    config = RunConfig(
+        data="digits",
+        latents="codes",
+        latent=3,
+        codes=4,
+        code_size=2,
+        hidden=(8,),
+        likelihood="discretized_logistic",
+        epochs=1,
+        batch_size=500,
+    )
+    run = train(config, tmp_path / "run")
+    vae = run.load()
+    assert vae.posterior.codes_shape == (3,)
+    values = commands.evaluate(
+        run, num_samples=1, limit=20, seed=0, progress=False, report=lambda _: None
+    )
+    assert values["codes"]["shape"] == [3]
+    assert values["rate"]["mean"] == pytest.approx(3 * np.log(4), rel=1e-6)  # a float32 sum
+    assert "3 codes, " in " ".join(measurements.table(values).notes)
+    with pytest.raises(RunError, match="posterior does nothing with latents = 'codes'"):
+        dataclasses.replace(config, posterior="full").refuse_idle()
+    (run.path / "config.toml").write_text(
+        (run.path / "config.toml").read_text().replace("codes = 4", "codes = 5")
+    )
+    with pytest.raises(RunError, match="where codes is"):
+        Run(run.path).load()
 
 
 # Refusals

@@ -49,7 +49,7 @@ def read(tmp_path: Path, text: str) -> RunConfig:
         ("likelihood_options = 3", "Expected likelihood_options to be a table; got 3"),
         ("seed = -1", r"Expected seed in \[0, 2147483647\]; got -1"),
         ("image_size = [64]", "image_size to be height and width; got 1 numbers"),
-        ("latents = 3", r"unknown settings: latents \(did you mean latent\?\)\. Known ones"),
+        ("latnt = 3", r"unknown settings: latnt \(did you mean latent\?\)\. Known ones"),
         (
             "likelihood = 'normal'\n[likelihood_options]\nscael = 1",
             r"The likelihood normal takes the option scale; got scael \(did you mean scale\?\)",
@@ -113,10 +113,18 @@ OTHERWISE = {
     "prior": "standard_normal",
     "objective": "iwae",
     "learning_rate_milestones": (),
+    "latents": "codes",
 }
 """For each setting that others depend on, a value with which those do nothing."""
 
-OTHER_VALUES = {"kl": "analytic", "schema": "schema.toml", "missing": True}
+OTHER_VALUES = {
+    "kl": "analytic",
+    "schema": "schema.toml",
+    "missing": True,
+    "posterior": "full",
+    "prior": "vamp",
+    "code_prior": "autoregressive",
+}
 """Values other than the default, of settings that are no numbers."""
 
 
@@ -124,13 +132,14 @@ OTHER_VALUES = {"kl": "analytic", "schema": "schema.toml", "missing": True}
     "name", [name for name, setting in settings().items() if setting.only is not None]
 )
 def test_a_setting_that_does_nothing_is_refused(name: str) -> None:
-    other = settings()[name].only[0]
+    other, allowed = settings()[name].only
+    otherwise = "vector" if allowed == ("codes",) else OTHERWISE[other]
     default = getattr(RunConfig(), name)
     value = OTHER_VALUES.get(name) or (default / 2 + 0.25 if default < 1 else default * 2)
-    config = RunConfig(**{name: value, other: OTHERWISE[other]})
+    config = RunConfig(**{name: value, other: otherwise})
     with pytest.raises(RunError, match=f"^{name} does nothing with(out)? {other}"):
         config.refuse_idle()
-    plain = RunConfig(**{other: OTHERWISE[other]})
+    plain = RunConfig(**{other: otherwise})
     plain.refuse_idle()
     with pytest.raises(RunError, match=f"^{name} does nothing"):
         plain.refuse_idle(given=[name])

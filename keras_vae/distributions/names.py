@@ -7,7 +7,7 @@ seconds. Everything else is in its class.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["LIKELIHOODS", "POSTERIORS", "PRIORS", "Family", "Option"]
+__all__ = ["CODE_PRIORS", "LIKELIHOODS", "POSTERIORS", "PRIORS", "Family", "Option"]
 
 
 class Option(NamedTuple):
@@ -100,3 +100,9 @@ PRIORS: Final[Mapping[str, Family]] = {
     "flow": Family("FlowPrior", _FLOW),
     "autoregressive": Family("AutoregressivePrior", _FLOW),
 }
+
+CODE_PRIORS: Final[Mapping[str, str]] = {
+    "uniform": "UniformCodes",
+    "autoregressive": "AutoregressiveCodes",
+}
+"""Classes of priors of codes, which take their sizes from the posterior."""

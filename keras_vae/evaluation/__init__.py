@@ -8,6 +8,8 @@ from keras_vae.conformal import Conformal as Conformal
 from keras_vae.conformal import Guarantee as Guarantee
 from keras_vae.evaluation.bdmc import Bracket as Bracket
 from keras_vae.evaluation.bdmc import bdmc as bdmc
+from keras_vae.evaluation.code_usage import CodeUsage as CodeUsage
+from keras_vae.evaluation.code_usage import code_usage as code_usage
 from keras_vae.evaluation.diagnosis import Calibration as Calibration
 from keras_vae.evaluation.diagnosis import Diagnosis as Diagnosis
 from keras_vae.evaluation.diagnosis import diagnose as diagnose

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keras_vae import evaluation
 from keras_vae.report import bounds, draws, latents, page
+from keras_vae.report.figures import Picture
 from keras_vae.report.subject import Subject
 from keras_vae.runs.run import Run
 from keras_vae.training.backup import write_atomically
@@ -47,12 +48,7 @@ def write(
         warnings.simplefilter("ignore", UserWarning)  # the curves show what they warn about
         report("Learning curves")
         training = [*bounds.curves(subject), *bounds.watched(subject)]
-        report("The bound with more draws and by annealing: up to a minute for large examples")
-        distance = [bounds.bounds(subject)]
-        if subject.is_normal:
-            report("What the gap is made of, by fitting q to examples: the longest step")
-            distance.append(bounds.gap(subject))
-        distance += bounds.frontier(subject)
+        distance = _distance(subject, report)
         report("Latents")
         used = latents.latents(subject)
         report("What the model draws")
@@ -65,7 +61,7 @@ def write(
         [
             ("Data and draws", shown),
             ("Training", training),
-            ("How far the bound is from the truth", distance),
+            *([("How far the bound is from the truth", distance)] if distance else []),
             ("Latents", used),
         ],
         artifact,
@@ -77,9 +73,30 @@ def write(
     return str(path)
 
 
+def _distance(subject: Subject, report: Callable[[str], None]) -> list[Picture]:
+    """Plots the gap of the bound; of codes, whose posterior is a point, only rate and distortion.
+
+    Neither more draws nor annealing moves such a bound.
+    """
+    if subject.vae.posterior.is_discrete:
+        return bounds.frontier(subject)
+    report("The bound with more draws and by annealing: up to a minute for large examples")
+    distance = [bounds.bounds(subject)]
+    if subject.is_normal:
+        report("What the gap is made of, by fitting q to examples: the longest step")
+        distance.append(bounds.gap(subject))
+    return [*distance, *bounds.frontier(subject)]
+
+
 def _verdict(subject: Subject) -> str:
     """Describes the use of the latents; without normal distributions by the active ones alone."""
     vae = subject.vae
+    if vae.posterior.is_discrete:
+        usage = evaluation.code_usage(vae, subject.x)
+        return (
+            f"The latents are codes: {usage.used:g} of {usage.num_codes} occur, with a perplexity "
+            f"of {usage.perplexity:.1f}."
+        )
     if subject.is_normal:
         return evaluation.diagnose(vae, subject.x, seed=subject.seed).verdict
     active = evaluation.active_units(vae, subject.x)

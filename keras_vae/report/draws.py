@@ -46,20 +46,23 @@ def _images(subject: Subject) -> list[Picture]:
                 pairs,
                 span,
             ),
-            pixels(
-                "Interpolations",
-                "Decoder means on lines between posterior means of test pairs.",
-                subject.means(_interpolations(subject, 4)),
-                span,
-            ),
-            pixels(
-                "Traversals",
-                "One latent from -3 to 3, the others at one example's posterior mean; the four "
-                "most used latents, one a row.",
-                subject.means(_traversals(subject, 4)),
-                span,
-            ),
         ]
+        if not subject.vae.posterior.is_discrete:
+            found += [
+                pixels(
+                    "Interpolations",
+                    "Decoder means on lines between posterior means of test pairs.",
+                    subject.means(_interpolations(subject, 4)),
+                    span,
+                ),
+                pixels(
+                    "Traversals",
+                    "One latent from -3 to 3, the others at one example's posterior mean; the four "
+                    "most used latents, one a row.",
+                    subject.means(_traversals(subject, 4)),
+                    span,
+                ),
+            ]
     return [*found, _least_likely(subject)]
 
 

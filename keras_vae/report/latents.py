@@ -26,6 +26,8 @@ __all__ = ["latents"]
 def latents(subject: Subject) -> list[Picture]:
     """Plots what the latents carry: rates, overlap with the prior, and a map."""
     vae = subject.vae
+    if vae.posterior.is_discrete:
+        return [_codes(subject)]
     centre, scale = subject.moments
     per_latent = (0.5 * (scale**2 + centre**2 - 1.0) - np.log(scale)).mean(axis=0)
     order = np.argsort(-(per_latent if subject.is_normal else centre.var(axis=0)))
@@ -75,6 +77,23 @@ def _nats(subject: Subject, per_latent: np.ndarray) -> Picture:
         "0.01)."
     )
     return drawn("Nats per latent", caption, figure)
+
+
+def _codes(subject: Subject) -> Picture:
+    """Plots how often each code occurs."""
+    usage = evaluation.code_usage(subject.vae, subject.x)
+    figure, axes = axes_of()
+    for stage, shares in enumerate(usage.frequencies):
+        name = f"stage {stage + 1}" if len(usage.frequencies) > 1 else None
+        axes.plot(np.sort(shares)[::-1], drawstyle="steps-mid", color=BLUE, label=name)
+    axes.axhline(1.0 / usage.num_codes, linestyle="--", color=GREY)
+    axes.set_ylim(bottom=0.0)
+    label(axes, "code, most used first", "share of all positions")
+    caption = (
+        f"{subject.examples().capitalize()}: {usage.used:g} of {usage.num_codes} codes occur, "
+        f"perplexity {usage.perplexity:.1f}. Dashed: all codes equally often."
+    )
+    return drawn("Use of the codes", caption, figure)
 
 
 def _labels(run: Run, count: int) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from keras_vae.distributions.names import LIKELIHOODS, POSTERIORS, PRIORS, Option
+from keras_vae.distributions.names import CODE_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, Option
 from keras_vae.spelling import meant
 
 if TYPE_CHECKING:
@@ -107,7 +107,12 @@ class RunConfig:
         network: "mlp" or "conv".
         hidden: widths of the layers, or filters of the convolutions.
         activation: activation of the hidden layers.
-        latent: number of latents.
+        latents: "vector", or "codes": those of a `keras_vae.vq_vae`.
+        latent: number of latents; with codes, the number of codes under Dense layers, and without
+            effect under convolutions.
+        codes: number of vectors in the book.
+        code_size: size of each vector.
+        code_prior: "uniform" or "autoregressive".
         posterior: name as in `keras_vae.mlp_vae`.
         prior: name as in `keras_vae.mlp_vae`.
         components: components of a mixture or vamp prior.
@@ -195,9 +200,26 @@ class RunConfig:
         (200, 200), "Widths or filters, as in 200,200.", interval="[1, inf)"
     )
     activation: str = _setting("tanh", "Of hidden layers.")
-    latent: int = _setting(16, "Number of latents.", interval="[1, inf)")
-    posterior: str = _setting("diagonal", choices=tuple(POSTERIORS))
-    prior: str = _setting("standard_normal", choices=tuple(PRIORS))
+    latents: str = _setting(
+        "vector", "What z is: a vector, or codes of a VQ-VAE.", choices=("vector", "codes")
+    )
+    latent: int = _setting(
+        16, "Number of latents; of codes with network = 'mlp'.", interval="[1, inf)"
+    )
+    codes: int = _setting(
+        128, "Vectors in the book.", interval="[2, inf)", only=("latents", ("codes",))
+    )
+    code_size: int = _setting(
+        16, "Size of each vector.", interval="[1, inf)", only=("latents", ("codes",))
+    )
+    code_prior: str = _setting(
+        "uniform",
+        "p(codes); autoregressive is trained with the model.",
+        choices=tuple(CODE_PRIORS),
+        only=("latents", ("codes",)),
+    )
+    posterior: str = _setting("diagonal", choices=tuple(POSTERIORS), only=("latents", ("vector",)))
+    prior: str = _setting("standard_normal", choices=tuple(PRIORS), only=("latents", ("vector",)))
     components: int = _setting(
         50,
         "Components of a mixture or vamp prior.",

@@ -22,6 +22,7 @@ __all__ = [
     "read",
     "summary",
     "table",
+    "use_of_latents",
 ]
 
 SCHEMA_VERSION = 2
@@ -72,6 +73,43 @@ def summary(values: Any) -> dict[str, Any]:
         "standard_error": None if math.isnan(error) else error,
         "examples": len(values),
     }
+
+
+def use_of_latents(vae: VAE, x: Any, seed: int) -> dict[str, Any]:
+    """Measures what the latents carry: the rate of each, or how many codes occur.
+
+    Args:
+        vae: the model.
+        x: prepared test examples.
+        seed: seed of the draws.
+    """
+    if not vae.posterior.is_discrete:
+        return {
+            "rate_per_latent": rate_per_latent(vae, x, seed),
+            "active_units": evaluation.active_units(vae, x),
+            "latent_size": vae.latent_size,
+        }
+    usage = evaluation.code_usage(vae, x)
+    return {
+        "codes": {
+            "shape": list(usage.shape),
+            "num_codes": usage.num_codes,
+            "used": usage.used,
+            "perplexity": usage.perplexity,
+        }
+    }
+
+
+def _use(values: dict[str, Any]) -> str:
+    """Describes the content of `use_of_latents`."""
+    codes = values.get("codes")
+    if codes is None:
+        return f"{values['active_units']} of {values['latent_size']} latents active"
+    size = " x ".join(map(str, codes["shape"]))
+    return (
+        f"{size} codes, {codes['used']:g} of {codes['num_codes']} used, perplexity "
+        f"{codes['perplexity']:.1f}"
+    )
 
 
 def examples(count: int, available: int) -> str:
@@ -175,8 +213,7 @@ def _notes(values: dict[str, Any]) -> list[str]:
     bits = values["bits_per_dim"]
     notes = [
         f"Distortion {values['distortion']['mean']:.2f}, rate {values['rate']['mean']:.2f} nats; "
-        f"{values['active_units']} of {values['latent_size']} latents active"
-        + ("." if bits is None else f"; at most {bits:.3f} bits per dimension.")
+        f"{_use(values)}" + ("." if bits is None else f"; at most {bits:.3f} bits per dimension.")
     ]
     found = values["log_marginal"]
     if found.get("heavy_tails"):

@@ -25,7 +25,7 @@ from keras_vae.data.preparation import Preparation
 from keras_vae.distributions import Parts
 from keras_vae.model import VAE
 from keras_vae.runs import datasets, tables
-from keras_vae.runs.config import RESTORE, TABLE, RunError
+from keras_vae.runs.config import RESTORE, TABLE, RunConfig, RunError
 from keras_vae.runs.config_file import read_config
 from keras_vae.runs.units import Units
 from keras_vae.training.backup import write_atomically
@@ -129,16 +129,7 @@ class Run:
         config, likelihood = self.config, vae.likelihood
         pairs: dict[str, tuple[Any, Any]] = {
             "likelihood": (type(likelihood).__name__, self._likelihood_name),
-            "latent": (vae.latent_size, config.latent),
-            "posterior": (
-                type(vae.posterior).__name__,
-                factories.POSTERIORS[config.posterior].__name__,
-            ),
-            "prior": (type(vae.prior).__name__, factories.PRIORS[config.prior].__name__),
-            "components": (
-                getattr(vae.prior, "num_components", config.components),
-                config.components,
-            ),
+            **(_codes(vae, config) if config.latents == "codes" else _vector(vae, config)),
         }
         if self.schema is not None:
             own = vae.data.schema
@@ -287,3 +278,30 @@ def read_json(path: Path) -> dict[str, Any]:
 def resume_command(out: str | os.PathLike[str]) -> str:
     """Returns the command that continues the training of a run directory."""
     return f"keras-vae train --resume --out {shlex.quote(os.fspath(out))}"
+
+
+def _vector(vae: VAE, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Returns what a model with a latent vector is, and what its configuration says, by setting."""
+    posterior, prior = factories.POSTERIORS[config.posterior], factories.PRIORS[config.prior]
+    return {
+        "latent": (vae.latent_size, config.latent),
+        "posterior": (type(vae.posterior).__name__, posterior.__name__),
+        "prior": (type(vae.prior).__name__, prior.__name__),
+        "components": (
+            getattr(vae.prior, "num_components", config.components),
+            config.components,
+        ),
+    }
+
+
+def _codes(vae: VAE, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Returns the same of a model of codes."""
+    return {
+        "latents": (type(vae.posterior).__name__, "VectorQuantizer"),
+        "codes": (getattr(vae.posterior, "num_codes", None), config.codes),
+        "code_size": (getattr(vae.posterior, "code_size", None), config.code_size),
+        "code_prior": (
+            type(vae.prior).__name__,
+            factories.CODE_PRIORS[config.code_prior].__name__,
+        ),
+    }

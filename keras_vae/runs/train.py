@@ -35,6 +35,8 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
         config: what to train; its likelihood is not "auto".
         event_shape: shape of one prepared example.
     """
+    if config.latents == "codes":
+        return _compiled(config, _of_codes(config, event_shape))
     make = factories.conv_vae if config.network == "conv" else factories.mlp_vae
     widths: dict[str, Any] = {"filters" if config.network == "conv" else "hidden": config.hidden}
     vae = make(
@@ -51,8 +53,31 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
     return _compiled(config, vae)
 
 
+def _of_codes(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
+    return factories.vq_vae(
+        event_shape,
+        config.likelihood,
+        codes=config.codes,
+        code_size=config.code_size,
+        count=None if config.network == "conv" else config.latent,
+        hidden=config.hidden,
+        activation=config.activation,
+        prior=config.code_prior,
+        **config.likelihood_options,
+    )
+
+
 def build_table(config: RunConfig, schema: Schema) -> VAE:
-    """Builds the compiled model of a table as it is, with new weights."""
+    """Builds the compiled model of a table as it is, with new weights.
+
+    Raises:
+        RunError: if its latents shall be codes.
+    """
+    if config.latents == "codes":
+        raise RunError(
+            "latents = 'codes' is for arrays and images, and this data is a table with a "
+            "likelihood for each column: leave it out."
+        )
     vae = factories.table_vae(
         schema,
         config.latent,

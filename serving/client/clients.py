@@ -158,7 +158,8 @@ class Client(_Base):
     ) -> Arrays:
         """Returns `mean` [n, *D] and the parameters of p(x | z) for latents z [n, L].
 
-        Of a model with several latents z is a dict of them by name.
+        Of a model with several latents z is a dict of them by name. Where the latents are codes, z
+        is the codes, whole numbers.
         """
         return self._run(self._core.decode(z, condition))
 

@@ -131,8 +131,11 @@ class Core:
         return (yield from self._answered(signature, arrays))
 
     def decode(self, z: Any, condition: ArrayLike | None = None) -> Steps[Arrays]:
-        """Decodes latents: an array, or a dict of the latents of a model that has several."""
-        latents = {"z": z}
+        """Decodes latents: an array of z or codes, or a dict of the latents if there are several."""
+        if self._signatures is None:
+            yield from self.metadata()
+        takes = find_signature(self._signatures or {}, "decode").inputs
+        latents = {"codes" if "codes" in takes else "z": z}
         if isinstance(z, Mapping):
             latents = {f"z_{as_word(name)}": value for name, value in z.items()}
         return (yield from self.predict("decode", {**latents, "condition": condition}))

@@ -41,6 +41,11 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
             f"{artifact.path} cannot be explored: expected one latent vector; it has the latents "
             f"{names}. Ask it through `keras-vae serve local` or ONNX Runtime instead."
         )
+    if integrity.codes_of(artifact.manifest) is not None:
+        raise ServingError(
+            f"{artifact.path} cannot be explored: expected latents that are numbers to move, and "
+            "these are codes. Draw, encode and decode with `keras-vae serve local` and its client."
+        )
     artifact.verify()
     shutil.copytree(PAGE, directory, dirs_exist_ok=True)
     for name, ours in runtime.FILES.items():
