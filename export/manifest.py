@@ -19,7 +19,7 @@ from keras_vae.distributions import Likelihood
 from keras_vae.distributions.codes import CodePosterior, CodePrior
 from keras_vae.distributions.noise import Noise, centre
 from keras_vae.distributions.tfp import tfd
-from keras_vae.integrity import as_word
+from keras_vae.integrity import as_word, codes_of
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
 from keras_vae.runs import measurements
@@ -408,7 +408,7 @@ def _parts(manifest: dict[str, Any]) -> list[str]:
 
 def _latents(manifest: dict[str, Any]) -> str:
     """Describes the latents: their number, or the codes that they hold."""
-    codes = manifest["latents"]["z"].get("codes")
+    codes = codes_of(manifest)
     if codes is None:
         return f"{manifest['latent_size']} latents"
     return f"{' x '.join(map(str, codes['shape']))} codes of {codes['num_codes']}"

@@ -131,7 +131,7 @@ class Core:
         return (yield from self._answered(signature, arrays))
 
     def decode(self, z: Any, condition: ArrayLike | None = None) -> Steps[Arrays]:
-        """Decodes latents: an array of z or codes, or a dict of the latents if there are several."""
+        """Decodes latents: an array of z or codes, or a dict of several latents."""
         if self._signatures is None:
             yield from self.metadata()
         takes = find_signature(self._signatures or {}, "decode").inputs
