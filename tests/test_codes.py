@@ -13,6 +13,7 @@ import scipy.stats
 import tensorflow as tf
 
 import keras_vae
+from export import loading, onnx_graphs
 from export.cases import Case
 from export.errors import ExportError
 from export.parity.other_codes import OtherCodes
@@ -24,6 +25,7 @@ from keras_vae.runs import measurements
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
+from keras_vae.signatures import signatures
 
 EXACT = 1e-10  # float64: sums of a few dozen terms of size 100
 SCALE = 0.9
@@ -485,6 +487,28 @@ def test_artifact_of_codes_answers_as_the_model(exported):
     np.testing.assert_array_equal(saved["encode"](x=tf.constant(x))["codes"], q.codes)
     found = saved["sample"](seed=tf.constant(seeds))
     np.testing.assert_array_equal(found["codes"], sampled["codes"])
+
+
+@pytest.mark.parametrize("kind", ["scalars", "signs", "categories"])
+def test_signatures_of_other_codes_answer_as_the_model(kind):
+    vae, x = vae_of(QUANTIZERS[kind], dtype="float32")
+    seeds = random.row_seeds(3, len(x))
+    codes = np.array(vae.encode(x).codes)
+    inputs = {"encode": {"x": x}, "decode": {"codes": codes}, "score": {"x": x, "seed": seeds}}
+    for name, own in inputs.items():
+        signature = signatures(vae)[name]
+        with loading.traceable(vae):
+            graph = onnx_graphs.convert(signature, vae.weights)
+        session = onnxruntime.InferenceSession(graph.model.SerializeToString())
+        given = {key: np.asarray(value) for key, value in own.items()}
+        found = dict(zip(signature.outputs, session.run(signature.outputs, given), strict=True))
+        for output, value in signature.function(**own).items():
+            # Sums of a few dozen terms in float32, in two programs.
+            np.testing.assert_allclose(found[output], value, rtol=2e-5, atol=2e-5)
+        if name == "encode":
+            np.testing.assert_array_equal(found["codes"], codes)
+        if name == "score":
+            np.testing.assert_allclose(found["elbo"], vae.elbo(x, seed=3).elbo, rtol=2e-5)
 
 
 def test_of_equally_near_vectors_every_runtime_takes_the_first(exported):

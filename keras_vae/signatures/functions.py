@@ -199,7 +199,8 @@ class Functions:
         if self.codes is not None:
             parameters = self._posterior(self._model, x)
             q = self.codes.make_distribution(**parameters)
-            return {"codes": q.codes, "z": q.mode(), **parameters}
+            found = {"codes": q.codes, "z": q.mode(), **parameters}
+            return {name: found[name] for name in self.encoded}
         by_row = self._model.posterior.parameter_specs()
         size = tf.shape(keras.tree.flatten(x)[0])[:1]
         return {
