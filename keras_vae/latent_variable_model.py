@@ -41,8 +41,8 @@ class LatentVariableModel(Trainer, abc.ABC):
 
     A subclass specifies its data, the noise of its latents, its inference and its generation.
     Objectives, bounds, importance sampling, annealing, sampling by seeds and signatures then work.
-    `keras_vae.VAE` is the model with a single latent vector and a single x; artifacts, quadrature,
-    `diagnose` and `bound_gap` are for it alone.
+    `keras_vae.VAE` is the model with a single latent vector and a single x; quadrature, `diagnose`
+    and `bound_gap` are for it alone.
 
     A subclass defines
 
