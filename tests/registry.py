@@ -651,6 +651,10 @@ EXPORTED = {
     ("poisson", "inverse_autoregressive", "autoregressive"): lambda **k: keras_vae.mlp_vae(
         20, 4, hidden=(16,), **k
     ),
+    ("bernoulli", "laplace", "laplace"): lambda **k: keras_vae.mlp_vae(20, 4, hidden=(16,), **k),
+    ("bernoulli", "student_t", "student_t"): lambda **k: keras_vae.mlp_vae(
+        20, 4, hidden=(16,), **k
+    ),
 }
 """Every posterior and prior, and likelihoods of many kinds, at sizes people have."""
 

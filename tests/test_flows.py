@@ -312,3 +312,14 @@ def test_coupling_posterior_closes_the_gap_of_the_best_diagonal_one():
     after = np.tile(evidence, 20) - vae.elbo(draws, seed=2).elbo.numpy()
     assert after.mean() + 5 * after.std() / np.sqrt(len(after)) >= 0.0
     assert after.mean() < 0.01
+
+
+@pytest.mark.parametrize("posterior", ["inverse_autoregressive", "student_t"])
+def test_mixture_fitted_afterwards_is_a_prior_for_any_posterior_and_its_bound_a_bound(posterior):
+    vae, x = tiny_vae(posterior=posterior, prior="flow"), binary(60)
+    again = evaluation.ex_post_density(vae, x, 2)
+    evidence = evaluation.log_marginal(again, x[:4], num_samples=500)
+    drawn = again.elbo(np.tile(x[:4], (200, 1)), seed=1).elbo.numpy()
+    bound = drawn.reshape(200, 4).mean(axis=0)
+    assert np.all(bound < evidence.value + 5 * evidence.standard_error)
+    assert np.all(np.isfinite(again.sample(3, seed=1)))

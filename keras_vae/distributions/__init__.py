@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from keras_vae.distributions.codes import *  # noqa: F403
     from keras_vae.distributions.experts import *  # noqa: F403
     from keras_vae.distributions.flows import *  # noqa: F403
+    from keras_vae.distributions.heavy_tails import *  # noqa: F403
     from keras_vae.distributions.likelihoods import *  # noqa: F403
     from keras_vae.distributions.noise import *  # noqa: F403
     from keras_vae.distributions.parts import *  # noqa: F403
@@ -46,6 +47,7 @@ _MODULES = (
     "base",
     "experts",
     "flows",
+    "heavy_tails",
     "noise",
     "likelihoods",
     "parts",

@@ -47,6 +47,7 @@ _TRIALS: Final = Option("number of trials", is_top=True, is_whole=True)
 _COMPONENTS: Final = Option("number of components")
 _BOUNDED: Final = {"high": _LIMIT, "low": _LIMIT, "scale": _SPREAD}
 _LOGISTICS: Final = Option("number of logistic distributions in each mixture", is_whole=True)
+_DF: Final = Option("degrees of freedom")
 _CONTEXT: Final = Option("numbers of x that the steps of a flow see", is_whole=True)
 _FLOW: Final = {
     "hidden": Option("widths of the networks of a flow"),
@@ -91,6 +92,8 @@ POSTERIORS: Final[Mapping[str, Family]] = {
     "inverse_autoregressive": Family(
         "InverseAutoregressiveFlow", {"context_size": _CONTEXT, **_FLOW}
     ),
+    "laplace": Family("LaplacePosterior"),
+    "student_t": Family("StudentTPosterior", {"df": _DF}),
 }
 
 PRIORS: Final[Mapping[str, Family]] = {
@@ -99,6 +102,8 @@ PRIORS: Final[Mapping[str, Family]] = {
     "vamp": Family("VampPrior", {"num_components": _COMPONENTS}),
     "flow": Family("FlowPrior", _FLOW),
     "autoregressive": Family("AutoregressivePrior", _FLOW),
+    "laplace": Family("LaplacePrior"),
+    "student_t": Family("StudentTPrior", {"df": _DF}),
 }
 
 CODE_PRIORS: Final[Mapping[str, str]] = {
