@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,21 @@ class _AtLeast(click.IntRange):
         return number
 
 
+_of_run = click.argument("run", type=click.Path(path_type=Path))
+_with_seed = click.option("--seed", default=0, show_default=True, help="Seed of all draws.")
+
+
+def _with_samples(flag: str, per: str) -> Callable[[Any], Any]:
+    """Returns the option of the number of importance samples per row or example."""
+    return click.option(
+        flag,
+        type=_AtLeast(1),
+        default=1000,
+        show_default=True,
+        help=f"Importance samples per {per}.",
+    )
+
+
 @main.command("train")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file with settings (a recipe)."
@@ -194,14 +209,8 @@ def schema_command(
 
 
 @main.command("evaluate")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--samples",
-    type=_AtLeast(1),
-    default=1000,
-    show_default=True,
-    help="Importance samples per example.",
-)
+@_of_run
+@_with_samples("--samples", "example")
 @click.option(
     "--limit",
     type=_AtLeast(0),
@@ -209,7 +218,7 @@ def schema_command(
     show_default=True,
     help="Number of test examples to measure; 0 for all.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of all draws.")
+@_with_seed
 def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
     """Measure a run on its test set, beside simple models.
 
@@ -231,14 +240,14 @@ def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
 
 
 @main.command("rate-distortion")
-@click.argument("run", type=click.Path(path_type=Path))
+@_of_run
 @click.option(
     "--betas",
     default="0.25,0.5,2,4,8",
     show_default=True,
     help="Weights of the rate, beside RUN's.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@_with_seed
 def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
     """Train a run's model again at each of several betas.
 
@@ -263,11 +272,11 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
 
 
 @main.command("sample")
-@click.argument("run", type=click.Path(path_type=Path))
+@_of_run
 @click.option(
     "--n", "count", type=_AtLeast(1), default=100, show_default=True, help="Number of draws."
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@_with_seed
 @click.option("--mean", is_flag=True, help="Decoder means at prior draws instead of draws of x.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help=".npy, .csv, .parquet or .png."
@@ -285,7 +294,7 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
 
 
 @main.command("impute")
-@click.argument("run", type=click.Path(path_type=Path))
+@_of_run
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Table with holes.")
 @click.option(
     "--out",
@@ -293,15 +302,9 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
     required=True,
     help=".csv, .tsv, .parquet or .feather.",
 )
-@click.option(
-    "--num-samples",
-    type=_AtLeast(1),
-    default=1000,
-    show_default=True,
-    help="Importance samples per row.",
-)
+@_with_samples("--num-samples", "row")
 @click.option("--multiple", type=_AtLeast(1), help="Number of imputations to draw, one file each.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@_with_seed
 @click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
 def impute_command(
     run: Path,
@@ -385,13 +388,13 @@ def explain_loss_command(
 
 
 @main.command("report")
-@click.argument("run", type=click.Path(path_type=Path))
+@_of_run
 @click.option(
     "--artifact",
     type=click.Path(path_type=Path),
     help="Exported version of the run's model, such as artifacts/quickstart/1; shows its parity.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of all draws.")
+@_with_seed
 def report_command(run: Path, artifact: Path | None, seed: int) -> None:
     """Write report.html into a run.
 

@@ -14,9 +14,9 @@ from keras_vae.data import preparation
 from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions import density_families, supports
-from keras_vae.distributions.base import Likelihood, Parameter
+from keras_vae.distributions.base import Parameter
 from keras_vae.distributions.likelihoods.location_scale import LocationScale, ScaleMode
-from keras_vae.distributions.likelihoods.sources import Mode, Source, within_reach
+from keras_vae.distributions.likelihoods.sources import Mode, Source, Sourced, within_reach
 from keras_vae.distributions.noise import Draw, Noise
 from keras_vae.distributions.tfp import tfd
 from keras_vae.random.inversion.gammas import BETA_UNIFORMS
@@ -25,7 +25,7 @@ __all__ = ["Beta", "CensoredNormal", "TruncatedNormal"]
 
 
 @register
-class Beta(Likelihood):
+class Beta(Sourced):
     """Likelihood of numbers in (0, 1), with mean m and variance m (1 - m) / (concentration + 1).
 
         p(x) = x^(c m - 1) (1 - x)^(c (1 - m) - 1) / B(c m, c (1 - m))
@@ -64,10 +64,8 @@ class Beta(Likelihood):
         head: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
-        self._source = Source("concentration", concentration, lambda raw: 2.0 * within_reach(raw))
-        self.concentration = self._source.mode
-        super().__init__(event_shape, network, head=head, **kwargs)
-        self._source.add_weight(self)
+        source = Source("concentration", concentration, lambda raw: 2.0 * within_reach(raw))
+        super().__init__(event_shape, network, sources=[source], head=head, **kwargs)
 
     @property
     def support(self) -> supports.Support:
@@ -84,13 +82,9 @@ class Beta(Likelihood):
         m = np.clip(mean, 1e-6, 1.0 - 1e-6)
         return np.log(m) - np.log1p(-m)
 
-    def parameter_specs(self) -> dict[str, Parameter]:
-        """Returns one logit per entry, and the concentration if the decoder computes it."""
-        return {"logits": Parameter(self.channels), **self._source.parameter_specs(self.channels)}
-
-    def shared_parameters(self) -> dict[str, tf.Tensor]:
-        """Returns the concentration unless the decoder computes it."""
-        return self._source.shared_parameters(self.float_dtype)
+    def mean_specs(self) -> dict[str, Parameter]:
+        """Returns one logit per entry."""
+        return {"logits": Parameter(self.channels)}
 
     def make_distribution(self, logits: tf.Tensor, concentration: tf.Tensor) -> tfd.Distribution:
         """Returns independent beta distributions."""
@@ -104,10 +98,6 @@ class Beta(Likelihood):
         """Draws X / (X + Y) for gamma variables X and Y."""
         shapes = (concentration * tf.math.sigmoid(part) for part in (logits, -logits))
         return Draw(self._inverted(random.beta, noise, *shapes))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor arguments."""
-        return {**super().get_config(), "concentration": self.concentration}
 
 
 class _Bounded(LocationScale):
@@ -229,17 +219,7 @@ class CensoredNormal(_Bounded):
 
     Probabilities of both limits and the integral of the density between them add up to 1. Such nats
     compare with those of another model only if it has the same point masses. The mean is that of
-    x, not of N.
-
-    Args:
-        event_shape: shape of one example.
-        network: the decoder, from z to features.
-        low, high: limits, in units of x; None is no limit, for one of them.
-        scale: a positive number in units of x, "learned", "per_feature" (the default) or "decoder".
-        head: layer from features to raw parameters; None is one Dense layer.
-
-    Raises:
-        ValueError: if `low` and `high` are no limits, or `scale` is none of these.
+    x, not of N. Arguments and errors are those of `TruncatedNormal`.
     """
 
     reading = (

@@ -1,6 +1,5 @@
 """Likelihoods of counts more dispersed than Poisson and binomial ones."""
 
-import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -13,13 +12,13 @@ from keras_vae.arguments import as_count, register
 from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions import count_families, supports
-from keras_vae.distributions.base import Likelihood, Parameter
+from keras_vae.distributions.base import Parameter
 from keras_vae.distributions.likelihoods.sized import (
     OF_CONDITION,
     LogLinked,
     condition_of,
 )
-from keras_vae.distributions.likelihoods.sources import Source, within_reach
+from keras_vae.distributions.likelihoods.sources import Source, Sourced, within_reach
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
 
@@ -30,7 +29,7 @@ GroupedMode = Literal["learned", "per_feature", "per_group", "decoder"]
 _MODES = ("learned", "per_feature", "per_group", "decoder")
 
 
-class Dispersed(Likelihood):
+class Dispersed(Sourced):
     """Likelihood of counts with a mean from the decoder and a spread from one of five sources.
 
     Args:
@@ -62,34 +61,30 @@ class Dispersed(Likelihood):
         **kwargs: Any,
     ) -> None:
         name = self.spread_name
-        self._source = Source(name, spread, within_reach, weight=f"log_{name}", modes=_MODES)
+        self.num_groups = (
+            None if num_groups is None else as_count("num_groups", num_groups, least=1)
+        )
+        source = Source(
+            name,
+            spread,
+            within_reach,
+            weight=f"log_{name}",
+            modes=_MODES,
+            num_groups=self.num_groups,
+        )
         if (spread == "per_group") != (num_groups is not None):
             raise ValueError(
                 f"{name}='per_group' goes with num_groups=, the number of groups. Received: "
                 f"{name}={spread!r}, num_groups={num_groups!r}"
             )
-        self.num_groups = (
-            None if num_groups is None else as_count("num_groups", num_groups, least=1)
-        )
-        setattr(self, name, self._source.mode)
-        super().__init__(event_shape, network, head=head, **kwargs)
-        groups = None if self.num_groups is None else (self.num_groups, *self.event_shape)
-        self._source.add_weight(self, groups)
+        super().__init__(event_shape, network, sources=[source], head=head, **kwargs)
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """Returns the parameter of the mean, and the spread if it depends on the row."""
-        specs = {**self.mean_specs(), **self._source.parameter_specs(self.channels)}
+        specs = super().parameter_specs()
         if self.num_groups is not None:
             specs[self.spread_name] = Parameter(0, within_reach)
         return specs
-
-    @abc.abstractmethod
-    def mean_specs(self) -> dict[str, Parameter]:
-        """Returns the parameters apart from the spread; the first one decides the mean."""
-
-    def shared_parameters(self) -> dict[str, tf.Tensor]:
-        """Returns the spread unless it depends on the row."""
-        return self._source.shared_parameters(self.float_dtype)
 
     def check_condition(self, c: Any) -> None:
         """Refuses inputs without the group."""
@@ -113,17 +108,35 @@ class Dispersed(Likelihood):
         if self.num_groups is None:
             return parameters
         group = tf.cast(condition_of(c, *self._grouped)[..., : self.num_groups], self.float_dtype)
-        raw = tf.tensordot(group, tf.convert_to_tensor(self._source.raw), axes=1)
+        raw = tf.tensordot(group, tf.convert_to_tensor(self.sources[0].raw), axes=1)
         return {**parameters, self.spread_name: within_reach(raw)}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments; `num_groups` only if it is given."""
         groups = {} if self.num_groups is None else {"num_groups": self.num_groups}
-        return {**super().get_config(), self.spread_name: self._source.mode, **groups}
+        return {**super().get_config(), **groups}
+
+
+class Overdispersed(Dispersed, LogLinked):
+    """Likelihood of counts 0, 1, 2, ... whose spread is called their dispersion.
+
+    Arguments and errors are those of `NegativeBinomial`.
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        network: keras.layers.Layer | None = None,
+        *,
+        dispersion: float | GroupedMode = "per_feature",
+        head: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(event_shape, network, spread=dispersion, head=head, **kwargs)
 
 
 @register
-class NegativeBinomial(Dispersed, LogLinked):
+class NegativeBinomial(Overdispersed):
     """Likelihood of overdispersed counts, with mean m and variance m + m^2 / dispersion.
 
         P(x) = Gamma(x + t) / (Gamma(t) x!) (t / (t + m))^t (m / (t + m))^x
@@ -160,17 +173,6 @@ class NegativeBinomial(Dispersed, LogLinked):
         "Counts of mean m = exp(log_mean) and variance m + m^2 / dispersion; dispersion is size of "
         "R's dnbinom."
     )
-
-    def __init__(
-        self,
-        event_shape: int | Sequence[int],
-        network: keras.layers.Layer | None = None,
-        *,
-        dispersion: float | GroupedMode = "per_feature",
-        head: keras.layers.Layer | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(event_shape, network, spread=dispersion, head=head, **kwargs)
 
     def mean_specs(self) -> dict[str, Parameter]:
         """Returns one log-mean per entry."""

@@ -14,8 +14,8 @@ from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import Proposal
 from keras_vae.distributions import density_families, supports, tfp
-from keras_vae.distributions.base import SMALLEST_SCALE, Likelihood, Parameter, positive
-from keras_vae.distributions.likelihoods.sources import Mode, Source
+from keras_vae.distributions.base import SMALLEST_SCALE, Parameter, positive
+from keras_vae.distributions.likelihoods.sources import Mode, Source, Sourced
 from keras_vae.distributions.noise import Draw, Noise
 from keras_vae.distributions.tfp import tfd
 from keras_vae.random.inversion.gammas import STUDENT_UNIFORMS
@@ -29,7 +29,7 @@ _FORGOTTEN = 0.01
 ScaleMode = float | Literal["learned", "per_feature", "decoder", "optimal"]
 
 
-class LocationScale(Likelihood):
+class LocationScale(Sourced):
     """Likelihood with a centre from the decoder and a scale from one of five sources.
 
     Args:
@@ -40,8 +40,11 @@ class LocationScale(Likelihood):
         head: layer from features to raw parameters; None is one Dense layer.
     """
 
+    scale: ScaleMode
     _default_scale: ScaleMode = 1.0
     _modes: tuple[str, ...] = ("learned", "per_feature", "decoder", "optimal")
+    _further: tuple[Source, ...] = ()
+    """Sources of parameters beside the scale, which a subclass states before it is initialised."""
 
     def __init__(
         self,
@@ -53,10 +56,8 @@ class LocationScale(Likelihood):
         **kwargs: Any,
     ) -> None:
         given = self._default_scale if scale is None else scale
-        self._scale_source = Source("scale", given, self._spread, modes=self._modes)
-        self.scale: ScaleMode = self._scale_source.mode
-        super().__init__(event_shape, network, head=head, **kwargs)
-        self._scale_source.add_weight(self)
+        sources = [Source("scale", given, self._spread, modes=self._modes), *self._further]
+        super().__init__(event_shape, network, sources=sources, head=head, **kwargs)
         if self.scale == "optimal":
             own = {"dtype": self.float_dtype, "autocast": False}
             self.deviation = self.add_weight(
@@ -70,18 +71,15 @@ class LocationScale(Likelihood):
                 **own,
             )
 
-    def parameter_specs(self) -> dict[str, Parameter]:
-        """Returns the centre, and the scale if the decoder computes it."""
-        return {
-            "loc": Parameter(self.channels, self._centre),
-            **self._scale_source.parameter_specs(self.channels),
-        }
+    def mean_specs(self) -> dict[str, Parameter]:
+        """Returns the centre."""
+        return {"loc": Parameter(self.channels, self._centre)}
 
     def shared_parameters(self) -> dict[str, tf.Tensor]:
-        """Returns the scale unless the decoder computes it."""
+        """Returns the parameters that the decoder does not compute."""
         if self.scale == "optimal":
             return {"scale": self._scale_of(tf.convert_to_tensor(self.deviation))}
-        return self._scale_source.shared_parameters(self.float_dtype)
+        return super().shared_parameters()
 
     def observe(
         self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None
@@ -123,10 +121,6 @@ class LocationScale(Likelihood):
 
     def _scale_of(self, deviation: tf.Tensor) -> tf.Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no closed-form scale.")
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor arguments."""
-        return {**super().get_config(), "scale": self.scale}
 
 
 class _Real(LocationScale):
@@ -272,26 +266,13 @@ class StudentT(_Real):
         head: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
-        self._df_source = Source("df", df, lambda raw: 3.0 + tf.math.softplus(raw))
-        self.df = self._df_source.mode
+        self._further = (Source("df", df, lambda raw: 3.0 + tf.math.softplus(raw)),)
         super().__init__(event_shape, network, scale=scale, head=head, **kwargs)
-        self._df_source.add_weight(self)
 
     @classmethod
     def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
         """Dequantises images of whole numbers, and standardises the features of other data."""
         return preparation.real(facts, cls.key()), {"scale": "per_feature"}
-
-    def parameter_specs(self) -> dict[str, Parameter]:
-        """Returns the centre, and what else the decoder computes."""
-        return {**super().parameter_specs(), **self._df_source.parameter_specs(self.channels)}
-
-    def shared_parameters(self) -> dict[str, tf.Tensor]:
-        """Returns scale and degrees of freedom unless the decoder computes them."""
-        return {
-            **super().shared_parameters(),
-            **self._df_source.shared_parameters(self.float_dtype),
-        }
 
     def make_distribution(
         self, loc: tf.Tensor, df: tf.Tensor, scale: tf.Tensor
@@ -307,10 +288,6 @@ class StudentT(_Real):
     def draw(self, noise: tf.Tensor, loc: tf.Tensor, df: tf.Tensor, scale: tf.Tensor) -> Draw:
         """Draws in polar coordinates."""
         return Draw(loc + scale * self._inverted(random.student_t, noise, df))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor arguments."""
-        return {**super().get_config(), "df": self.df}
 
 
 @register

@@ -13,9 +13,9 @@ from keras_vae.data import preparation
 from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions import density_families, supports
-from keras_vae.distributions.base import Likelihood, Parameter
+from keras_vae.distributions.base import Parameter
 from keras_vae.distributions.likelihoods.location_scale import LocationScale
-from keras_vae.distributions.likelihoods.sources import Mode, Source, within_reach
+from keras_vae.distributions.likelihoods.sources import Mode, Source, Sourced, within_reach
 from keras_vae.distributions.noise import Draw, Noise
 from keras_vae.distributions.tfp import tfd
 from keras_vae.random.inversion.gammas import GAMMA_UNIFORMS
@@ -27,7 +27,7 @@ _SMALLEST = 2.0**-126
 
 
 @register
-class Gamma(Likelihood):
+class Gamma(Sourced):
     """Likelihood of positive numbers, with mean m and standard deviation m / sqrt(concentration).
 
         log p(x) = k log(k / m) - log Gamma(k) + (k - 1) log x - k x / m
@@ -66,12 +66,8 @@ class Gamma(Likelihood):
         head: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
-        self._source = Source(
-            "concentration", concentration, within_reach, weight="log_concentration"
-        )
-        self.concentration = self._source.mode
-        super().__init__(event_shape, network, head=head, **kwargs)
-        self._source.add_weight(self)
+        source = Source("concentration", concentration, within_reach, weight="log_concentration")
+        super().__init__(event_shape, network, sources=[source], head=head, **kwargs)
 
     @property
     def support(self) -> supports.Support:
@@ -92,16 +88,9 @@ class Gamma(Likelihood):
         """Returns the logarithm of the mean."""
         return np.log(np.maximum(mean, _SMALLEST))
 
-    def parameter_specs(self) -> dict[str, Parameter]:
-        """Returns one log-mean per entry, and the concentration if the decoder computes it."""
-        return {
-            "log_mean": Parameter(self.channels),
-            **self._source.parameter_specs(self.channels),
-        }
-
-    def shared_parameters(self) -> dict[str, tf.Tensor]:
-        """Returns the concentration unless the decoder computes it."""
-        return self._source.shared_parameters(self.float_dtype)
+    def mean_specs(self) -> dict[str, Parameter]:
+        """Returns one log-mean per entry."""
+        return {"log_mean": Parameter(self.channels)}
 
     def make_distribution(self, log_mean: tf.Tensor, concentration: tf.Tensor) -> tfd.Distribution:
         """Returns independent gamma distributions."""
@@ -115,10 +104,6 @@ class Gamma(Likelihood):
         """Draws the mean times a draw of mean 1, made by inversion."""
         ratio = self._inverted(random.gamma, noise, concentration)
         return Draw(tf.maximum(tf.exp(log_mean) * ratio, _SMALLEST))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor arguments."""
-        return {**super().get_config(), "concentration": self.concentration}
 
 
 @register

@@ -1,15 +1,17 @@
 """Where a parameter that is not the centre of a likelihood comes from."""
 
+import abc
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
+import keras
 import tensorflow as tf
 
 from keras_vae.arguments import is_real
 from keras_vae.distributions.base import Likelihood, Parameter
 
-__all__ = ["MODES", "Mode", "Source", "within_reach"]
+__all__ = ["MODES", "Mode", "Source", "Sourced", "within_reach"]
 
 Mode = float | Literal["learned", "per_feature", "decoder"]
 
@@ -25,15 +27,14 @@ def within_reach(raw: tf.Tensor) -> tf.Tensor:
 class Source:
     """A parameter that is a number, one weight, one weight per entry, or computed by the decoder.
 
-    A layer makes it before `super().__init__`, calls `add_weight` after it, and returns the
-    parameter from `parameter_specs` or `shared_parameters` with the methods of the same names.
-
     Args:
         name: name of the parameter, which is the constructor's argument, too.
         value: a positive number or one of `modes`.
         transform: map of raw numbers, 0 at the start, to the parameter.
         weight: name of the weight and of the layer's attribute; None is "raw_" and the name.
-        modes: words that are accepted. Beside `MODES` it may hold others, which the layer handles.
+        modes: words that are accepted. Beside `MODES` it may hold "per_group", which is one weight
+            per entry and group, and others, which the layer handles.
+        num_groups: number of groups.
 
     Raises:
         ValueError: if `value` is none of these.
@@ -47,6 +48,7 @@ class Source:
         *,
         weight: str | None = None,
         modes: Sequence[str] = MODES,
+        num_groups: int | None = None,
     ) -> None:
         is_fixed = is_real(value) and 0.0 < float(value) < math.inf
         if not is_fixed and not (isinstance(value, str) and value in modes):
@@ -60,16 +62,15 @@ class Source:
         self.transform = transform
         self.raw: Any = None
         self._weight = weight or f"raw_{name}"
+        self._num_groups = num_groups
 
-    def add_weight(self, layer: Likelihood, shape: tuple[int, ...] | None = None) -> None:
-        """Adds the weight of a learned parameter to its layer.
-
-        Args:
-            layer: the layer, initialised.
-            shape: shape of the weight; None is that of the mode, and no weight for other modes.
-        """
-        if shape is None and self.mode in ("learned", "per_feature"):
-            shape = layer.event_shape if self.mode == "per_feature" else ()
+    def add_weight(self, layer: Likelihood) -> None:
+        """Adds the weight of a learned parameter to its layer, which is initialised."""
+        shape = {
+            "learned": (),
+            "per_feature": layer.event_shape,
+            "per_group": (self._num_groups, *layer.event_shape),
+        }.get(self.mode)
         if shape is not None:
             self.raw = layer.add_weight(
                 name=self._weight,
@@ -91,3 +92,53 @@ class Source:
         if isinstance(self.mode, float):
             return {self.name: tf.constant(self.mode, dtype)}
         return {}
+
+
+class Sourced(Likelihood):
+    """Likelihood with parameters that need not be computed by the decoder.
+
+    Args:
+        event_shape: shape of one example.
+        network: the decoder, from z to features.
+        sources: where these parameters come from. The mode of each is an attribute of the layer and
+            an entry of its configuration, by the name of the parameter.
+        head: layer from features to raw parameters; None is one Dense layer.
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        network: keras.layers.Layer | None = None,
+        *,
+        sources: Sequence[Source],
+        head: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.sources = tuple(sources)
+        for source in self.sources:
+            setattr(self, source.name, source.mode)
+        super().__init__(event_shape, network, head=head, **kwargs)
+        for source in self.sources:
+            source.add_weight(self)
+
+    @abc.abstractmethod
+    def mean_specs(self) -> dict[str, Parameter]:
+        """Returns the parameters that the decoder always computes; the first decides the mean."""
+
+    def parameter_specs(self) -> dict[str, Parameter]:
+        """Returns the parameters that the decoder computes, those without a source first."""
+        specs = self.mean_specs()
+        for source in self.sources:
+            specs |= source.parameter_specs(self.channels)
+        return specs
+
+    def shared_parameters(self) -> dict[str, tf.Tensor]:
+        """Returns the parameters that are numbers, or weights that are the same in every row."""
+        shared: dict[str, tf.Tensor] = {}
+        for source in self.sources:
+            shared |= source.shared_parameters(self.float_dtype)
+        return shared
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {**super().get_config(), **{source.name: source.mode for source in self.sources}}

@@ -1,9 +1,5 @@
 """Likelihoods of counts with more zeros than their family gives."""
 
-from collections.abc import Sequence
-from typing import Any
-
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -11,7 +7,7 @@ from keras_vae import random
 from keras_vae.arguments import register
 from keras_vae.distributions import count_families, tfp
 from keras_vae.distributions.base import Parameter
-from keras_vae.distributions.likelihoods.dispersed import Dispersed, GroupedMode
+from keras_vae.distributions.likelihoods.dispersed import Overdispersed
 from keras_vae.distributions.likelihoods.sized import LogLinked
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
@@ -58,21 +54,13 @@ class ZeroInflatedPoisson(LogLinked):
 
 
 @register
-class ZeroInflatedNegativeBinomial(Dispersed, LogLinked):
+class ZeroInflatedNegativeBinomial(Overdispersed):
     """Likelihood of overdispersed counts with excess zeros: 0 with probability g, else x ~ NB.
 
     g = sigmoid(gate_logits), computed from z, and NB is that of `NegativeBinomial`, with its
     `dispersion`. So P(0) = g + (1 - g) (t / (t + m))^t, and the mean is (1 - g) m. It is the
-    distribution of R's `zeroinfl(dist = "negbin")` and of scvi-tools' `zinb`.
-
-    Args:
-        event_shape: shape of one example.
-        network: the decoder, from z to features.
-        dispersion, num_groups, offset, link: as for `NegativeBinomial`.
-        head: layer from features to raw parameters; None is one Dense layer.
-
-    Raises:
-        ValueError: as for `NegativeBinomial`.
+    distribution of R's `zeroinfl(dist = "negbin")` and of scvi-tools' `zinb`. Arguments and errors
+    are those of `NegativeBinomial`.
 
     Example:
         >>> likelihood = ZeroInflatedNegativeBinomial(2, dispersion=2.0)
@@ -84,17 +72,6 @@ class ZeroInflatedNegativeBinomial(Dispersed, LogLinked):
         "0 with probability g = 1 / (1 + exp(-gate_logits)), otherwise counts of mean m = "
         "exp(log_mean) and variance m + m^2 / dispersion; the mean is (1 - g) m."
     )
-
-    def __init__(
-        self,
-        event_shape: int | Sequence[int],
-        network: keras.layers.Layer | None = None,
-        *,
-        dispersion: float | GroupedMode = "per_feature",
-        head: keras.layers.Layer | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(event_shape, network, spread=dispersion, head=head, **kwargs)
 
     def raw_mean(self, mean: np.ndarray) -> np.ndarray:
         """Returns the logarithm of twice the mean, for half of the counts are excess zeros."""
