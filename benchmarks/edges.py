@@ -44,7 +44,7 @@ SCORED = 64
 
 @dataclasses.dataclass
 class Walk:
-    """What happened to one data set.
+    """Result for one data set.
 
     Attributes:
         name: of the data set.
@@ -62,7 +62,7 @@ class Walk:
 
     @property
     def is_right(self) -> bool:
-        """Whether every step ended well and no number is in doubt."""
+        """Whether every step succeeded and every number is trusted."""
         return all(self.codes.get(step) == 0 for step in STEPS) and not self.doubts
 
 

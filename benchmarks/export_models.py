@@ -1,4 +1,4 @@
-"""Exports a hundred models over families, layers, sizes and dtypes, and says what came of each.
+"""Exports a hundred models over families, layers, sizes and dtypes, and lists the refusals.
 
     python benchmarks/export_models.py                     all that have no result yet
     python benchmarks/export_models.py --only lstm         those whose name holds a word
@@ -35,7 +35,7 @@ L = keras.layers
 Make = Callable[[], keras_vae.VAE]
 MODELS: dict[str, Make] = {}
 REFUSED: set[str] = set()
-"""Models that have to be refused."""
+"""Models that the export must refuse."""
 
 
 def model(make: Make) -> Make:
@@ -495,7 +495,7 @@ def moved(vae: keras_vae.VAE) -> keras_vae.VAE:
 
 
 def exported(name: str) -> dict[str, Any]:
-    """What came of one model: seconds, and why it was refused."""
+    """Exports one model; returns the seconds it took, and the reason if it was refused."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(1)
     start = time.perf_counter()

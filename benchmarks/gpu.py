@@ -32,13 +32,13 @@ from benchmarks.peers.cases import CASES, Case, data
 ROOT = Path(__file__).parents[1]
 ROWS = {"mlp-100": 60_000, "mlp-512": 61_440, "conv-28": 20_000, "conv-64": 6_400}
 MOST_ROWS = 240_000
-"""Rows of the table that must not make a step slower."""
+"""Number of rows of a large table, on which a step must not be slower."""
 
 EXAMPLES = 10_000
-"""Examples of the checks."""
+"""Number of examples in the checks."""
 
 STEPS, FEW = 3_000, 1_080
-"""Steps of a training, so that `jit_compile="auto"` compiles them, now and formerly."""
+"""Number of training steps, enough for `jit_compile="auto"` to compile in every version."""
 
 
 def cases() -> list[Case]:
@@ -160,7 +160,7 @@ def _history(jit_compile: bool | str) -> dict[str, list[float]]:
 
 
 def answers() -> dict[str, np.ndarray]:
-    """What seeds decide, by name: noise, and draws and bounds of an untrained model."""
+    """Returns everything that seeds determine, by name: noise, draws and bounds of a new model."""
     import keras
     import tensorflow as tf
 

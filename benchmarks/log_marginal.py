@@ -26,7 +26,7 @@ from keras_vae.evaluation._batches import rows_in
 
 SIZES = (50, 200, 200, 784)
 FLOP = 2.0 * sum(a * b for a, b in itertools.pairwise(SIZES))
-"""Of the decoder's products, for one draw of one example."""
+"""Floating-point operations of the decoder's matrix products, per draw and example."""
 
 
 def products(rows: int):  # type: ignore[no-untyped-def]

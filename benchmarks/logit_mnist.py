@@ -1,4 +1,4 @@
-"""MNIST as flows see it, and the full-covariance Gaussian that tells whether the data is the same.
+"""Logit-transformed MNIST of the flow papers; a full-covariance Gaussian verifies the data.
 
     python benchmarks/logit_mnist.py PATH_OF_MNIST OUT
 

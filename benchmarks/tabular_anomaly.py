@@ -125,7 +125,7 @@ def model_and_stream(
 
 
 def candidate(data: Split, latents: int, scale: str, seed: int) -> Candidate:
-    """What the held-out rows say of a number of latents."""
+    """Trains with one number of latents and measures the held-out rows."""
     model, stream = model_and_stream(data, len(data.train), latents, scale, seed)
     stop = keras.callbacks.EarlyStopping(
         "val_elbo", mode="max", patience=6, restore_best_weights=True
@@ -167,7 +167,7 @@ def ppca(data: Split) -> tuple[int, keras_vae.LinearGaussian]:
 
 
 class Result(NamedTuple):
-    """What one split of a table gave.
+    """Result for one split of a table.
 
     Attributes:
         auroc: in percent: VAE by -log p and by -ELBO, probabilistic PCA, isolation forest.

@@ -473,7 +473,7 @@ def test_a_name_that_no_server_could_serve_is_refused(run, tmp_path, name):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_told(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     with (
         pytest.raises(ExportError, match=r"digits has no room for the artifact \(No space left"),
         publish.staging(tmp_path / "digits"),

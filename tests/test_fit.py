@@ -87,7 +87,7 @@ def test_free_bits_and_capacity_by_hand():
 
 
 @pytest.mark.parametrize("kwargs", [{"kl": "analytic"}, {"free_bits": 0.1}])
-def test_a_closed_form_that_does_not_exist_is_told_at_once(kwargs):
+def test_a_closed_form_that_does_not_exist_is_refused_at_once(kwargs):
     vae = tiny_vae(prior="normal_mixture", num_components=3)
     with pytest.raises(ValueError, match=r"has no closed form|factorise over latents"):
         vae.compile(objective=ELBO(**kwargs))

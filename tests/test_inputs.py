@@ -418,7 +418,7 @@ def test_weights_broken_by_the_last_step_are_not_saved(saves, message, tmp_path)
     assert sorted(os.listdir(tmp_path)) == expected
 
 
-def test_too_high_a_learning_rate_is_told():
+def test_too_high_a_learning_rate_is_reported():
     vae = compiled(tiny_vae("normal"), optimizer=keras.optimizers.SGD(1e30))
     with pytest.raises(NonFiniteError, match=r"became (nan|inf) in step 2 .* Lower the learning"):
         vae.fit(X, batch_size=16, verbose=0)

@@ -307,12 +307,12 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_what_is_no_manifest_is_told_in_a_sentence(artifact, text):
+def test_file_that_is_no_manifest_is_refused_in_one_message(artifact, text):
     write_sealed(artifact, text)
     refusal(artifact)
 
 
-def test_another_schema_is_told(artifact):
+def test_another_schema_is_reported(artifact):
     for version in (0, 3, "2", 2.0, True, None, [2]):
         seal_anyway(artifact, lambda entries, v=version: entries.update(schema_version=v))
         assert "expected schema_version 1 or 2" in refusal(artifact)
@@ -401,7 +401,7 @@ def without_metadata(path: Path) -> None:
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
-def test_what_is_sealed_anew_and_cannot_run_is_told_in_a_sentence(artifact, forge):
+def test_resealed_artifact_that_cannot_run_is_refused_in_one_message(artifact, forge):
     forge(artifact)
     reseal(artifact)
     line = said_by_export("verify", artifact)

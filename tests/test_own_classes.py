@@ -347,7 +347,7 @@ class Conditional(Linear):
     is_conditional = True
 
 
-def test_conditional_priors_say_so():
+def test_conditional_priors_declare_their_condition():
     with pytest.raises(ValueError, match="set is_conditional = True"):
         signatures(vae(prior=Linear(2), condition_shape=3))
     with pytest.raises(ValueError, match="this model has no condition"):

@@ -5,6 +5,7 @@ table, when a table holds one that is no longer used, and when an installed libr
 """
 
 import ast
+import re
 from pathlib import Path
 
 import keras
@@ -108,3 +109,10 @@ def test_overridden_methods_are_those_of_the_table():
         for name in vars(cls)
     }
     assert theirs & ours - {"_abc_impl", "_auto_config", "_inputs"} == set(OVERRIDDEN)
+
+
+def test_page_on_the_architecture_lists_the_overridden_methods():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    _, _, rest = page.partition("## What a model overrides of Keras")
+    listed = re.findall(r"^\| `(\w+)` \| .+ \|$", rest.partition("\n## ")[0], re.M)
+    assert sorted(listed) == sorted(OVERRIDDEN)

@@ -115,7 +115,7 @@ def test_a_decoder_of_levels_is_centred_at_their_mean() -> None:
     np.testing.assert_allclose(loc[0], mean, rtol=1e-6)  # float32, once there and back
 
 
-def test_a_mean_that_cannot_be_a_start_is_told() -> None:
+def test_a_mean_that_cannot_be_a_start_is_reported() -> None:
     with pytest.raises(ValueError, match="Categorical is not one of its raw parameters"):
         factories.start_at_mean(tiny_vae("categorical"), np.full(6, 0.1))
     with pytest.raises(ValueError, match=r"Expected a mean of the shape \(6,\)"):
@@ -181,7 +181,7 @@ def test_gated_layers() -> None:
         ({"output_bias": "data_mean", "network": "conv"}, "which a convolution does not have"),
     ],
 )
-def test_a_bad_setting_is_told(settings: dict, message: str) -> None:
+def test_a_bad_setting_is_reported(settings: dict, message: str) -> None:
     with pytest.raises(RunError, match=message):
         RunConfig(data="digits", **settings)
 

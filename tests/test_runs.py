@@ -474,7 +474,7 @@ def test_a_sampled_table_is_read_back(suffix: str, mean: bool, table: Run, tmp_p
         ("data = 'digits'\nlearning_rate = -1.0", "positive learning_rate"),
     ],
 )
-def test_a_bad_configuration_is_told(text: str, message: str, tmp_path: Path) -> None:
+def test_a_bad_configuration_is_reported(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(text)
     with pytest.raises(RunError, match=message):
@@ -593,7 +593,7 @@ def test_truncated_and_damaged_models_are_told(finished: Run, tmp_path: Path) ->
         (lambda lines: lines[1:], "the row of epoch 1 is damaged"),
     ],
 )
-def test_a_damaged_history_is_told(damage, message: str, finished: Run, tmp_path: Path) -> None:
+def test_a_damaged_history_is_reported(damage, message: str, finished: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished.path, out)
     lines = damage((out / "history.csv").read_text().splitlines())
@@ -656,7 +656,9 @@ def test_numbers_that_are_too_small_are_refused_by_name(words: list[str], messag
         ),
     ],
 )
-def test_a_preparation_of_wrong_lengths_is_told(section: str, message: str, tmp_path: Path) -> None:
+def test_a_preparation_of_wrong_lengths_is_reported(
+    section: str, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "config.toml"
     path.write_text(f"data = 'digits'\nlikelihood = 'normal'\n[preparation]\n{section}\n")
     with pytest.raises(RunError, match=f"{message}: restore it from a backup"):

@@ -649,7 +649,7 @@ def truncate(path):
         ("ort/ort.js", Path.unlink, "ONNX Runtime could not be started"),
     ],
 )
-def test_damage_is_told_in_a_sentence(browsing, bundle, host, tmp_path, file, damage, sentence):
+def test_damage_is_refused_in_one_message(browsing, bundle, host, tmp_path, file, damage, sentence):
     copy = host[0] / tmp_path.name
     shutil.copytree(bundle, copy)
     (copy / "artifact" / "onnx" / "sample.onnx").unlink()  # decode is then what is asked first

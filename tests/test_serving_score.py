@@ -316,7 +316,7 @@ def test_changed_model_is_refused(artifact, data, tmp_path):
         score(changed, job_of(changed, data), data, tmp_path / "out")
 
 
-def test_model_that_cannot_be_loaded_is_told(artifact, data, tmp_path):
+def test_model_that_cannot_be_loaded_is_reported(artifact, data, tmp_path):
     copy = tmp_path / "table" / "1"
     shutil.copytree(artifact.path, copy)
     (copy / "onnx" / "score.onnx").write_bytes(b"\xff" * 100)

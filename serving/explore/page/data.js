@@ -1,4 +1,4 @@
-// Data: what one example is, the scale that it is shown on, and how files become examples.
+// Data: the kind of one example, its display scale, and the conversion of files to examples.
 
 /** What the examples of a model are: kind, sizes, range and whether they are whole numbers. */
 export function describe({ data }, { whole }) {
@@ -26,7 +26,7 @@ export function describe({ data }, { whole }) {
   return { ...about, kind: "table" };
 }
 
-/** What an entry of an example is called. */
+/** Returns the name of an entry of an example. */
 export function label(about, i) {
   return about.names?.[i] ?? `x[${i}]`;
 }
@@ -77,12 +77,12 @@ export function byte(value, { low, high }) {
   return Math.floor(255 * position(value, low, high) + 0.5);
 }
 
-/** A number for people: four digits of it. */
+/** Formats a number with four digits. */
 export function text(value) {
   return String(Number(value.toPrecision(4))).replace("-", "−");
 }
 
-/** Examples in a file, as {name, x}; throws a sentence for the reader if there are none. */
+/** Reads the examples of a file, as {name, x}; throws an error if there are none. */
 export async function readFile(about, file, isInverted) {
   const isNumbers = /\.(csv|tsv|txt|json)$/i.test(file.name);
   if (!isNumbers && about.kind !== "image") {
@@ -119,13 +119,13 @@ export function parseRows(about, words, name) {
   return rows.map((row, i) => check(about, row, rows.length > 1 ? `${name}, row ${i}` : name));
 }
 
-/** Cells of the first line of a table; a name may hold spaces. */
+/** Returns the cells of the first line of a table; names may contain spaces. */
 function cells(line) {
   const parts = line.split(/[,;\t]/.test(line) ? /[,;\t]/ : /\s+/);
   return parts.map((cell) => cell.trim().replace(/^"(.*)"$/, "$1"));
 }
 
-/** Places of the model's columns in a header, in whatever order they are; null without names. */
+/** Returns the indices of the model's columns in a header of any order; null without names. */
 function columns(about, header, name) {
   if (!about.names) return null;
   const missing = about.names.filter((column) => !header.includes(column));
@@ -169,7 +169,7 @@ async function readImage(about, file, isInverted) {
   } catch {
     throw new Error(`${file.name} is no image that this browser can read.`);
   }
-  // The largest part of the middle that has the model's proportions, shrunk by halves at most.
+  // Crops the largest centred rectangle of the model's aspect ratio and scales it to the model's size.
   const scale = Math.min(bitmap.width / width, bitmap.height / height);
   const [cropWidth, cropHeight] = [scale * width, scale * height];
   const canvas = new OffscreenCanvas(width, height);

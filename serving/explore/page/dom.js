@@ -1,4 +1,4 @@
-// Small helpers for elements, downloads, announcements and work that may be overtaken.
+// Helpers for elements, downloads, announcements and calls that a newer call replaces.
 
 /** An element: attributes, on... listeners, and children that are elements or text. */
 export function h(tag, attributes = {}, ...children) {
@@ -17,7 +17,7 @@ export function announce(sentence) {
   document.getElementById("status").textContent = sentence;
 }
 
-/** A region for one sentence about what went wrong. */
+/** A region that shows one error message. */
 export function problemBox() {
   const box = h("p", { class: "problem", role: "alert", hidden: true });
   return {
@@ -29,7 +29,7 @@ export function problemBox() {
   };
 }
 
-/** The function, one call at a time: while it runs only the newest of further calls is kept. */
+/** Wraps a function to run one call at a time; while it runs, only the newest waiting call is kept. */
 export function newest(work) {
   let [running, next] = [null, null];
   return function call(...words) {
@@ -49,7 +49,7 @@ export function newest(work) {
   };
 }
 
-/** The function, run when the element is in view: at once, or as soon as it comes there. */
+/** Wraps a function to run when the element is visible: at once, or once it is scrolled into view. */
 export function inView(element, work) {
   let [isVisible, isStale] = [false, false];
   const observer = new IntersectionObserver(

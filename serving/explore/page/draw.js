@@ -7,14 +7,14 @@ const SMALL = 100; // pixels
 
 /** Draws examples of one model. */
 export class Painter {
-  /** The scale holds draws, the fine one means; small series and tables are on the latter. */
+  /** `scale` is for draws and `fine` for means; small series and tables use `fine`. */
   constructor(about, { scale, fine }) {
     this.about = about;
     this.scale = scale;
     this.fine = fine;
   }
 
-  /** A canvas of an example, of the given size in CSS pixels; images have a pixel per pixel. */
+  /** Returns a canvas of an example, of the given size in CSS pixels; images keep their own pixels. */
   paint(x, width, height) {
     const { kind } = this.about;
     if (kind === "image") return this.#image(x);
@@ -28,7 +28,7 @@ export class Painter {
     return canvas;
   }
 
-  /** What an example is, in words. */
+  /** Describes an example in words. */
   describe(x) {
     const { kind, shape } = this.about;
     const numbers = `values from ${text(Math.min(...x))} to ${text(Math.max(...x))}`;

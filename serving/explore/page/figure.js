@@ -1,4 +1,4 @@
-// Large pictures of examples: canvases, or for tables a table with a bar beside each number.
+// Large pictures of examples: canvases, or for tables an HTML table with a bar beside each number.
 
 import { label as labelOf, position, text } from "./data.js";
 import { h } from "./dom.js";
@@ -13,7 +13,7 @@ export class Pair {
     this.element = h("div", { class: `pair ${painter.about.kind}` });
   }
 
-  /** Shows the examples; null stands for one that is not to be had. */
+  /** Shows the examples; null is one that is not available. */
   show(examples, captions = this.titles) {
     this.examples = examples;
     const { kind } = this.painter.about;

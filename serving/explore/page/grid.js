@@ -1,9 +1,9 @@
-// Examples in rows and columns, for the eye, the mouse, the keyboard and a screen reader.
+// A grid of examples that works with mouse, keyboard and screen reader.
 
 import { colour } from "./draw.js";
 import { h } from "./dom.js";
 
-/** Examples in rows and columns; one has the focus, arrow keys move it, Enter or a click picks. */
+/** A grid of examples: arrow keys move the focus, Enter or a click selects. */
 export class Grid {
   constructor(painter, label, pick) {
     this.painter = painter;
@@ -13,7 +13,7 @@ export class Grid {
     this.cells = [];
   }
 
-  /** Shows rows of {x, label}, under names of columns and beside names of rows where given. */
+  /** Shows rows of {x, label}, with the names of columns and rows if they are given. */
   show(rows, { columns = null, names = null } = {}) {
     const focused = this.cells.flat().indexOf(document.activeElement);
     this.rows = rows;

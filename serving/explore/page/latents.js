@@ -1,11 +1,11 @@
-// Latents: in which order they are shown, why, and how far their sliders go.
+// Latents: the order in which they are shown, the reason for it, and the range of their sliders.
 
 import { inUnits, scaleOf } from "./data.js";
 
 const UNUSED = 0.01; // nats
 
 /**
- * What is measured before anything is shown.
+ * Measures the latents before the page is shown.
  *
  * @returns order: latents, most important first; how: the measure in a sentence; worth: the measure
  *     of each latent in words, and share in numbers; limit: how far sliders go; scale: what pictures
@@ -44,7 +44,7 @@ export async function survey(model, about) {
   };
 }
 
-/** Draws and means of the model where it can draw, else means at the origin and around it. */
+/** Returns draws and means of the model, or means around the origin if it cannot draw. */
 async function some(model, about) {
   if (!model.lack("sample")) {
     const seeds = Array.from({ length: 64 }, (_, row) => [0, row]);

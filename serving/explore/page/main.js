@@ -90,7 +90,7 @@ function introduce({ name, version, runtime }, { data, likelihood, prior, latent
   at("runtime").textContent = runtime;
 }
 
-/** Keeps the seed in the address, so that a link shows the same, and draws again in other colours. */
+/** Keeps the seed in the address, so that links reproduce the page, and redraws when colours change. */
 function follow(state) {
   state.addEventListener("seed", () => {
     const [seed, row] = state.seed;

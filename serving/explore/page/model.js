@@ -3,7 +3,7 @@
 const ROWS = 64; // of one call: a long batch is split so that a newer one need not wait
 
 export class Model {
-  /** Reads the manifest; throws a sentence for the reader if it cannot. */
+  /** Reads the manifest; throws an error with a message for the user if that fails. */
   static async open() {
     const [site, manifest] = await Promise.all([json("site.json"), json("artifact/manifest.json")]);
     if (!manifest.signatures?.decode || !(manifest.data || site.parts) || !manifest.latent_size) {
@@ -37,7 +37,7 @@ export class Model {
     };
   }
 
-  /** Why a signature cannot be had, or null if it can. */
+  /** Returns why a signature is not available, or null if it is. */
   lack(name) {
     if (this.manifest.signatures[name]?.onnx) return null;
     const reason = this.manifest.omitted?.[name];

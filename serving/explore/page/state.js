@@ -1,9 +1,9 @@
-// What the page shows: a point in latent space, the seed it came from, and the reader's data.
+// State of the page: a point in latent space, the seed it came from, and the user's data.
 
 import { inUnits } from "./data.js";
 import { announce, newest } from "./dom.js";
 
-/** Events: "point" (z or its picture), "seed", "items" (the reader's data), "condition". */
+/** Events: "point" (z or its picture), "seed", "items" (the user's data), "condition". */
 export class State extends EventTarget {
   constructor(model, about) {
     super();
@@ -25,7 +25,7 @@ export class State extends EventTarget {
     this.dispatchEvent(new Event(name));
   }
 
-  /** Sends a problem of what was asked to where the reader sees it, or clears it. */
+  /** Shows the error message of an action, or clears it. */
   async try(work, show = this.problem) {
     try {
       show(null);
@@ -46,7 +46,7 @@ export class State extends EventTarget {
     });
   }
 
-  /** Draws the point of a seed pair; tells whether nothing newer was asked for meanwhile. */
+  /** Draws the point of a seed pair; returns false if a newer request replaced this one. */
   async #draw(seed, row) {
     const order = ++this.draws;
     const { sample, mean, z } = await this.model.sample([[seed, row]]);
@@ -61,14 +61,14 @@ export class State extends EventTarget {
     return true;
   }
 
-  /** A point of one's own. */
+  /** Sets the point to given latents. */
   goTo(z) {
     this.z = Float32Array.from(z);
     this.isMoved = true;
     return this.redraw();
   }
 
-  /** One latent of the point. */
+  /** Sets one latent of the point. */
   move(latent, value) {
     this.z[latent] = value;
     this.isMoved = true;
@@ -98,7 +98,7 @@ export class State extends EventTarget {
     return means.map((mean) => inUnits(this.about, mean));
   }
 
-  /** Adds examples of the reader, with the place of each in latent space where it can be had. */
+  /** Adds the user's examples, with their positions in latent space if the model can encode. */
   async add(examples) {
     const locs = this.model.lack("encode")
       ? examples.map(() => null)
@@ -112,7 +112,7 @@ export class State extends EventTarget {
     this.changed("items");
   }
 
-  /** A new condition: all that was computed under the old one is computed again. */
+  /** Sets a new condition and computes again everything that depends on it. */
   async setCondition(condition) {
     this.model.condition = condition;
     this.history = [];

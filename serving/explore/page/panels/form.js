@@ -1,10 +1,10 @@
-// A row of a model with named parts: a form with blanks, what the model puts into them, and scores.
+// One row of a model with named parts: a form whose blank fields the model fills, and its scores.
 
 import { announce, h, problemBox } from "../dom.js";
 
 const BLANK = "blank";
 
-/** Fills the panel; every field is a part, and one that is blank is absent. */
+/** Builds the panel with one field per part; a blank field is a missing value. */
 export async function formPanel(section, model, parts) {
   const problem = problemBox();
   const fields = parts.map((part) => new Field(part));
@@ -91,7 +91,7 @@ function line(label, value) {
   return h("tr", {}, h("th", { scope: "row" }, label), h("td", { class: "number" }, value));
 }
 
-/** One part: its input, and what was computed of it. */
+/** One part: its input field and its computed values. */
 class Field {
   constructor(part) {
     this.part = part;
@@ -138,7 +138,7 @@ class Field {
     this.input.value = this.size > 1 ? Array.from(values, digits).join(" ").replaceAll("−", "-") : digits(values[0]).replace("−", "-");
   }
 
-  /** Numbers of the field, NaN where it is blank; throws a sentence if it cannot hold them. */
+  /** Returns the numbers of the field, NaN if it is blank; throws an error if it is not valid. */
   read() {
     const { part, size } = this;
     if (this.isBlank()) {

@@ -1,4 +1,4 @@
-// Map: a grid over two latents, the others as they are at the point, with the reader's data on it.
+// Map: a grid over two latents, with the user's data; other latents keep their values at the point.
 
 import { download, h, inView, isNarrow, newest, problemBox } from "../dom.js";
 import { Grid } from "../grid.js";

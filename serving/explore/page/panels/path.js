@@ -1,4 +1,4 @@
-// Interpolation between two seeds or two of the reader's examples.
+// Interpolation between two seeds or two of the user's examples.
 
 import { download, h, inView, isNarrow, newest, problemBox } from "../dom.js";
 import { Grid } from "../grid.js";
@@ -61,7 +61,7 @@ export function pathPanel(host, state, painter) {
   update();
 }
 
-/** One end: a seed, or one of the reader's examples. */
+/** One end of the path: a seed, or one of the user's examples. */
 class End {
   constructor(state, label, seed, changed) {
     this.state = state;
@@ -109,7 +109,7 @@ export function between(a, b, share, kind) {
   const [la, lb] = [length(a), length(b)];
   const cosine = a.reduce((sum, value, i) => sum + value * b[i], 0) / (la * lb);
   const angle = Math.acos(Math.min(1, Math.max(-1, cosine)));
-  // Without an angle, or with opposite ends, there is no one sphere's arc: the line is taken.
+  // If the ends are parallel or opposite, no unique arc exists, so a straight line is used.
   if (kind === "linear" || !(Math.sin(angle) > 1e-4)) {
     return Float32Array.from(a, (value, i) => (1 - share) * value + share * b[i]);
   }

@@ -1,4 +1,4 @@
-// Traversals: one latent at a time from end to end, the others as they are at the point.
+// Traversals: one latent varies over its range while the others keep their values at the point.
 
 import { download, h, inView, isNarrow, newest, problemBox } from "../dom.js";
 import { Grid } from "../grid.js";

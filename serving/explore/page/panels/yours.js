@@ -1,4 +1,4 @@
-// The reader's own data: encoded, reconstructed and scored.
+// The user's own data: encoded, reconstructed and scored.
 
 import { parseRows, readFile } from "../data.js";
 import { announce, download, h, newest, problemBox } from "../dom.js";
