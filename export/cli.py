@@ -97,6 +97,12 @@ def main() -> None:
     show_default=True,
     help="Weighted draws of impute and classify, where data may be absent; 0 leaves them out.",
 )
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    help="Normal examples that the model was not trained on, as a file like the training data, or "
+    "held-out for the run's own test examples: score then returns p_value, too.",
+)
 def publish_command(model: Path, target: Path, modules: tuple[str, ...], **options: Any) -> None:
     """Publish a trained MODEL as SavedModel and ONNX.
 

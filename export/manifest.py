@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from export.calibration import CALIBRATION_SEED
 from export.parity import Comparison
 from keras_vae import __version__, random
+from keras_vae.conformal import Conformal
 from keras_vae.distributions import Likelihood
 from keras_vae.distributions.codes import CodePosterior, CodePrior
 from keras_vae.distributions.noise import Noise, centre
@@ -69,6 +71,7 @@ def metadata(
     preparation: Preparations = None,
     trained_in: Sequence[str] = (),
     num_samples: int = 0,
+    calibration: Conformal | None = None,
 ) -> dict[str, Any]:
     """Describes the model itself, as the manifest states it.
 
@@ -77,6 +80,7 @@ def metadata(
         preparation: how raw numbers become data, as for `keras_vae.signatures`.
         trained_in: dtype policies of the trained model, if other than float32.
         num_samples: draws of `impute` and `classify`; 0 where there are none.
+        calibration: calibration of the p-values of `score`; None where there are none.
     """
     parts, own = vae.data.parts, _of_vae(vae) if isinstance(vae, VAE) else _of_structure(vae)
     layers = _layers(vae)
@@ -94,6 +98,7 @@ def metadata(
     return {
         **({} if is_named else _only(next(iter(observations.values())))),
         **({"imputation": {"num_samples": num_samples}} if imputes else {}),
+        **({} if calibration is None else {"calibration": _calibration(calibration)}),
         "observations": observations,
         **own,
         "condition_shape": list(parts["condition"].shape) if "condition" in parts else None,
@@ -127,6 +132,21 @@ def _of_vae(vae: VAE) -> dict[str, Any]:
         "posterior": posterior,
         "prior": prior,
         "latent_size": vae.latent_size,
+    }
+
+
+def _calibration(calibration: Conformal) -> dict[str, Any]:
+    """Describes the calibration of the p-values."""
+    return {
+        "output": "p_value",
+        "score": "-elbo of the signature score, nats; one draw of z from the row's seed",
+        "seed": CALIBRATION_SEED,
+        "validity": "P(p_value <= a) <= a for every a from 0 to 1, if the example is exchangeable "
+        f"with the {calibration.n} calibration examples, which the model was not trained on. The "
+        "probability is over the example and the calibration examples. It does not hold after a "
+        "drift of the data.",
+        "least_p_value": 1.0 / (calibration.n + 1),
+        **calibration.get_config(),
     }
 
 
@@ -343,6 +363,16 @@ def model_card(manifest: dict[str, Any]) -> str:
             f"{config['objective']} with {config['num_samples']} "
             f"{'draw' if config['num_samples'] == 1 else 'draws'}, "
             f"{'no beta' if beta is None else f'final beta {beta:g}'}, seed {config['seed']}.",
+        ]
+    if known := manifest.get("calibration"):
+        lines += [
+            "",
+            "## P-values",
+            "",
+            "The output `p_value` of `score` is (1 + the number of calibration scores that are at "
+            f"least as high) / (1 + n). The score is -elbo and n = {known['n']}, so no p-value is "
+            f"below {known['least_p_value']:.2g}. Small p-values are of unusual examples. "
+            f"{known['validity']}",
         ]
     if manifest["variants"]:
         lines += ["", "## Variants", "", "| files | what | nats per example |", "|---|---|---|"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 
 from export import (
+    calibration,
     gates,
     loading,
     onnx_files,
@@ -49,6 +51,8 @@ class Options:
         tflite: whether to write `decode.tflite` too.
         imputation_samples: weighted draws for `impute` and `classify` of a model whose data may be
             absent; 0 leaves these signatures out.
+        calibration: file of held-out normal examples, or "held-out" for the test examples of the
+            run, with whose scores `score` computes p-values; None leaves these out.
     """
 
     version: int | None = None
@@ -58,6 +62,7 @@ class Options:
     max_nats: float = variants.MAX_NATS
     tflite: bool = False
     imputation_samples: int = 64
+    calibration: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses options that could not be carried out."""
@@ -90,8 +95,17 @@ def export(
     options = options or Options()
     _check_target(target, options.version)
     vae, preparation, training = loading.load(model)
+    rows = None
+    if options.calibration is not None:
+        rows = calibration.rows(model, vae, options.calibration)
     return export_model(
-        vae, target, options, preparation=preparation, training=training, report=report
+        vae,
+        target,
+        options,
+        preparation=preparation,
+        training=training,
+        calibration_rows=rows,
+        report=report,
     )
 
 
@@ -102,6 +116,7 @@ def export_model(
     *,
     preparation: Preparations = None,
     training: dict[str, Any] | None = None,
+    calibration_rows: Mapping[str, np.ndarray] | None = None,
     report: Report = silent,
 ) -> Path:
     """Writes, verifies and publishes an artifact, `target/<version>`.
@@ -112,6 +127,8 @@ def export_model(
         options: what to write and where to verify it.
         preparation: how raw numbers become data, as in `keras_vae.signatures`.
         training: what the manifest states about the training.
+        calibration_rows: held-out normal examples in the units of the file, by input of `score`,
+            such as {"x": ...}; its p-values come from their scores.
         report: called with messages and timings.
 
     Returns:
@@ -129,7 +146,7 @@ def export_model(
     clock = Clock(report)
     if trained_in:
         report(f"Exported in float32; the training used {' and '.join(trained_in)}.")
-    work = _Work(vae, preparation, trained_in, options, clock, report)
+    work = _Work(vae, preparation, trained_in, options, calibration_rows, clock, report)
     with publish.staging(target) as directory, loading.float32_by_default():
         work.ask_the_live_model()
         with clock("SavedModel and warm-up requests"):
@@ -174,14 +191,22 @@ class _Work:
         preparation: Preparations,
         trained_in: list[str],
         options: Options,
+        calibration_rows: Mapping[str, np.ndarray] | None,
         clock: Clock,
         report: Report,
     ) -> None:
         self._vae, self._options = vae, options
         self._clock, self._report = clock, report
         self.signatures = signatures(vae, preparation, options.imputation_samples)
+        known = None
+        if calibration_rows is not None:
+            with clock("scores of the calibration examples"):
+                known = calibration.of_rows(self.signatures["score"], calibration_rows)
+            self.signatures = signatures(vae, preparation, options.imputation_samples, known)
         gates.check_names(self.signatures)
-        self.about = manifests.metadata(vae, preparation, trained_in, options.imputation_samples)
+        self.about = manifests.metadata(
+            vae, preparation, trained_in, options.imputation_samples, known
+        )
         self.functions: dict[str, Any] = {}
         self._graphs: dict[str, onnx_files.Graph] = {}
         self.cases: list[Case] = []

@@ -280,6 +280,8 @@ def _sensitivity(
     case: Case, output: str, want: np.ndarray, changed: np.ndarray, about: dict[str, Any]
 ) -> float:
     """Measures how much an output changes: share of draws, or change relative to its size."""
+    if case.signature == "score" and output == "p_value":
+        return 0.0  # a step function of the ELBO, whose sensitivity counts
     kind, part = integrity.observation_of(about, output) or ("", None)
     is_value = kind in ("sample", "value")
     size = tolerances.size_of(case.signature, output, about)

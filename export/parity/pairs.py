@@ -10,6 +10,7 @@ import tensorflow as tf
 from export.cases import Case, Tensors
 from export.parity import tolerances
 from keras_vae import integrity, random
+from keras_vae.conformal import Conformal
 
 __all__ = ["Pair"]
 
@@ -49,6 +50,8 @@ class Pair:
         elif self.is_draw:
             self.allowed = np.full(self.want.shape, np.inf)
             self.sigma = _sigma(self.want, want[mean]) if case.size else 0.0
+        elif case.signature == "score" and output == "p_value":
+            self.allowed = _of_p_values(case, want, about)
         else:
             self.allowed = tolerances.allowed(
                 self.want,
@@ -97,6 +100,15 @@ class Pair:
             f"{self.want[index]:.9g}, allowed is "
             f"{'any' if np.isinf(allowed) else f'{allowed:.2g}'}"
         )
+
+
+def _of_p_values(case: Case, want: Tensors, about: dict[str, Any]) -> np.ndarray:
+    """Returns how far p-values may move if the ELBO moves by its tolerance."""
+    calibration = Conformal.from_config(about["calibration"])
+    elbo = Pair(case, "elbo", want, want["elbo"], about)
+    p = calibration.p_value(-elbo.want)
+    ends = [calibration.p_value(-elbo.want + sign * elbo.allowed) for sign in (-1.0, 1.0)]
+    return np.max(np.abs(np.subtract(ends, p)), axis=0) + tolerances.allowed(p, 1.0)
 
 
 def _sigma(draws: np.ndarray, mean: np.ndarray) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae import estimators, random
+from keras_vae.conformal import Conformal, p_values
 from keras_vae.distributions.codes import CodePosterior, CodePrior
 from keras_vae.distributions.noise import centre, from_rows
 from keras_vae.distributions.priors import Prior
@@ -44,8 +45,13 @@ class Functions:
     """
 
     def __init__(
-        self, model: LatentVariableModel, parts: Mapping[str, RawPart], num_samples: int = 0
+        self,
+        model: LatentVariableModel,
+        parts: Mapping[str, RawPart],
+        num_samples: int = 0,
+        calibration: Conformal | None = None,
     ) -> None:
+        self._calibration = calibration
         self._model, self._parts, self._num_samples = model, parts, num_samples
         self._dtype = model.float_dtype
         self._prior: dict[str, Any] | None = None
@@ -155,7 +161,8 @@ class Functions:
         parts = [part.tensor("distortion") for part in self._parts.values() if part.is_named]
         parts += [f"distortion_{as_word(name)}" for name in self._besides]
         rates = [self.latent("rate", name) for name in self.latents if len(self.latents) > 1]
-        return ("elbo", "distortion", "rate", *parts, *rates)
+        p_value = () if self._calibration is None else ("p_value",)
+        return ("elbo", "distortion", "rate", *p_value, *parts, *rates)
 
     @property
     def imputed(self) -> tuple[str, ...]:
@@ -278,7 +285,10 @@ class Functions:
         distortion, rate = (reduce(add, each.values()) for each in (distortions, rates))
         found = {self._distortion(k): value for k, value in distortions.items()}
         found |= {self.latent("rate", k): rates[k] for k in self.latents}
-        return found | {"elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
+        found |= {"elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
+        if (known := self._calibration) is not None:
+            found["p_value"] = p_values(-found["elbo"], known.table, known.steps, known.n)
+        return found
 
     def _distortion(self, name: str) -> str:
         """Returns the name of the distortion of a part, or of what is observed beside them."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_vae.conformal import Conformal
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
 from keras_vae.signatures.functions import Functions, Tensors, in_float32
@@ -35,7 +36,10 @@ class Signature(NamedTuple):
 
 
 def signatures(
-    vae: LatentVariableModel, preparation: Preparations = None, num_samples: int = 0
+    vae: LatentVariableModel,
+    preparation: Preparations = None,
+    num_samples: int = 0,
+    calibration: Conformal | None = None,
 ) -> dict[str, Signature]:
     """Returns the signatures of a model, `decode` first.
 
@@ -88,11 +92,13 @@ def signatures(
         preparation: how the training prepared its data, or a dict of that by part; None if it did
             not, or as the model's schema says.
         num_samples: draws for `impute` and `classify`; 0 leaves these out.
+        calibration: calibration with the scores -elbo of held-out normal examples, for the output
+            `p_value` [b] of `score`; None leaves it out.
 
     Raises:
         ValueError: if two tensors would have one name, or a preparation is for no part.
     """
-    functions = Functions(vae, raw_parts(vae, preparation), num_samples)
+    functions = Functions(vae, raw_parts(vae, preparation), num_samples, calibration)
     inputs = _specs(functions.shapes)
     if functions.codes is not None:
         shape = [None, *functions.codes.codes_shape]
@@ -136,7 +142,8 @@ def signatures(
             in_float32(functions.score),
             {**inputs["observed"], **seed, **inputs["given"]},
             functions.scored,
-            "Lower bound on log p(x) in nats from one draw of z, and its two terms.",
+            "Lower bound on log p(x) in nats from one draw of z, and its two terms"
+            + ("." if calibration is None else "; conformal p-value of x, small if x is unusual."),
         ),
     ]
     if functions.absent:

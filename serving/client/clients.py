@@ -185,6 +185,9 @@ class Client(_Base):
     ) -> Arrays:
         """Returns `elbo`, `distortion` and `rate` [n] in nats for x [n, *D], from one draw of z.
 
+        An artifact that was exported with calibration examples returns `p_value` [n], too: small
+        for unusual x, at most a for at most a share a of normal examples.
+
         Args:
             x: data in the units of the training data's file.
             seed: seed of the draws, as in `sample`.
