@@ -31,7 +31,9 @@ class VectorQuantizer(CodePosterior):
     The vectors are no trained weights: each is the mean of the features that chose it, with
     exponential forgetting. They start as the k-means of the first batch, and one that is rarely
     chosen moves to features of the present batch. With several `stages`, each quantises what the
-    stages before it left over, and their vectors are added up.
+    stages before it left over, and their vectors are added up. On several replicas, the means are
+    those of the whole batch, and the start and the moved vectors come from the first replica's
+    share of it.
 
     Sources: van den Oord, Vinyals and Kavukcuoglu (2017), Neural discrete representation learning,
     arXiv:1711.00937; Razavi, van den Oord and Vinyals (2019), arXiv:1906.00446; Lee et al. (2022),
