@@ -5,7 +5,7 @@ Source: Salmon, Moraes, Dror, Shaw (2011), Parallel random numbers: as easy as 1
 
 import contextlib
 import contextvars
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +13,12 @@ import tensorflow as tf
 
 Tensor: TypeAlias = Any
 Word: TypeAlias = tuple[Tensor, ...]
+
+Multiplier: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""Map from words, and 0 or 1 for the order of the factors, to both halves of the products.
+
+It is made once for all rounds, and with it the constants, so that a graph holds each once.
+"""
 
 LATENT, COMPONENT, OBSERVATION, ROWS, PREPARATION, POSTERIOR, RESAMPLING = range(7)
 POSTERIOR_COMPONENT = 7
@@ -44,10 +50,16 @@ class _Int64:
         return (words + constants) & 0xFFFFFFFF
 
     @staticmethod
-    def multiply(words: Tensor, constants: np.ndarray) -> tuple[Tensor, Tensor]:
-        product = words * constants
-        high = tf.bitwise.right_shift(tf.cast(product, tf.uint64), np.uint64(32))
-        return tf.cast(high, tf.int64), product & 0xFFFFFFFF
+    def multiplier() -> Multiplier:
+        mask, half = tf.constant(0xFFFFFFFF, tf.int64), tf.constant(32, tf.uint64)
+        factors = [tf.constant(each) for each in _factors(_Int64)]
+
+        def multiply(words: Tensor, order: int) -> tuple[Tensor, Tensor]:
+            product = words * factors[order]
+            high = tf.bitwise.right_shift(tf.cast(product, tf.uint64), half)
+            return tf.cast(high, tf.int64), product & mask
+
+        return multiply
 
     @staticmethod
     def limbs(words: Tensor) -> Word:
@@ -94,21 +106,32 @@ class _Int32:
         return tf.concat([low, high + tf.truncatediv(low, 0x10000)], axis=-3) & 0xFFFF
 
     @staticmethod
-    def multiply(words: Tensor, constants: np.ndarray) -> tuple[Tensor, Tensor]:
-        factors = np.tile(constants, [1, 2, 1, 1])
-        is_large = (factors >= 0x8000).astype(np.int32)
-        wide = tf.gather(words, [0, 0, 1, 1], axis=1)
-        products = wide * (factors - 0x10000 * is_large)
-        low = products & 0xFFFF
-        high = tf.truncatediv(products - low, 0x10000) + wide * is_large
-        parts = tf.concat([low, high], axis=1)
-        outer, *inner = (tf.gather(parts, some, axis=1) for some in _COLUMNS)
-        first, fourth = tf.split(outer, 2, axis=1)
-        second, third = tf.split(inner[0] + inner[1] + inner[2], 2, axis=1)
-        third += tf.truncatediv(second, 0x10000)
-        fourth += tf.truncatediv(third, 0x10000)
-        upper, lower = tf.concat([third, fourth], axis=1), tf.concat([first, second], axis=1)
-        return upper & 0xFFFF, lower & 0xFFFF
+    def multiplier() -> Multiplier:
+        mask, radix = tf.constant(0xFFFF), tf.constant(0x10000)
+        axis, each_twice = tf.constant(1), tf.constant([0, 0, 1, 1])
+        columns = [tf.constant(some) for some in _COLUMNS]
+        factors = []
+        for each in _factors(_Int32):
+            is_large = np.tile(each >= 0x8000, [1, 2, 1, 1]).astype(np.int32)
+            signed = np.tile(each, [1, 2, 1, 1]) - 0x10000 * is_large
+            factors.append((tf.constant(signed), tf.constant(is_large)))
+
+        def multiply(words: Tensor, order: int) -> tuple[Tensor, Tensor]:
+            signed, is_large = factors[order]
+            wide = tf.gather(words, each_twice, axis=axis)
+            products = wide * signed
+            low = products & mask
+            high = tf.truncatediv(products - low, radix) + wide * is_large
+            parts = tf.concat([low, high], axis=axis)
+            outer, *inner = (tf.gather(parts, some, axis=axis) for some in columns)
+            first, fourth = tf.split(outer, 2, axis=axis)
+            second, third = tf.split(inner[0] + inner[1] + inner[2], 2, axis=axis)
+            third += tf.truncatediv(second, radix)
+            fourth += tf.truncatediv(third, radix)
+            upper = tf.concat([third, fourth], axis=axis)
+            return upper & mask, tf.concat([first, second], axis=axis) & mask
+
+        return multiply
 
     @staticmethod
     def limbs(words: Tensor) -> Word:
@@ -124,6 +147,12 @@ class _Int32:
 
 
 Arithmetic: TypeAlias = type[_Int64] | type[_Int32]
+
+
+def _factors(integers: Arithmetic) -> list[np.ndarray]:
+    """Returns the factors in their order and in the swapped order."""
+    return [integers.constants(np.array(_FACTORS)[list(order)]) for order in ((0, 1), _SWAPPED)]
+
 
 _arithmetic: contextvars.ContextVar[Arithmetic] = contextvars.ContextVar(
     "arithmetic", default=_Int64
@@ -232,11 +261,11 @@ def rounds(even: Tensor, odd: Tensor, seed: Tensor) -> tuple[Word, Word]:
     order = np.array([_SWAPPED, (0, 1)] * (_ROUNDS // 2), np.int32)
     steps = np.arange(_ROUNDS)[:, None] * np.array(_KEY_STEPS)[order] % 2**32
     keys = tf.gather(integers.split(tf.transpose(seed)[:, :, None]), order, axis=0)
-    factors = np.array(_FACTORS)
-    for key in tf.unstack(integers.add(keys, integers.constants(steps)), num=_ROUNDS, axis=0):
-        high, low = integers.multiply(even, integers.constants(factors))
-        even, odd = high ^ tf.gather(odd, _SWAPPED, axis=0) ^ key, low
-        factors = factors[::-1]
+    keys = tf.unstack(integers.add(keys, integers.constants(steps)), num=_ROUNDS, axis=0)
+    multiply, swapped, axis = integers.multiplier(), tf.constant(_SWAPPED), tf.constant(0)
+    for number, key in enumerate(keys):
+        high, low = multiply(even, number % 2)
+        even, odd = high ^ tf.gather(odd, swapped, axis=axis) ^ key, low
     return integers.limbs(even), integers.limbs(odd)
 
 
