@@ -12,7 +12,7 @@ from keras_vae.distributions import supports
 from keras_vae.random import row_seeds
 from keras_vae.signatures import signatures
 from keras_vae.training import checked_model, containers
-from keras_vae.training.data_spec import arrays
+from keras_vae.training.data_spec import part as data_part
 from tests.models import binary, compiled, tiny_vae
 from tests.registry import every_model, vae_of
 
@@ -187,7 +187,7 @@ def test_mapped_files_are_read_chunk_by_chunk(seven_at_once, tmp_path, monkeypat
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r").view(Watched)
     seven_at_once()
-    for module in (arrays, supports):
+    for module in (data_part, supports):
         monkeypatch.setattr(module, "CHECKED_BYTES", 7 * x[0].nbytes)
     for call in (vae.encode, vae.reconstruct, vae.elbo):
         Watched.most = 0

@@ -44,7 +44,7 @@ def rows_of_numbers(
     """
     if isinstance(value, SparseRows):
         return value
-    if not is_scipy_sparse(value) or value.ndim != 2:
+    if isinstance(value, np.ndarray) or not is_scipy_sparse(value) or value.ndim != 2:
         return numbers(value, name, expected, missing=missing)
     if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
         return numbers(value[:1].toarray(), name, expected)

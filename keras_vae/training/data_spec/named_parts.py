@@ -11,8 +11,7 @@ from keras_vae.data.content import listed
 from keras_vae.data.frames import frame_names, is_frame
 from keras_vae.data.schema import Schema
 from keras_vae.distributions.supports import DataError
-from keras_vae.training.data_spec.arrays import as_rows
-from keras_vae.training.data_spec.part import Part
+from keras_vae.training.data_spec.part import Part, as_rows
 
 __all__ = ["named_parts"]
 

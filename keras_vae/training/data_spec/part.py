@@ -1,13 +1,29 @@
-"""One named array of the data: its shape, its support and what stands for absent entries."""
+"""One named array of the data: its shape and support, and the checks of its numbers."""
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_vae.distributions.supports import DataError, Support
+from keras_vae.data.columns import positions
+from keras_vae.data.content import listed
+from keras_vae.data.frames import frame_names, rows_of_numbers
+from keras_vae.data.mapped import chunks
+from keras_vae.data.precision import moments, resolution, unresolved_message
+from keras_vae.distributions.supports import CHECKED_BYTES, DataError, Support
 
-__all__ = ["Part"]
+__all__ = [
+    "Part",
+    "as_rows",
+    "as_sizes",
+    "check_finite",
+    "check_mixed",
+    "check_resolution",
+    "shape_hint",
+]
 
 
 @dataclass(frozen=True)
@@ -71,3 +87,133 @@ class Part:
                 )
             absent = np.broadcast_to(whole, array.shape)
         return np.where(absent, np.asarray(self.filler, array.dtype), array)
+
+
+def as_rows(
+    value: Any,
+    name: str,
+    part: Part,
+    columns: tuple[str, ...] | None = None,
+    *,
+    is_named: bool = False,
+) -> np.ndarray:
+    """Converts the data of a part to an array [n, *shape] with one example or more.
+
+    Args:
+        value: anything that NumPy converts to an array.
+        name: name of the part.
+        part: the part.
+        columns: order of the columns of x in the model, by which a data frame is arranged.
+        is_named: whether it is one of several named parts, which may be a column [n] of numbers.
+
+    Raises:
+        DataError: if it has another shape, has no example, or does not hold numbers.
+    """
+    shape = part.shape
+    expected = f"an array of numbers of shape [n, {as_sizes(shape)}]"
+    array = rows_of_numbers(value, name, expected, missing=part.missing)
+    if is_named and shape == (1,) and array.ndim == 1:
+        array = array[:, np.newaxis]
+    if (names := frame_names(value)) is not None and name == "x":
+        order = positions(names, names if columns is None else columns, name)
+        array = array if order == list(range(len(order))) else array[:, order]
+    if array.shape[1:] != shape or array.ndim == 0:
+        hint = shape_hint(array.shape, array.dtype.kind in "iu", name, part)
+        raise DataError(
+            f"{name} must have shape [n, {as_sizes(shape)}]; got {list(array.shape)}.{hint}"
+        )
+    if len(array) == 0:
+        raise DataError(f"{name} is empty: shape {list(array.shape)}. Give one example or more.")
+    return array
+
+
+def shape_hint(found: Sequence[int | None], whole: bool, name: str, part: Part) -> str:
+    """Returns what to do about a shape that is not [n, *shape], as a sentence after a space."""
+    shape, support = part.shape, part.support
+    event, categories = tuple(found[1:]), shape[-1]
+    one_hot = support is None or support.event_dim == 1
+    if whole and one_hot and categories > 1 and len(found) and event == shape[:-1]:
+        return f" Code integers as one-hot: keras.utils.to_categorical({name}, {categories})."
+    if len(found) and (*event, 1) == shape:
+        axis = "channel axis" if len(shape) > 2 else "last axis"
+        return f" Add the {axis}: {name}[..., None]."
+    if tuple(found) == shape:
+        return f" Add the batch axis: {name}[None]."
+    sizes = [size for size in event if size is not None]
+    if sizes and len(sizes) == len(event) and math.prod(sizes) == math.prod(shape):
+        return f" The sizes agree: {name}.reshape(-1, {as_sizes(shape)})."
+    return ""
+
+
+def as_sizes(shape: tuple[int, ...]) -> str:
+    """Returns a shape without its brackets, for messages."""
+    return ", ".join(map(str, shape))
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+    """Refuses numbers that are not finite.
+
+    Raises:
+        DataError: naming the first example that has one.
+    """
+    if array.dtype.kind != "f":
+        return
+    for start, chunk in chunks(array, CHECKED_BYTES):
+        if not np.isfinite(chunk).all():
+            bad = ~np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1)
+            raise DataError(
+                f"{name} is not finite in example {start + int(bad.argmax())} "
+                f"({int(bad.sum())} such examples seen); remove or impute them first."
+            )
+
+
+def check_mixed(part: Part, whole: Mapping[str, str], dtype: Any) -> None:
+    """Refuses integer columns that a data frame hides among real ones, under a density.
+
+    Args:
+        part: the part.
+        whole: dtypes of the integer columns by name.
+        dtype: dtype of all columns together.
+
+    Raises:
+        DataError: naming the integer columns.
+    """
+    support = part.support
+    if support and whole and np.dtype(dtype).kind == "f" and not support.integer_dtype:
+        raise DataError(
+            f"{part.owner} models {support.description}; got integers in "
+            f"the columns {listed([f'{name} ({dtype})' for name, dtype in whole.items()])}. "
+            "Add uniform noise on [0, 1) to them, as the command line does, or declare them "
+            "real numbers with frame.astype(float)."
+        )
+
+
+def check_resolution(
+    name: str, part: Part, x: np.ndarray, columns: tuple[str, ...] | None = None
+) -> None:
+    """Refuses data under a density whose columns float32 cannot tell apart.
+
+    Args:
+        name: name of the part.
+        part: the part, with a support.
+        x: its data, [n, *shape].
+        columns: names of the columns of x, for the message.
+
+    Raises:
+        DataError: if the error of a column in float32 is over 1/64 of its standard deviation.
+    """
+    if part.support is None or part.support.is_discrete is not False or x.dtype != np.float64:
+        return
+    x = np.asarray(x).reshape(len(x), -1, x.shape[-1] if x.ndim > 1 else 1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if part.missing and (absent := np.isnan(x)).any():
+            counts = np.maximum((~absent).sum((0, 1)), 1)
+            x = np.where(absent, np.where(absent, 0.0, x).sum((0, 1)) / counts, x)
+        mean, deviation = moments(x)
+        ends = [(each.min((0, 1)), each.max((0, 1))) for _, each in chunks(x, CHECKED_BYTES)]
+        low = np.min([least for least, _ in ends], axis=0)
+        high = np.max([most for _, most in ends], axis=0)
+        error, negligible, unresolved = resolution(low, high, deviation)
+    for index in map(int, np.flatnonzero(unresolved & ~negligible)):
+        what = f"Column {columns[index]!r} of x" if columns else f"Entry {index} of {name}"
+        raise DataError(unresolved_message(what, mean[index], deviation[index], error[index]))

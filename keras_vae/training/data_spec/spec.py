@@ -18,14 +18,14 @@ from keras_vae.data.schema import Schema
 from keras_vae.data.source import Source
 from keras_vae.distributions.supports import DataError
 from keras_vae.training.containers import CheckedPyDataset, is_stream
-from keras_vae.training.data_spec.arrays import (
+from keras_vae.training.data_spec.named_parts import named_parts
+from keras_vae.training.data_spec.part import (
+    Part,
     as_rows,
     check_finite,
     check_mixed,
     check_resolution,
 )
-from keras_vae.training.data_spec.named_parts import named_parts
-from keras_vae.training.data_spec.part import Part
 from keras_vae.training.data_spec.streams import (
     assertions,
     check_column_order,

@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from keras_vae.data.columns import positions
 from keras_vae.distributions.supports import DataError
-from keras_vae.training.data_spec.arrays import as_sizes, shape_hint
-from keras_vae.training.data_spec.part import Part
+from keras_vae.training.data_spec.part import Part, as_sizes, shape_hint
 
 __all__ = [
     "assertions",
