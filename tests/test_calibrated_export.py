@@ -16,6 +16,7 @@ from keras_vae.runs.config import RunConfig
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
 from keras_vae.signatures import signatures
+from serving.score.worker import averaged
 
 
 def table(rows, seed=0):
@@ -101,3 +102,9 @@ def test_calibration_rows_that_do_not_suit_the_model(run, tmp_path):
     with pytest.raises(data.DataError, match="colour"):
         calibration.rows(run.model_path, vae, str(tmp_path / "other.csv"))
     assert Run(run.path).schema is not None
+
+
+def test_p_values_of_several_draws_are_not_averaged():
+    draws = [np.array([0.25, 0.5], "float32"), np.array([0.75, 0.5], "float32")]
+    np.testing.assert_array_equal(averaged("p_value", draws), draws[0])
+    np.testing.assert_array_equal(averaged("elbo", draws), [0.5, 0.5])

@@ -60,7 +60,8 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Draws that score averages; draw k has the seed pair [seed + k, i].",
+    help="Draws that score averages; draw k has the seed pair [seed + k, i]. A p_value is that of "
+    "the first.",
 )
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Rows at once; by default chosen by the size of x."
