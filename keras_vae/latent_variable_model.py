@@ -109,7 +109,7 @@ class LatentVariableModel(Trainer, abc.ABC):
         """Number of entries of one example that have a distribution."""
         return sum(math.prod(part.shape) for part in self.data.observed.values())
 
-    def elbo(self, x: Any, num_samples: int = 1, seed: int | None = None) -> Bound:
+    def elbo(self, x: Any, num_samples: int = 1, seed: Any = None) -> Bound:
         """Computes the evidence lower bound of each example.
 
         Rates are in closed form if there is one, otherwise estimated from the same draws.
@@ -121,7 +121,8 @@ class LatentVariableModel(Trainer, abc.ABC):
         Args:
             x: data [B, *D], or a dict of its parts.
             num_samples: draws from the posterior per example.
-            seed: integer for reproducible draws; None gives new draws each time.
+            seed: integer for reproducible draws, or int32 [B, 2] with a pair for each example, as
+                the exported `score` takes them; None gives new draws each time.
 
         Returns:
             `Bound(elbo, distortion, rate)`, each [B], in nats.
@@ -368,12 +369,18 @@ class LatentVariableModel(Trainer, abc.ABC):
             raise ValueError(f"{wanted}; got {array.shape.as_list()}.")
         return self._cast(array)
 
-    def _row_seeds(self, n: int | tf.Tensor, seed: int | None) -> tf.Tensor:
+    def _row_seeds(self, n: int | tf.Tensor, seed: Any) -> tf.Tensor:
         if seed is None:
             return random.row_seeds(self.take_seed(), n)
-        if not is_integer(seed) or not -(2**31) <= seed < 2**31:
-            raise ValueError(f"Expected a seed that fits in 32 bits, or None; got seed={seed!r}.")
-        return random.row_seeds(int(seed), n)
+        if is_integer(seed) and -(2**31) <= seed < 2**31:
+            return random.row_seeds(int(seed), n)
+        pairs = np.asarray(seed)
+        if pairs.dtype == np.int32 and pairs.shape == (n, 2):
+            return tf.convert_to_tensor(pairs)
+        raise ValueError(
+            "Expected a seed that fits in 32 bits, int32 [n, 2] with a pair for each row, or None; "
+            f"got seed={seed!r}."
+        )
 
     def _by_rows(
         self, name: str, function: Callable[[Any], Any], inputs: Any, draws: int = 1
