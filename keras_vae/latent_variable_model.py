@@ -202,7 +202,7 @@ class LatentVariableModel(Trainer, abc.ABC):
         *,
         multiple: int | None = None,
         interval: float = 0.9,
-        seed: int | None = None,
+        seed: Any = None,
     ) -> Imputation:
         """Imputes the absent entries of data from the importance-weighted posterior.
 

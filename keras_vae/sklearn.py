@@ -148,8 +148,8 @@ class _VAEEstimator(BaseEstimator):
         make = LIKELIHOODS.get(self.likelihood)
         if make is None:
             raise ValueError(
-                f"Invalid value for argument `likelihood`. Expected one of {', '.join(LIKELIHOODS)}."
-                f" Received: likelihood={self.likelihood!r}"
+                "Invalid value for argument `likelihood`. Expected one of "
+                f"{', '.join(LIKELIHOODS)}. Received: likelihood={self.likelihood!r}"
             )
         options = self.likelihood_options
         if options is None:

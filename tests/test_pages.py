@@ -13,7 +13,18 @@ BLOCK = re.compile(
 
 
 @pytest.mark.parametrize(
-    "page", ["architecture", "baselines", "counts", "data", "keras", "latents", "novelty", "parts"]
+    "page",
+    [
+        "architecture",
+        "baselines",
+        "counts",
+        "data",
+        "keras",
+        "latents",
+        "novelty",
+        "parts",
+        "scikit-learn",
+    ],
 )
 def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -92,7 +92,7 @@ def impute(
     *,
     multiple: int | None = None,
     interval: float = 0.9,
-    seed: int | None = None,
+    seed: Any = None,
 ) -> Imputation:
     """Imputes the absent entries of data; see `LatentVariableModel.impute`."""
     num_samples = as_count("num_samples", num_samples, least=1)
