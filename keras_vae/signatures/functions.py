@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import reduce
 from operator import add
 from typing import Any
@@ -32,7 +32,7 @@ from keras_vae.model import VAE
 from keras_vae.signatures.raw_part import RawPart
 from keras_vae.trace import Generation, Latent, Observation, Site, Trace
 
-__all__ = ["Functions", "Tensors", "in_float32"]
+__all__ = ["Functions", "Tensors"]
 
 Tensors = dict[str, tf.Tensor]
 
@@ -483,18 +483,6 @@ def _constants_of(prior: Prior) -> Tensors:
             f"{type(prior).__name__} has no parameters without a condition: {error} If it is "
             "p(z | c), set is_conditional = True in the class."
         ) from error
-
-
-def in_float32(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
-    """Makes a function whose outputs are float32, or int32 if they are codes."""
-
-    def cast(**inputs: tf.Tensor) -> Tensors:
-        return {
-            name: value if value.dtype == tf.int32 else tf.cast(value, tf.float32)
-            for name, value in function(**inputs).items()
-        }
-
-    return cast
 
 
 def _broadcast(site: Site) -> Tensors:

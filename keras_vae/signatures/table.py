@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_vae.conformal import Conformal
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
-from keras_vae.signatures.functions import Functions, Tensors, in_float32
+from keras_vae.signatures.functions import Functions, Tensors
 from keras_vae.signatures.raw_part import Preparations, raw_parts
 
 __all__ = ["Signature", "signatures"]
@@ -109,7 +109,7 @@ def signatures(
     table = [
         Signature(
             "decode",
-            in_float32(functions.decode),
+            _in_float32(functions.decode),
             {**inputs["latents"], **condition},
             functions.decoded,
             "Distribution p(x | z) of the latents z: its mean and its parameters."
@@ -118,28 +118,28 @@ def signatures(
         ),
         Signature(
             "encode",
-            in_float32(functions.encode),
+            _in_float32(functions.encode),
             data,
             functions.encoded,
             _described_encode(vae, functions),
         ),
         Signature(
             "sample",
-            in_float32(functions.sample),
+            _in_float32(functions.sample),
             {**seed, **condition},
             functions.sampled,
             "A draw from p(x) for each seed pair, the mean at its z, and z.",
         ),
         Signature(
             "reconstruct",
-            in_float32(functions.reconstruct),
+            _in_float32(functions.reconstruct),
             data,
             functions.means,
             "Mean of p(x | z) at the mean of q(z | x).",
         ),
         Signature(
             "score",
-            in_float32(functions.score),
+            _in_float32(functions.score),
             {**inputs["observed"], **seed, **inputs["given"]},
             functions.scored,
             "Lower bound on log p(x) in nats from one draw of z, and its two terms"
@@ -150,7 +150,7 @@ def signatures(
         table.append(
             Signature(
                 "impute",
-                in_float32(functions.impute),
+                _in_float32(functions.impute),
                 {**inputs["observed"], **seed, **inputs["given"]},
                 functions.imputed,
                 f"What is absent given what is present, from {num_samples} weighted draws of z.",
@@ -164,7 +164,7 @@ def signatures(
         table.append(
             Signature(
                 "classify",
-                in_float32(functions.classify),
+                _in_float32(functions.classify),
                 {**drawn, **inputs["given"]},
                 functions.probabilities,
                 f"Probability of each class of a part given all other parts{by}.",
@@ -176,7 +176,7 @@ def signatures(
         table.append(
             Signature(
                 "sample_given",
-                in_float32(functions.sample_given),
+                _in_float32(functions.sample_given),
                 {**given, **seed},
                 functions.sampled,
                 f"A draw from p(x | {', '.join(p.name for p in functions.given)}) for each seed "
@@ -226,3 +226,15 @@ def _refuse_twice(names: Sequence[str], what: str) -> None:
             f"Two {what} are called {twice[0]!r}. Rename the parameter, the latent or the part of "
             "the data that takes this name."
         )
+
+
+def _in_float32(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
+    """Makes a function whose outputs are float32, or int32 if they are codes."""
+
+    def cast(**inputs: tf.Tensor) -> Tensors:
+        return {
+            name: value if value.dtype == tf.int32 else tf.cast(value, tf.float32)
+            for name, value in function(**inputs).items()
+        }
+
+    return cast
