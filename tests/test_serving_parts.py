@@ -152,11 +152,14 @@ def test_parts_are_given_as_a_dict_or_a_data_frame():
         ({"image": PIXELS, "the edge": [1.0]}, "got 'the edge' too. Did you mean 'the_age'"),
         ({"the age": [1.0]}, "image is not given, and may not be absent"),
         (PIXELS, "has the parts the_age, image; expected a dict"),
+        ({"image": PIXELS, "the age": 31.0}, r"the_age is 31.0; expected one value for each row"),
     ],
 )
 def test_parts_that_are_not_those_of_the_model_are_refused(x, message):
     with pytest.raises(InputError, match=message):
         data_inputs(SCORE, x)
+    with pytest.raises(DtypeError, match=r"the_age holds 'old'; a server takes the code"):
+        data_inputs(SCORE, {"image": PIXELS, "the age": [None, "old", 3.0]})
     alone = Signature("encode", "", {"x": IMAGE}, {"loc": AGE}, None)
     with pytest.raises(InputError, match="takes one array x; got a dict of image"):
         data_inputs(alone, {"image": PIXELS})

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_vae.integrity import as_word
 from serving.artifact import Signature
-from serving.errors import InputError
+from serving.errors import DtypeError, InputError
 
 __all__ = ["data_inputs"]
 
@@ -25,7 +25,8 @@ def data_inputs(signature: Signature, x: Any) -> dict[str, Any]:
             row may have shape [n].
 
     Raises:
-        InputError: if the parts are not those of the model.
+        InputError: if the parts are not those of the model, or a value has no axis of rows.
+        DtypeError: if a column holds text.
     """
     columns = _columns(x)
     named = {name: tensor for name, tensor in signature.inputs.items() if name.startswith("x_")}
@@ -56,6 +57,9 @@ def data_inputs(signature: Signature, x: Any) -> dict[str, Any]:
         raise InputError(
             f"{signature.name}: {what} is not given, and may not be absent in this model."
         )
+    for name, value in given.items():
+        if named[name].shape == (1,):
+            _refuse_scalar_or_text(f"{signature.name}: {name.removeprefix('x_')}", value)
     rows = len(next(iter(given.values())))
     found = {}
     for name, tensor in named.items():
@@ -66,6 +70,23 @@ def data_inputs(signature: Signature, x: Any) -> dict[str, Any]:
         flat = tensor.shape == (1,) and np.ndim(value) == 1
         found[name] = _column(value) if flat else value
     return found
+
+
+def _refuse_scalar_or_text(where: str, value: Any) -> None:
+    """Refuses a value of a single row without its axis, and labels in place of codes."""
+    if np.ndim(value) == 0:
+        raise InputError(
+            f"{where} is {value!r}; expected one value for each row, as in [{value!r}]."
+        )
+    array = np.asarray(value)
+    if array.dtype.kind not in "OU":
+        return
+    texts = [each for each in array.ravel() if isinstance(each, str)]
+    if texts:
+        raise DtypeError(
+            f"{where} holds {texts[0]!r}; a server takes the code of a category, its place from 0 "
+            "on in observations.PART.categories of the artifact's manifest.json."
+        )
 
 
 def _columns(x: Any) -> dict[Any, Any] | None:
