@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_vae.imputation.statistics import Statistic
 
-__all__ = ["ABSENT", "PosteriorDraws", "posterior_draws", "resampled"]
+__all__ = ["ABSENT", "PosteriorDraws", "posterior_draws", "resampled", "weighted_sum"]
 
 ABSENT = "absent_"
 """Prefix of the name of a latent that holds the absent entries of a part, which it also draws."""
@@ -65,7 +65,7 @@ def posterior_draws(
     if at_once is None or count is None or count <= at_once:
         log_w, latents, found = at(noise)
         weights = tf.nn.softmax(log_w, axis=0)
-        sums = {name: _weighted(values, weights) for name, values in found.items()}
+        sums = {name: weighted_sum(values, weights) for name, values in found.items()}
     else:
         log_w, latents, sums = _in_turns(at, noise, count, at_once)
         weights = tf.nn.softmax(log_w, axis=0)
@@ -82,7 +82,7 @@ def _in_turns(
     top = tf.reduce_max(log_w, axis=0)
     weights = tf.exp(log_w - top)
     total = tf.reduce_sum(weights, axis=0)
-    sums = {name: _weighted(values, weights) for name, values in found.items()}
+    sums = {name: weighted_sum(values, weights) for name, values in found.items()}
     turns = -(-count // at_once)
     kept = [
         tf.TensorArray(
@@ -99,7 +99,7 @@ def _in_turns(
         shrink, weights = tf.exp(top - higher), tf.exp(log_w - higher)
         total = total * shrink + tf.reduce_sum(weights, axis=0)
         sums = {
-            name: _times(sums[name], shrink) + _weighted(values, weights)
+            name: _times(sums[name], shrink) + weighted_sum(values, weights)
             for name, values in found.items()
         }
         kept = [
@@ -126,7 +126,8 @@ def _times(values: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return tf.math.multiply_no_nan(values, factor)
 
 
-def _weighted(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def weighted_sum(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Returns the sum of values [S, B, ...] times weights [S, B] over the first axis."""
     return tf.reduce_sum(_times(values, weights), axis=0)
 
 

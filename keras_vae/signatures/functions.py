@@ -26,6 +26,7 @@ from keras_vae.imputation import (
     single_values,
     statistic_of,
 )
+from keras_vae.imputation.posterior_draws import weighted_sum
 from keras_vae.integrity import as_word
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
@@ -380,7 +381,7 @@ class Functions:
         expectations = {}
         for name, statistic in statistics.items():
             values = statistic(trace.observations[name].p)
-            expectations[name] = _weighted(values, weights)
+            expectations[name] = weighted_sum(values, weights)
         latents = {name: latent.value for name, latent in trace.latents.items()}
         ess = 1.0 / tf.reduce_sum(weights**2, axis=0)
         return PosteriorDraws(latents, weights, ess, expectations)
@@ -460,13 +461,6 @@ def _log_q(latent: Latent) -> tf.Tensor:
     """Computes log q of a draw, [..., b]."""
     own = latent.draw.log_prob
     return latent.log_q() if own is None else own
-
-
-def _weighted(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Returns the weighted mean of values [S, b, ...] by weights [S, b]."""
-    for _ in range(values.shape.rank - weights.shape.rank):
-        weights = weights[..., tf.newaxis]
-    return tf.reduce_sum(tf.math.multiply_no_nan(values, weights), axis=0)
 
 
 def _filled(given: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
