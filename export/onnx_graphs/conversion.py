@@ -88,9 +88,11 @@ def convert(signature: Signature, variables: Sequence[keras.Variable] = ()) -> G
 
 def _combines_bits(function: Any) -> bool:
     """Tells whether a function has ops that only the highest op set has."""
-    graph = function.get_concrete_function().graph.as_graph_def()
-    bodies = [graph.node, *(each.node_def for each in graph.library.function)]
-    return any(node.op in _BITWISE_OPS for body in bodies for node in body)
+    graph = function.get_concrete_function().graph
+    if any(op.type in _BITWISE_OPS for op in graph.get_operations()):
+        return True
+    bodies = graph.as_graph_def().library.function
+    return any(node.op in _BITWISE_OPS for body in bodies for node in body.node_def)
 
 
 def _converted(
