@@ -62,6 +62,7 @@ __all__ = [
     "distribution_of",
     "evaluation",
     "explain_loss",
+    "hierarchical_vae",
     "mlp_vae",
     "networks",
     "table_vae",

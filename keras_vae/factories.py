@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -12,6 +12,8 @@ from keras_vae.arguments import as_shape
 from keras_vae.data.schema import Column, Schema
 from keras_vae.distributions import Likelihood, Parts, PartsEncoder, Posterior, Prior, names
 from keras_vae.distributions.codes import VectorQuantizer
+from keras_vae.hierarchical import HierarchicalVAE, conv_levels, dense_levels
+from keras_vae.likelihood_model import LikelihoodModel
 from keras_vae.model import VAE
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "POSTERIORS",
     "PRIORS",
     "conv_vae",
+    "hierarchical_vae",
     "mlp_vae",
     "start_at_mean",
     "table_likelihoods",
@@ -143,10 +146,7 @@ def conv_vae(
         name="decoder",
     )
     flat = make(shape, **likelihood_options)
-    head = keras.layers.Conv2D(
-        flat._last_size, 3, padding="same", dtype=flat.float_dtype, name="parameters"
-    )
-    layer = make(shape, network=decoder, head=head, **likelihood_options)
+    layer = make(shape, network=decoder, head=_image_head(flat), **likelihood_options)
     encoder = networks.conv_encoder(
         shape,
         filters,
@@ -245,6 +245,77 @@ def _halved(shape: tuple[int, ...], times: int) -> tuple[int, ...]:
     return tuple(math.ceil(size / 2**times) for size in shape[:2])
 
 
+def hierarchical_vae(
+    event_shape: int | Sequence[int],
+    latent_sizes: Sequence[int],
+    likelihood: str = "bernoulli",
+    *,
+    structure: Literal["ladder", "residual"] = "ladder",
+    network: Literal["mlp", "conv"] = "mlp",
+    hidden: Sequence[int] = (200, 200),
+    activation: str = "tanh",
+    condition_shape: int | Sequence[int] | None = None,
+    **likelihood_options: Any,
+) -> HierarchicalVAE:
+    """Builds a VAE with a level of latents z1, z2, ... for each size, z1 at the top.
+
+    Args:
+        event_shape: shape of one example.
+        latent_sizes: number of latents of each level, from the top down; with convolutions their
+            channels.
+        likelihood: as for `mlp_vae`.
+        structure: "ladder" or "residual", the kind of `keras_vae.TopDownBlock`.
+        network: "mlp", or "conv" for images, whose latents are images too: one level at each
+            halving of the size.
+        hidden: widths of the layers of each level, from the bottom up; with convolutions the
+            filters of each halving.
+        activation: activation of the hidden layers.
+        condition_shape: shape of one condition, for a conditional model; not with convolutions.
+        **likelihood_options: arguments of the likelihood.
+
+    Raises:
+        ValueError: if a name is unknown, there is no level, or an argument is wrong.
+
+    Example:
+        >>> vae = hierarchical_vae((28, 28, 1), (8, 16, 32), hidden=(64,))
+        >>> {name: block.latent_shape for name, block in vae.blocks.items()}
+        {'z1': (8,), 'z2': (16,), 'z3': (32,)}
+    """
+    shape, condition = as_shape(event_shape, "hierarchical_vae"), _condition(condition_shape)
+    make = _lookup("likelihood", LIKELIHOODS, likelihood)
+    kind = _lookup("structure", {name: name for name in ("ladder", "residual")}, structure)
+    _lookup("network", dict.fromkeys(("mlp", "conv")), network)
+    counts = as_shape(latent_sizes, "hierarchical_vae(latent_sizes=)")
+    sizes = {f"z{index + 1}": size for index, size in enumerate(counts)}
+    flat = make(shape, **likelihood_options)
+    seen = _range_of(flat)
+    if network == "mlp":
+        of_decoder = _seen_by_decoder(condition, likelihood_options)
+        levels = dense_levels(shape, sizes, kind, hidden, activation, condition, of_decoder, **seen)
+        layer = make(shape, network=levels.decoder, **likelihood_options)
+    else:
+        if condition is not None:
+            raise ValueError(
+                "hierarchical_vae(network='conv') takes no condition: choose network='mlp', or "
+                "build a HierarchicalVAE of blocks that read it."
+            )
+        levels = conv_levels(shape, sizes, kind, hidden, activation, **seen)
+        layer = make(shape, network=levels.decoder, head=_image_head(flat), **likelihood_options)
+    return HierarchicalVAE(
+        encoder=levels.encoder,
+        blocks=levels.blocks,
+        likelihood=layer,
+        condition_shape=condition,
+    )
+
+
+def _image_head(flat: Likelihood) -> keras.layers.Layer:
+    """Returns a convolution to the parameters of each pixel of a likelihood."""
+    return keras.layers.Conv2D(
+        flat._last_size, 3, padding="same", dtype=flat.float_dtype, name="parameters"
+    )
+
+
 def table_likelihoods(schema: Schema) -> dict[str, Likelihood]:
     """Returns the likelihood of each column of a schema, by name, for `keras_vae.Parts`."""
     return {
@@ -326,7 +397,7 @@ def _seen_by_encoder(column: Column, likelihood: Likelihood) -> keras.layers.Lay
     return None
 
 
-def start_at_mean(vae: VAE, mean: np.ndarray) -> None:
+def start_at_mean(vae: LikelihoodModel, mean: np.ndarray) -> None:
     """Sets the decoder's last bias so that, with features of zero, its mean is the given one.
 
     Burda, Grosse and Salakhutdinov (2016) start their decoders in this way. The likelihood's

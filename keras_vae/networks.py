@@ -86,9 +86,9 @@ def conv_encoder(
         ValueError: if the input is not an image, there is no convolution, or the activation is
             glu.
     """
-    _check_image(input_shape, filters, activation)
+    check_image(input_shape, filters, activation)
     x = keras.Input(input_shape, name="x")
-    features = _rescaled(x, offset, scale, logarithm)
+    features = rescaled(x, offset, scale, logarithm)
     for count in filters:
         features = keras.layers.Conv2D(count, 3, 2, "same", activation=activation)(features)
     features = keras.layers.Flatten()(features)
@@ -124,7 +124,7 @@ def conv_decoder(
         ValueError: if the output is not an image, there is no convolution, or the activation is
             glu.
     """
-    _check_image(output_shape, filters, activation)
+    check_image(output_shape, filters, activation)
     z = keras.Input((latent_size,), name="z")
     inputs, features = _with_condition(z, z, condition_shape)
     rows, columns = (math.ceil(size / 2 ** len(filters)) for size in output_shape[:2])
@@ -218,7 +218,7 @@ def _flat_inputs(
     logarithm: bool,
 ) -> tuple[list[keras.KerasTensor] | keras.KerasTensor, keras.KerasTensor]:
     x = keras.Input(tuple(input_shape), name="x")
-    features = _rescaled(x, offset, scale, logarithm)
+    features = rescaled(x, offset, scale, logarithm)
     if len(input_shape) > 1:
         features = keras.layers.Flatten()(features)
     return _with_condition(x, features, condition_shape)
@@ -234,15 +234,22 @@ def _with_condition(
     return [x, condition], keras.layers.Concatenate()([features, flat])
 
 
-def _rescaled(
-    x: keras.KerasTensor, offset: float, scale: float, logarithm: bool
+def rescaled(
+    x: keras.KerasTensor, offset: float = 0.0, scale: float = 1.0, logarithm: bool = False
 ) -> keras.KerasTensor:
+    """Maps an input to (x - offset) * scale, and to log(1 + x) of it if asked for."""
     if offset != 0.0 or scale != 1.0:
         x = keras.layers.Rescaling(scale, offset=-offset * scale)(x)
     return keras.ops.log1p(x) if logarithm else x
 
 
-def _check_image(shape: Sequence[int], filters: Sequence[int], activation: str) -> None:
+def check_image(shape: Sequence[int], filters: Sequence[int], activation: str) -> None:
+    """Refuses what convolutions cannot be built on.
+
+    Raises:
+        ValueError: if the shape is not an image's, there is no convolution, or the activation is
+            glu.
+    """
     if not filters:
         raise ValueError("Expected at least one convolution; got no filters.")
     if activation == "glu":

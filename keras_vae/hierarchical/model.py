@@ -1,5 +1,6 @@
 """Variational autoencoder with several levels of latents."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -105,6 +106,11 @@ class HierarchicalVAE(LikelihoodModel):
         self._describe_data(condition_shape, feature_names)
         self._build_levels()
         self.built = True
+
+    @property
+    def latent_size(self) -> int:
+        """Number of latents of all levels."""
+        return sum(math.prod(block.latent_shape) for block in self.blocks.values())
 
     def _build_levels(self) -> None:
         inputs = symbolic(batched(self._shapes_of_inputs), self.compute_dtype)

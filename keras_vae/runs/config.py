@@ -107,12 +107,15 @@ class RunConfig:
         network: "mlp" or "conv".
         hidden: widths of the layers, or filters of the convolutions.
         activation: activation of the hidden layers.
-        latents: "vector", or "codes": those of a `keras_vae.vq_vae`.
+        latents: "vector"; "codes": those of a `keras_vae.vq_vae`; "ladder" or "residual": several
+            levels, those of a `keras_vae.hierarchical_vae`.
         latent: number of latents; with codes, the number of codes under Dense layers, and without
             effect under convolutions.
         codes: number of vectors in the book.
         code_size: size of each vector.
         code_prior: "uniform" or "autoregressive".
+        level_sizes: numbers of latents of the levels, from the top down; empty makes two levels, of
+            half of `latent` and of `latent`.
         posterior: name as in `keras_vae.mlp_vae`.
         prior: name as in `keras_vae.mlp_vae`.
         components: components of a mixture or vamp prior.
@@ -201,7 +204,9 @@ class RunConfig:
     )
     activation: str = _setting("tanh", "Of hidden layers.")
     latents: str = _setting(
-        "vector", "What z is: a vector, or codes of a VQ-VAE.", choices=("vector", "codes")
+        "vector",
+        "What z is: a vector, codes of a VQ-VAE, or levels of vectors, ladder or residual.",
+        choices=("vector", "codes", "ladder", "residual"),
     )
     latent: int = _setting(
         16, "Number of latents; of codes with network = 'mlp'.", interval="[1, inf)"
@@ -217,6 +222,12 @@ class RunConfig:
         "p(codes); autoregressive is trained with the model.",
         choices=tuple(CODE_PRIORS),
         only=("latents", ("codes",)),
+    )
+    level_sizes: tuple[int, ...] = _setting(
+        (),
+        "Latents of each level from the top down, as in 4,8,16.",
+        interval="[1, inf)",
+        only=("latents", ("ladder", "residual")),
     )
     posterior: str = _setting("diagonal", choices=tuple(POSTERIORS), only=("latents", ("vector",)))
     prior: str = _setting("standard_normal", choices=tuple(PRIORS), only=("latents", ("vector",)))
@@ -268,7 +279,9 @@ class RunConfig:
         "Where the decoder's mean starts; auto is data_mean for counts and levels.",
         choices=("auto", "zeros", "data_mean"),
     )
-    monitor: bool = _setting(False, "Log what the latents carry, too.")
+    monitor: bool = _setting(
+        False, "Log what the latents carry, too.", only=("latents", ("vector", "codes"))
+    )
     seed: int = _setting(0, interval="[0, 2147483647]")
     features: tuple[str, ...] = _setting((), is_option=False)
     preparation: Preparation | None = dataclasses.field(
@@ -321,6 +334,11 @@ class RunConfig:
                 raise RunError(
                     f"The likelihood {self.likelihood} {takes}; got {name}{meant(name, known)}."
                 )
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Numbers of latents of the levels, from the top down."""
+        return self.level_sizes or (max(1, self.latent // 2), self.latent)
 
     def idle(self, given: Collection[str] = ()) -> dict[str, str]:
         """Returns the settings that have no effect beside the others, and why.

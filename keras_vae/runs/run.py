@@ -23,6 +23,7 @@ from keras_vae import data, factories
 from keras_vae.data import DataError, Schema
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions import Parts
+from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
 from keras_vae.runs import datasets, tables
 from keras_vae.runs.config import RESTORE, TABLE, RunConfig, RunError
@@ -72,7 +73,7 @@ class Run:
         except DataError as error:
             raise RunError(f"{error} It belongs to the run: {RESTORE}.") from error
 
-    def units(self, vae: VAE) -> Units:
+    def units(self, vae: VAE | HierarchicalVAE) -> Units:
         """Returns the units of log p of its model."""
         if self.schema is not None:
             return Units.of_table(self.schema, self.config.row_nats)
@@ -101,7 +102,7 @@ class Run:
         """Path of the model."""
         return self.path / "model.keras"
 
-    def load(self) -> VAE:
+    def load(self) -> Any:
         """Loads the trained model.
 
         Raises:
@@ -120,7 +121,7 @@ class Run:
         self.check(vae)
         return vae
 
-    def check(self, vae: VAE) -> None:
+    def check(self, vae: VAE | HierarchicalVAE) -> None:
         """Refuses a model that is not the one `config.toml` describes.
 
         Raises:
@@ -129,7 +130,7 @@ class Run:
         config, likelihood = self.config, vae.likelihood
         pairs: dict[str, tuple[Any, Any]] = {
             "likelihood": (type(likelihood).__name__, self._likelihood_name),
-            **(_codes(vae, config) if config.latents == "codes" else _vector(vae, config)),
+            **_latents(vae, config),
         }
         if self.schema is not None:
             own = vae.data.schema
@@ -233,10 +234,23 @@ class Run:
         with write_atomically(self.path / name) as temporary:
             temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
 
-    def save(self, vae: VAE) -> None:
+    def save(self, vae: VAE | HierarchicalVAE) -> None:
         """Replaces `model.keras`."""
         with write_atomically(self.model_path) as temporary:
             vae.save(temporary)
+
+
+def _latents(vae: VAE | HierarchicalVAE, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Returns what a model is and what its configuration says of its latents, by setting."""
+    if isinstance(vae, HierarchicalVAE):
+        blocks = vae.blocks.values()
+        return {
+            "latents": (" and ".join(sorted({block.kind for block in blocks})), config.latents),
+            "level_sizes": (tuple(block.latent_shape[-1] for block in blocks), config.levels),
+        }
+    if config.latents in ("ladder", "residual"):
+        return {"latents": (type(vae.posterior).__name__, config.latents)}
+    return _codes(vae, config) if config.latents == "codes" else _vector(vae, config)
 
 
 def refuse_damaged(path: Path) -> None:

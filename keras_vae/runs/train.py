@@ -15,6 +15,8 @@ from keras_vae import callbacks, data, factories, objectives
 from keras_vae.data import Schema
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare, propose
+from keras_vae.hierarchical import HierarchicalVAE
+from keras_vae.likelihood_model import LikelihoodModel
 from keras_vae.model import VAE
 from keras_vae.runs import datasets, tables
 from keras_vae.runs.config import RunConfig, RunError
@@ -28,7 +30,7 @@ _STEPS_OF_WARM_UP = 20
 """Training steps per execution during KL warm-up; beta is updated once per execution."""
 
 
-def build(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
+def build(config: RunConfig, event_shape: tuple[int, ...]) -> LikelihoodModel:
     """Builds the compiled model of a configuration, with new weights.
 
     Args:
@@ -37,6 +39,8 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
     """
     if config.latents == "codes":
         return _compiled(config, _of_codes(config, event_shape))
+    if config.latents in ("ladder", "residual"):
+        return _compiled(config, _of_levels(config, event_shape))
     make = factories.conv_vae if config.network == "conv" else factories.mlp_vae
     widths: dict[str, Any] = {"filters" if config.network == "conv" else "hidden": config.hidden}
     vae = make(
@@ -67,15 +71,31 @@ def _of_codes(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
     )
 
 
-def build_table(config: RunConfig, schema: Schema) -> VAE:
+def _of_levels(config: RunConfig, event_shape: tuple[int, ...]) -> HierarchicalVAE:
+    """Builds the model of several levels of a configuration."""
+    structure: Any = config.latents
+    network: Any = config.network
+    return factories.hierarchical_vae(
+        event_shape,
+        config.levels,
+        config.likelihood,
+        structure=structure,
+        network=network,
+        hidden=config.hidden,
+        activation=config.activation,
+        **config.likelihood_options,
+    )
+
+
+def build_table(config: RunConfig, schema: Schema) -> LikelihoodModel:
     """Builds the compiled model of a table as it is, with new weights.
 
     Raises:
-        RunError: if its latents shall be codes.
+        RunError: if its latents shall be codes or levels.
     """
-    if config.latents == "codes":
+    if config.latents != "vector":
         raise RunError(
-            "latents = 'codes' is for arrays and images, and this data is a table with a "
+            f"latents = {config.latents!r} is for arrays and images, and this data is a table with a "
             "likelihood for each column: leave it out."
         )
     vae = factories.table_vae(
@@ -91,7 +111,7 @@ def build_table(config: RunConfig, schema: Schema) -> VAE:
     return _compiled(config, vae)
 
 
-def _compiled(config: RunConfig, vae: VAE) -> VAE:
+def _compiled(config: RunConfig, vae: LikelihoodModel) -> LikelihoodModel:
     gradient: Any = config.gradient
     kl: Any = config.kl or None
     objective: objectives.Objective
@@ -187,7 +207,7 @@ class _Task(NamedTuple):
     test: Any
     examples: int
     stream: dict[str, Any]
-    make: Callable[[], VAE]
+    make: Callable[[], LikelihoodModel]
     schema: Schema | None = None
 
 
@@ -195,7 +215,7 @@ def _of_arrays(config: RunConfig, sets: datasets.Datasets) -> _Task:
     preparation = config.preparation or Preparation()
     x = preparation.static(sets.train)
 
-    def make() -> VAE:
+    def make() -> LikelihoodModel:
         vae = build(config, x.shape[1:])
         if config.output_bias == "data_mean":
             factories.start_at_mean(vae, preparation.mean(sets.train))
