@@ -157,9 +157,9 @@ def grid_encoder(
         ValueError: if the input is not an image, there is no convolution, or the activation is
             glu.
     """
-    _check_image(input_shape, filters, activation)
+    check_image(input_shape, filters, activation)
     x = keras.Input(input_shape, name="x")
-    features = _rescaled(x, offset, scale, False)
+    features = rescaled(x, offset, scale, False)
     for count in filters:
         features = keras.layers.Conv2D(count, 3, 2, "same", activation=activation)(features)
     return keras.Model(x, features, name=name)
@@ -188,7 +188,7 @@ def grid_decoder(
         ValueError: if the output is not an image, there is no convolution, or the activation is
             glu.
     """
-    _check_image(output_shape, filters, activation)
+    check_image(output_shape, filters, activation)
     z = keras.Input(tuple(grid_shape), name="z")
     return keras.Model(z, _doubled(z, output_shape, filters, activation), name=name)
 

@@ -424,3 +424,36 @@ def test_wrong_kinds_are_refused():
         keras_vae.TopDownBlock(2, kind="bottom_up")
     with pytest.raises(TypeError, match="argument `network`"):
         keras_vae.TopDownBlock(2, network=3)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("structure", ["ladder", "residual"])
+def test_factory_names_levels_from_the_top(structure, network):
+    sizes = (2, 1, 3)
+    vae = keras_vae.hierarchical_vae(
+        (8, 8, 1), sizes, structure=structure, network=network, hidden=(4, 5)
+    )
+    shapes = {name: block.latent_shape for name, block in vae.blocks.items()}
+    images = {"z1": (2, 2, 2), "z2": (2, 2, 1), "z3": (4, 4, 3)}
+    assert shapes == ({"z1": (2,), "z2": (1,), "z3": (3,)} if network == "mlp" else images)
+    assert {block.kind for block in vae.blocks.values()} == {structure}
+    x = (np.random.default_rng(0).random((3, 8, 8, 1)) < 0.5).astype("float32")
+    again = keras_vae.HierarchicalVAE.from_config(vae.get_config())
+    again.set_weights(vae.get_weights())
+    np.testing.assert_array_equal(again.elbo(x, seed=0).elbo, vae.elbo(x, seed=0).elbo)
+
+
+def test_factory_takes_a_condition_and_refuses_what_it_cannot_build():
+    vae = keras_vae.hierarchical_vae(
+        5, (2, 3), "normal", structure="residual", hidden=(4,), condition_shape=2
+    )
+    data = {"x": np.zeros((3, 5)), "condition": np.eye(3)[:, :2]}
+    assert vae.elbo(data).elbo.shape == (3,)
+    for options, message in (
+        ({"structure": "flat"}, "Expected one of ladder, residual"),
+        ({"network": "rnn"}, "Expected one of mlp, conv"),
+        ({"network": "conv"}, "images of shape"),
+        ({"likelihood": "gauss"}, "argument `likelihood`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            keras_vae.hierarchical_vae(5, (2, 3), **options)

@@ -95,8 +95,8 @@ def build_table(config: RunConfig, schema: Schema) -> LikelihoodModel:
     """
     if config.latents != "vector":
         raise RunError(
-            f"latents = {config.latents!r} is for arrays and images, and this data is a table with a "
-            "likelihood for each column: leave it out."
+            f"latents = {config.latents!r} is for arrays and images, and this data is a table with "
+            "a likelihood for each column: leave it out."
         )
     vae = factories.table_vae(
         schema,
