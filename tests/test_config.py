@@ -113,9 +113,10 @@ OTHERWISE = {
     "prior": "standard_normal",
     "objective": "iwae",
     "learning_rate_milestones": (),
-    "latents": "codes",
 }
 """For each setting that others depend on, a value with which those do nothing."""
+
+OTHERWISE_LATENTS = ("vector", "codes", "ladder")
 
 OTHER_VALUES = {
     "kl": "analytic",
@@ -124,6 +125,7 @@ OTHER_VALUES = {
     "posterior": "full",
     "prior": "vamp",
     "code_prior": "autoregressive",
+    "level_sizes": (2, 3),
 }
 """Values other than the default, of settings that are no numbers."""
 
@@ -133,7 +135,10 @@ OTHER_VALUES = {
 )
 def test_a_setting_that_does_nothing_is_refused(name: str) -> None:
     other, allowed = settings()[name].only
-    otherwise = "vector" if allowed == ("codes",) else OTHERWISE[other]
+    otherwise = next(
+        (word for word in OTHERWISE_LATENTS if other == "latents" and word not in allowed),
+        OTHERWISE.get(other),
+    )
     default = getattr(RunConfig(), name)
     value = OTHER_VALUES.get(name) or (default / 2 + 0.25 if default < 1 else default * 2)
     config = RunConfig(**{name: value, other: otherwise})

@@ -183,7 +183,11 @@ def is_normal(vae: VAE) -> bool:
         >>> is_normal(keras_vae.mlp_vae(3, 2)), is_normal(keras_vae.mlp_vae(3, 2, prior="flow"))
         (True, False)
     """
-    if not vae.posterior.tells_density or vae.prior.components() is None:
+    if (
+        not isinstance(vae, VAE)
+        or not vae.posterior.tells_density
+        or vae.prior.components() is None
+    ):
         return False
     return tfp.is_normal(vae.encode(vae.data.zeros()))
 

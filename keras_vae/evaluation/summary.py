@@ -1,6 +1,7 @@
 """Numbers that summarise a model or a set of values."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from keras_vae.distributions.tfp import has_moments
 from keras_vae.evaluation._batches import batch_seed, batches
 from keras_vae.evaluation._draws import trace_of
+from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
 from keras_vae.training.monitor import ACTIVE
 
@@ -17,11 +19,12 @@ _CHUNK = 1000
 
 
 def posterior_moments(
-    vae: VAE, x: Any, *, num_samples: int = 64, seed: int = 0
+    vae: VAE | HierarchicalVAE, x: Any, *, num_samples: int = 64, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes mean and standard deviation of each latent under q(z | x), [N, L] each.
 
-    They are exact where q has them in closed form. Those of a flow are estimated from draws.
+    They are exact where q has them in closed form. Those of a flow are estimated from draws, and
+    those of a hierarchy are of each level at the means of the levels above it, side by side.
 
     Args:
         vae: the model.
@@ -36,11 +39,19 @@ def posterior_moments(
         >>> loc.tolist(), scale.round(3).tolist()
         ([[0.0], [2.0]], [[0.577], [0.577]])
     """
+    if isinstance(vae, HierarchicalVAE):
+        levels = vae.encode(x).values()
+        return _side_by_side(q.mean() for q in levels), _side_by_side(q.stddev() for q in levels)
     if _closed(vae):
         q = vae.encode(x)
         return q.mean().numpy(), q.stddev().numpy()
     draws = _draws(vae, x, num_samples, seed)
     return draws.mean(axis=0), draws.std(axis=0)
+
+
+def _side_by_side(levels: Iterable[Any]) -> np.ndarray:
+    """Joins numbers of latents of any shape, [N, ...] each, to [N, L]."""
+    return np.concatenate([np.reshape(each, (len(each), -1)) for each in levels], axis=1)
 
 
 def _closed(vae: VAE) -> bool:
@@ -58,7 +69,7 @@ def _draws(vae: VAE, x: Any, num_samples: int, seed: int) -> np.ndarray:
     return np.concatenate(parts, axis=1).astype(np.float64)
 
 
-def active_units(vae: VAE, x: Any, threshold: float = ACTIVE) -> int:
+def active_units(vae: VAE | HierarchicalVAE, x: Any, threshold: float = ACTIVE) -> int:
     """Counts the latents whose posterior mean varies over the data: Var_x(E_q[z_j]) > threshold.
 
     Where the mean has no closed form, the variance is the covariance over x of the means of two
@@ -71,8 +82,8 @@ def active_units(vae: VAE, x: Any, threshold: float = ACTIVE) -> int:
         >>> active_units(vae, np.array([[-1.0], [1.0]]))
         1
     """
-    if _closed(vae):
-        variance = np.var(vae.encode(x).mean().numpy(), axis=0, dtype=np.float64)
+    if isinstance(vae, HierarchicalVAE) or _closed(vae):
+        variance = np.var(posterior_moments(vae, x)[0], axis=0, dtype=np.float64)
     else:
         first, second = np.split(_draws(vae, x, 64, 0), 2)
         first, second = (each.mean(axis=0) - each.mean(axis=(0, 1)) for each in (first, second))

@@ -78,7 +78,7 @@ def _distance(subject: Subject, report: Callable[[str], None]) -> list[Picture]:
 
     Neither more draws nor annealing moves such a bound.
     """
-    if subject.vae.posterior.is_discrete:
+    if subject.is_discrete:
         return bounds.frontier(subject)
     report("The bound with more draws and by annealing: up to a minute for large examples")
     distance = [bounds.bounds(subject)]
@@ -91,7 +91,7 @@ def _distance(subject: Subject, report: Callable[[str], None]) -> list[Picture]:
 def _verdict(subject: Subject) -> str:
     """Describes the use of the latents; without normal distributions by the active ones alone."""
     vae = subject.vae
-    if vae.posterior.is_discrete:
+    if subject.is_discrete:
         usage = evaluation.code_usage(vae, subject.x)
         return (
             f"The latents are codes: {usage.used:g} of {usage.num_codes} occur, with a perplexity "

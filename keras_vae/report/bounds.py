@@ -109,7 +109,7 @@ def bounds(subject: Subject) -> Picture:
         f"Means over {subject.examples(count)}: ELBO = L_1 = {means[0]:.2f}, L_1000 = "
         f"{means[-1]:.2f}"
     )
-    if subject.vae.posterior.tells_density:
+    if subject.has_levels or subject.vae.posterior.tells_density:
         annealed = evaluation.log_marginal(
             subject.vae, few, "annealed", num_samples=8, temperatures=200, seed=subject.seed
         )

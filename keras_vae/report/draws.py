@@ -47,7 +47,7 @@ def _images(subject: Subject) -> list[Picture]:
                 span,
             ),
         ]
-        if not subject.vae.posterior.is_discrete:
+        if not (subject.is_discrete or subject.has_levels):
             found += [
                 pixels(
                     "Interpolations",

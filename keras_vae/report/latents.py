@@ -18,6 +18,7 @@ from keras_vae.report.figures import (
     legend,
 )
 from keras_vae.report.subject import Subject
+from keras_vae.runs import measurements
 from keras_vae.runs.run import Run
 
 __all__ = ["latents"]
@@ -26,12 +27,14 @@ __all__ = ["latents"]
 def latents(subject: Subject) -> list[Picture]:
     """Plots what the latents carry: rates, overlap with the prior, and a map."""
     vae = subject.vae
-    if vae.posterior.is_discrete:
+    if subject.is_discrete:
         return [_codes(subject)]
     centre, scale = subject.moments
     per_latent = (0.5 * (scale**2 + centre**2 - 1.0) - np.log(scale)).mean(axis=0)
     order = np.argsort(-(per_latent if subject.is_normal else centre.var(axis=0)))
     pictures = [_nats(subject, per_latent[order])] if subject.is_normal else []
+    if subject.has_levels:
+        return [_levels(subject), _map(subject, centre, *order[[0, min(1, len(order) - 1)]])]
     first, second = order[0], order[min(1, len(order) - 1)]
     figure, axes = axes_of()
     grid = np.linspace(-4.0, 4.0, 300)
@@ -52,6 +55,11 @@ def latents(subject: Subject) -> list[Picture]:
     if not subject.is_normal:
         caption += " Each q(z | x) is shown as a normal distribution of its mean and scale."
     pictures.append(drawn("Posterior and prior overlap", caption, figure))
+    return [*pictures, _map(subject, centre, first, second)]
+
+
+def _map(subject: Subject, centre: np.ndarray, first: int, second: int) -> Picture:
+    """Plots the posterior means on two latents."""
     figure, axes = axes_of()
     colors = _labels(subject.run, len(subject.raw))
     marks = {"c": colors, "cmap": "tab10"} if colors is not None else {"color": BLUE}
@@ -60,8 +68,21 @@ def latents(subject: Subject) -> list[Picture]:
     caption = f"Posterior means of {subject.examples()} on the two most used latents" + (
         ", coloured by label." if colors is not None else "."
     )
-    pictures.append(drawn("Map of the latents", caption, figure))
-    return pictures
+    return drawn("Map of the latents", caption, figure)
+
+
+def _levels(subject: Subject) -> Picture:
+    """Plots the rate of each level."""
+    rates = measurements.rate_per_level(subject.vae, subject.x, subject.seed)
+    figure, axes = axes_of()
+    axes.bar(list(rates), list(rates.values()), color=BLUE)
+    label(axes, "level, from the top down", "KL(q(z_k | above, x) || p(z_k | above)), nats")
+    active = evaluation.active_units(subject.vae, subject.x)
+    caption = (
+        f"Mean over {subject.examples()}; {active} of {subject.vae.latent_size} latents are active "
+        "(the posterior mean varies by more than 0.01)."
+    )
+    return drawn("Nats per level", caption, figure)
 
 
 def _nats(subject: Subject, per_latent: np.ndarray) -> Picture:

@@ -59,8 +59,7 @@ def page(
         name=html.escape(run.path.resolve().name),
         style=_STYLE,
         summary=(
-            f"{vae.latent_size} latents; prior {type(vae.prior).__name__}, likelihood "
-            f"{type(vae.likelihood).__name__}, posterior {type(vae.posterior).__name__}. "
+            f"{_latents(subject)}, likelihood {type(vae.likelihood).__name__}. "
             f"{len(run.history())} epochs on {html.escape(run.config.data)}: "
             f"{html.escape(_data(run))}."
         ),
@@ -88,3 +87,14 @@ def _figure(picture: Picture) -> str:
 def _settings(run: Run) -> str:
     shown = {k: v for k, v in vars(run.config).items() if k not in ("preparation", "row_nats")}
     return json.dumps(shown, indent=2, default=str)
+
+
+def _latents(subject: Subject) -> str:
+    vae = subject.vae
+    if subject.has_levels:
+        sizes = ", ".join(f"{name} {block.latent_shape}" for name, block in vae.blocks.items())
+        return f"{vae.latent_size} latents on {len(vae.blocks)} levels: {sizes}"
+    return (
+        f"{vae.latent_size} latents; prior {type(vae.prior).__name__}, posterior "
+        f"{type(vae.posterior).__name__}"
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_vae import evaluation, random
+from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
 from keras_vae.runs import measurements
 from keras_vae.runs.pictures import is_image, titles
@@ -38,7 +39,7 @@ class Subject:
     """
 
     run: Run
-    vae: VAE
+    vae: Any
     raw: Any
     x: Any
     available: int
@@ -68,6 +69,16 @@ class Subject:
     def functions(self) -> dict[str, Signature]:
         """Functions of the model on data in the units of the file."""
         return signatures(self.vae, self.run.preparation)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether the latents are codes."""
+        return isinstance(self.vae, VAE) and self.vae.posterior.is_discrete
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether there are several levels of latents."""
+        return isinstance(self.vae, HierarchicalVAE)
 
     @cached_property
     def is_normal(self) -> bool:

@@ -6,8 +6,12 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_vae import evaluation
+import numpy as np
+
+from keras_vae import estimators, evaluation
+from keras_vae.distributions.noise import from_seed
 from keras_vae.evaluation.pareto import TRUSTED
+from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
 from keras_vae.runs.run import read_json
 
@@ -19,6 +23,7 @@ __all__ = [
     "examples",
     "heavy_tails",
     "rate_per_latent",
+    "rate_per_level",
     "read",
     "summary",
     "table",
@@ -28,6 +33,9 @@ __all__ = [
 SCHEMA_VERSION = 2
 """Schema version of `evaluation.json`. Since version 2, every number is in the units of the data
 file, and all numbers use the same examples."""
+
+
+_CHUNK = 1000
 
 
 class Table(NamedTuple):
@@ -75,7 +83,18 @@ def summary(values: Any) -> dict[str, Any]:
     }
 
 
-def use_of_latents(vae: VAE, x: Any, seed: int) -> dict[str, Any]:
+def rate_per_level(vae: HierarchicalVAE, x: Any, seed: int) -> dict[str, float]:
+    """Returns the mean rate of each level by name, from one draw per example."""
+    sums: dict[str, float] = dict.fromkeys(vae.blocks, 0.0)
+    for start in range(0, len(x), _CHUNK):
+        batch = x[start : start + _CHUNK]
+        noise = from_seed(vae.noise(), [seed, start], [1, len(batch)], vae.float_dtype)
+        rates = estimators.rates_of(vae.infer(batch).trace(noise))
+        sums = {name: sums[name] + float(np.sum(rates[name], dtype=np.float64)) for name in sums}
+    return {name: total / len(x) for name, total in sums.items()}
+
+
+def use_of_latents(vae: VAE | HierarchicalVAE, x: Any, seed: int) -> dict[str, Any]:
     """Measures what the latents carry: the rate of each, or how many codes occur.
 
     Args:
@@ -83,6 +102,12 @@ def use_of_latents(vae: VAE, x: Any, seed: int) -> dict[str, Any]:
         x: prepared test examples.
         seed: seed of the draws.
     """
+    if isinstance(vae, HierarchicalVAE):
+        return {
+            "rate_per_level": rate_per_level(vae, x, seed),
+            "active_units": evaluation.active_units(vae, x),
+            "latent_size": vae.latent_size,
+        }
     if not vae.posterior.is_discrete:
         return {
             "rate_per_latent": rate_per_latent(vae, x, seed),
@@ -104,7 +129,10 @@ def _use(values: dict[str, Any]) -> str:
     """Describes the content of `use_of_latents`."""
     codes = values.get("codes")
     if codes is None:
-        return f"{values['active_units']} of {values['latent_size']} latents active"
+        active = f"{values['active_units']} of {values['latent_size']} latents active"
+        levels = values.get("rate_per_level", {})
+        rates = ", ".join(f"{name} {rate:.2f}" for name, rate in levels.items())
+        return f"{active}; nats per level: {rates}" if rates else active
     size = " x ".join(map(str, codes["shape"]))
     return (
         f"{size} codes, {codes['used']:g} of {codes['num_codes']} used, perplexity "
