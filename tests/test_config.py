@@ -126,6 +126,7 @@ OTHER_VALUES = {
     "prior": "vamp",
     "code_prior": "autoregressive",
     "level_sizes": (2, 3),
+    "monitor": True,
 }
 """Values other than the default, of settings that are no numbers."""
 
