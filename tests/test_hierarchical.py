@@ -1,12 +1,16 @@
 """Models of several levels against two linear levels, whose evidence is a normal distribution."""
 
+import json
+
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 import scipy.stats
 import tensorflow as tf
 
 import keras_vae
+from export.pipeline import export_model
 from keras_vae import estimators, evaluation, random
 from keras_vae.distributions import inverse_positive
 from keras_vae.distributions.noise import from_rows, from_seed
@@ -457,3 +461,19 @@ def test_factory_takes_a_condition_and_refuses_what_it_cannot_build():
     ):
         with pytest.raises(ValueError, match=message):
             keras_vae.hierarchical_vae(5, (2, 3), **options)
+
+
+def test_artifact_decodes_levels_by_name_and_scores_each(trained, tmp_path):
+    model, _ = trained
+    artifact = export_model(model, tmp_path)
+    session = onnxruntime.InferenceSession(artifact / "onnx/decode.onnx")
+    z = {f"z_{name}": each.mean().numpy() for name, each in model.encode(COUNTS).items()}
+    (mean,) = session.run(["mean"], z)
+    np.testing.assert_allclose(mean, model.reconstruct(COUNTS), **FLOAT32)
+    session = onnxruntime.InferenceSession(artifact / "onnx/score.onnx")
+    inputs = {"x": COUNTS, "seed": random.row_seeds(3, 64).numpy()}
+    elbo, *rates = session.run(["elbo", "rate_top", "rate_low"], inputs)
+    bound = model.elbo(COUNTS, seed=3)
+    np.testing.assert_allclose(elbo, bound.elbo, **FLOAT32)
+    np.testing.assert_allclose(sum(rates), bound.rate, **FLOAT32)
+    assert list(json.loads((artifact / "manifest.json").read_text())["latents"]) == ["top", "low"]
