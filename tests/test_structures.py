@@ -14,8 +14,7 @@ import scipy.stats
 import tensorflow as tf
 
 import keras_vae
-from export import loading, onnx_graphs
-from export.errors import ExportError
+from export import gates, loading, manifest, onnx_graphs
 from export.pipeline import export_model
 from keras_vae import data, estimators, random
 from keras_vae.distributions import Draw, Noise, supports
@@ -199,10 +198,13 @@ def test_chain_is_trained_saved_and_scored(tmp_path):
     assert before < after < evidence.logpdf(data).mean() + 0.5
 
 
-def test_artifact_of_another_structure_is_refused_with_what_works(tmp_path):
-    with pytest.raises(ExportError, match=r"one latent vector and one x, and Chain has another"):
-        export_model(chain("float32")[0], tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_another_structure_passes_the_gates_and_its_manifest_names_the_latents():
+    model = chain("float32")[0]
+    gates.check_model(model)
+    gates.check_contract(model)
+    about = manifest.metadata(model)
+    assert about["structure"] == "Chain"
+    assert {one["tensor"] for one in about["latents"].values()} == {"z_z1", "z_z2"}
 
 
 class BottomUp(Chain):
