@@ -27,6 +27,7 @@ from export import manifest as manifests
 from export.cases import Case
 from export.clock import Clock, Report, silent
 from export.errors import ExportError
+from export.model_card import model_card
 from export.parity import live, table
 from export.verify import VERIFIED_IN, identified, refusals
 from keras_vae import integrity
@@ -173,7 +174,7 @@ def export_model(
             comparisons=comparisons,
             training=training or {},
         )
-        (directory / "MODEL_CARD.md").write_text(manifests.model_card(manifest))
+        (directory / "MODEL_CARD.md").write_text(model_card(manifest))
         with refusals():
             sealed = integrity.seal(directory, manifest)
         published = publish.publish(directory, target, options.version)

@@ -15,6 +15,7 @@ from registry import EXPORTED, PARTS
 
 import keras_vae
 from export import manifest, parity, pipeline
+from export.model_card import model_card
 from export.parity import live
 from export.verify import read_manifest
 from export.verify import verify as verify_files
@@ -324,7 +325,7 @@ def test_a_label_that_is_a_latent_and_a_part(tmp_path):
     parts = [score[f"distortion_{name}"] for name in ("age", "visits", "label")]
     np.testing.assert_allclose(sum(parts), score["distortion"], atol=1e-5)
     entries = {"name": "few", "training": {}, "variants": {}, "omitted": {}, **about}
-    card = manifest.model_card(entries)
+    card = model_card(entries)
     assert "A SemiSupervisedVAE of 3 named parts with the latents label `z_label` (3,)" in card
 
 

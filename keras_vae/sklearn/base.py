@@ -1,9 +1,4 @@
-"""Estimators for scikit-learn: density, embedding, outlier detection and imputation by a VAE.
-
-They take arrays [n, d] of numbers, in which NaN is absent, and data frames with text and categories
-as they are, and work in `Pipeline`, `GridSearchCV` and `clone`. Scores are in nats per row and in
-the units of the data.
-"""
+"""What the estimators for scikit-learn share: fitting a VAE to rows, scores and draws."""
 
 import hashlib
 import random
@@ -15,19 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    DensityMixin,
-    OneToOneFeatureMixin,
-    OutlierMixin,
-    TransformerMixin,
-)
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from keras_vae import networks
-from keras_vae.conformal import Conformal
 from keras_vae.data.frames import is_frame
 from keras_vae.data.schema import Schema
 from keras_vae.distributions import DiagonalNormal, PartsEncoder, StandardNormal
@@ -35,14 +22,14 @@ from keras_vae.distributions.noise import from_rows
 from keras_vae.factories import LIKELIHOODS, table_vae
 from keras_vae.model import VAE
 
-__all__ = ["VAEDensity", "VAEImputer", "VAEOutlierDetector", "VAETransformer"]
+__all__ = ["VAEEstimator", "seeds_of"]
 
 _STANDARDISED = ("normal", "laplace", "student_t")
 _ROWS = 64  # rows of every call, so that a row's numbers do not depend on how many come with it
 
 
-class _VAEEstimator(BaseEstimator):
-    """Estimator that fits a VAE to rows; its subclasses say what for."""
+class VAEEstimator(BaseEstimator):
+    """Estimator that fits a VAE to rows; its subclasses say what for. See `VAEDensity`."""
 
     def __init__(
         self,
@@ -225,7 +212,7 @@ class _VAEEstimator(BaseEstimator):
             log_weights = vae.infer(rows).trace(noise).log_weights()
             return tf.reduce_logsumexp(log_weights, axis=0) - np.log(number)
 
-        found = self._by_chunks(f"log_p {number}", log_mean, [x, _seeds_of(x)])
+        found = self._by_chunks(f"log_p {number}", log_mean, [x, seeds_of(x)])
         return found.astype(np.float64) + self._row_nats(x)
 
     def _row_nats(self, x: Any) -> np.ndarray:
@@ -279,218 +266,6 @@ class _VAEEstimator(BaseEstimator):
         return tags
 
 
-class VAEDensity(DensityMixin, _VAEEstimator):
-    """Density of rows: `score_samples` estimates log p, `sample` draws.
-
-    Args:
-        latent_size: number of latents.
-        likelihood: name in `keras_vae.factories.LIKELIHOODS` of the distribution of the columns of
-            an array, such as normal, student_t, poisson or bernoulli. The columns of a data frame
-            with other than numbers choose theirs, see `keras_vae.data.Schema`.
-        likelihood_options: arguments of the likelihood; None is {"scale": "per_feature"} for
-            normal, laplace and student_t, and {} for the others.
-        hidden: widths of the encoder's layers; the decoder's are the same backwards.
-        drop: share of the entries that training hides from the encoder, so that it learns to do
-            without.
-        epochs: passes over the training rows, at most.
-        batch_size: rows per training step.
-        learning_rate: learning rate of Adam.
-        early_stopping: whether to hold out rows, to stop when their ELBO no longer rises and to
-            keep the weights of the best epoch.
-        validation_fraction: share of the rows to hold out.
-        n_iter_no_change: epochs without a rise before training stops.
-        num_samples: draws from the posterior per row for scores and imputations.
-        random_state: seed, or `numpy.random.RandomState`, of weights, order and draws in training.
-        verbose: as of `keras.Model.fit`.
-
-    Attributes:
-        vae_: the fitted `keras_vae.VAE`, of standardised columns.
-        schema_: `keras_vae.data.Schema` of a data frame with other than numbers, or None.
-        history_: what `keras.Model.fit` logged, by name.
-        n_iter_: number of epochs.
-
-    Example:
-        >>> from sklearn.datasets import load_iris
-        >>> density = VAEDensity(2, epochs=2, random_state=0).fit(load_iris().data)
-        >>> density.score_samples(load_iris().data).shape
-        (150,)
-    """
-
-    score = _VAEEstimator.score  # DensityMixin has one that returns nothing
-
-
-class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _VAEEstimator):
-    """Embedding of rows: `transform` gives the posterior mean of the latents.
-
-    Arguments and attributes as for `VAEDensity`.
-
-    Example:
-        >>> from sklearn.datasets import load_iris
-        >>> embed = VAETransformer(2, epochs=2, random_state=0).set_output(transform="pandas")
-        >>> list(embed.fit_transform(load_iris().data))
-        ['vaetransformer0', 'vaetransformer1']
-    """
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Returns posterior means [n, latent_size]."""
-        x = self._rows(X)
-        means = self._by_chunks("mean", lambda rows: self.vae_.encode(rows).mean(), [x])
-        return means.astype(np.float64)
-
-    def inverse_transform(self, Z: Any) -> Any:
-        """Returns means of p(x given z) in the units of the data.
-
-        Args:
-            Z: latents [n, latent_size].
-
-        Returns:
-            Array [n, d], or a data frame for a model of one.
-        """
-        check_is_fitted(self, "vae_")
-        means = self.vae_.decode(check_array(Z, dtype=np.float32))
-        if self.schema_ is not None:
-            return self.schema_.decode({name: p.mean() for name, p in means.items()})
-        return self._raw(means.mean().numpy())
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.latent_size
-
-
-class VAEOutlierDetector(OutlierMixin, _VAEEstimator):
-    """Outliers by low log p.
-
-    `predict` gives -1 to a share of the training rows, which promises nothing about new ones.
-    `calibrate` with rows that it was not fitted on does: see `p_values`. Arguments and attributes
-    as for `VAEDensity`, and:
-
-    Args:
-        contamination: share of the training rows that are outliers, above 0 and at most 0.5.
-
-    Attributes:
-        offset_: the log p below which a row is an outlier, in nats.
-        calibration_: `keras_vae.conformal.Conformal` of `calibrate`.
-
-    Example:
-        >>> from sklearn.datasets import load_iris
-        >>> x = load_iris().data
-        >>> detector = VAEOutlierDetector(2, epochs=2, random_state=0).fit(x[::2])
-        >>> detector.calibrate(x[1::2]).p_values([[50.0, 3.0, 1.0, 0.2]]).round(3)
-        array([0.013])
-    """
-
-    def __init__(
-        self,
-        latent_size: int = 8,
-        *,
-        contamination: float = 0.1,
-        likelihood: str = "normal",
-        likelihood_options: dict[str, Any] | None = None,
-        hidden: Sequence[int] = (128, 128),
-        drop: float = 0.1,
-        epochs: int = 1000,
-        batch_size: int = 100,
-        learning_rate: float = 1e-3,
-        early_stopping: bool = True,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 20,
-        num_samples: int = 100,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(
-            latent_size,
-            likelihood=likelihood,
-            likelihood_options=likelihood_options,
-            hidden=hidden,
-            drop=drop,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            num_samples=num_samples,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.contamination = contamination
-
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Fits the model and the threshold; arguments and errors as for `VAEDensity.fit`."""
-        if not 0.0 < self.contamination <= 0.5:
-            raise ValueError(
-                "Invalid value for argument `contamination`. Expected a share above 0 and at most "
-                f"0.5. Received: contamination={self.contamination!r}"
-            )
-        log_p = self._log_p(self._fit(X))
-        self.offset_ = float(np.percentile(log_p, 100.0 * self.contamination))
-        return self
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Returns `score_samples` less `offset_`, [n]: negative for outliers."""
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Returns 1 for inliers and -1 for outliers, [n]."""
-        return np.where(self.decision_function(X) < 0.0, -1, 1)
-
-    def calibrate(self, X: Any) -> Self:
-        """Keeps the scores of normal rows that it was not fitted on, for `p_values`.
-
-        Args:
-            X: rows [n, d].
-        """
-        self.calibration_ = Conformal(-self.score_samples(X))
-        return self
-
-    def p_values(self, X: Any) -> np.ndarray:
-        """Computes the conformal p-value of each row, [n].
-
-        Of rows that are exchangeable with those of `calibrate`, at most a share alpha has a p-value
-        of at most alpha, however wrong the model is. See `keras_vae.conformal.Conformal`.
-        """
-        check_is_fitted(
-            self, "calibration_", msg="Call calibrate with held-out rows before p_values."
-        )
-        return self.calibration_.p_value(-self.score_samples(X))
-
-
-class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _VAEEstimator):
-    """Imputation: `transform` fills absent entries from the importance-weighted posterior.
-
-    Numbers get their mean given the entries that are present, categories the most probable one.
-    Source: Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633. Arguments and attributes as for
-    `VAEDensity`.
-
-    Example:
-        >>> import numpy as np
-        >>> x = np.random.default_rng(0).normal(size=(50, 1)) * [1.0, 2.0, 3.0]
-        >>> x[::7, 0] = np.nan
-        >>> imputer = VAEImputer(1, hidden=(16,), epochs=2, random_state=0)
-        >>> int(np.isnan(imputer.fit_transform(x)).sum())
-        0
-    """
-
-    def transform(self, X: Any) -> Any:
-        """Returns the rows with absent entries filled; what is present stays as it is.
-
-        Args:
-            X: rows [n, d], NaN where absent.
-
-        Returns:
-            Array [n, d], or a data frame for a model of one.
-        """
-        x = self._rows(X)
-        if self.schema_ is not None:
-            return self.vae_.impute(X, self.num_samples, seed=_seeds_of(x)).values
-        X = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")
-        if not np.isnan(X).any():
-            return X
-        filled = self.vae_.impute(x, self.num_samples, seed=_seeds_of(x)).values
-        return np.where(np.isnan(X), self._raw(np.asarray(filled)), X)
-
-
 def _is_table(X: Any) -> bool:
     """Tells whether rows are a data frame with other than numbers."""
     return is_frame(X) and any(
@@ -502,7 +277,7 @@ def _taken(x: Any, rows: np.ndarray) -> Any:
     return keras.tree.map_structure(lambda part: part[rows], x)
 
 
-def _seeds_of(x: Any) -> np.ndarray:
+def seeds_of(x: Any) -> np.ndarray:
     """Returns a seed pair for each row that depends on its numbers alone, int32 [n, 2]."""
     parts = [np.asarray(part, np.float32) for part in keras.tree.flatten(x)]
     rows = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
