@@ -84,7 +84,7 @@ class MissingNotAtRandom(LatentVariableModel):
         >>> x = np.random.default_rng(0).normal(size=(64, 3))
         >>> history = model.fit(np.where(x < 1.0, x, np.nan), verbose=0)
         >>> sorted(history.history)
-        ['distortion', 'elbo', 'loss', 'rate']
+        ['distortion', 'elbo', 'loss', 'rate', 'rate_absent_x', 'rate_z']
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 import keras_vae
 from export import (
     gates,
-    manifest,
+    model_card,
     onnx_graphs,
     parity,
     pipeline,
@@ -265,11 +265,11 @@ def test_model_card(published):
 
 def test_model_card_says_ranges_and_columns_in_words():
     ranges = ((None, None), (0.0, None), (None, 1.0), (0.0, 255.0))
-    said = [manifest._range_in_words(*limits) for limits in ranges]
+    said = [model_card._range_in_words(*limits) for limits in ranges]
     assert said == ["any real number", "from 0 on", "up to 1", "from 0 to 255"]
     names = [f"column {index}" for index in range(52)]
-    assert manifest._columns(names[:2]) == "Columns, in this order: `column 0`, `column 1`."
-    assert "`column 49` and 2 more, which manifest.json lists." in manifest._columns(names)
+    assert model_card._columns(names[:2]) == "Columns, in this order: `column 0`, `column 1`."
+    assert "`column 49` and 2 more, which manifest.json lists." in model_card._columns(names)
 
 
 def test_saved_model_checks_shapes_and_rows_in_the_loader_of_tensorflow_serving(published):
@@ -867,7 +867,10 @@ def test_options_come_before_or_after_the_model(run):
 def test_model_that_is_no_vae(tmp_path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]).save(tmp_path / "m.keras")
     message = sentence([tmp_path / "m.keras", "--to", tmp_path / "a"])
-    assert "Expected a keras_vae.VAE; got a Sequential" in message
+    assert (
+        "Expected a keras_vae.VAE or another keras_vae.LatentVariableModel; got a Sequential"
+        in message
+    )
 
 
 def test_options_are_checked_at_once():

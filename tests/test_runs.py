@@ -466,7 +466,7 @@ def test_a_sampled_table_is_read_back(suffix: str, mean: bool, table: Run, tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data = 'digits'\nlatents = 3", "unknown settings: latents"),
+        ("data = 'digits'\nlatent_size = 3", "unknown settings: latent_size"),
         ("latent = 3", "names no data"),
         ("data = [", "is not TOML"),
         ("data = 'digits'\nnetwork = 'rnn'", "network to be one of mlp, conv; got 'rnn'"),

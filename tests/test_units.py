@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_vae
-from export.manifest import _measurements as card_lines
+from export.model_card import _measurements as card_lines
 from keras_vae import commands, evaluation
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare
