@@ -65,6 +65,7 @@ __all__ = [
     "hierarchical_vae",
     "mlp_vae",
     "networks",
+    "sequence_vae",
     "table_vae",
     "vq_vae",
     *(family.name for family in (*LIKELIHOODS.values(), *POSTERIORS.values(), *PRIORS.values())),

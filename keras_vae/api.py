@@ -42,6 +42,7 @@ from keras_vae.explain import explain_loss as explain_loss
 from keras_vae.factories import conv_vae as conv_vae
 from keras_vae.factories import hierarchical_vae as hierarchical_vae
 from keras_vae.factories import mlp_vae as mlp_vae
+from keras_vae.factories import sequence_vae as sequence_vae
 from keras_vae.factories import table_vae as table_vae
 from keras_vae.factories import vq_vae as vq_vae
 from keras_vae.hierarchical import HierarchicalVAE as HierarchicalVAE

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_vae.distributions.base import ConditionalDistribution
 from keras_vae.distributions.noise import Draw, checked_draw, only_own_draws
-from keras_vae.distributions.tfp import tfd
+from keras_vae.distributions.tfp import sum_entries, tfd
 
 __all__ = [
     "Generation",
@@ -138,7 +138,7 @@ class Observation(NamedTuple):
                 f"{axes} axes after [B]; got shape {mask.shape.as_list()}."
             )
         log_prob = tf.where(mask, log_prob, tf.zeros_like(log_prob))
-        return tf.reduce_sum(log_prob, axis=list(range(1 - mask.shape.rank, 0)))
+        return sum_entries(self.p, log_prob)
 
 
 def _sizes(value: tf.Tensor) -> list[Any]:

@@ -30,6 +30,9 @@ from keras_vae.data.files import Data as Data
 from keras_vae.data.files import load as load
 from keras_vae.data.schema import Column as Column
 from keras_vae.data.schema import Schema as Schema
+from keras_vae.data.sequences import lengths as lengths
+from keras_vae.data.sequences import padded as padded
+from keras_vae.data.sequences import windows as windows
 from keras_vae.data.stream import batches as batches
 from keras_vae.data.stream import split as split
 from keras_vae.data.stream import steps as steps

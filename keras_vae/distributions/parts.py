@@ -137,7 +137,7 @@ class Parts(keras.layers.Layer):
         """
         inputs, leading = folded(keras.tree.map_structure(tf.convert_to_tensor, c), self._ranks)
         sharing = {name: part for name, part in self.parts.items() if part.network is None}
-        raw = self._heads(sharing, self._trunk(inputs, training)) if sharing else {}
+        raw = self._heads(sharing, self._trunk(inputs, training), training) if sharing else {}
         return {
             name: part.at_condition(part.read(raw[name], leading), c)
             if name in raw
@@ -152,10 +152,16 @@ class Parts(keras.layers.Layer):
             for name, parameters in self.head_parameters_by_part(c, training).items()
         }
 
-    def _heads(self, parts: Mapping[str, Likelihood], features: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _heads(
+        self, parts: Mapping[str, Likelihood], features: tf.Tensor, training: bool
+    ) -> dict[str, tf.Tensor]:
         """Returns the raw numbers of each head; all Dense heads are one matrix product."""
         dense = {name: part for name, part in parts.items() if not part.has_own_head}
-        raw = {name: part.head(features) for name, part in parts.items() if part.has_own_head}
+        raw = {
+            name: part.head(features, training=training)
+            for name, part in parts.items()
+            if part.has_own_head
+        }
         if dense:
             flat = tf.reshape(features, [-1, math.prod(features.shape[1:])])
             flat = tf.cast(flat, self.float_dtype)

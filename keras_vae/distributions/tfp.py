@@ -4,6 +4,7 @@ This is the only module that imports TensorFlow Probability; the rest of the pac
 from here.
 """
 
+import collections.abc
 import functools
 import math
 import operator
@@ -16,6 +17,7 @@ import tensorflow_probability
 from tensorflow_probability import distributions as tfd
 
 from keras_vae.distributions.counts import binomial_log_prob, poisson_log_prob
+from keras_vae.networks.steps import sum_over_steps
 
 __all__ = [
     "Binomial",
@@ -28,6 +30,7 @@ __all__ = [
     "Numbers",
     "OneHotCategorical",
     "Poisson",
+    "Sequence",
     "fill_scale_tril",
     "fused_log_prob",
     "has_moments",
@@ -35,6 +38,7 @@ __all__ = [
     "softmax",
     "split_seed",
     "statistic",
+    "sum_entries",
     "tfd",
     "typical_scale",
 ]
@@ -61,6 +65,35 @@ class Independent(tfd.Independent):
         if self.event_shape.rank != 1:
             raise NotImplementedError("The covariance is that of a vector, an event of one axis.")
         return tf.linalg.diag(self.variance())
+
+
+class Sequence(Independent):
+    """Independent entries of a sequence, summed so that absent steps at its end change nothing.
+
+    Args:
+        entries: distributions of the entries, with the steps on the first of the event's axes.
+        event_rank: number of axes of the event, of which those of one entry are the last.
+    """
+
+    def __init__(self, entries: tfd.Distribution, event_rank: int, name: str = "Sequence") -> None:
+        parameters = dict(locals())
+        super().__init__(entries, event_rank - entries.event_shape.rank, name=name)
+        self._parameters = parameters
+
+    def _sum_fn(self) -> Callable[..., tf.Tensor]:
+        return _sum_of_steps
+
+
+def _sum_of_steps(x: tf.Tensor, axis: collections.abc.Sequence[int]) -> tf.Tensor:
+    """Sums over the last axes, the first of which is that of the steps."""
+    rest = list(range(1 - len(axis), 0))
+    return sum_over_steps(tf.reduce_sum(x, rest) if rest else x, -1)
+
+
+def sum_entries(distribution: tfd.Independent, log_prob: tf.Tensor) -> tf.Tensor:
+    """Sums the log-probabilities of the entries of an event."""
+    entries = log_prob.shape.rank - distribution.batch_shape.rank
+    return distribution._sum_fn()(log_prob, axis=list(range(-entries, 0)))
 
 
 def statistic(

@@ -72,9 +72,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
                 )
         self.network = network
         self.has_own_head = head is not None
-        self.head: keras.layers.Layer = head or keras.layers.Dense(
-            self._total_size, dtype=self.float_dtype, name="parameters"
-        )
+        self.head: keras.layers.Layer = head or self._default_head()
         self._input_ranks: list[int] = []
         self._draws = keras.random.SeedGenerator()
 
@@ -135,6 +133,9 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
     def float_dtype(self) -> str:
         """Dtype of parameters and log-probabilities: float32, or float64 under that policy."""
         return "float64" if self.compute_dtype == "float64" else "float32"
+
+    def _default_head(self) -> keras.layers.Layer:
+        return keras.layers.Dense(self._total_size, dtype=self.float_dtype, name="parameters")
 
     @property
     def channels(self) -> int:
@@ -267,7 +268,7 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         if not self.has_own_head and len(features.shape) > 2:
             self._check_size(features.shape)
             features = keras.ops.reshape(features, (-1, math.prod(features.shape[1:])))
-        return self.head(features)
+        return self.head(features, training=training)
 
     def _check_size(self, shape: Sequence[int | None]) -> None:
         """Refuses features or raw parameters without a fixed size."""
@@ -299,7 +300,9 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
 
     def independent(self, entries: tfd.Distribution) -> tfd.Distribution:
         """Returns the distribution of an event whose entries are independent of each other."""
-        return tfp.Independent(entries, reinterpreted_batch_ndims=len(self.event_shape))
+        return tfp.Independent(
+            entries, reinterpreted_batch_ndims=len(self.event_shape) - entries.event_shape.rank
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""

@@ -2,6 +2,7 @@
 
 import abc
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -12,11 +13,12 @@ import tensorflow as tf
 from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import Proposal
-from keras_vae.distributions import supports
+from keras_vae.distributions import supports, tfp
 from keras_vae.distributions.base.conditional import ConditionalDistribution
 from keras_vae.distributions.base.shapes import shapes_of, symbolic
 from keras_vae.distributions.names import LIKELIHOODS
 from keras_vae.distributions.tfp import tfd
+from keras_vae.networks.steps import StepDense, repeated
 
 __all__ = ["Likelihood"]
 
@@ -33,6 +35,9 @@ class Likelihood(ConditionalDistribution):
         head: layer from features to raw parameters; None is one Dense layer.
         missing: whether entries of the data may be absent, which are NaN. They add nothing to
             log p(x | z), so a bound is one on the log-probability of the entries that are present.
+        sequence: whether the first axis of an event is time. The default head then has the same
+            weights for each step of features [B, steps, n], and sums over steps are in an order in
+            which absent steps at the end change nothing.
 
     Attributes:
         reading: one sentence on how to read the parameters outside of Python.
@@ -55,15 +60,55 @@ class Likelihood(ConditionalDistribution):
         *,
         head: keras.layers.Layer | None = None,
         missing: bool = False,
+        sequence: bool = False,
         **kwargs: Any,
     ) -> None:
+        for name, value in (("missing", missing), ("sequence", sequence)):
+            if not isinstance(value, bool):
+                raise TypeError(
+                    f"Invalid value for argument `{name}`. Expected True or False. Received: "
+                    f"{value!r}"
+                )
+        self.sequence = sequence
         super().__init__(event_shape, network, head=head, **kwargs)
-        if not isinstance(missing, bool):
-            raise TypeError(
-                f"Invalid value for argument `missing`. Expected True or False. Received: "
-                f"{missing!r}"
-            )
         self.missing = missing
+        if sequence and len(self.event_shape) < 2:
+            raise ValueError(
+                "sequence=True expects an event shape of steps and entries, such as (24, 1); got "
+                f"{self.event_shape}."
+            )
+        self.has_own_head = self.has_own_head or sequence
+
+    def _default_head(self) -> keras.layers.Layer:
+        if not self.sequence:
+            return super()._default_head()
+        size = math.prod(self.event_shape[1:-1]) * self._last_size
+        return StepDense(size, dtype=self.float_dtype, name="parameters")
+
+    def _features(self, inputs: Any, training: bool) -> Any:
+        if self.sequence and self.network is None and len(inputs.shape) < 3:
+            raise ValueError(
+                f"{type(self).__name__} with sequence=True needs a network that returns features "
+                "of each step, [B, steps, n], such as keras_vae.networks.sequence_decoder."
+            )
+        return super()._features(inputs, training)
+
+    def parameters(self, c: Any, training: bool = False) -> dict[str, tf.Tensor]:
+        """Returns the parameters of the distribution; arguments as for the base class."""
+        found = super().parameters(c, training)
+        if not (self.sequence and training):
+            return found
+        steps, rank = self.event_shape[0], len(self.event_shape)
+        return {
+            name: value if value.shape.rank else repeated(value, steps, rank)
+            for name, value in found.items()
+        }
+
+    def independent(self, entries: tfd.Distribution) -> tfd.Distribution:
+        """Returns the distribution of an event whose entries are independent of each other."""
+        if not self.sequence:
+            return super().independent(entries)
+        return tfp.Sequence(entries, len(self.event_shape))
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights of network and head; input shapes may leave the batch open."""
@@ -116,8 +161,9 @@ class Likelihood(ConditionalDistribution):
         return {"x": self.head_parameters(c, training)}
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor arguments; `missing` only if it is True."""
-        return {**super().get_config(), **({"missing": True} if self.missing else {})}
+        """Returns the constructor arguments; `missing` and `sequence` only if they are True."""
+        flags = {"missing": self.missing, "sequence": self.sequence}
+        return {**super().get_config(), **{name: True for name, flag in flags.items() if flag}}
 
     @property
     @abc.abstractmethod

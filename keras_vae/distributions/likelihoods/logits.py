@@ -59,6 +59,8 @@ class Bernoulli(Likelihood):
 
     def make_distribution(self, logits: tf.Tensor) -> tfd.Distribution:
         """Returns independent Bernoulli distributions."""
+        if self.sequence:
+            return self.independent(tfd.Bernoulli(logits, dtype=logits.dtype))
         return tfp.IndependentBernoulli(logits, len(self.event_shape))
 
     def draw(self, noise: tf.Tensor, logits: tf.Tensor) -> Draw:
@@ -132,7 +134,7 @@ class Categorical(Likelihood):
     def make_distribution(self, logits: tf.Tensor) -> tfd.Distribution:
         """Returns independent one-hot categorical distributions."""
         entries = tfp.OneHotCategorical(logits=logits, dtype=logits.dtype)
-        return tfd.Independent(entries, reinterpreted_batch_ndims=len(self.event_shape) - 1)
+        return self.independent(entries)
 
     def noise(self) -> Noise:
         """Returns one uniform number per variable."""

@@ -121,7 +121,7 @@ class Multinomial(Sized):
         """Returns independent multinomial distributions."""
         n = self._trials(logits) if total_count is None else total_count
         entries = count_families.Multinomial(n, logits=logits)
-        return tfd.Independent(entries, reinterpreted_batch_ndims=len(self.event_shape) - 1)
+        return self.independent(entries)
 
     def noise(self) -> Noise:
         """Returns one uniform number for each split of a group of categories."""
