@@ -55,6 +55,13 @@ from keras_vae.losses import NegativeLogLikelihood as NegativeLogLikelihood
 from keras_vae.missing_not_at_random import MissingNotAtRandom as MissingNotAtRandom
 from keras_vae.model import VAE as VAE
 from keras_vae.model import Bound as Bound
+from keras_vae.networks.sequences import AttentionOverSteps as AttentionOverSteps
+from keras_vae.networks.sequences import MeanOverSteps as MeanOverSteps
+from keras_vae.networks.sequences import NeighbouringSteps as NeighbouringSteps
+from keras_vae.networks.sequences import ObservedSteps as ObservedSteps
+from keras_vae.networks.sequences import PositionedSteps as PositionedSteps
+from keras_vae.networks.series import SeriesComponents as SeriesComponents
+from keras_vae.networks.steps import StepDense as StepDense
 from keras_vae.objectives import ELBO as ELBO
 from keras_vae.objectives import IWAE as IWAE
 from keras_vae.objectives import EnumeratedELBO as EnumeratedELBO

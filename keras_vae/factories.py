@@ -368,12 +368,14 @@ def sequence_vae(
     shape, condition = as_shape(event_shape, "sequence_vae"), _condition(condition_shape)
     make = _lookup("likelihood", LIKELIHOODS, likelihood)
     shared: dict[str, Any] = {"width": width, "depth": depth, "activation": activation}
-    seen = {"condition_shape": _seen_by_decoder(condition, likelihood_options), "name": "decoder"}
+    given = _seen_by_decoder(condition, likelihood_options)
+    seen: dict[str, Any] = {**shared, "condition_shape": given, "name": "decoder"}
     if seasons is None:
-        decoder = networks.sequence_decoder(latent_size, shape, network, **shared, **seen)
+        decoder = networks.sequence_decoder(latent_size, shape, network, **seen)
     else:
-        own = {"degree": degree, "seasons": seasons, "residual": network}
-        decoder = networks.series_decoder(latent_size, shape, **own, **shared, **seen)
+        decoder = networks.series_decoder(
+            latent_size, shape, degree=degree, seasons=seasons, residual=network, **seen
+        )
     layer = make(shape, network=decoder, missing=missing, sequence=True, **likelihood_options)
     encoder = networks.sequence_encoder(
         shape, network, condition_shape=condition, name="encoder", **shared, **_range_of(layer)

@@ -24,6 +24,7 @@ BLOCK = re.compile(
         "novelty",
         "parts",
         "scikit-learn",
+        "sequences",
     ],
 )
 def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys):

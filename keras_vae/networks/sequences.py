@@ -1,7 +1,8 @@
 """Networks for sequences: recurrent, convolutional and of causal or masked attention.
 
 Steps that are absent, NaN in all entries, are passed over. Sequences of different lengths are
-padded with such steps at their end, and neither features nor gradients depend on how many.
+padded with such steps at their end, and neither features nor gradients depend on how many. Inside,
+sequences have a multiple of 16 steps, so that no kernel ends in the middle of one.
 """
 
 import math
@@ -13,7 +14,9 @@ from keras import ops
 
 from keras_vae.networks.dense import with_condition
 from keras_vae.networks.steps import (
+    BLOCK,
     StepDense,
+    padded,
     scores,
     sum_over_steps,
     weighted_sums,
@@ -41,12 +44,18 @@ _LONGEST_PERIOD = 10000.0
 _register = keras.saving.register_keras_serializable(package="keras_vae")
 
 
+def _whole(steps: int) -> int:
+    """Returns the number of steps of whole blocks."""
+    return -(-steps // BLOCK) * BLOCK
+
+
 @_register
 class ObservedSteps(keras.layers.Layer):
-    """Sequences [B, T, ...] with NaN as features [B, T, 2 D] and a mask [B, T].
+    """Sequences [B, T, ...] with NaN as features [B, T', 2 D] and a mask [B, T'].
 
-    The features are the values, 0 where they are absent, and which of them are present. The mask is
-    true at steps of which any entry is present.
+    T' is the next multiple of 16; steps that are added are absent. The features are the values, 0
+    where they are absent, and which of them are present. The mask is true at steps of which any
+    entry is present.
 
     Args:
         offset, scale: values are first mapped to (x - offset) * scale.
@@ -55,7 +64,7 @@ class ObservedSteps(keras.layers.Layer):
     Example:
         >>> import numpy as np
         >>> features, mask = ObservedSteps()(np.array([[[2.0], [np.nan]]], "float32"))
-        >>> features.numpy().tolist(), mask.numpy().tolist()
+        >>> features[:, :2].numpy().tolist(), mask[:, :2].numpy().tolist()
         ([[[2.0, 1.0], [0.0, 0.0]]], [[True, False]])
     """
 
@@ -67,7 +76,9 @@ class ObservedSteps(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         """Returns the features and the mask."""
-        x = ops.reshape(x, (-1, x.shape[1], math.prod(x.shape[2:])))
+        steps = x.shape[1]
+        x = ops.reshape(x, (-1, steps, math.prod(x.shape[2:])))
+        x = ops.pad(x, [[0, 0], [0, _whole(steps) - steps], [0, 0]], constant_values=math.nan)
         present = ops.logical_not(ops.isnan(x))
         x = (ops.where(present, x, self.offset) - self.offset) * self.scale
         x = ops.log1p(x) if self.logarithm else x
@@ -177,17 +188,21 @@ class AttentionOverSteps(keras.layers.Layer):
 
     def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         """Returns the mean of the values, weighted by attention, [B, T, n]."""
-        steps, width = inputs.shape[1], inputs.shape[2] // 3
+        count, width = inputs.shape[1], inputs.shape[2] // 3
+        steps = _whole(count)
+        inputs = padded(inputs, 1, steps - count)
         size = width // self.num_heads
         parts = ops.split(inputs, 3, axis=-1)
         heads = [ops.reshape(part, (-1, steps, self.num_heads, size)) for part in parts]
         queries, keys, values = (ops.moveaxis(part, 2, 1) for part in heads)
         logits = scores(queries / math.sqrt(size), keys, training)
-        seen = ops.ones((1, 1, steps, steps), "bool")
+        places = ops.arange(steps)
+        seen = (places < count)[None, None, None]
         if self.causal:
-            seen = ops.tril(ops.ones((steps, steps)))[None, None] > 0
+            seen = (places[:, None] >= places)[None, None]
         if mask is not None:
-            seen = ops.logical_and(seen, mask[:, None, None, :])
+            absent = padded(1.0 - ops.cast(mask, "float32"), 1, steps - count)
+            seen = ops.logical_and(seen, (absent < 0.5)[:, None, None])
         lowest = ops.cast(-1e9 if logits.dtype != "float16" else -6e4, logits.dtype)
         logits = ops.where(seen, logits, lowest)
         shifted = logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
@@ -196,7 +211,7 @@ class AttentionOverSteps(keras.layers.Layer):
         sums = weighted_sums(weights, beside, training)
         total = sums[..., -1:]
         means = sums[..., :-1] / ops.where(total > 0, total, ops.ones_like(total))
-        return ops.reshape(ops.moveaxis(means, 1, 2), (-1, steps, width))
+        return ops.reshape(ops.moveaxis(means, 1, 2), (-1, steps, width))[:, :count]
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Returns None: the mask is passed to each layer by name."""
@@ -399,7 +414,9 @@ def sequence_decoder(
     _check(output_shape, depth)
     z = keras.Input((latent_size,), name="z")
     inputs, features = with_condition(z, z, condition_shape)
-    features = StepDense(width, activation=activation)(PositionedSteps(output_shape[0])(features))
+    steps = output_shape[0]
+    features = PositionedSteps(_whole(steps))(features)
+    features = StepDense(width, activation=activation)(features)
     features = step_network(
         features,
         kind,
@@ -409,7 +426,7 @@ def sequence_decoder(
         num_heads=num_heads,
         activation=activation,
     )
-    return keras.Model(inputs, features, name=name)
+    return keras.Model(inputs, features[:, :steps], name=name)
 
 
 def _check(shape: Sequence[int], depth: int) -> None:

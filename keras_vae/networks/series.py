@@ -121,7 +121,8 @@ def series_decoder(
         )
     z = keras.Input((latent_size,), name="z")
     inputs, features = with_condition(z, z, condition_shape)
-    components = SeriesComponents(*output_shape, degree, seasons)
+    steps, channels = output_shape
+    components = SeriesComponents(steps, channels, degree, seasons)
     hidden = keras.layers.Dense(width, activation=activation)(features)
     series = components(keras.layers.Dense(components.size)(hidden))
     if residual is not None:

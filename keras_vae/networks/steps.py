@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["BLOCK", "StepDense", "scores", "sum_over_steps", "weighted_sums"]
+__all__ = ["BLOCK", "StepDense", "padded", "repeated", "scores", "sum_over_steps", "weighted_sums"]
 
 BLOCK = 16
 """Steps that are summed in one matrix product."""
@@ -19,7 +19,7 @@ _register = keras.saving.register_keras_serializable(package="keras_vae")
 
 
 def sum_over_steps(x: Any, axis: int = 1) -> Any:
-    """Sums over an axis of static size, adding neighbours in pairs; zeros at its end change nothing.
+    """Sums over an axis of static size by pairs of neighbours; zeros at its end change nothing.
 
     Example:
         >>> float(sum_over_steps(keras.ops.arange(5.0)[None])[0])
@@ -27,27 +27,35 @@ def sum_over_steps(x: Any, axis: int = 1) -> Any:
     """
     axis %= len(x.shape)
     size = x.shape[axis]
-    x = _padded(x, axis, 2 ** (size - 1).bit_length() - size)
+    x = padded(x, axis, 2 ** (size - 1).bit_length() - size)
     before = (slice(None),) * axis
     while x.shape[axis] > 1:
         x = x[(*before, slice(0, None, 2))] + x[(*before, slice(1, None, 2))]
     return ops.squeeze(x, axis)
 
 
-def repeated(x: Any, steps: int, rank: int) -> Any:
-    """Returns one number at each step, [steps, 1, ...] of the given rank."""
+def repeated(x: Any, like: Any, event_rank: int) -> Any:
+    """Returns one number at each entry of sequences [..., steps, ...].
+
+    Args:
+        x: the number.
+        like: tensor of the shape of the result.
+        event_rank: number of axes of a sequence.
+    """
 
     @ops.custom_gradient
     def spread(x: Any) -> Any:
         def gradient(upstream: Any) -> Any:
-            return sum_over_steps(ops.reshape(upstream, (steps,)), 0)
+            entries = list(range(1 - event_rank, 0))
+            of_steps = ops.sum(upstream, axis=entries) if entries else upstream
+            return ops.sum(sum_over_steps(of_steps, -1))
 
-        return ops.broadcast_to(x, (steps, *[1] * (rank - 1))), gradient
+        return ops.broadcast_to(x, ops.shape(like)), gradient
 
     return spread(x)
 
 
-def _padded(x: Any, axis: int, count: int) -> Any:
+def padded(x: Any, axis: int, count: int) -> Any:
     """Returns the tensor with zeros at the end of an axis."""
     if not count:
         return x
@@ -58,8 +66,8 @@ def _product(a: Any, b: Any) -> Any:
     """Returns a @ b, [..., n, m], of a [..., n, k] and b [..., k, m], summed over k steps."""
     steps = a.shape[-1]
     count = -(-steps // BLOCK)
-    a = _padded(a, len(a.shape) - 1, count * BLOCK - steps)
-    b = _padded(b, len(b.shape) - 2, count * BLOCK - steps)
+    a = padded(a, len(a.shape) - 1, count * BLOCK - steps)
+    b = padded(b, len(b.shape) - 2, count * BLOCK - steps)
     if count == 1:
         return ops.matmul(a, b)
     a = ops.reshape(a, (*ops.shape(a)[:-1], count, BLOCK))
@@ -120,7 +128,7 @@ def _blocks(x: Any) -> Any:
     """Returns sequences [B, T, n] as blocks of steps, [T / BLOCK, BLOCK B, n]."""
     steps, size = x.shape[1:]
     count = -(-steps // BLOCK)
-    by_step = _padded(ops.moveaxis(x, 1, 0), 0, count * BLOCK - steps)
+    by_step = padded(ops.moveaxis(x, 1, 0), 0, count * BLOCK - steps)
     return ops.reshape(by_step, (count, -1, size))
 
 

@@ -98,9 +98,9 @@ class Likelihood(ConditionalDistribution):
         found = super().parameters(c, training)
         if not (self.sequence and training):
             return found
-        steps, rank = self.event_shape[0], len(self.event_shape)
+        entry = next(iter(found.values()))[..., :1]
         return {
-            name: value if value.shape.rank else repeated(value, steps, rank)
+            name: value if value.shape.rank else repeated(value, entry, len(self.event_shape))
             for name, value in found.items()
         }
 
