@@ -40,9 +40,7 @@ def conv_encoder(
     """
     check_image(input_shape, filters, activation)
     x = keras.Input(input_shape, name="x")
-    features = rescaled(x, offset, scale, logarithm)
-    for count in filters:
-        features = keras.layers.Conv2D(count, 3, 2, "same", activation=activation)(features)
+    features = _halved(rescaled(x, offset, scale, logarithm), filters, activation)
     features = keras.layers.Flatten()(features)
     inputs, features = with_condition(x, features, condition_shape)
     features = keras.layers.Dense(width, activation=activation)(features)
@@ -111,9 +109,7 @@ def grid_encoder(
     """
     check_image(input_shape, filters, activation)
     x = keras.Input(input_shape, name="x")
-    features = rescaled(x, offset, scale, False)
-    for count in filters:
-        features = keras.layers.Conv2D(count, 3, 2, "same", activation=activation)(features)
+    features = _halved(rescaled(x, offset, scale, False), filters, activation)
     return keras.Model(x, features, name=name)
 
 
@@ -143,6 +139,15 @@ def grid_decoder(
     check_image(output_shape, filters, activation)
     z = keras.Input(tuple(grid_shape), name="z")
     return keras.Model(z, _doubled(z, output_shape, filters, activation), name=name)
+
+
+def _halved(
+    features: keras.KerasTensor, filters: Sequence[int], activation: str
+) -> keras.KerasTensor:
+    """Halves an image by each strided convolution."""
+    for count in filters:
+        features = keras.layers.Conv2D(count, 3, 2, "same", activation=activation)(features)
+    return features
 
 
 def _doubled(

@@ -20,6 +20,7 @@ __all__ = [
     "Objective",
     "Player",
     "Terms",
+    "check_kl",
     "check_per_example",
     "check_players",
     "check_terms",
@@ -237,6 +238,19 @@ def check_terms(objective: Objective, terms: Any, *, is_monitored: bool) -> None
     bound = {"loss": terms.loss, "distortion": terms.distortion, "rate": terms.rate}
     for key, value in (bound | logged).items():
         check_per_example(value, f"The term {key!r} of {name}")
+
+
+def check_kl(kl: Any) -> None:
+    """Refuses what does not say how the rate is computed.
+
+    Raises:
+        ValueError: if `kl` is neither "analytic", "monte_carlo" nor None.
+    """
+    if kl not in (None, "analytic", "monte_carlo"):
+        raise ValueError(
+            "Invalid value for argument `kl`. Expected 'analytic', 'monte_carlo' or None. "
+            f"Received: kl={kl!r}"
+        )
 
 
 def check_per_example(value: Any, what: str) -> None:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
 
 from keras_vae import estimators
 from keras_vae.arguments import as_weight, register
-from keras_vae.estimators import Gradient, sum_of
-from keras_vae.objectives.base import Objective, Terms, rate_names, with_penalties
+from keras_vae.estimators import Gradient, Rate, sum_of
+from keras_vae.objectives.base import Objective, Terms, check_kl, rate_names, with_penalties
 from keras_vae.trace import Inference, Trace
 
 __all__ = ["ELBO"]
@@ -53,7 +53,7 @@ class ELBO(Objective):
     def __init__(
         self,
         *,
-        kl: Literal["analytic", "monte_carlo"] | None = None,
+        kl: Rate | None = None,
         num_samples: int = 1,
         beta: float = 1.0,
         free_bits: float | Mapping[str, float] = 0.0,
@@ -62,11 +62,7 @@ class ELBO(Objective):
         name: str = "elbo",
     ) -> None:
         super().__init__(num_samples, gradient, name=name)
-        if kl not in (None, "analytic", "monte_carlo"):
-            raise ValueError(
-                "Invalid value for argument `kl`. Expected 'analytic', 'monte_carlo' or None. "
-                f"Received: kl={kl!r}"
-            )
+        check_kl(kl)
         if kl == "analytic" and gradient == "sticking_the_landing":
             raise ValueError(
                 "Sticking the landing acts on log q(z | x), which the closed form of the rate does "

@@ -1,12 +1,13 @@
 """Bound of data of which some examples are labelled."""
 
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
 
 from keras_vae import estimators
 from keras_vae.arguments import as_weight, register
-from keras_vae.objectives.base import Objective, Terms
+from keras_vae.estimators import Rate
+from keras_vae.objectives.base import Objective, Terms, check_kl
 from keras_vae.trace import Inference
 
 __all__ = ["SemiSupervised"]
@@ -50,16 +51,12 @@ class SemiSupervised(Objective):
         alpha: float = 1.0,
         *,
         label: str = "label",
-        kl: Literal["analytic", "monte_carlo"] | None = None,
+        kl: Rate | None = None,
         num_samples: int = 1,
         name: str = "semi_supervised",
     ) -> None:
         super().__init__(num_samples, name=name)
-        if kl not in (None, "analytic", "monte_carlo"):
-            raise ValueError(
-                "Invalid value for argument `kl`. Expected 'analytic', 'monte_carlo' or None. "
-                f"Received: kl={kl!r}"
-            )
+        check_kl(kl)
         self.label, self.kl = label, kl
         self.alpha = self._schedulable("alpha", as_weight("alpha", alpha))
 

@@ -1,13 +1,14 @@
 """Bound of named parts, trained together with the bounds of some of them alone."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
 
 from keras_vae import estimators
 from keras_vae.arguments import as_weight, register
-from keras_vae.objectives.base import Objective, Terms, with_penalties
+from keras_vae.estimators import Rate
+from keras_vae.objectives.base import Objective, Terms, check_kl, with_penalties
 from keras_vae.trace import Inference
 
 __all__ = ["SubsetELBO"]
@@ -50,16 +51,12 @@ class SubsetELBO(Objective):
         subsets: Sequence[Sequence[str]] | None = None,
         *,
         weight: float = 1.0,
-        kl: Literal["analytic", "monte_carlo"] | None = None,
+        kl: Rate | None = None,
         num_samples: int = 1,
         name: str = "subset_elbo",
     ) -> None:
         super().__init__(num_samples, name=name)
-        if kl not in (None, "analytic", "monte_carlo"):
-            raise ValueError(
-                "Invalid value for argument `kl`. Expected 'analytic', 'monte_carlo' or None. "
-                f"Received: kl={kl!r}"
-            )
+        check_kl(kl)
         if subsets is not None and (
             not subsets or any(isinstance(each, str) or not each for each in subsets)
         ):
