@@ -33,8 +33,6 @@ OVERRIDDEN = {
     "fit": "checks data, resumes, trains in chunks",
     "train_step": "one update of every player",
     "test_step": "the bound on one batch",
-    "make_train_function": "steps on replicas",
-    "make_test_function": "steps on replicas",
     "distribute_strategy": "Keras trains as on one device",
     "get_metrics_result": "on all replicas",
     "reset_metrics": "on all replicas",

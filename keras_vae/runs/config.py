@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
-import numbers
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tomli_w
 
 from keras_vae.distributions.names import CODE_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, Option
+from keras_vae.runs.setting import KINDS, RunError, Setting, checked, setting
 from keras_vae.spelling import meant
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ __all__ = [
     "TABLE",
     "RunConfig",
     "RunError",
-    "Setting",
-    "is_a",
     "kinds",
     "override",
     "settings",
@@ -40,46 +37,6 @@ RESTORE = "restore it from a backup, or train again with another --out"
 
 TABLE = "table"
 """Likelihood of a run whose columns each have a likelihood of their own."""
-
-_KINDS: dict[str, tuple[type, bool, str]] = {
-    "int": (int, False, "a whole number"),
-    "float": (float, False, "a finite number"),
-    "str": (str, False, "text"),
-    "bool": (bool, False, "true or false"),
-    "tuple[int, ...]": (int, True, "a list of whole numbers"),
-    "tuple[float, ...]": (float, True, "a list of numbers"),
-    "tuple[str, ...]": (str, True, "a list of names"),
-    "dict[str, Any]": (dict, False, "a table"),
-}
-"""By annotation: the type of a value or of its items, whether it is a list, and its name."""
-
-
-class RunError(ValueError):
-    """Error about a run directory or configuration that cannot be used as asked."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Help, choices and range of one setting.
-
-    Attributes:
-        help: description for the command line.
-        choices: allowed words; empty for any.
-        interval: allowed interval of its numbers, such as "(0, 1]" or "[1, inf)".
-        only: another setting, and its values with which this one has an effect; None for any value
-            that is not empty.
-        is_option: whether it is a command line option.
-    """
-
-    help: str = ""
-    choices: tuple[str, ...] = ()
-    interval: str = ""
-    only: tuple[str, tuple[str, ...] | None] | None = None
-    is_option: bool = True
-
-
-def _setting(default: Any, help: str = "", **about: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"setting": Setting(help, **about)})
 
 
 @dataclass(frozen=True)
@@ -148,39 +105,39 @@ class RunConfig:
         RunError: if a value has the wrong type or lies outside its range.
     """
 
-    data: str = _setting(
+    data: str = setting(
         "", "digits, or .npz, .npy, .csv, .tsv, .parquet, .mtx, IDX file, or a directory."
     )
-    test_data: str = _setting("", "Test set; by default a part of the data, or t10k beside train.")
-    test_fraction: float = _setting(
+    test_data: str = setting("", "Test set; by default a part of the data, or t10k beside train.")
+    test_fraction: float = setting(
         0.1, "Part of the data that is the test set.", interval="(0, 1)", only=("test_data", ("",))
     )
-    drop: tuple[str, ...] = _setting((), "Columns of a table to leave out, as in id,date.")
-    keep_labels: bool = _setting(
+    drop: tuple[str, ...] = setting((), "Columns of a table to leave out, as in id,date.")
+    keep_labels: bool = setting(
         False, "Model a column named label, labels, y, target or class as the others."
     )
-    image_size: tuple[int, ...] = _setting(
+    image_size: tuple[int, ...] = setting(
         (), "Height and width to bring images to, as in 64,64.", interval="[1, inf)"
     )
-    image_mode: str = _setting(
+    image_mode: str = setting(
         "",
         "Mode to convert images to: L is grey, I;16 grey of 16 bits.",
         choices=("", "1", "L", "RGB", "RGBA", "I;16"),
     )
-    likelihood: str = _setting(
+    likelihood: str = setting(
         "auto",
         "p(x|z); table gives each column of a table its own; auto proposes one from the data.",
         choices=("auto", TABLE, *LIKELIHOODS),
     )
-    schema: str = _setting(
+    schema: str = setting(
         "",
         "TOML file with the columns of a table, as `keras-vae schema` writes it.",
         only=("likelihood", (TABLE,)),
     )
-    missing: bool = _setting(
+    missing: bool = setting(
         False, "Any column of the table may have missing values.", only=("likelihood", (TABLE,))
     )
-    drop_observed: float = _setting(
+    drop_observed: float = setting(
         0.1,
         "Part of the values that training hides from the encoder where they may be missing.",
         interval="[0, 1)",
@@ -189,7 +146,7 @@ class RunConfig:
     likelihood_options: dict[str, Any] = dataclasses.field(
         default_factory=dict, metadata={"setting": Setting(is_option=False)}
     )
-    top: float = _setting(
+    top: float = setting(
         0.0,
         "Largest possible value of grey levels, as in 255; by default from the data.",
         interval="[0, inf)",
@@ -198,40 +155,40 @@ class RunConfig:
             tuple(name for name, family in LIKELIHOODS.items() if family.takes_top),
         ),
     )
-    network: str = _setting("mlp", choices=("mlp", "conv"))
-    hidden: tuple[int, ...] = _setting(
+    network: str = setting("mlp", choices=("mlp", "conv"))
+    hidden: tuple[int, ...] = setting(
         (200, 200), "Widths or filters, as in 200,200.", interval="[1, inf)"
     )
-    activation: str = _setting("tanh", "Of hidden layers.")
-    latents: str = _setting(
+    activation: str = setting("tanh", "Of hidden layers.")
+    latents: str = setting(
         "vector",
         "What z is: a vector, codes of a VQ-VAE, or levels of vectors, ladder or residual.",
         choices=("vector", "codes", "ladder", "residual"),
     )
-    latent: int = _setting(
+    latent: int = setting(
         16, "Number of latents; of codes with network = 'mlp'.", interval="[1, inf)"
     )
-    codes: int = _setting(
+    codes: int = setting(
         128, "Vectors in the book.", interval="[2, inf)", only=("latents", ("codes",))
     )
-    code_size: int = _setting(
+    code_size: int = setting(
         16, "Size of each vector.", interval="[1, inf)", only=("latents", ("codes",))
     )
-    code_prior: str = _setting(
+    code_prior: str = setting(
         "uniform",
         "p(codes); autoregressive is trained with the model.",
         choices=tuple(CODE_PRIORS),
         only=("latents", ("codes",)),
     )
-    level_sizes: tuple[int, ...] = _setting(
+    level_sizes: tuple[int, ...] = setting(
         (),
         "Latents of each level from the top down, as in 4,8,16.",
         interval="[1, inf)",
         only=("latents", ("ladder", "residual")),
     )
-    posterior: str = _setting("diagonal", choices=tuple(POSTERIORS), only=("latents", ("vector",)))
-    prior: str = _setting("standard_normal", choices=tuple(PRIORS), only=("latents", ("vector",)))
-    components: int = _setting(
+    posterior: str = setting("diagonal", choices=tuple(POSTERIORS), only=("latents", ("vector",)))
+    prior: str = setting("standard_normal", choices=tuple(PRIORS), only=("latents", ("vector",)))
+    components: int = setting(
         50,
         "Components of a mixture or vamp prior.",
         interval="[1, inf)",
@@ -240,66 +197,62 @@ class RunConfig:
             tuple(name for name, family in PRIORS.items() if "num_components" in family.options),
         ),
     )
-    objective: str = _setting("elbo", choices=("elbo", "iwae"))
-    num_samples: int = _setting(1, "Draws per example.", interval="[1, inf)")
-    gradient: str = _setting(
+    objective: str = setting("elbo", choices=("elbo", "iwae"))
+    num_samples: int = setting(1, "Draws per example.", interval="[1, inf)")
+    gradient: str = setting(
         "pathwise", choices=("pathwise", "sticking_the_landing", "doubly_reparameterized")
     )
-    kl: str = _setting(
+    kl: str = setting(
         "",
         "Rate in closed form or estimated.",
         choices=("", "analytic", "monte_carlo"),
         only=("objective", ("elbo",)),
     )
-    beta: float = _setting(
+    beta: float = setting(
         1.0, "Weight of the rate.", interval="[0, inf)", only=("objective", ("elbo",))
     )
-    free_bits: float = _setting(
+    free_bits: float = setting(
         0.0, "Nats per latent that are free.", interval="[0, inf)", only=("objective", ("elbo",))
     )
-    warmup_epochs: float = _setting(
+    warmup_epochs: float = setting(
         0.0,
         "Epochs in which beta rises from 0.",
         interval="[0, inf)",
         only=("objective", ("elbo",)),
     )
-    epochs: int = _setting(20, interval="[1, inf)")
-    batch_size: int = _setting(100, interval="[1, inf)")
-    learning_rate: float = _setting(1e-3, "Of Adam.", interval="(0, inf)")
-    learning_rate_milestones: tuple[int, ...] = _setting(
+    epochs: int = setting(20, interval="[1, inf)")
+    batch_size: int = setting(100, interval="[1, inf)")
+    learning_rate: float = setting(1e-3, "Of Adam.", interval="(0, inf)")
+    learning_rate_milestones: tuple[int, ...] = setting(
         (), "Epochs after which it falls, as in 30,40."
     )
-    learning_rate_decay: float = _setting(
+    learning_rate_decay: float = setting(
         0.1, "Its factor there.", interval="(0, 1]", only=("learning_rate_milestones", None)
     )
-    adam_beta_1: float = _setting(0.9, interval="[0, 1)")
-    adam_epsilon: float = _setting(1e-7, interval="(0, inf)")
-    output_bias: str = _setting(
+    adam_beta_1: float = setting(0.9, interval="[0, 1)")
+    adam_epsilon: float = setting(1e-7, interval="(0, inf)")
+    output_bias: str = setting(
         "auto",
         "Where the decoder's mean starts; auto is data_mean for counts and levels.",
         choices=("auto", "zeros", "data_mean"),
     )
-    monitor: bool = _setting(
+    monitor: bool = setting(
         False, "Log what the latents carry, too.", only=("latents", ("vector", "codes"))
     )
-    seed: int = _setting(0, interval="[0, 2147483647]")
-    features: tuple[str, ...] = _setting((), is_option=False)
+    seed: int = setting(0, interval="[0, 2147483647]")
+    features: tuple[str, ...] = setting((), is_option=False)
     preparation: Preparation | None = dataclasses.field(
         default=None, metadata={"setting": Setting(is_option=False)}
     )
-    row_nats: tuple[float, ...] = _setting((), is_option=False)
+    row_nats: tuple[float, ...] = setting((), is_option=False)
 
     def __post_init__(self) -> None:
         """Refuses values that no training can use."""
-        for name, setting in settings().items():
-            value = _typed(name, getattr(self, name))
-            object.__setattr__(self, name, value)
-            if setting.choices and value not in setting.choices:
-                allowed = ", ".join(filter(None, setting.choices))
-                raise RunError(f"Expected {name} to be one of {allowed}; got {value!r}.")
-            for number in value if isinstance(value, tuple) else (value,):
-                if setting.interval and not _is_inside(number, setting.interval):
-                    raise RunError(f"Expected {_words(name, setting.interval)}; got {number}.")
+        for name, about in settings().items():
+            value = getattr(self, name)
+            if name in kinds():
+                value = checked(name, value, about, *kinds()[name])
+                object.__setattr__(self, name, value)
         self._check_likelihood_options()
         if len(self.image_size) not in (0, 2):
             raise RunError(
@@ -426,9 +379,9 @@ def settings() -> dict[str, Setting]:
 def kinds() -> dict[str, tuple[type, bool]]:
     """Returns the type of each setting or of its items, and whether it is a list, by name."""
     return {
-        entry.name: _KINDS[str(entry.type)][:2]
+        entry.name: KINDS[str(entry.type)]
         for entry in dataclasses.fields(RunConfig)
-        if str(entry.type) in _KINDS
+        if str(entry.type) in KINDS
     }
 
 
@@ -464,42 +417,6 @@ def _options_of(likelihood: str) -> dict[str, Option]:
         if likelihood in ("auto", key)
         for name, option in family.options.items()
     }
-
-
-def _typed(name: str, value: Any) -> Any:
-    """Converts a value to the type of its setting, or refuses it."""
-    if name not in kinds():
-        return value
-    kind, is_list = kinds()[name]
-    items = value if is_list and isinstance(value, (list, tuple)) else (value,)
-    if not all(is_a(kind, item) for item in items):
-        expected = next(words for *found, words in _KINDS.values() if found == [kind, is_list])
-        raise RunError(f"Expected {name} to be {expected}; got {value!r}.")
-    typed = tuple(kind(item) for item in items)
-    return typed if is_list else typed[0]
-
-
-def is_a(kind: type, value: Any) -> bool:
-    """Tells whether a value is of a kind: an integer is a float, and a bool is only a bool."""
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    if kind is float:
-        return isinstance(value, numbers.Real) and math.isfinite(value)
-    return isinstance(value, numbers.Integral if kind is int else kind)
-
-
-def _is_inside(number: Any, interval: str) -> bool:
-    low, high = map(float, interval[1:-1].split(","))
-    above = number > low if interval[0] == "(" else number >= low
-    return above and (number < high if interval[-1] == ")" else number <= high)
-
-
-def _words(name: str, interval: str) -> str:
-    if interval == "(0, inf)":
-        return f"a positive {name}"
-    if interval.endswith("inf)"):
-        return f"{name} of at least {interval[1:].split(',')[0]}"
-    return f"{name} in {interval}"
 
 
 def _listed(names: Collection[str]) -> str:

@@ -7,7 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_vae.runs.config import RESTORE, RunConfig, RunError, is_a, settings
+from keras_vae.runs.config import RESTORE, RunConfig, RunError, settings
+from keras_vae.runs.setting import is_a
 from keras_vae.spelling import meant
 
 if TYPE_CHECKING:

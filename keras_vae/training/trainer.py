@@ -151,6 +151,9 @@ class Trainer(CheckedModel):
                 jit_compile=jit_compile != "auto" and jit_compile,
                 auto_scale_loss=auto_scale_loss,
             )
+            if self._strategy is not None:
+                self.train_function = steps_in_turn(self, self.train_step)
+                self.test_function = steps_in_turn(self, self.test_step)
             self.optimizer.build(self.trainable_variables)
             self.monitor = self._monitor() if monitor else None
             self._prepare(objective)
@@ -399,18 +402,6 @@ class Trainer(CheckedModel):
         seeds = first + tf.stack([tf.zeros_like(steps), steps], axis=-1)
         state.assign(first + tf.stack([tf.zeros([], first.dtype), tf.cast(count, first.dtype)]))
         return wrap_to_int32(seeds)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Makes the function of an iterator that `fit` calls."""
-        if self._strategy is None or (self.train_function is not None and not force):
-            return super().make_train_function(force)
-        self.train_function = steps_in_turn(self, self.train_step)
-
-    def make_test_function(self, force: bool = False) -> Any:
-        """Makes the function of an iterator that `evaluate` calls."""
-        if self._strategy is None or (self.test_function is not None and not force):
-            return super().make_test_function(force)
-        self.test_function = steps_in_turn(self, self.test_step)
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Returns the means so far, of all replicas."""
