@@ -22,7 +22,7 @@ from keras_vae.signatures import Signature
 __all__ = ["CALIBRATION_SEED", "HELD_OUT", "of_rows", "rows"]
 
 HELD_OUT = "held-out"
-"""What stands for the test examples of the run, in place of a file."""
+"""Word for the test examples of the run, given in place of a file."""
 
 CALIBRATION_SEED = 1_745_920_317
 """Seed of the calibration scores, one that users are unlikely to score with."""

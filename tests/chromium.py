@@ -72,7 +72,7 @@ class Browser:
 
     def open(self, address: str) -> None:
         """Loads a page, with nothing remembered of what was asked and complained before."""
-        for place in ("about:blank", address):  # the first, lest only the fragment differs
+        for place in ("about:blank", address):  # the first, so that more than the fragment differs
             self.requests.clear()
             self.complaints.clear()
             self._loaded.clear()

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Labels = bool | Literal["if_any"]
-"""Whether to read labels: True, False (their column is data), or only if there are any."""
+"""Choice of labels: True, False (their column is data), or only if there are any."""
 
 _IDENTIFIER = re.compile(r"(.*[_ .-])?(id|uid|uuid|guid|idx|index|key|row|rownum)", re.IGNORECASE)
 _CAMEL_IDENTIFIER = re.compile(r".*[a-z]I[Dd]")

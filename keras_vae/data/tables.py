@@ -22,7 +22,7 @@ TABLE_SUFFIXES = (*DELIMITED_SUFFIXES, ".parquet", ".feather")
 
 _ROWS_AT_ONCE = 2**14
 _ABSENT = ("?",)
-"""What text files write for an absent value, beside what pandas knows."""
+"""Words for an absent value in text files, in addition to those of pandas."""
 
 
 def load_frame(path: str | os.PathLike[str]) -> Any:

@@ -40,7 +40,7 @@ _WIDEST = 1e18
 """Widest interval in standard deviations; its square is finite in float32."""
 
 _STIRLING_FROM = {tf.float32: 3.0, tf.float64: 8.0}
-"""Where the series of Stirling's formula becomes exact in each dtype."""
+"""Argument from which the series of Stirling's formula is exact, by dtype."""
 
 _LOG_ROOT = 0.5 * math.log(2.0 * math.pi)
 

@@ -1,4 +1,4 @@
-"""What the builders of models share: classes by name, and what encoder and decoder see."""
+"""Shared parts of the builders: classes by name, and the inputs of encoder and decoder."""
 
 from collections.abc import Sequence
 from typing import Any

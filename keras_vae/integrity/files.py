@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 """The file that describes an artifact."""
 
 REMEDY = "Do not use it; export the model again."
-"""What messages say of an artifact that was changed."""
+"""Advice about an artifact that was changed."""
 
 
 class ArtifactError(ValueError):

@@ -1,4 +1,4 @@
-"""What a manifest of any version tells of the data and of the prior."""
+"""The data and the prior, as a manifest of any version describes them."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ that IEEE 754 rounds exactly (addition, multiplication, division, square root). 
 op and no state, so the same graph gives the same bits in Keras, a SavedModel, ONNX Runtime and C.
 
 The generator is Philox-4x32-10: ten rounds of a keyed bijection that turn a counter into four
-32-bit words. Each row of a batch has its own seed, hence its own generator:
+32-bit words. Each row of a batch has its own seed and so its own generator:
 
     key     = (seed[:, 0], seed[:, 1])           as uint32
     counter = (block, index, stream, 0)          block = 0, 1, 2, ...

@@ -91,7 +91,7 @@ def build_table(config: RunConfig, schema: Schema) -> LikelihoodModel:
     """Builds the compiled model of a table as it is, with new weights.
 
     Raises:
-        RunError: if its latents shall be codes or levels.
+        RunError: if its latents are to be codes or levels.
     """
     if config.latents != "vector":
         raise RunError(

@@ -1,4 +1,4 @@
-"""What the estimators for scikit-learn share: fitting a VAE to rows, scores and draws."""
+"""Shared base of the estimators for scikit-learn: fitting a VAE to rows, scores and draws."""
 
 import hashlib
 import random

@@ -35,10 +35,10 @@ METRICS = "/monitoring/prometheus/metrics"
 """Path of the metrics on the REST port."""
 
 CONFIG, MODELS = "/config", "/models"
-"""Where the server finds its configuration and the artifacts."""
+"""Directory of the configuration and the artifacts on the server."""
 
 SSL_CONFIG = "/run/secrets/ssl.config"
-"""Where the server finds its key pair."""
+"""Directory of the key pair on the server."""
 
 MODELS_CONFIG = "models.config"
 

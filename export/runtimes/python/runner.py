@@ -1,4 +1,4 @@
-"""What the runners in Python have in common: reading cases, answering them and giving up."""
+"""Shared parts of the runners in Python: reading cases, answering them and giving up."""
 
 import os
 import sys

@@ -15,7 +15,7 @@ from export.runtimes.python.runner import Call, main
 __all__ = ["BLOCKED", "Blocker", "block", "load"]
 
 BLOCKED = frozenset({"keras", "tf_keras", "tensorflow_probability", "keras_vae"})
-"""What an artifact has to load without."""
+"""Packages that an artifact must load without."""
 
 
 class Blocker(importlib.abc.MetaPathFinder, importlib.abc.Loader):

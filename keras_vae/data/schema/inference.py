@@ -52,7 +52,7 @@ def describe(seen: Seen, kind: str | None = None) -> Column:
 
     Args:
         seen: its values.
-        kind: kind that it shall have; None decides by the values.
+        kind: kind that it must have; None decides by the values.
 
     Raises:
         DataError: if no model can describe the column, or not as `kind`.

@@ -1,4 +1,4 @@
-"""What a column has been seen to hold, collected from a table at once or chunk by chunk."""
+"""Summary of the values of a column, collected from a table at once or chunk by chunk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a parameter that is not the centre of a likelihood comes from."""
+"""Sources of a parameter that is not the centre of a likelihood."""
 
 import abc
 import math
