@@ -1,14 +1,21 @@
-"""Runs the code of why-the-elbo-is-tractable.md, rewrites what it prints and makes its pictures.
+"""Makes the pictures of the pages by running the code that stands in them.
 
-python docs/make_pictures.py
+    python docs/make_pictures.py                 all of them
+    python docs/make_pictures.py readme          those of one page
+
+The printed numbers of why-the-elbo-is-tractable.md are updated on the way. Tutorials save their own
+pictures.
 """
 
 import contextlib
 import io
 import re
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from matplotlib.axes import Axes
@@ -145,8 +152,27 @@ def family(names: dict[str, Any]) -> None:
     _save(figure, "family.png")
 
 
-def main() -> None:
-    """Rewrites the page's printed numbers and its pictures."""
+def readme(names: dict[str, Any]) -> None:
+    """Test digits, their reconstructions, and decoder means of draws from the prior."""
+    from keras_vae.runs.pictures import tile
+
+    vae, x_test = names["vae"], names["x_test"][:40]
+    panels = {
+        "test digits x": x_test / 16,
+        "reconstructions, E[x | mean of q(z | x)]": vae.reconstruct(x_test) / 16,
+        "decoder means at z from the prior": names["images"] / 16,
+    }
+    figure = Figure(figsize=(9.0, 1.75))
+    for column, (title, images) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, 3, column)
+        axes.imshow(tile(np.asarray(images), 10, (0.0, 1.0)), cmap="gray", vmin=0.0, vmax=1.0)
+        axes.set_title(title, fontsize=8.5)
+        axes.axis("off")
+    _save(figure, "readme.png")
+
+
+def make_why() -> None:
+    """Rewrites the printed numbers of the page on the ELBO and makes its pictures."""
     names: dict[str, Any] = {}
     page = PAGE.read_text()
     for code, printed in blocks():
@@ -157,6 +183,30 @@ def main() -> None:
     PAGE.write_text(page)
     for picture in (evidence, gradient, bounds, posteriors, family):
         picture(names)
+
+
+def run_page(page: Path) -> dict[str, Any]:
+    """Runs the code of a page in order, in a fresh namespace, and returns the namespace."""
+    keras.utils.set_random_seed(0)
+    names: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
+        exec(compile(code, str(page), "exec"), names)
+    return names
+
+
+def main() -> None:
+    """Makes the pictures of the pages that are named, or of all."""
+    tutorials = {path.stem: path for path in sorted((HERE / "tutorials").glob("*.md"))}
+    for name in sys.argv[1:] or ["why-the-elbo-is-tractable", "readme", *tutorials]:
+        print(f"== {name}", flush=True)
+        if name == "why-the-elbo-is-tractable":
+            make_why()
+        elif name == "readme":
+            with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
+                readme(run_page(HERE.parent / "README.md"))
+        else:
+            with contextlib.chdir(HERE / "images"):
+                run_page(tutorials[name])
 
 
 if __name__ == "__main__":

@@ -134,6 +134,8 @@ def test_core_imports_nothing_of_the_extras():
 
 def test_version_is_stated_once():
     assert PROJECT["version"] == keras_vae.__version__
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {keras_vae.__version__}\nlicense: {PROJECT['license']}\n" in citation
 
 
 def test_docstrings_of_functions_begin_with_a_verb():
