@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from export.errors import ExportError
 from keras_vae.cli import Group, load_tensorflow
 
 __all__ = ["main"]
@@ -40,11 +41,23 @@ def _always(context: click.Context, parameter: click.Parameter, is_given: bool) 
         )
 
 
+def _model_file(path: Path) -> Path:
+    """Returns the file of a model, of which the directory of its run may be given."""
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise ExportError(
+            f"{path} holds no model.keras. Give the directory of a run, or a .keras file."
+            if path.is_dir()
+            else f"{path} does not exist. Give the directory of a run, or a .keras file."
+        )
+    return file
+
+
 @click.group(cls=_PublishByDefault, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Export a trained model as SavedModel and ONNX, verified before it is published.
 
-    keras-vae export runs/quickstart/model.keras --to artifacts/quickstart
+    keras-vae export runs/quickstart --to artifacts/quickstart
     """
 
 
@@ -106,13 +119,15 @@ def main() -> None:
 def publish_command(model: Path, target: Path, modules: tuple[str, ...], **options: Any) -> None:
     """Publish a trained MODEL as SavedModel and ONNX.
 
-    All files are verified first; nothing is published that disagrees with the model.
+    MODEL is a run, or a .keras file. All files are verified first; nothing is published that
+    disagrees with the model.
     """
+    file = _model_file(model)
     load_tensorflow()
     from export import loading, pipeline
 
     loading.import_modules(modules)
-    published = pipeline.export(model, target, pipeline.Options(**options), report=click.echo)
+    published = pipeline.export(file, target, pipeline.Options(**options), report=click.echo)
     click.secho(f"Published {published}", bold=True)
     click.echo(f"Check it later with: keras-vae verify {published}")
 

@@ -20,6 +20,9 @@ import click
 
 from keras_vae import extras
 from keras_vae.runs import siblings
+from keras_vae.runs.config import TABLE
+from keras_vae.runs.config_file import read_run
+from keras_vae.runs.endings import ARRAYS, check_ending
 from keras_vae.runs.options import Listed, add_settings, integers, settings_of
 
 __all__ = ["Group", "load_tensorflow", "main"]
@@ -120,7 +123,25 @@ class _AtLeast(click.IntRange):
         return number
 
 
-_of_run = click.argument("run", type=click.Path(path_type=Path))
+def _table_endings() -> tuple[str, ...]:
+    from keras_vae.data.tables import TABLE_SUFFIXES
+
+    return TABLE_SUFFIXES
+
+
+class _RunDirectory(click.Path):
+    """Type of arguments that name a run, whose configuration is read before TensorFlow is."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """Returns the path."""
+        read_run(Path(value))
+        return Path(value)
+
+
+_of_run = click.argument("run", type=_RunDirectory())
 _with_seed = click.option("--seed", default=0, show_default=True, help="Seed of all draws.")
 
 
@@ -286,6 +307,8 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
 
     z comes from the prior p(z), x from the likelihood p(x | z).
     """
+    is_table = read_run(run).likelihood == TABLE
+    check_ending(out, _table_endings() if is_table else ARRAYS)
     load_tensorflow()
     from keras_vae import commands
     from keras_vae.runs.run import Run
@@ -320,6 +343,7 @@ def impute_command(
     Numbers become their mean given the rest of the row, and labels the most probable one. With
     --multiple, they are drawn, and each imputation is written into a file of its own.
     """
+    check_ending(out, _table_endings())
     load_tensorflow()
     from keras_vae.runs import table_files
     from keras_vae.runs.run import Run
@@ -458,7 +482,7 @@ def quickstart_command(
         f"\nLook at {out / 'samples.png'} first. Then train on your own data:\n"
         f"  {keras_vae} train --data FILE --out runs/mine\n"
         f"  {keras_vae} evaluate runs/mine\n"
-        f"  {keras_vae} export runs/mine/model.keras --to artifacts/mine"
+        f"  {keras_vae} export runs/mine --to artifacts/mine"
     )
 
 

@@ -18,6 +18,7 @@ from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.report.subject import Subject
 from keras_vae.runs import baselines, measurements, pictures, table_files, table_measures
 from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs.endings import ARRAYS, check_ending
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
 from keras_vae.runs.units import share_at_atoms, shown_range
@@ -210,12 +211,12 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
         table_files.sample(run, count=count, seed=seed, mean=mean, out=out)
         report(f"Wrote {count} {'decoder means' if mean else 'draws'} to {out}.")
         return
-    if out.suffix not in (".npy", ".csv", ".parquet", ".png"):
-        raise RunError(f"Expected --out to end in .npy, .csv, .parquet or .png; got {out.name}.")
+    check_ending(out, ARRAYS)
+    ending = out.suffix.lower()
     vae = run.load()
     table = signatures(vae, run.preparation)
     shape = tuple(table["encode"].inputs["x"].shape[1:])
-    if out.suffix == ".png" and not pictures.is_image(shape):
+    if ending == ".png" and not pictures.is_image(shape):
         raise RunError(
             f"The model's data has shape {shape}, not that of an image; choose .npy, .csv or "
             ".parquet."
@@ -227,12 +228,12 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
     ]
     draws, means = (np.concatenate([part[key] for part in parts]) for key in ("sample", "mean"))
     name = "decoder means" if mean else "draws"
-    if out.suffix == ".png" and mean and means.shape != draws.shape:
+    if ending == ".png" and mean and means.shape != draws.shape:
         raise RunError("The means are probabilities of categories; choose .npy, or draws.")
     with write_atomically(out) as temporary:
-        if out.suffix == ".npy":
+        if ending == ".npy":
             np.save(temporary, means if mean else draws)
-        elif out.suffix in (".csv", ".parquet"):
+        elif ending in (".csv", ".parquet"):
             _write_table(means if mean else draws, run.config.features, temporary)
         else:
             titles = pictures.titles(vae.likelihood.support)

@@ -31,29 +31,54 @@ HELP = ["keras_vae", "keras_vae export", "keras_vae verify", "keras_vae explore"
 HELP += ["keras_vae serve", "keras_vae serve local", "export", "serving"]
 
 
-@pytest.mark.parametrize("words", HELP)
-def test_help_comes_without_tensorflow(words: str, tmp_path: Path) -> None:
+def before_tensorflow(words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a module with its arguments; the last line says what was imported of what is slow."""
     module, *rest = words.split()
-    script = tmp_path / "script.py"
+    script = cwd / "script.py"
     script.write_text(
         "import runpy, sys\n"
-        f"sys.argv = ['-m', *{rest}, '--help']\n"
+        f"sys.argv = ['-m', *{rest}]\n"
         "try:\n"
         f"    runpy.run_module('{module}', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end:\n"
         "    heavy = {'tensorflow', 'keras', 'pandas', 'fastapi', 'pyarrow', 'numpy'}\n"
         "    print('code', end.code, 'heavy', sorted(heavy & set(sys.modules)))\n"
     )
-    root = Path(__file__).parent.parent
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, str(script)],
-        env={"PYTHONPATH": str(root)},
+        cwd=cwd,
+        env={"PYTHONPATH": str(Path(__file__).parent.parent)},
         capture_output=True,
         text=True,
         check=True,
     )
+
+
+@pytest.mark.parametrize("words", HELP)
+def test_help_comes_without_tensorflow(words: str, tmp_path: Path) -> None:
+    result = before_tensorflow(f"{words} --help", tmp_path)
     assert "Usage:" in result.stdout
     assert result.stdout.endswith("code 0 heavy []\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("evaluate nowhere", "nowhere is not a run directory: it holds no config.toml."),
+        ("sample run --out x.npz", "end in .npy, .csv, .parquet or .png; got x.npz."),
+        ("export run --to a", "run holds no model.keras. Give the directory of a run, or a"),
+        ("export x.keras --to a", "x.keras does not exist. Give the directory of a run, or a"),
+    ],
+)
+def test_a_path_that_is_no_use_is_refused_before_tensorflow(
+    words: str, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("data = 'digits'")
+    result = before_tensorflow(f"keras_vae {words}", tmp_path)
+    assert sentence in result.stderr
+    assert result.stdout.startswith("code 1")
+    assert "tensorflow" not in result.stdout
 
 
 def test_commands_never_run_a_file_of_the_user(tmp_path: Path) -> None:

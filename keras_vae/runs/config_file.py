@@ -14,7 +14,21 @@ from keras_vae.spelling import meant
 if TYPE_CHECKING:
     from keras_vae.data.preparation import Preparation
 
-__all__ = ["read_config"]
+__all__ = ["read_config", "read_run"]
+
+
+def read_run(directory: Path) -> RunConfig:
+    """Reads the configuration of a run.
+
+    Raises:
+        RunError: if the directory is not one, or its configuration cannot be read.
+    """
+    if not (directory / "config.toml").is_file():
+        raise RunError(
+            f"{directory} is not a run directory: it holds no config.toml. Make one with "
+            "`keras-vae train --out`."
+        )
+    return read_config(directory / "config.toml")
 
 
 def read_config(path: Path, *, needs_data: bool = True) -> RunConfig:

@@ -27,7 +27,7 @@ from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
 from keras_vae.runs import datasets, tables
 from keras_vae.runs.config import RESTORE, TABLE, RunConfig, RunError
-from keras_vae.runs.config_file import read_config
+from keras_vae.runs.config_file import read_run
 from keras_vae.runs.units import Units
 from keras_vae.training.backup import write_atomically
 
@@ -51,12 +51,7 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not (self.path / "config.toml").is_file():
-            raise RunError(
-                f"{self.path} is not a run directory: it holds no config.toml. Make one with "
-                "`keras-vae train --out`."
-            )
-        self.config = read_config(self.path / "config.toml")
+        self.config = read_run(self.path)
         self.schema: Schema | None = None
         self.preparation = self.config.preparation or Preparation()
         if self.config.likelihood == TABLE:

@@ -16,6 +16,7 @@ from keras_vae.data.schema import Column
 from keras_vae.data.tables import TABLE_SUFFIXES
 from keras_vae.imputation import Imputation, filled_column
 from keras_vae.runs.config import RunError
+from keras_vae.runs.endings import check_ending
 from keras_vae.runs.run import Run
 from keras_vae.training.backup import write_atomically
 
@@ -59,7 +60,7 @@ def impute(
         DataError: if the table cannot be read or does not suit the schema.
     """
     schema = run.table_schema
-    refuse_suffix(out)
+    check_ending(out, TABLE_SUFFIXES)
     paths = [out] if multiple is None else [_numbered(out, k + 1) for k in range(multiple)]
     existing = [str(path) for path in paths if path.exists()]
     if existing and not overwrite:
@@ -103,7 +104,7 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path) -> None:
     Raises:
         RunError: if `out` is no path of a table.
     """
-    refuse_suffix(out)
+    check_ending(out, TABLE_SUFFIXES)
     vae = run.load()
     write_frame(vae.sample_mean(count, seed) if mean else vae.sample(count, seed), out)
 
@@ -119,16 +120,6 @@ def _numbered(out: Path, number: int) -> Path:
 
 def _suffixes() -> list[str]:
     return sorted(TABLE_SUFFIXES, key=len, reverse=True)
-
-
-def refuse_suffix(out: Path) -> None:
-    """Refuses a path that is not that of a table.
-
-    Raises:
-        RunError: naming the suffixes.
-    """
-    if not out.name.lower().endswith(TABLE_SUFFIXES):
-        raise RunError(f"Expected --out to end in {', '.join(TABLE_SUFFIXES)}; got {out.name}.")
 
 
 def _filled(
