@@ -116,33 +116,67 @@ def rate_per_draw(latent: Latent, kl: Rate | None = None) -> tf.Tensor:
 
 
 def summed_terms(
-    inference: Inference, noise: Any, name: str, kl: Rate | None = None
+    inference: Inference,
+    noise: Any,
+    name: str,
+    kl: Rate | None = None,
+    top: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, Trace]:
     """Computes distortion and rate with a categorical latent summed out, not drawn.
 
     Args:
         inference: inference of the model from the batch.
-        noise: noise of S draws of the latents by name, of which that of the categories is not used.
+        noise: noise of S draws of the latents by name, of which that of the categories is not used
+            unless `top` is given.
         name: name of the latent that is summed out, the first that the model infers.
         kl: how the rates of the other latents are computed, as for `elbo_terms`.
+        top: number of the most probable categories of each example that are summed exactly. One
+            more is drawn from q among the others, and stands for them with their probability.
+            Values and gradients are then unbiased. None is the exact sum. Source: Liu, Regier,
+            Tripuraneni, Jordan and McAuliffe (2019), Rao-Blackwellized stochastic gradients for
+            discrete distributions, arXiv:1810.04777.
 
     Returns:
         Distortion and rate, each [B], and the trace, whose draws are each category with each draw
         of the other latents.
     """
-    trace = inference.over(noise, name)  # type: ignore[misc]
+    trace = inference.over(noise, name, top)  # type: ignore[misc]
     label = trace.latents[name]
     log_q = label.log_q()
     rate = log_q - label.log_p()
     for key, latent in trace.latents.items():
         if key != name:
             rate += rate_per_draw(latent, kl)
-    weights = tf.exp(log_q) / tf.nest.flatten(noise)[0].shape[0]
-    distortion, rate = (
-        tf.reduce_sum(tf.math.multiply_no_nan(each, weights), axis=0)
-        for each in (-trace.log_likelihood(), rate)
-    )
+    num_samples = tf.nest.flatten(noise)[0].shape[0]
+    values = (-trace.log_likelihood(), rate)
+    if top is not None and top < label.value.shape[-1] - 1:
+        distortion, rate = _sums_of_some(values, log_q, num_samples)
+    else:
+        weights = tf.exp(log_q) / num_samples
+        distortion, rate = (
+            tf.reduce_sum(tf.math.multiply_no_nan(each, weights), axis=0) for each in values
+        )
     return distortion, rate, trace
+
+
+def _sums_of_some(
+    values: tuple[tf.Tensor, ...], log_q: tf.Tensor, num_samples: int
+) -> list[tf.Tensor]:
+    """Estimates sums over categories from the most probable, and one draw of the others.
+
+    The weights have the sum 1, so the value at the most probable category may be subtracted before
+    and added after. That leaves values as they are and takes most of the noise from gradients.
+    """
+    top, drawn = tf.exp(log_q[:-num_samples]), log_q[-num_samples:]
+    rest = tf.maximum(1.0 - tf.reduce_sum(top, axis=0) / num_samples, 0.0)
+    one = tf.exp(drawn - tf.stop_gradient(drawn))
+    weights = tf.concat([top, one * tf.stop_gradient(rest)], axis=0) / num_samples
+    sums = []
+    for each in values:
+        baseline = tf.stop_gradient(tf.reduce_mean(each[:num_samples], axis=0))
+        centred = tf.math.multiply_no_nan(each - baseline, weights)
+        sums.append(tf.reduce_sum(centred, axis=0) + baseline)
+    return sums
 
 
 def analytic_rate(latent: Latent) -> tf.Tensor:

@@ -247,14 +247,16 @@ class Inference(NamedTuple):
         at: function from values {latent: [S, B, ...]} to the trace at them.
         over: function from noise {latent: [S, B, ...]} and the name of the first latent, one of K
             categories, to the trace of K S draws: each category with the same noise of the other
-            latents, so that a sum over the categories is exact.
+            latents, so that a sum over the categories is exact. A third argument, a number T below
+            K - 1, makes it (T + 1) S draws: the T most probable categories of each example, then
+            one drawn from q among the others.
         of: function from names of parts of the data to the inference from these parts alone, the
             others being hidden; None where the model has a single x.
     """
 
     trace: Callable[..., Trace]
     at: Callable[[Mapping[str, tf.Tensor]], Trace]
-    over: Callable[[Mapping[str, tf.Tensor], str], Trace] | None = None
+    over: Callable[..., Trace] | None = None
     of: Callable[[Collection[str]], "Inference"] | None = None
 
     @classmethod
@@ -301,28 +303,51 @@ class Inference(NamedTuple):
         def at(latents: Mapping[str, tf.Tensor]) -> Trace:
             return say(_latents(lambda name, *_: Draw(latents[name])))
 
-        def over(noise: Mapping[str, tf.Tensor], first: str) -> Trace:
-            categories = 0
+        def over(noise: Mapping[str, tf.Tensor], first: str, top: int | None = None) -> Trace:
+            times = 0
 
             def draw(name: str, layer: Any, parameters: dict[str, tf.Tensor]) -> Draw:
-                nonlocal categories
+                nonlocal times
                 if name == first:
                     categories = layer.event_shape[-1]
+                    if top is not None and top < categories - 1:
+                        times = top + 1
+                        return Draw(_some_categories(layer, noise[name], parameters, top))
+                    times = categories
                     size = [categories, *_sizes(noise[name])[:2], categories]
                     one_hot = tf.eye(categories, dtype=noise[name].dtype)[:, None, None]
                     return Draw(tf.reshape(tf.broadcast_to(one_hot, size), [-1, *size[2:]]))
-                if not categories:
+                if not times:
                     raise ValueError(
                         f"Expected {first!r} to be the first latent that infer draws; got {name!r}."
                     )
                 repeated = tf.nest.map_structure(
-                    lambda one: tf.tile(one, [categories, *[1] * (one.shape.rank - 1)]), noise[name]
+                    lambda one: tf.tile(one, [times, *[1] * (one.shape.rank - 1)]), noise[name]
                 )
                 return checked_draw(layer, repeated, parameters, axes=2)
 
             return _checked(say(_latents(draw)))
 
         return cls(trace, at, over)
+
+
+def _some_categories(
+    layer: Any, noise: tf.Tensor, parameters: dict[str, tf.Tensor], top: int
+) -> tf.Tensor:
+    """Returns the most probable categories and one drawn from the others, [(T + 1) S, B, K]."""
+    if "logits" not in parameters:
+        raise ValueError(
+            f"{type(layer).__name__} has the parameters {sorted(parameters)}, and only categories "
+            "with `logits` can be summed in part: leave top_classes=None."
+        )
+    logits = parameters["logits"]
+    best = tf.one_hot(tf.math.top_k(logits, top).indices, logits.shape[-1], dtype=logits.dtype)
+    least = tf.constant(-1e30, logits.dtype)
+    others = tf.where(tf.reduce_sum(best, axis=-2) > 0, least, logits)
+    drawn = checked_draw(layer, noise, {**parameters, "logits": others}, axes=2).value
+    best = tf.transpose(best, [1, 0, 2])[:, None]
+    best = tf.broadcast_to(best, [top, *_sizes(drawn)])
+    return tf.concat([tf.reshape(best, [-1, *_sizes(drawn)[1:]]), drawn], axis=0)
 
 
 def _checked(trace: Trace) -> Trace:

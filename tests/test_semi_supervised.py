@@ -14,6 +14,7 @@ import tensorflow as tf
 import keras_vae
 from keras_vae import SemiSupervised, SemiSupervisedVAE
 from keras_vae.distributions import inverse_positive
+from keras_vae.distributions.noise import from_seed
 from tests.models import terms_of
 
 CLASSES, SIZE, LATENTS, SCALE = 10, 4, 2, 0.6
@@ -137,12 +138,55 @@ def test_the_classifier_is_at_rest_at_the_posterior_and_moves_elsewhere():
     assert norms[0] < 1e-9 < 1e-3 < norms[1]
 
 
+@pytest.mark.parametrize("top", [1, 3])
+def test_some_classes_have_the_expectation_of_all_in_value_and_gradient(top):
+    """The expectation is enumerated: each of the other classes is drawn once, by its noise."""
+    vae, x = exact(shift=0.3), data(False)
+    weights = vae.trainable_variables
+    noise = from_seed(vae.noise(), tf.constant([3, 0]), (2, len(X)), "float64")
+    log_q = tf.nn.log_softmax(vae.classifier.parameters(tf.constant(X))["logits"]).numpy()
+    others = np.argsort(np.argsort(-log_q, axis=1), axis=1) >= top
+    chances = np.where(others, np.exp(log_q), 0.0)
+    chances /= chances.sum(1, keepdims=True)
+
+    def objective(top_classes):
+        return SemiSupervised(kl="monte_carlo", num_samples=2, top_classes=top_classes)
+
+    with tf.GradientTape(persistent=True) as tape:
+        exact_loss = objective(None).terms(vae.infer(x), noise).loss
+        exact_total = tf.reduce_sum(exact_loss)
+        losses = []
+        for k in range(CLASSES):
+            likely = np.where(np.arange(CLASSES) == k, np.nextafter(1.0, 0.0), 1e-300)
+            drawn = np.broadcast_to(likely, (2, len(X), CLASSES))
+            terms = objective(top).terms(vae.infer(x), {**noise, "label": tf.constant(drawn)})
+            losses.append(terms.loss)
+        expected = tf.reduce_sum(tf.stack(losses, axis=1) * chances, axis=1)
+        total = tf.reduce_sum(expected)
+    assert np.std(losses, axis=0).max() > 1e-3  # so a single draw differs from the sum
+    np.testing.assert_allclose(expected, exact_loss, atol=EXACT)
+    pairs = zip(tape.gradient(total, weights), tape.gradient(exact_total, weights), strict=True)
+    for found, gradient in pairs:
+        np.testing.assert_allclose(found, gradient, atol=1e-7)  # sums of terms of size 1e3
+
+
+def test_some_classes_are_all_where_one_is_left_and_where_the_label_is_known():
+    vae, known = exact(shift=0.3), data(np.arange(len(X)) % 2 == 0)
+    expected = terms_of(vae, SemiSupervised(5.0), known, 0).loss
+    for top in (CLASSES - 1, CLASSES, 50):
+        found = terms_of(vae, SemiSupervised(5.0, top_classes=top), known, 0).loss
+        np.testing.assert_array_equal(found, expected)
+    found = terms_of(vae, SemiSupervised(5.0, top_classes=1), known, 0).loss
+    np.testing.assert_allclose(found[::2], expected[::2], atol=EXACT)
+
+
 def test_the_trunk_runs_once_and_not_once_per_class():
     trunk = Counting(dtype="float64")
     vae = exact(trunk)
     trunk.rows.clear()
     terms_of(vae, SemiSupervised(num_samples=2), data(False), 0)
-    assert trunk.rows == [30]
+    terms_of(vae, SemiSupervised(top_classes=2), data(False), 0)
+    assert trunk.rows == [30, 30]
 
 
 def test_elbo_sums_the_label_out_and_importance_weights_give_the_evidence():
@@ -318,7 +362,8 @@ def test_fit_with_a_few_labels_and_holes_classifies_and_is_saved_whole(tmp_path)
     x[rng.random(x.shape) < 0.05] = np.nan
     known = np.arange(600) < 30
     vae = small()
-    vae.compile(keras.optimizers.Adam(0.01), SemiSupervised(alpha=20.0), jit_compile=False)
+    objective = SemiSupervised(alpha=20.0, top_classes=1)
+    vae.compile(keras.optimizers.Adam(0.01), objective, jit_compile=False)
     train = {"x": x, "label": one_hot(labels, known)}
     history = vae.fit(train, epochs=30, batch_size=100, verbose=0, validation_data=train).history
     assert set(history) >= {"classifier", "val_classifier", "elbo", "loss"}
@@ -330,6 +375,7 @@ def test_fit_with_a_few_labels_and_holes_classifies_and_is_saved_whole(tmp_path)
     vae.save(tmp_path / "vae.keras")
     loaded = keras.saving.load_model(tmp_path / "vae.keras")
     assert float(loaded.objective.alpha.numpy()) == 20.0
+    assert loaded.objective.top_classes == 1
     for found, expected in zip(loaded.elbo(train, seed=0), vae.elbo(train, seed=0), strict=True):
         np.testing.assert_array_equal(found, expected)
     reconstructed = vae.predict(train, verbose=0)
@@ -349,6 +395,7 @@ def test_fit_with_a_few_labels_and_holes_classifies_and_is_saved_whole(tmp_path)
         ),
         (lambda: SemiSupervised(-1.0), ValueError, "alpha"),
         (lambda: SemiSupervised(kl="exact"), ValueError, "`kl`"),
+        (lambda: SemiSupervised(top_classes=0), ValueError, "top_classes"),
         (lambda: small().classify({"x": X}, "x"), ValueError, "no finite set of classes"),
         (lambda: small().decode(np.zeros([2, 2]), np.zeros([2, 3])), ValueError, "label must have"),
         (lambda: small().sample(2, label=np.zeros([3, 10])), ValueError, "label must have shape"),
