@@ -21,7 +21,7 @@ FINISHED := $(filter $(shell cat $(READY) 2>/dev/null),$(shell $(BIN)/python $(P
 GOOD := $(if $(filter file,$(origin PYTHON)),$(FINISHED),$(filter $(FINISHED),$(if $(FINISHED),$(OFFERED))))
 
 .DEFAULT_GOAL := help
-.PHONY: help test quickstart lint format coverage javascript bench consumers wheel clean distclean FORCE
+.PHONY: help test quickstart lint format coverage javascript docs bench consumers wheel clean distclean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -54,6 +54,10 @@ coverage: $(READY) javascript  ## Run every test and say which lines and branche
 javascript: $(READY)  ## Install the JavaScript packages that tests run artifacts in, if they are missing or others.
 	@$(BIN)/python -m export.runtimes install
 
+docs: $(READY)  ## Build the documentation site into docs/_build/html; a warning is an error.
+	@$(BIN)/python -m sphinx -b html -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
 bench: $(READY) $(PEERS)/ready  ## Measure `fit` beside JAX, PyTorch, Pythae and plain Keras (BENCH_ARGS="--cases mlp-100").
 	@$(BIN)/python -m benchmarks.peers --peers $(PEERS)/bin/python $(BENCH_ARGS)
 
@@ -80,7 +84,7 @@ wheel: $(READY)  ## Build the wheel into dist/.
 	@rm -rf build && ls dist/*.whl
 
 clean:  ## Remove caches and build leftovers; the environment, runs/ and artifacts/ stay.
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
+	@rm -rf build dist docs/_build docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
 	@find . \( -path ./$(VENV) -o -path ./.git \) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean  ## Remove the environments too.

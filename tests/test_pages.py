@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-PAGES += sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+PAGES += sorted((ROOT / "docs").glob("*.md")) + TUTORIALS
 BLOCK = re.compile(
     r"^```python\n(.*?)^```\n(?:\nprints( about)?(?:[^\n]|\n(?!\n))*\n\n((?:    [^\n]*\n)+))?",
     re.M | re.S,
@@ -24,12 +25,14 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
         "docs/baselines.md",
         "docs/counts.md",
         "docs/data.md",
+        "docs/faq.md",
         "docs/keras.md",
         "docs/latents.md",
         "docs/novelty.md",
         "docs/parts.md",
         "docs/scikit-learn.md",
         "docs/sequences.md",
+        *(f"docs/tutorials/{page.name}" for page in TUTORIALS),
     ],
 )
 def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
