@@ -287,12 +287,11 @@ def _revision() -> str:
     return found.stdout.strip()
 
 
-def _grey(path: Path | None) -> np.ndarray | None:
-    if path is None:
-        return None
+def grey_images(path: Path) -> np.ndarray:
+    """The images of a file, in [0, 1]."""
     from keras_vae.data import load
 
-    return load(path) / 255.0  # type: ignore[no-any-return]
+    return load(path).x / 255.0
 
 
 def main() -> None:
@@ -310,7 +309,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=_ROOT / ".venv-bench" / "bin" / "python")
     parser.add_argument("--results", type=Path, default=_RESULTS)
     arguments = parser.parse_args()
-    grey = _grey(arguments.data)
+    grey = None if arguments.data is None else grey_images(arguments.data)
     described = machine()
     print("\n".join(f"{key}: {value}" for key, value in described.items()), end="\n\n")
     arguments.results.mkdir(parents=True, exist_ok=True)

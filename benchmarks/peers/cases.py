@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["CASES", "LEARNING_RATE", "Case", "Layer", "data", "initial_weights"]
+__all__ = ["CASES", "Case", "Layer", "data", "initial_weights"]
 
-LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 """Of Adam, in every system: the defaults of Keras."""
 
 CHECKED = 500
-"""Examples that the loss is computed on, after the first epoch."""
+"""Examples of the first epoch that the loss is computed on after it."""
 
 
 class Layer(NamedTuple):
@@ -71,6 +71,9 @@ class Case:
         num_samples: draws per example; above 1 the objective is IWAE.
         convolutional: whether the networks are those of `keras_vae.conv_vae`.
         task: "fit", or "evidence" for log p(x) from `num_samples` draws for each of `examples`.
+        learning_rate: of Adam; the default is that of Keras.
+        held_out: examples that are not trained on and that the loss is computed on after every
+            epoch; 0 computes it once, on examples of the training.
     """
 
     name: str
@@ -83,6 +86,8 @@ class Case:
     num_samples: int = 1
     convolutional: bool = False
     task: str = "fit"
+    learning_rate: float = 1e-3
+    held_out: int = 0
 
     def to_json(self) -> str:
         """The attributes, for another process."""
@@ -94,6 +99,12 @@ class Case:
         values = json.loads(text)
         lists = {name: tuple(values[name]) for name in ("event_shape", "hidden")}
         return cls(**{**values, **lists})
+
+    def split(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The examples of an epoch, and those that the loss is computed on."""
+        if not self.held_out:
+            return x, x[:CHECKED]
+        return x[: self.examples], x[self.examples :]
 
     @property
     def steps(self) -> int:
@@ -163,14 +174,14 @@ def data(case: Case, grey: np.ndarray | None = None) -> np.ndarray:
         ValueError: if there are fewer images than the case needs.
     """
     rng = np.random.default_rng(0)
-    size = math.prod(case.event_shape)
+    size, count = math.prod(case.event_shape), case.examples + case.held_out
     if grey is not None and size == 784:
-        if len(grey) < case.examples:
-            raise ValueError(f"{case.name} needs {case.examples} images; got {len(grey)}.")
-        x = (rng.random((case.examples, size)) < grey[: case.examples].reshape(-1, size)) * 1.0
+        if len(grey) < count:
+            raise ValueError(f"{case.name} needs {count} images; got {len(grey)}.")
+        x = (rng.random((count, size)) < grey[:count].reshape(-1, size)) * 1.0
     else:
         rank = min(8, size // 2)
-        signal = rng.standard_normal((case.examples, rank)) @ rng.standard_normal((rank, size))
+        signal = rng.standard_normal((count, rank)) @ rng.standard_normal((rank, size))
         if case.likelihood == "bernoulli":
             x = (rng.random(signal.shape) < 1 / (1 + np.exp(2.0 - 1.5 * signal))) * 1.0
         else:

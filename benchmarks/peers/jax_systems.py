@@ -14,9 +14,7 @@ import numpy as np
 from benchmarks.peers.cases import (
     BETA_1,
     BETA_2,
-    CHECKED,
     EPSILON,
-    LEARNING_RATE,
     Case,
     Layer,
     initial_weights,
@@ -82,7 +80,7 @@ def _step(case: Case, state: State, x: jax.Array) -> tuple[State, jax.Array]:
     count = count + 1
     m = jax.tree.map(lambda m, g: m + (1 - BETA_1) * (g - m), m, gradient)
     v = jax.tree.map(lambda v, g: v + (1 - BETA_2) * (g * g - v), v, gradient)
-    rate = LEARNING_RATE * jnp.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
+    rate = case.learning_rate * jnp.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
     weights = jax.tree.map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) + EPSILON), weights, m, v)
     return (weights, m, v, count, key), loss
 
@@ -104,12 +102,13 @@ def _initial(case: Case) -> State:
 
 
 def _check(case: Case, state: State, x: jax.Array) -> float:
-    return float(jax.jit(functools.partial(_loss, case))(state[0], jax.random.key(1), x[:CHECKED]))
+    return float(jax.jit(functools.partial(_loss, case))(state[0], jax.random.key(1), x))
 
 
 def scan(case: Case, x: np.ndarray, gate: Gate) -> None:
     """An epoch as one compiled program."""
-    rows, state = jnp.asarray(x), _initial(case)
+    rows, checked = map(jnp.asarray, case.split(x))
+    state = _initial(case)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def epoch(state: State, rows: jax.Array) -> tuple[State, jax.Array]:
@@ -121,12 +120,13 @@ def scan(case: Case, x: np.ndarray, gate: Gate) -> None:
         gate.begin()
         state, loss = epoch(state, rows)
         float(loss)
-        gate.end(lambda state=state: _check(case, state, rows))
+        gate.end(lambda state=state: _check(case, state, checked))
 
 
 def step(case: Case, x: np.ndarray, gate: Gate) -> None:
     """A compiled program per step; the mean loss is read once an epoch."""
-    rows, state = jnp.asarray(x), _initial(case)
+    rows, checked = map(jnp.asarray, case.split(x))
+    state = _initial(case)
     shuffle = jax.jit(functools.partial(_shuffled, case), donate_argnums=0)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -143,7 +143,7 @@ def step(case: Case, x: np.ndarray, gate: Gate) -> None:
         for index in range(case.steps):
             state, total = one(state, total, rows, order, index)
         float(total)
-        gate.end(lambda state=state: _check(case, state, rows))
+        gate.end(lambda state=state: _check(case, state, checked))
 
 
 SYSTEMS = {("fit", "jax_scan"): scan, ("fit", "jax_step"): step}

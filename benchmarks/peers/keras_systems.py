@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_vae
-from benchmarks.peers.cases import CHECKED, LEARNING_RATE, Case, Layer, initial_weights
+from benchmarks.peers.cases import Case, Layer, initial_weights
 from benchmarks.peers.worker import Gate
 from keras_vae.training.step import draw_noise
 
@@ -59,14 +59,15 @@ def model(case: Case) -> keras_vae.VAE:
 def fit(case: Case, x: np.ndarray, gate: Gate) -> None:
     """`compile` and `fit`, as in the README."""
     vae = model(case)
+    x, checked = case.split(x)
     objective = keras_vae.ELBO() if case.num_samples == 1 else keras_vae.IWAE(case.num_samples)
 
     def loss() -> float:
-        noise = draw_noise(vae, tf.constant([0, 0]), CHECKED)
-        terms = vae.objective.terms(vae.infer(tf.constant(x[:CHECKED])), noise)
+        noise = draw_noise(vae, tf.constant([0, 0]), len(checked))
+        terms = vae.objective.terms(vae.infer(tf.constant(checked)), noise)
         return float(tf.reduce_mean(terms.loss))
 
-    vae.compile(objective=objective)
+    vae.compile(keras.optimizers.Adam(case.learning_rate), objective)
     vae.fit(x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[_Epochs(gate, loss)])
 
 
@@ -162,10 +163,11 @@ def _network(
 def example(case: Case, x: np.ndarray, gate: Gate) -> None:
     """The tutorial's model, `compile` with Keras Adam and `fit`."""
     model = _Example(case)
-    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE))
+    x, checked = case.split(x)
+    model.compile(optimizer=keras.optimizers.Adam(case.learning_rate))
 
     def loss() -> float:
-        return float(model.losses_of(tf.constant(x[:CHECKED]))[0])
+        return float(model.losses_of(tf.constant(checked))[0])
 
     model.fit(x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[_Epochs(gate, loss)])
 

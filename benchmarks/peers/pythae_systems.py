@@ -14,7 +14,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 
-from benchmarks.peers.cases import BETA_1, BETA_2, CHECKED, EPSILON, LEARNING_RATE, Case
+from benchmarks.peers.cases import BETA_1, BETA_2, EPSILON, Case
 from benchmarks.peers.torch_systems import channels_first, network
 from benchmarks.peers.worker import Gate
 
@@ -95,17 +95,17 @@ def _bound(case: Case, model: BaseAE, x: torch.Tensor) -> float:
 
 def trainer(case: Case, x: np.ndarray, gate: Gate) -> None:
     """`BaseTrainer.train`."""
-    rows = channels_first(case, x)
+    rows, checked = (channels_first(case, part) for part in case.split(x))
     model = _model(case, tuple(rows.shape[1:]))
     config = BaseTrainerConfig(
         output_dir=tempfile.mkdtemp(),
-        learning_rate=LEARNING_RATE,
+        learning_rate=case.learning_rate,
         optimizer_params={"betas": (BETA_1, BETA_2), "eps": EPSILON},
         per_device_train_batch_size=case.batch,
         num_epochs=_FOREVER,
         no_cuda=True,
     )
-    callback = _Epochs(gate, lambda: _bound(case, model, rows[:CHECKED]))
+    callback = _Epochs(gate, lambda: _bound(case, model, checked))
     dataset = BaseDataset(rows, torch.ones(len(rows)))
     BaseTrainer(model, dataset, training_config=config, callbacks=[callback]).train()
 

@@ -11,9 +11,7 @@ from torch import nn
 from benchmarks.peers.cases import (
     BETA_1,
     BETA_2,
-    CHECKED,
     EPSILON,
-    LEARNING_RATE,
     Case,
     Layer,
     initial_weights,
@@ -99,15 +97,16 @@ class Loss(nn.Module):
 
 def _train(case: Case, x: np.ndarray, gate: Gate, compiled: bool) -> None:
     torch.manual_seed(0)
-    rows, model = channels_first(case, x), Loss(case)
+    rows, checked = (channels_first(case, part) for part in case.split(x))
+    model = Loss(case)
     loss_of = torch.compile(model) if compiled else model
     optimizer = torch.optim.Adam(
-        model.parameters(), LEARNING_RATE, betas=(BETA_1, BETA_2), eps=EPSILON, fused=True
+        model.parameters(), case.learning_rate, betas=(BETA_1, BETA_2), eps=EPSILON, fused=True
     )
 
     def check() -> float:
         with torch.no_grad():
-            return float(model(rows[:CHECKED]))
+            return float(model(checked))
 
     while True:
         gate.begin()
