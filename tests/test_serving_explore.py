@@ -470,30 +470,141 @@ def test_named_parts_are_a_form_with_blanks(tab, host, ort):
     for name, value in (("age", ""), ("the_city", ""), ("size", "0.5 -1.5")):
         tab.run(fill.format(field.format(name), value))
     tab.run("document.getElementById('impute').click()")
-    tab.wait("document.querySelectorAll('.scores tr').length === 4")
+    tab.wait("document.getElementById('ess')")
     absent = tf.constant([[np.nan]])
     inputs = {"x_age": absent, "x_the_city": absent, "x_size": tf.constant([[0.5, -1.5]])}
-    imputed = table["impute"].function(**inputs, seed=seed)
+    seeds = tf.constant([[0, row] for row in range(64)])
+    many = {name: tf.repeat(value, 64, axis=0) for name, value in inputs.items()}
+    imputed = table["impute"].function(**many, seed=seeds)
     scored = table["score"].function(**inputs, seed=seed)
     cells = tab.run(
         "[...document.querySelectorAll('.form tbody tr')].map((row) =>"
-        " [...row.querySelectorAll('td.number')].map((cell) => cell.innerText))"
+        " [...row.querySelectorAll('td')].slice(1).map((cell) => cell.innerText))"
     )
+    low, high = np.quantile(imputed["sample_age"], [0.05, 0.95], method="closest_observation")
+    age = re.fullmatch(r"(.*)\s90 %: (.*) to (.*)", cells[0][0].replace(MINUS, "-"))
     for shown, value in (
-        (cells[0][0], imputed["mean_age"][0, 0]),
+        (age[1], imputed["mean_age"][0, 0]),
         (cells[0][1], imputed["sample_age"][0, 0]),
         (cells[2][2], scored["distortion_size"][0]),
         (said(tab, ".scores td").split()[0], scored["elbo"][0]),
     ):
         assert float(shown.replace(MINUS, "-")) == pytest.approx(float(value), rel=1e-3)
+    ordered = np.sort(imputed["sample_age"][:, 0])
+    for shown, value in ((age[2], low), (age[3], high)):
+        place = int(np.argmin(np.abs(ordered - float(shown))))
+        assert abs(place - int(np.searchsorted(ordered, value))) <= 1  # quantiles differ by one
     best = int(np.argmax(imputed["mean_the_city"][0]))
     share = round(100 * float(imputed["mean_the_city"][0, best]))
     assert cells[1][0].startswith(f"{best}: {share} %")
     assert cells[1][1:] == [f"{imputed['sample_the_city'][0, 0]:.0f}", "absent"]
+    click(tab, "Keep what was filled in", "#row")
+    kept = float(imputed["value_the_city"][0, 0])
+    assert float(tab.run(field.format("the_city") + ".value")) == kept
+    # The point of the seed is the whole row, its means and its draw, and moves with the sliders.
+    lines = tab.run(
+        "[...document.querySelectorAll('#pictures tbody tr')].map((row) => row.innerText)"
+    )
+    assert [line.split("\t")[0] for line in lines] == ["age", "the city", "size"]
+    mean = table["decode"].function(z=drawn["z"])["mean_age"][0, 0]
+    number = lines[0].removeprefix("age").split()[0].replace(MINUS, "-")
+    assert float(number) == pytest.approx(float(mean), rel=1e-3)
+    see(tab, "traversals", 18)
     tab.run(fill.format(field.format("size"), ""))
     tab.run("document.getElementById('impute').click()")
     tab.wait("!document.querySelector('#row .problem').hidden")
     assert "size may not be blank in this model" in said(tab, "#row .problem")
+
+
+def test_levels_have_sliders_and_rates_of_their_own(tab, host, ort):
+    keras.utils.set_random_seed(2)
+    vae = keras_vae.hierarchical_vae((4, 4, 1), (2, 7), hidden=(8,))
+    names = {"decode", "encode", "sample", "score"}
+    artifact = quick(vae, None, names, host[0].parent / "artifacts" / "levels" / "1")
+    site.bundle(Artifact.read(artifact), runtime.find(ort), host[0] / "levels")
+    tab.open(f"{host[1]}/levels/")
+    tab.wait(READY)
+    table = signatures(vae, None)
+    seeds = tf.constant([[0, row] for row in range(64)])
+    drawn = table["sample"].function(seed=seeds)
+    scored = table["score"].function(x=drawn["sample"], seed=seeds)
+    for level, size in (("z1", 2), ("z2", 7)):
+        rate = float(tf.reduce_mean(scored[f"rate_{level}"]))
+        heading = f"section[aria-label='Level {level}'] h3"
+        assert said(tab, heading) == f"{level}{size} latents, {rate:.2f} nats"
+        visible = f"section[aria-label='Level {level}'] li:not([hidden])"
+        assert tab.run(f"document.querySelectorAll(`{visible}`).length") == min(size, 6)
+    click(tab, "All 7 latents of z2")
+    for level, size in (("z1", 2), ("z2", 7)):
+        for latent in range(size):
+            slider = f"document.querySelector('[aria-label^=\"{level}[{latent}]\"]')"
+            value = float(drawn[f"z_{level}"][0, latent])
+            assert tab.run(f"Number({slider}.value)") == pytest.approx(value, abs=0.0051)
+    z = {f"z_{level}": drawn[f"z_{level}"][:1].numpy() for level in ("z1", "z2")}
+    z["z_z2"][0, 3] = 1.25
+    fill(tab, "[aria-label^='z2[3]']", "1.25")
+    tab.wait(f"!document.querySelector({json.dumps(DRAW + ' canvas')})")
+    mean = table["decode"].function(**z)["mean"][0].numpy()
+    assert np.abs(pixels(tab, MEAN) - levels(mean).astype(int)).max() <= 1
+    see(tab, "traversals", 18)
+    fill(tab, "#traversals select", "1")
+    see(tab, "traversals", 63)
+    assert tab.run("document.querySelector('#map optgroup').label") == "level z1"
+    click(tab, "Back to the seed")
+    tab.wait(f"document.querySelector({json.dumps(DRAW + ' canvas')})")
+    click(tab, "Take the draw of the seed")
+    tab.wait("document.querySelectorAll('.scores tr').length === 5")
+    shown = tab.run("[...document.querySelectorAll('.scores td')].map((c) => c.dataset.value)")
+    expected = [scored[name][0] for name in ("elbo", "distortion", "rate", "rate_z1", "rate_z2")]
+    np.testing.assert_allclose([float(value) for value in shown], expected, atol=1e-3)
+    assert tab.run("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_codes_are_picked_in_a_grid(tab, host, ort):
+    keras.utils.set_random_seed(2)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(24), keras.layers.Reshape((2, 3, 4))]
+    posterior = keras_vae.VectorQuantizer((2, 3), 40, 2, keras.Sequential(layers))
+    vae = keras_vae.VAE(
+        prior=keras_vae.UniformCodes(),
+        likelihood=keras_vae.Bernoulli((4, 4, 1), network=keras.layers.Dense(8, "tanh")),
+        posterior=posterior,
+    )
+    names = {"decode", "encode", "sample"}
+    artifact = quick(vae, None, names, host[0].parent / "artifacts" / "codes" / "1")
+    site.bundle(Artifact.read(artifact), runtime.find(ort), host[0] / "codes")
+    tab.open(f"{host[1]}/codes/")
+    tab.wait(READY)
+    assert "with 2 \u00d7 3 codes of 40" in said(tab, "#about")
+    table = signatures(vae, None)
+    codes = table["sample"].function(seed=tf.constant([[0, 0]]))["codes"].numpy()
+    cells = "[...document.querySelectorAll('.codes [role=gridcell]')]"
+    assert tab.run(f"{cells}.map((cell) => Number(cell.innerText))") == codes.ravel().tolist()
+    tab.run(f"{cells}[0].focus()")
+    for key in ("ArrowRight", "ArrowDown", "Enter"):
+        tab.press(key)
+    assert said(tab, "#latents label") == "Code at position (1, 1) "
+    tab.wait(f"{cells}[4].ariaSelected === 'true'")
+    see(tab, "traversals", 32)
+    fill(tab, "#traversals select", "32")
+    see(tab, "traversals", 8)
+    entry = "document.querySelectorAll('#traversals [role=gridcell]')[5]"
+    tab.wait(f"{entry}.ariaLabel === 'code 37 at position (1, 1)'")
+    tab.run(f"{entry}.click()")
+    codes[0, 1, 1] = 37
+    tab.wait(f"{cells}[4].innerText === '37'")
+    mean = table["decode"].function(codes=tf.constant(codes))["mean"][0].numpy()
+    assert np.abs(pixels(tab, MEAN) - levels(mean).astype(int)).max() <= 1
+    assert said(tab, "#status") == "position (1, 1) has code 37."
+    assert not tab.run("document.getElementById('map')")
+    see(tab, "path", 9)
+    click(tab, "Back to the seed")
+    tab.wait(f"document.querySelector({json.dumps(DRAW + ' canvas')})")
+    click(tab, "Take the draw of the seed")
+    tab.wait("document.querySelector('.item')")
+    click(tab, "Go there")
+    x = table["sample"].function(seed=tf.constant([[0, 0]]))["sample"]
+    found = table["encode"].function(x=x)["codes"].numpy().ravel().tolist()
+    tab.wait_for(lambda: tab.run(f"{cells}.map((cell) => Number(cell.innerText))") == found)
 
 
 def test_table_is_a_table(tab, host, ort, tmp_path):

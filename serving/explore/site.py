@@ -35,17 +35,6 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
             f"{artifact.path} cannot be explored: expected ONNX files below 2 GB, the most a "
             "browser loads; its weights are larger. Draw from it with ONNX Runtime instead."
         )
-    if len(artifact.manifest.get("latents", {"z": {}})) > 1:
-        names = ", ".join(artifact.manifest["latents"])
-        raise ServingError(
-            f"{artifact.path} cannot be explored: expected one latent vector; it has the latents "
-            f"{names}. Ask it through `keras-vae serve local` or ONNX Runtime instead."
-        )
-    if integrity.codes_of(artifact.manifest) is not None:
-        raise ServingError(
-            f"{artifact.path} cannot be explored: expected latents that are numbers to move, and "
-            "these are codes. Draw, encode and decode with `keras-vae serve local` and its client."
-        )
     artifact.verify()
     shutil.copytree(PAGE, directory, dirs_exist_ok=True)
     for name, ours in runtime.FILES.items():

@@ -1,30 +1,61 @@
 // Data: the kind of one example, its display scale, and the conversion of files to examples.
 
 /** What the examples of a model are: kind, sizes, range and whether they are whole numbers. */
-export function describe({ data }, { whole }) {
-  const { shape, range, one_hot: oneHot, preparation } = data;
-  const size = shape.reduce((a, b) => a * b, 1);
-  const about = {
-    shape,
-    size,
-    low: range[0],
-    high: range[1],
-    names: data.feature_names?.length === size ? data.feature_names : null,
+export function describe({ data }, { whole, parts }) {
+  if (parts) return describeParts(parts);
+  const { preparation, one_hot: oneHot } = data;
+  return {
+    ...kindOf(data.shape, oneHot),
+    low: data.range[0],
+    high: data.range[1],
+    names: data.feature_names?.length === product(data.shape) ? data.feature_names : null,
     categories: preparation.categories || 0,
     isWhole: whole || preparation.step === "dequantize",
+    mayBeAbsent: data.missing ?? false,
     center: preparation.center ?? [],
     spread: preparation.spread ?? [],
   };
+}
+
+/**
+ * Named parts side by side in one row of numbers: those of each part, or of categories the share of
+ * each, which is 0 or 1 in data and in draws.
+ */
+function describeParts(parts) {
+  let start = 0;
+  const entries = parts.map((part) => {
+    const variables = product(part.shape);
+    const shares = part.labels.length;
+    const entry = {
+      ...part,
+      start,
+      variables,
+      shares,
+      size: variables * Math.max(1, shares),
+      about: { ...kindOf(part.shape, false), low: part.low, high: part.high },
+    };
+    start += entry.size;
+    return entry;
+  });
+  return { kind: "row", size: start, low: null, high: null, center: [], spread: [], entries, shape: [parts.length] };
+}
+
+function kindOf(shape, oneHot) {
+  const size = product(shape);
   if (shape.length === 3) {
     const [height, width, channels] = shape;
-    return { ...about, kind: "image", height, width, channels };
+    return { shape, size, kind: "image", height, width, channels };
   }
   if (shape.length === 2 && oneHot) {
-    return { ...about, kind: "image", height: shape[0], width: shape[1], channels: 1 };
+    return { shape, size, kind: "image", height: shape[1], width: shape[0], channels: 1, tokens: shape[1] };
   }
-  if (shape.length === 2) return { ...about, kind: "series", steps: shape[0], channels: shape[1] };
-  return { ...about, kind: "table" };
+  if (shape.length === 2) return { shape, size, kind: "series", steps: shape[0], channels: shape[1] };
+  return { shape, size, kind: "table" };
 }
+
+const product = (shape) => shape.reduce((a, b) => a * b, 1);
+
+const ABSENT = /^(nan|na|null|none)?$/i;
 
 /** Returns the name of an entry of an example. */
 export function label(about, i) {
@@ -47,24 +78,52 @@ export function inUnits(about, mean) {
  */
 export function scaleOf(about, examples) {
   const { kind, size, center, spread } = about;
+  if (kind === "row") return scaleOfParts(about, examples);
   if (kind === "table") {
     const low = new Float64Array(size);
     const high = new Float64Array(size);
     for (let i = 0; i < size; i++) {
-      const values = examples.map((x) => x[i]);
-      low[i] = about.low ?? (center.length ? center[i] - 3 * spread[i] : Math.min(...values));
-      high[i] = about.high ?? (center.length ? center[i] + 3 * spread[i] : Math.max(...values));
+      const [least, most] = reach(examples, i, i + 1);
+      low[i] = about.low ?? (center.length ? center[i] - 3 * spread[i] : least);
+      high[i] = about.high ?? (center.length ? center[i] + 3 * spread[i] : most);
     }
     return { low, high, zero: center.length ? 0.5 : 0 };
   }
+  const [low, high] = reach(examples, 0, size);
+  return { low: about.low ?? low, high: about.high ?? high };
+}
+
+/** The scale of named parts: that of each part, for all numbers of it. */
+function scaleOfParts({ size, entries }, examples) {
+  const [low, high] = [new Float64Array(size), new Float64Array(size)];
+  for (const part of entries) {
+    const end = part.start + part.size;
+    const [least, most] = part.shares ? [0, 1] : reach(examples, part.start, end);
+    low.fill(part.shares ? 0 : part.low !== null && part.high !== null ? part.low : least, part.start, end);
+    high.fill(part.shares ? 1 : part.low !== null && part.high !== null ? part.high : most, part.start, end);
+  }
+  return { low, high, zero: 0 };
+}
+
+/** Lowest and highest number of the entries from start to end, absent ones left out. */
+function reach(examples, start, end) {
   let [low, high] = [Infinity, -Infinity];
   for (const x of examples) {
-    for (const value of x) {
-      low = Math.min(low, value);
-      high = Math.max(high, value);
+    for (let i = start; i < end; i++) {
+      if (Number.isNaN(x[i])) continue;
+      low = Math.min(low, x[i]);
+      high = Math.max(high, x[i]);
     }
   }
-  return { low: about.low ?? low, high: about.high ?? high };
+  return low <= high ? [low, high] : [0, 1];
+}
+
+/** The most probable token of each step of a sequence of one-hot vectors; empty where it is absent. */
+export function tokensOf({ shape: [steps], tokens }, x) {
+  return Array.from({ length: steps }, (_, step) => {
+    const own = x.subarray(step * tokens, (step + 1) * tokens);
+    return Number.isNaN(own[0]) ? "" : String(own.indexOf(Math.max(...own)));
+  });
 }
 
 /** Position of a value between low and high, from 0 to 1. */
@@ -79,6 +138,7 @@ export function byte(value, { low, high }) {
 
 /** Formats a number with four digits. */
 export function text(value) {
+  if (Number.isNaN(value)) return "absent";
   return String(Number(value.toPrecision(4))).replace("-", "−");
 }
 
@@ -113,7 +173,7 @@ export function parseRows(about, words, name) {
     const places = isHeader ? columns(about, header, name) : null;
     rows = lines.map((line) => line.split(/\s*[,;\t]\s*|\s+/));
     if (places) rows = rows.map((row) => places.map((place) => row[place] ?? ""));
-    rows = rows.map((row) => row.map((word) => (word === "" ? NaN : Number(word))));
+    rows = rows.map((row) => row.map((word) => (ABSENT.test(word) ? null : Number(word))));
   }
   if (!rows.length) throw new Error(`${name} holds no numbers.`);
   return rows.map((row, i) => check(about, row, rows.length > 1 ? `${name}, row ${i}` : name));
@@ -140,6 +200,7 @@ function check(about, row, name) {
   }
   const { low, high } = about;
   for (const [i, value] of row.entries()) {
+    if (value === null && about.mayBeAbsent) continue;
     if (typeof value !== "number" || !Number.isFinite(value)) {
       throw new Error(`${name}: expected finite numbers; ${label(about, i)} is none.`);
     }
@@ -151,11 +212,12 @@ function check(about, row, name) {
       throw new Error(`${name}: expected whole numbers; ${label(about, i)} is ${value}.`);
     }
   }
-  return Float32Array.from(row);
+  return Float32Array.from(row, (value) => value ?? NaN);
 }
 
 async function readImage(about, file, isInverted) {
   const { width, height, channels } = about;
+  if (about.tokens) throw new Error("The model's data is a sequence of tokens, which is no image; give numbers.");
   if (channels !== 1 && channels !== 3) {
     throw new Error(`Images have 1 or 3 channels and the model's have ${channels}; give numbers.`);
   }

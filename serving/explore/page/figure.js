@@ -1,6 +1,7 @@
 // Large pictures of examples: canvases, or for tables an HTML table with a bar beside each number.
 
-import { label as labelOf, position, text } from "./data.js";
+import { label as labelOf, position, text, tokensOf } from "./data.js";
+import { percent, sharesOf } from "./parts.js";
 import { h } from "./dom.js";
 import { enlarged, onPaper } from "./draw.js";
 
@@ -17,15 +18,22 @@ export class Pair {
   show(examples, captions = this.titles) {
     this.examples = examples;
     const { kind } = this.painter.about;
-    if (kind === "table") {
+    if (kind === "table" || kind === "row") {
       this.element.replaceChildren(table(this.painter, examples, captions, this.titles));
       return;
     }
     const figures = examples.map((x, i) =>
-      h("figure", {}, this.#picture(x, this.titles[i]), h("figcaption", {}, captions[i])),
+      h("figure", {}, this.#picture(x, this.titles[i]), ...this.#words(x), h("figcaption", {}, captions[i])),
     );
     this.element.replaceChildren(...figures);
     if (kind === "series") this.element.append(legend(this.painter.about.channels));
+    this.element.classList.toggle("stack", Boolean(this.painter.about.tokens));
+  }
+
+  /** The tokens of a sequence, the most probable of each step. */
+  #words(x) {
+    const { about } = this.painter;
+    return x && about.tokens ? [h("p", { class: "tokens" }, tokensOf(about, x).join(" ").trim())] : [];
   }
 
   #picture(x, title) {
@@ -51,20 +59,11 @@ export class Pair {
 }
 
 function table(painter, examples, captions, titles) {
-  const { low, high, zero } = painter.scale;
-  const shown = examples.map((x, i) => ({ x, caption: captions[i] })).filter(({ x }) => x);
+  const shown = examples.map((x, i) => ({ x, caption: captions[i], title: titles[i] })).filter(({ x }) => x);
   const label = titles.join(" and ");
   const heads = shown.map(({ caption }) => h("th", { scope: "col", colspan: 2 }, caption));
-  const rows = Array.from({ length: painter.about.size }, (_, i) => {
-    const cells = shown.flatMap(({ x }) => {
-      const end = position(x[i], low[i], high[i]);
-      const bar = h("span", { class: "bar", "aria-hidden": "true" });
-      bar.style.setProperty("--from", Math.min(end, zero));
-      bar.style.setProperty("--share", Math.abs(end - zero));
-      return [h("td", { class: "number" }, text(x[i])), h("td", { class: "bars" }, bar)];
-    });
-    return h("tr", {}, h("th", { scope: "row" }, labelOf(painter.about, i)), ...cells);
-  });
+  const lines = painter.about.kind === "row" ? ofParts(painter, shown) : ofNumbers(painter, shown);
+  const rows = lines.map(({ name, cells }) => h("tr", {}, h("th", { scope: "row" }, name), ...cells.flat()));
   const body = h(
     "table",
     { class: "values" },
@@ -80,6 +79,70 @@ function table(painter, examples, captions, titles) {
     ...missing.map((caption) => h("p", { class: "note" }, caption)),
   );
 }
+
+function ofNumbers({ about, scale: { low, high, zero } }, shown) {
+  return Array.from({ length: about.size }, (_, i) => ({
+    name: labelOf(about, i),
+    cells: shown.map(({ x }) => numberCells(x[i], low[i], high[i], zero)),
+  }));
+}
+
+function numberCells(value, low, high, zero) {
+  const number = h("td", { class: "number" }, text(value));
+  if (Number.isNaN(value)) return [number, h("td", { class: "bars" })];
+  const end = position(value, low, high);
+  const bar = h("span", { class: "bar", "aria-hidden": "true" });
+  bar.style.setProperty("--from", Math.min(end, zero));
+  bar.style.setProperty("--share", Math.abs(end - zero));
+  return [number, h("td", { class: "bars" }, bar)];
+}
+
+/** Lines of named parts: a number with its bar, the shares of categories, or a picture. */
+function ofParts(painter, shown) {
+  const { low, high } = painter.scale;
+  return painter.about.entries.map((part) => {
+    const { name, start, size, variables, shares } = part;
+    const own = ({ x }) => x.subarray(start, start + size);
+    if (variables === 1 && shares) return { name, cells: shown.map((each) => shareCells(own(each), part)) };
+    if (variables === 1) return { name, cells: shown.map(({ x }) => numberCells(x[start], low[start], high[start], 0)) };
+    const cells = shown.map((each) => [h("td", { colspan: 2 }, partPicture(painter, part, own(each), each.title))]);
+    return { name, cells };
+  });
+}
+
+/** The most probable category with its share, and the shares of all as one bar. */
+function shareCells(shares, { labels }) {
+  if (Number.isNaN(shares[0])) return [h("td", { class: "number" }, "absent"), h("td", { class: "bars" })];
+  const [[share, label]] = sharesOf(shares, labels);
+  const words = share > 0.9995 ? String(label) : `${label}, ${percent(share)}`;
+  return [h("td", { class: "number" }, words), h("td", { class: "bars" }, stacked(shares))];
+}
+
+/** Shares as one bar in colours. */
+export function stacked(shares) {
+  const parts = Array.from(shares, (share, k) => {
+    const part = h("span", { class: `series-${(k % 6) + 1}` });
+    part.style.setProperty("--share", share);
+    return part;
+  });
+  return h("span", { class: "stacked", "aria-hidden": "true" }, ...parts);
+}
+
+/** A part that is an image, a series or several numbers. */
+export function partPicture(painter, part, x, title) {
+  const { variables, shares } = part;
+  const values = shares ? x.filter((_, i) => i % shares === 0).map((_, i) => mostLikely(x, i, shares)) : x;
+  const own = painter.ofPart(part);
+  const canvas = own.paint(values, 160, 64);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `${title}, ${part.name}: ${variables} numbers, ${own.describe(values)}`);
+  return canvas;
+}
+
+const mostLikely = (x, i, shares) => {
+  const own = Array.from(x.subarray(i * shares, (i + 1) * shares));
+  return own.indexOf(Math.max(...own));
+};
 
 function legend(channels) {
   if (channels < 2 || channels > 6) return "";

@@ -2,20 +2,19 @@
 
 import { colour } from "./draw.js";
 import { h } from "./dom.js";
+import { Roving } from "./roving.js";
 
 /** A grid of examples: arrow keys move the focus, Enter or a click selects. */
 export class Grid {
   constructor(painter, label, pick) {
     this.painter = painter;
-    this.pick = pick;
     this.element = h("div", { role: "grid", "aria-label": label, class: `grid ${painter.about.kind}` });
-    this.element.addEventListener("keydown", (event) => this.#move(event));
-    this.cells = [];
+    this.roving = new Roving(this.element, pick);
   }
 
-  /** Shows rows of {x, label}, with the names of columns and rows if they are given. */
+  /** Shows rows of {x, label, caption, isChosen}, with names of columns and rows if they are given. */
   show(rows, { columns = null, names = null } = {}) {
-    const focused = this.cells.flat().indexOf(document.activeElement);
+    const { focused } = this.roving;
     this.rows = rows;
     this.columns = columns;
     this.names = names;
@@ -29,58 +28,22 @@ export class Grid {
       if (names) heads.unshift(h("span", { role: "columnheader", "aria-label": "latent" }));
       lines.push(h("div", { role: "row" }, ...heads));
     }
-    this.cells = rows.map((row, i) => {
-      const cells = row.map(({ x, label }, j) => this.#cell(x, label, i, j));
+    const cells = rows.map((row, i) => {
+      const line = row.map((entry) => this.#cell(entry));
       const head = names ? [h("span", { role: "rowheader" }, names[i])] : [];
-      lines.push(h("div", { role: "row" }, ...head, ...cells));
-      return cells;
+      lines.push(h("div", { role: "row" }, ...head, ...line));
+      return line;
     });
     this.element.replaceChildren(...lines);
-    const all = this.cells.flat();
-    const chosen = all[focused] ?? all[0];
-    chosen.tabIndex = 0;
-    if (focused >= 0) chosen.focus();
+    this.roving.set(cells, focused);
   }
 
-  #cell(x, label, i, j) {
+  #cell({ x, label, caption = "", isChosen = null }) {
     const canvas = this.painter.paint(x, 96, 64);
     canvas.setAttribute("aria-hidden", "true");
-    const choose = () => {
-      this.#focus(i, j);
-      this.pick(i, j);
-    };
-    const attributes = { role: "gridcell", tabindex: "-1", "aria-label": label, onclick: choose };
-    return h("div", attributes, canvas);
-  }
-
-  #focus(i, j) {
-    for (const cell of this.cells.flat()) cell.tabIndex = -1;
-    this.cells[i][j].tabIndex = 0;
-    this.cells[i][j].focus();
-  }
-
-  #move(event) {
-    const i = this.cells.findIndex((row) => row.includes(event.target));
-    if (i < 0) return;
-    const j = this.cells[i].indexOf(event.target);
-    const [height, width] = [this.cells.length, this.cells[i].length];
-    const moves = {
-      ArrowUp: [i - 1, j],
-      ArrowDown: [i + 1, j],
-      ArrowLeft: [i, j - 1],
-      ArrowRight: [i, j + 1],
-      Home: [i, 0],
-      End: [i, width - 1],
-    };
-    if (event.key === "Enter" || event.key === " ") this.pick(i, j);
-    else if (!(event.key in moves)) return;
-    else {
-      const [row, column] = moves[event.key];
-      if (row in this.cells && column >= 0 && column < width && row < height) {
-        this.#focus(row, column);
-      }
-    }
-    event.preventDefault();
+    const chosen = isChosen === null ? null : String(isChosen);
+    const below = caption ? [h("span", { class: "below", "aria-hidden": "true" }, caption)] : [];
+    return h("div", { role: "gridcell", "aria-label": label, "aria-selected": chosen }, canvas, ...below);
   }
 
   /** The whole grid with its names, as a canvas to be saved. */

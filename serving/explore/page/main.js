@@ -1,10 +1,10 @@
 // Start of the page: reads the artifact, measures its latents, and fills the panels.
 
-import { describe } from "./data.js";
 import { announce, h } from "./dom.js";
 import { Painter } from "./draw.js";
 import { survey } from "./latents.js";
 import { Model } from "./model.js";
+import { codePanel, entriesPanel } from "./panels/codes.js";
 import { mapPanel } from "./panels/map.js";
 import { pathPanel } from "./panels/path.js";
 import { formPanel } from "./panels/form.js";
@@ -17,13 +17,8 @@ const at = (id) => document.getElementById(id);
 
 async function start() {
   const model = await Model.open();
-  const { manifest, site } = model;
-  if (site.parts) {
-    await startForm(model);
-    return;
-  }
-  const about = describe(manifest, site);
-  introduce(site, manifest);
+  const { about, manifest, site } = model;
+  introduce(model);
   const lack = model.lack("decode");
   if (lack) throw new Error(`${lack} The page shows what decode computes.`);
   if (manifest.condition_shape) {
@@ -35,11 +30,23 @@ async function start() {
   const state = new State(model, about);
   if (manifest.condition_shape) conditionPanel(at("condition"), state);
   seedPanel(at("pictures"), at("seed"), state, painter);
-  latentPanel(at("latents"), state, latents);
-  traversalPanel(at("traversals"), state, painter, latents);
-  mapPanel(at("map"), state, painter, latents);
+  if (model.space.codes) {
+    codePanel(at("latents"), state);
+    entriesPanel(at("traversals"), state, painter);
+    at("map").remove();
+  } else {
+    latentPanel(at("latents"), state, latents);
+    traversalPanel(at("traversals"), state, painter, latents);
+    mapPanel(at("map"), state, painter, latents);
+  }
   pathPanel(at("path"), state, painter);
-  dataPanel(at("yours"), state, painter);
+  if (site.parts) {
+    formPanel(at("row"), state, painter);
+    at("row").hidden = false;
+    at("yours").remove();
+  } else {
+    dataPanel(at("yours"), state, painter);
+  }
   at("loading").remove();
   at("panels").hidden = false;
   follow(state);
@@ -48,45 +55,31 @@ async function start() {
   document.body.dataset.ready = "";
 }
 
-/** The page of a model with named parts. */
-async function startForm(model) {
-  const { manifest, site } = model;
-  document.title = `${site.name} · explorer`;
-  at("name").replaceChildren(site.name, " ", h("small", {}, `version ${site.version}`));
-  at("about").textContent =
-    `A variational autoencoder of ${site.parts.length} named parts with ${manifest.latent_size} latents: prior ` +
-    `${manifest.prior.family}, posterior ${manifest.posterior.family}.`;
-  at("runtime").textContent = site.runtime;
-  for (const name of ["sample", "score"]) {
-    const lack = model.lack(name);
-    if (lack) throw new Error(`${lack} The page shows what ${name} computes.`);
-  }
-  if (manifest.condition_shape) {
-    const size = manifest.condition_shape.reduce((a, b) => a * b, 1);
-    model.condition = Float32Array.from(oneHot(size));
-  }
-  await formPanel(at("row"), model, site.parts);
-  at("loading").remove();
-  at("row").hidden = false;
-  document.body.dataset.ready = "";
-}
-
-function introduce({ name, version, runtime }, { data, likelihood, prior, latent_size: latents, training }) {
-  document.title = `${name} · latent explorer`;
+function introduce({ site, manifest, space }) {
+  const { name, version, runtime, parts } = site;
+  const { data, likelihood, prior, posterior, structure, training, condition_shape: condition } = manifest;
+  document.title = `${name} · explorer`;
   at("name").replaceChildren(name, " ", h("small", {}, `version ${version}`));
-  const [low, high] = data.range;
-  let range = "unbounded";
-  if (low !== null) range = high === null ? `from ${low} up` : `from ${low} to ${high}`;
-  at("about").textContent =
-    `A variational autoencoder with ${latents} latents: prior ${prior.family}, likelihood ` +
-    `${likelihood.family}, data of shape ${data.shape.join(" × ")}, ${range}.`;
-  const elbo = training?.evaluation?.elbo;
+  const kind = structure ? `A ${structure}` : `A ${condition ? "conditional " : ""}variational autoencoder`;
+  const evaluation = training?.evaluation ?? {};
+  const words = [];
+  if (parts) {
+    words.push(`${kind} of ${parts.length} named parts with ${space.describe()}: prior ${prior.family}, posterior ${posterior.family}.`);
+  } else {
+    const [low, high] = data.range;
+    let range = "unbounded";
+    if (low !== null) range = high === null ? `from ${low} up` : `from ${low} to ${high}`;
+    const shape = data.shape.join(" × ");
+    words.push(`${kind} with ${space.describe()}: prior ${prior.family}, likelihood ${likelihood.family}, data of shape ${shape}, ${range}.`);
+  }
+  const { elbo, codes } = evaluation;
   if (Number.isFinite(elbo?.mean)) {
     const digits = (value) => value.toFixed(2).replace("-", "−");
     const error = !Number.isFinite(elbo.standard_error) ? "" : ` ± ${digits(elbo.standard_error)}`;
-    at("about").textContent +=
-      ` ELBO ${digits(elbo.mean)}${error} nats on ${training.evaluation.test_examples} test examples.`;
+    words.push(`ELBO ${digits(elbo.mean)}${error} nats on ${evaluation.test_examples} test examples.`);
   }
+  if (codes) words.push(`${codes.used} of ${codes.num_codes} codes occur on them, with a perplexity of ${codes.perplexity.toFixed(1)}.`);
+  at("about").textContent = words.join(" ");
   at("runtime").textContent = runtime;
 }
 

@@ -1,5 +1,9 @@
 // The model of an artifact: its manifest, and its signatures as asynchronous functions.
 
+import { describe } from "./data.js";
+import { Rows } from "./parts.js";
+import { Space } from "./space.js";
+
 const ROWS = 64; // of one call: a long batch is split so that a newer one need not wait
 
 export class Model {
@@ -15,7 +19,9 @@ export class Model {
   constructor(site, manifest) {
     this.site = site;
     this.manifest = manifest;
-    this.latents = manifest.latent_size;
+    this.space = new Space(manifest);
+    this.about = describe(manifest, site);
+    this.rows = new Rows(this.about);
     this.condition = null; // numbers of one condition, for conditional models
     this.waiting = new Map();
     this.count = 0;
@@ -44,29 +50,41 @@ export class Model {
     return `This artifact has no ${name} in ONNX${reason ? `: ${reason}` : "."}`;
   }
 
-  /** Means of p(x | z) for rows of z. */
-  async decode(rows) {
-    return (await this.run("decode", { z: rows }, ["mean"])).mean;
+  /** Returns why examples have no point in latent space, or null if they have one. */
+  get lacksPoints() {
+    const lack = this.lack("encode");
+    if (lack || this.space.encoded(this.manifest.signatures.encode)) return lack;
+    return "The posterior of this model has no single point to go to.";
   }
 
-  /** Posterior means for rows of x. */
+  /** Means of p(x | z) at points. */
+  async decode(points) {
+    return this.rows.join(await this.run("decode", this.space.split(points), this.rows.names("mean")), "mean");
+  }
+
+  /** Points of rows of x: posterior means, or codes. */
   async encode(rows) {
-    return (await this.run("encode", { x: rows }, ["loc"])).loc;
+    const names = this.space.encoded(this.manifest.signatures.encode);
+    const found = await this.run("encode", this.rows.split(rows), names);
+    return names.length > 1 ? this.space.join(found) : found[names[0]];
   }
 
-  /** A draw, its mean and its z for every seed pair. */
-  sample(seeds) {
-    return this.run("sample", { seed: seeds }, ["sample", "mean", "z"]);
+  /** A draw, its mean and its point z for every seed pair. */
+  async sample(seeds) {
+    const names = ["sample", "mean"].map((kind) => this.rows.names(kind));
+    const found = await this.run("sample", { seed: seeds }, [...names.flat(), ...this.space.tensors]);
+    return { sample: this.rows.join(found, "sample"), mean: this.rows.join(found, "mean"), z: this.space.join(found) };
   }
 
   /** Means of p(x | z) at the posterior means of rows of x. */
   async reconstruct(rows) {
-    return (await this.run("reconstruct", { x: rows }, ["mean"])).mean;
+    return this.rows.join(await this.run("reconstruct", this.rows.split(rows), this.rows.names("mean")), "mean");
   }
 
-  /** ELBO, distortion and rate in nats for rows of x and seed pairs. */
+  /** All outputs of `score` in nats, and p-values, for rows of x and seed pairs. */
   score(rows, seeds) {
-    return this.run("score", { x: rows, seed: seeds }, ["elbo", "distortion", "rate"]);
+    const { outputs } = this.manifest.signatures.score;
+    return this.run("score", { ...this.rows.split(rows), seed: seeds }, Object.keys(outputs));
   }
 
   /** Outputs by name, each a list of rows; a row of scalars is an array of one number. */

@@ -3,13 +3,13 @@
 import { inUnits } from "./data.js";
 import { announce, newest } from "./dom.js";
 
-/** Events: "point" (z or its picture), "seed", "items" (the user's data), "condition". */
+/** Events: "point" (z or its picture), "seed", "items" (the user's data), "condition", "place". */
 export class State extends EventTarget {
   constructor(model, about) {
     super();
     this.model = model;
     this.about = about;
-    this.z = new Float32Array(model.latents);
+    this.z = new Float32Array(model.space.size);
     this.mean = null; // picture of the point
     this.draw = null; // draw of the seed; null once the point has moved
     this.seed = null; // [seed, row] that the point came from
@@ -17,6 +17,7 @@ export class State extends EventTarget {
     this.draws = 0; // draws asked for: only the newest is shown
     this.items = []; // {name, x, loc}
     this.history = []; // {seed, x}
+    this.place = 0; // position of the code that is chosen
     this.problem = () => {};
     this.redraw = newest(() => this.#redraw());
   }
@@ -75,6 +76,12 @@ export class State extends EventTarget {
     return this.redraw();
   }
 
+  /** Chooses the position whose code is changed. */
+  choose(place) {
+    this.place = place;
+    this.changed("place");
+  }
+
   async #redraw() {
     const { z } = this;
     if (!this.isMoved) return;
@@ -100,7 +107,7 @@ export class State extends EventTarget {
 
   /** Adds the user's examples, with their positions in latent space if the model can encode. */
   async add(examples) {
-    const locs = this.model.lack("encode")
+    const locs = this.model.lacksPoints
       ? examples.map(() => null)
       : await this.model.encode(examples.map(({ x }) => x));
     this.items = [...this.items, ...examples.map((example, i) => ({ ...example, loc: locs[i] }))];

@@ -4,8 +4,10 @@ import { download, h, inView, isNarrow, newest, problemBox } from "../dom.js";
 import { Grid } from "../grid.js";
 import { evenly, short } from "./values.js";
 
-export function mapPanel(host, state, painter, { order, worth, limit }) {
-  if (order.length < 2) {
+const MOST = 64; // latents of a level to choose from
+
+export function mapPanel(host, state, painter, { space, levels, worth, limit }) {
+  if (space.size < 2) {
     host.append(h("p", { class: "lack" }, "A map needs two latents, and this model has one."));
     return;
   }
@@ -13,9 +15,13 @@ export function mapPanel(host, state, painter, { order, worth, limit }) {
   const problem = problemBox();
   let points = [];
   const [across, up] = [0, 1].map((place) => {
-    const options = order.map((latent) => h("option", { value: latent }, `z${latent}, ${worth[latent]}`));
-    const select = h("select", {}, ...options);
-    select.value = order[place];
+    const option = (latent) => h("option", { value: latent }, [space.label(latent), worth[latent]].filter(Boolean).join(", "));
+    const groups = levels.map(({ name, order }) => {
+      const options = order.slice(0, MOST).map(option);
+      return space.isDeep ? [h("optgroup", { label: `level ${name}` }, ...options)] : options;
+    });
+    const select = h("select", {}, ...groups.flat());
+    select.value = levels.flatMap(({ order }) => order.slice(0, 2))[place];
     return select;
   });
   const dots = h("div", { class: "dots", "aria-hidden": "true" });
@@ -35,9 +41,9 @@ export function mapPanel(host, state, painter, { order, worth, limit }) {
   );
   const show = newest(() =>
     state.try(async () => {
-      const values = evenly(limit, isNarrow() ? 7 : 11);
       const [a, b] = [Number(across.value), Number(up.value)];
-      const asked = values.toReversed().map((high) =>
+      const [values, heights] = [a, b].map((latent) => evenly(limit[latent], isNarrow() ? 7 : 11));
+      const asked = heights.toReversed().map((high) =>
         values.map((value) => {
           const z = Float32Array.from(state.z);
           z[a] = value;
@@ -50,7 +56,7 @@ export function mapPanel(host, state, painter, { order, worth, limit }) {
       const rows = asked.map((row, i) =>
         row.map((z, j) => ({
           x: means[i * values.length + j],
-          label: `z${a} = ${short(z[a])}, z${b} = ${short(z[b])}`,
+          label: `${space.label(a)} = ${short(z[a])}, ${space.label(b)} = ${short(z[b])}`,
         })),
       );
       grid.show(rows);
@@ -66,14 +72,14 @@ export function mapPanel(host, state, painter, { order, worth, limit }) {
     const [a, b] = [Number(across.value), Number(up.value)];
     const cells = points.length || 1;
     // Centres of the outer cells lie at the limit.
-    const place = (value) => 50 + (50 * (value / limit) * (cells - 1)) / cells;
+    const place = (value, latent) => 50 + (50 * (value / limit[latent]) * (cells - 1)) / cells;
     const known = state.items.map(({ loc }, i) => ({ loc, i })).filter(({ loc }) => loc);
-    const marks = known.filter(({ loc }) => Math.abs(loc[a]) <= limit && Math.abs(loc[b]) <= limit);
+    const marks = known.filter(({ loc }) => Math.abs(loc[a]) <= limit[a] && Math.abs(loc[b]) <= limit[b]);
     dots.replaceChildren(
       ...marks.map(({ loc, i }) => {
         const dot = h("span", { class: "dot" }, String(i + 1));
-        dot.style.left = `${place(loc[a])}%`;
-        dot.style.top = `${100 - place(loc[b])}%`;
+        dot.style.left = `${place(loc[a], a)}%`;
+        dot.style.top = `${100 - place(loc[b], b)}%`;
         return dot;
       }),
     );

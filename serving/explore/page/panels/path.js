@@ -4,6 +4,7 @@ import { download, h, inView, isNarrow, newest, problemBox } from "../dom.js";
 import { Grid } from "../grid.js";
 import { short } from "./values.js";
 
+const SWITCHING = { switching: "whose codes become those of the other end one after another, in reading order" };
 const KINDS = {
   spherical: "on the sphere: the direction turns evenly and the length changes evenly",
   linear: "on the straight line",
@@ -18,7 +19,9 @@ export function pathPanel(host, state, painter) {
   const problem = problemBox();
   let points = [];
   const ends = ["From", "To"].map((label, i) => new End(state, label, i + 1, () => update()));
-  const kind = h("select", {}, ...Object.keys(KINDS).map((name) => h("option", {}, name)));
+  const { space } = state.model;
+  const kinds = space.codes ? SWITCHING : KINDS;
+  const kind = h("select", {}, ...Object.keys(kinds).map((name) => h("option", {}, name)));
   const words = h("p", { class: "note" });
   const { name, version } = state.model.site;
   host.append(
@@ -26,7 +29,7 @@ export function pathPanel(host, state, painter) {
       "div",
       { class: "controls" },
       ...ends.map(({ element }) => element),
-      h("label", {}, "Path ", kind),
+      space.codes ? "" : h("label", {}, "Path ", kind),
       h("button", { type: "button", onclick: () => points.length && download(grid.canvas(), `${name}-${version}-path`) }, "Save as PNG"),
     ),
     problem.box,
@@ -42,13 +45,13 @@ export function pathPanel(host, state, painter) {
       }
       const count = isNarrow() ? 5 : 9;
       const shares = Array.from({ length: count }, (_, i) => i / (count - 1));
-      points = shares.map((share) => between(a, b, share, kind.value));
+      points = shares.map((share) => onPath(space, a, b, share, kind.value));
       const means = await state.means(points);
       const row = means.map((x, i) => ({ x, label: `${Math.round(100 * shares[i])} % of the way` }));
       grid.show([row], { columns: shares.map((share) => short(share)) });
       const isStandard = state.model.site.standard;
       const why = isStandard ? UNDER_A_STANDARD_NORMAL[kind.value] : "";
-      words.textContent = `Means of p(x | z) ${KINDS[kind.value]}${why}.`;
+      words.textContent = `Means of p(x | ${space.codes ? "codes" : "z"}) ${kinds[kind.value]}${why}${space.isDeep ? ", in each level" : ""}.`;
     }, problem.show),
   );
   const update = inView(host, show);
@@ -101,6 +104,17 @@ class End {
     this.seed.hidden = this.select.value !== "seed";
     changed();
   }
+}
+
+/** The point at a share of the way from a to b: each level by itself, or codes one after another. */
+function onPath({ codes, levels }, a, b, share, kind) {
+  if (codes) return Float32Array.from(a, (code, i) => (i < Math.round(share * a.length) ? b[i] : code));
+  const point = new Float32Array(a.length);
+  for (const { start, size } of levels) {
+    const [from, to] = [a, b].map((z) => z.subarray(start, start + size));
+    point.set(between(from, to, share, kind), start);
+  }
+  return point;
 }
 
 /** The point at a share of the way from a to b. */

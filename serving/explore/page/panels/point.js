@@ -2,8 +2,10 @@
 
 import { announce, download, h, problemBox } from "../dom.js";
 import { Pair } from "../figure.js";
+import { placeOf } from "../space.js";
 
 const FIRST = 16; // sliders that are shown at once
+const FIRST_OF_LEVEL = 6; // of each of several levels
 
 /** Seeds, with a history, and the pictures of the point. */
 export function seedPanel(pictures, host, state, painter) {
@@ -74,12 +76,13 @@ export function seedPanel(pictures, host, state, painter) {
   }
 }
 
-/** Sliders, the most important latent first. */
-export function latentPanel(host, state, { order, worth, share, how, limit }) {
+/** Sliders of each level, the most important latent first. */
+export function latentPanel(host, state, { space, levels, worth, share, how, limit }) {
   const inputs = new Map();
-  const rows = order.map((latent, place) => {
-    const label = `z${latent}, ${worth[latent]}`;
-    const input = h("input", { type: "range", min: -limit, max: limit, step: 0.01, "aria-label": label });
+  const first = space.isDeep ? FIRST_OF_LEVEL : FIRST;
+  const slider = (latent, isHidden) => {
+    const label = worth[latent] ? `${space.label(latent)}, ${worth[latent]}` : space.label(latent);
+    const input = h("input", { type: "range", min: -limit[latent], max: limit[latent], step: 0.01, "aria-label": label });
     const output = h("output", { "aria-hidden": "true" });
     inputs.set(latent, { input, output });
     input.addEventListener("input", () => {
@@ -90,48 +93,62 @@ export function latentPanel(host, state, { order, worth, share, how, limit }) {
     bar.style.setProperty("--share", share[latent]);
     return h(
       "li",
-      { hidden: place >= FIRST },
-      h("span", { class: "latent", "aria-hidden": "true" }, "z", h("sub", {}, String(latent))),
+      { hidden: isHidden },
+      h("span", { class: "latent", "aria-hidden": "true" }, ...symbol(space, latent)),
       input,
       output,
-      h("span", { class: "worth", "aria-hidden": "true" }, bar, worth[latent]),
+      h("span", { class: "worth", "aria-hidden": "true" }, ...(worth[latent] ? [bar, worth[latent]] : [])),
     );
+  };
+  const lists = levels.map(({ name, label, order }) => {
+    const rows = order.map((latent, place) => slider(latent, place >= first));
+    const list = h("ol", { class: "sliders", "aria-label": space.isDeep ? `Level ${name}` : null }, ...rows);
+    const all = h("button", { type: "button" }, `All ${order.length} latents${space.isDeep ? ` of ${name}` : ""}`);
+    all.addEventListener("click", () => {
+      for (const row of rows) row.hidden = false;
+      all.remove();
+      inputs.get(order[first]).input.focus();
+    });
+    const more = order.length > first ? [all] : [];
+    if (!space.isDeep) return { list: [list], more };
+    const title = h("h3", { class: "level" }, name, h("span", {}, `${order.length} latents${label ? `, ${label}` : ""}`));
+    return { list: [h("section", { class: "level", "aria-label": `Level ${name}` }, title, list, ...more)], more: [] };
   });
-  const list = h("ol", { class: "sliders" }, ...rows);
   const centre = () => {
-    state.goTo(new Float32Array(order.length));
+    state.goTo(new Float32Array(space.size));
     announce("All latents are 0.");
   };
   const back = () => state.seed && state.goToSeed(...state.seed);
-  const all = h("button", { type: "button" }, `All ${order.length} latents`);
-  all.addEventListener("click", () => {
-    for (const row of rows) row.hidden = false;
-    all.remove();
-    inputs.get(order[FIRST]).input.focus();
-  });
   host.append(
     h("p", { class: "note" }, how),
-    list,
+    ...lists.flatMap(({ list }) => list),
     h(
       "div",
       { class: "controls" },
-      order.length > FIRST ? all : "",
+      ...lists.flatMap(({ more }) => more),
       h("button", { type: "button", onclick: centre }, "All to 0"),
       state.model.lack("sample") ? "" : h("button", { type: "button", onclick: back }, "Back to the seed"),
     ),
   );
   state.addEventListener("point", () => {
-    for (const latent of order) write(latent, state.z[latent]);
+    for (const latent of inputs.keys()) write(latent, state.z[latent]);
   });
 
   function write(latent, value) {
     const { input, output } = inputs.get(latent);
-    const reach = Math.max(limit, Math.ceil(Math.abs(value)));
+    const reach = Math.max(limit[latent], Math.ceil(Math.abs(value)));
     [input.min, input.max] = [-reach, reach];
     if (input.valueAsNumber !== value) input.value = value;
     const words = value.toFixed(2).replace("-", "−");
     if (output.value !== words) output.value = words;
   }
+}
+
+/** The name of a latent with its index below the line. */
+function symbol(space, latent) {
+  const { name, start, shape } = space.levelOf(latent);
+  const place = placeOf(latent - start, shape).join(",");
+  return [space.isDeep ? "" : name, h("sub", {}, place)];
 }
 
 /** The condition of a conditional model. */

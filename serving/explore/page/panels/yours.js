@@ -2,24 +2,33 @@
 
 import { parseRows, readFile } from "../data.js";
 import { announce, download, h, newest, problemBox } from "../dom.js";
+import { calibrated } from "../calibration.js";
 import { Pair } from "../figure.js";
+import { nats, scoreTable } from "../scores.js";
 
 const SENTENCES = {
+  tokens: ({ shape, tokens }) =>
+    `A .csv or .json file; each line or array holds ${shape[0]} steps of ${tokens} numbers, a 1 at the token and zeros elsewhere.`,
   image: (about) =>
     `Images are cut to the model's proportions, scaled to ${about.width} × ${about.height} pixels and ` +
     `from black and white to ${about.low} and ${about.high}. A .csv or .json file holds the numbers themselves.`,
   series: (about) =>
     `A .csv or .json file; each line or array holds one series of ${about.steps} steps` +
-    (about.channels > 1 ? ` with ${about.channels} channels each, step by step.` : "."),
+    (about.channels > 1 ? ` with ${about.channels} channels each, step by step.` : ".") +
+    absence(about),
   table: (about) =>
     `A .csv or .json file; each line or array holds the ${about.size} numbers of one row` +
-    (about.names ? ", and the first line of a .csv may name its columns, in any order." : "."),
+    (about.names ? ", and the first line of a .csv may name its columns, in any order." : ".") +
+    absence(about),
 };
+
+const absence = ({ mayBeAbsent }) => (mayBeAbsent ? " An empty cell, NaN or null is absent." : "");
 
 export function dataPanel(host, state, painter) {
   const { about, model } = state;
+  const canImpute = about.mayBeAbsent && !model.lack("impute");
   const problem = problemBox();
-  const isImage = about.kind === "image";
+  const isImage = about.kind === "image" && !about.tokens;
   const accept = `.csv,.tsv,.txt,.json${isImage ? ",image/*" : ""}`;
   const files = h("input", { type: "file", multiple: true, accept });
   const inverted = h("input", { type: "checkbox" });
@@ -60,7 +69,7 @@ export function dataPanel(host, state, painter) {
     h("label", { class: "file" }, "Files ", files),
     isImage ? h("label", {}, inverted, " dark on light: invert") : "",
     model.lack("sample") ? "" : h("button", { type: "button", onclick: takeDraw }, "Take the draw of the seed"),
-    h("p", { class: "note" }, SENTENCES[about.kind](about), " Files stay in this page."),
+    h("p", { class: "note" }, SENTENCES[about.tokens ? "tokens" : about.kind](about), " Files stay in this page."),
   );
   drop.addEventListener("dragover", (event) => event.preventDefault());
   drop.addEventListener("drop", (event) => {
@@ -104,13 +113,15 @@ export function dataPanel(host, state, painter) {
       const start = seed.valueAsNumber;
       const means = model.lack("reconstruct") ? null : await model.reconstruct(rows);
       const scores = lack ? null : await score(rows, start, count);
-      list.replaceChildren(...items.map((item, i) => entry(item, i, means?.[i], scores?.[i])));
+      const filled = canImpute ? await impute(rows, start) : null;
+      list.replaceChildren(...items.map((item, i) => entry(item, i, means?.[i], scores?.[i], filled?.[i])));
       if (scores) {
         words.textContent =
           `ELBO = −(distortion + rate) ≤ log p(x), in nats, ` +
           (count === 1
             ? `from the one draw of z of the seed pair [${start}, 0].`
-            : `means over the seed pairs [${start}, 0] to [${start}, ${count - 1}] ± their standard error.`);
+            : `means over the seed pairs [${start}, 0] to [${start}, ${count - 1}] ± their standard error.`) +
+          calibrated(model.manifest);
         announce(`${items.length} scored. ${items[0].name}: ELBO ${scores[0].elbo.words}.`);
       }
     }, problem.show),
@@ -118,6 +129,13 @@ export function dataPanel(host, state, painter) {
   state.addEventListener("items", show);
   draws.addEventListener("change", show);
   seed.addEventListener("change", () => seed.reportValidity() && show());
+
+  /** Expected values of what is absent, of the examples where something is. */
+  async function impute(rows, start) {
+    if (!rows.some((x) => x.some(Number.isNaN))) return null;
+    const { mean } = await model.run("impute", { x: rows, seed: rows.map(() => [start, 0]) }, ["mean"]);
+    return mean.map((x, i) => (rows[i].some(Number.isNaN) ? x : null));
+  }
 
   async function score(rows, start, count) {
     const seeds = Array.from({ length: count }, (_, k) => [start, k]);
@@ -128,15 +146,18 @@ export function dataPanel(host, state, painter) {
     return rows.map((_, i) =>
       Object.fromEntries(
         Object.entries(all).map(([name, values]) => {
-          return [name, summary(values.slice(i * count, (i + 1) * count).map(([value]) => value))];
+          const own = values.slice(i * count, (i + 1) * count).map(([value]) => value);
+          // The p-value is valid for one draw of z, which is that of the first seed pair.
+          return [name, summary(name === "p_value" ? own.slice(0, 1) : own)];
         }),
       ),
     );
   }
 
-  function entry(item, i, mean, scores) {
-    const pair = new Pair(painter, ["Yours", ...(mean ? ["Reconstruction"] : [])]);
-    pair.show([item.x, ...(mean ? [state.inUnits(mean)] : [])]);
+  function entry(item, i, mean, scores, filled) {
+    const others = [["Reconstruction", mean], ["Blanks filled", filled]].filter(([, x]) => x);
+    const pair = new Pair(painter, ["Yours", ...others.map(([title]) => title)]);
+    pair.show([item.x, ...others.map(([, x]) => state.inUnits(x))]);
     const title = `${i + 1}: ${item.name}`;
     const save = () => download(pair.canvas(0), `${model.site.name}-${i + 1}`);
     const goes = () => {
@@ -149,7 +170,7 @@ export function dataPanel(host, state, painter) {
       { class: "item", "aria-label": title },
       h("h3", {}, title),
       pair.element,
-      scores ? scoreTable(scores) : "",
+      scores ? scoreTable(scores, model.space) : "",
       h(
         "div",
         { class: "controls" },
@@ -161,19 +182,9 @@ export function dataPanel(host, state, painter) {
   }
 }
 
-function scoreTable(scores) {
-  const table = h("table", { class: "scores" }, h("caption", { class: "hidden" }, "Scores in nats"));
-  for (const [name, label] of [["elbo", "ELBO"], ["distortion", "distortion"], ["rate", "rate"]]) {
-    const cell = h("td", { class: "number", "data-value": scores[name].mean }, `${scores[name].words} nats`);
-    table.append(h("tr", {}, h("th", { scope: "row" }, label), cell));
-  }
-  return table;
-}
-
 function summary(values) {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const digits = (value) => value.toFixed(3).replace("-", "−");
-  if (values.length === 1) return { mean, words: digits(mean) };
+  if (values.length === 1) return { mean, words: nats(mean) };
   const square = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1);
-  return { mean, words: `${digits(mean)} ± ${Math.sqrt(square / values.length).toFixed(3)}` };
+  return { mean, words: `${nats(mean)} ± ${Math.sqrt(square / values.length).toFixed(3)}` };
 }
