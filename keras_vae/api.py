@@ -36,6 +36,7 @@ from keras_vae.distributions.priors import NormalMixture as NormalMixture
 from keras_vae.distributions.priors import Prior as Prior
 from keras_vae.distributions.priors import StandardNormal as StandardNormal
 from keras_vae.distributions.priors import VampPrior as VampPrior
+from keras_vae.distributions.spheres import *  # noqa: F403
 from keras_vae.distributions.supports import DataError as DataError
 from keras_vae.explain import LossExplanation as LossExplanation
 from keras_vae.explain import explain_loss as explain_loss

@@ -12,7 +12,7 @@ from keras_vae.arguments import deserialize, register, serialize
 from keras_vae.distributions import Likelihood, Parts, Posterior
 from keras_vae.distributions.codes import CodePosterior
 from keras_vae.distributions.noise import checked_draw, from_seed, only_own_draws
-from keras_vae.distributions.priors import Components, Prior
+from keras_vae.distributions.priors import Components, Prior, refuse_other_space
 from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import Bound
 from keras_vae.likelihood_model import LikelihoodModel, build_on
@@ -115,6 +115,7 @@ class VAE(LikelihoodModel):
                 f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
                 f"{posterior.latent_size}. Give both the same number."
             )
+        refuse_other_space(prior, posterior)
         dtypes = [each.float_dtype for each in (prior, likelihood, posterior)]
         if len(set(dtypes)) > 1:
             raise ValueError(

@@ -14,7 +14,7 @@ from keras_vae.data.frames import is_frame
 from keras_vae.distributions import Categorical, Likelihood, Parts, Posterior
 from keras_vae.distributions.base.shapes import symbolic
 from keras_vae.distributions.noise import Draw, Noise, checked_draw, from_rows
-from keras_vae.distributions.priors import Prior
+from keras_vae.distributions.priors import Prior, refuse_other_space
 from keras_vae.distributions.tfp import tfd
 from keras_vae.imputation import Classification, classes_of
 from keras_vae.latent_variable_model import LatentVariableModel
@@ -133,6 +133,7 @@ class SemiSupervisedVAE(LatentVariableModel):
                 f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
                 f"{posterior.latent_size}. Give both the same number."
             )
+        refuse_other_space(prior, posterior)
         if _LABEL in likelihood.by_part():
             raise ValueError(
                 f"A part of the likelihood is called {_LABEL!r}, which is the name of the class "

@@ -354,6 +354,16 @@ def truncated_draws(*parameters: float) -> Inversion:
     return Inversion(random.truncated_normal, parameters, exact, False)
 
 
+def angle_draws(concentration: float) -> Inversion:
+    """Draws in three dimensions, where cos a has a distribution function in closed form."""
+    k = as_float32(concentration)
+
+    def cdf(angle):
+        return special.expm1(-2 * k * np.sin(angle / 2) ** 2) / np.expm1(-2 * k)
+
+    return Inversion(random.polar_angle, (concentration,), cdf, False)
+
+
 TRUNCATED = [
     *[(0.0, 1.0, -1.0, 2.0), (5.0, 1.0, -1.0, 2.0), (-3.0, 0.5, 0.0, 1.0), (100.0, 1.0, 0.0, 1.0)],
     *[(0.5, 1e4, 0.0, 1.0), (-1.0, 1e3, 0.0, 1.0), (0.4, 0.01, 0.0, 1.0), (0.0, 1.0, 0.0, 1.0)],
@@ -422,6 +432,7 @@ INVERSIONS = {
         f"beta, {a:g} {b:g}": beta_draws(a, b)
         for a, b in [(0.5, 0.7), (1.0, 1.0), (2.0, 30.0), (1e4, 3e4)]
     },
+    **{f"polar_angle, {k:g}": angle_draws(k) for k in (1e-3, 2.0, 1e4)},
     **{f"student_t, {df:g}": student_draws(df) for df in (0.5, 1.0, 4.0, 1e6)},
     **{
         f"truncated_normal, {' '.join(f'{p:g}' for p in parameters)}": truncated_draws(*parameters)
@@ -473,6 +484,7 @@ CONVERTED: dict[str, Callable[[np.random.Generator, tuple[int, int]], list[np.nd
     ],
     "gamma": lambda rng, shape: [np.exp(2 * rng.normal(size=shape))],
     "beta": lambda rng, shape: list(np.exp(2 * rng.normal(size=(2, *shape)))),
+    "polar_angle": lambda rng, shape: [np.exp(2 * rng.normal(size=shape))],
     "student_t": lambda rng, shape: [3 + np.exp(2 * rng.normal(size=shape))],
     "truncated_normal": lambda rng, shape: [
         2 * rng.normal(size=shape),
@@ -653,6 +665,9 @@ EXPORTED = {
     ),
     ("bernoulli", "laplace", "laplace"): lambda **k: keras_vae.mlp_vae(20, 4, hidden=(16,), **k),
     ("bernoulli", "student_t", "student_t"): lambda **k: keras_vae.mlp_vae(
+        20, 4, hidden=(16,), **k
+    ),
+    ("bernoulli", "von_mises_fisher", "uniform_sphere"): lambda **k: keras_vae.mlp_vae(
         20, 4, hidden=(16,), **k
     ),
 }

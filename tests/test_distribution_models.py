@@ -211,8 +211,10 @@ def test_factories_make_every_family_by_name():
     names = keras_vae.factories
     for name in names.LIKELIHOODS:
         assert type(tiny_vae(name, **OPTIONS.get(name, {})).likelihood) is names.LIKELIHOODS[name]
-    pairs = [(posterior, "standard_normal") for posterior in names.POSTERIORS]
-    for posterior, prior in [*pairs, *(("full", prior) for prior in names.PRIORS)]:
+    others, on_sphere = "standard_normal", {"von_mises_fisher": "uniform_sphere"}
+    pairs = [(posterior, on_sphere.get(posterior, others)) for posterior in names.POSTERIORS]
+    pairs += [("full", prior) for prior in names.PRIORS if prior != "uniform_sphere"]
+    for posterior, prior in pairs:
         vae = tiny_vae(posterior=posterior, prior=prior, num_components=3)
         assert type(vae.posterior) is names.POSTERIORS[posterior]
         assert type(vae.prior) is names.PRIORS[prior]

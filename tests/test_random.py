@@ -473,7 +473,7 @@ def test_counts_of_an_unknown_rate_are_unknown() -> None:
 
 
 CONTINUOUS = {"logistic", "laplace", "continuous_bernoulli"}
-CONTINUOUS |= {"gamma", "beta", "student_t", "truncated_normal"}
+CONTINUOUS |= {"gamma", "beta", "student_t", "truncated_normal", "polar_angle"}
 
 
 @pytest.mark.parametrize("name", CONVERTED)

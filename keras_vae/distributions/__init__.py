@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from keras_vae.distributions.parts_encoder import *  # noqa: F403
     from keras_vae.distributions.posteriors import *  # noqa: F403
     from keras_vae.distributions.priors import *  # noqa: F403
+    from keras_vae.distributions.spheres import *  # noqa: F403
 
 _MODULES = (
     "base",
@@ -54,6 +55,7 @@ _MODULES = (
     "parts_encoder",
     "posteriors",
     "priors",
+    "spheres",
     "codes",
 )
 

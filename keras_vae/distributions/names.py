@@ -94,6 +94,7 @@ POSTERIORS: Final[Mapping[str, Family]] = {
     ),
     "laplace": Family("LaplacePosterior"),
     "student_t": Family("StudentTPosterior", {"df": _DF}),
+    "von_mises_fisher": Family("VonMisesFisher"),
 }
 
 PRIORS: Final[Mapping[str, Family]] = {
@@ -104,6 +105,7 @@ PRIORS: Final[Mapping[str, Family]] = {
     "autoregressive": Family("AutoregressivePrior", _FLOW),
     "laplace": Family("LaplacePrior"),
     "student_t": Family("StudentTPrior", {"df": _DF}),
+    "uniform_sphere": Family("UniformSphere"),
 }
 
 CODE_PRIORS: Final[Mapping[str, str]] = {

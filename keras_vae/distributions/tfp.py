@@ -143,8 +143,13 @@ def typical_scale(distribution: tfd.Distribution, needed_by: str) -> tf.Tensor:
     It sets the size of a step, on which no result depends but by its error.
 
     Raises:
-        ValueError: if the distribution has neither.
+        ValueError: if the distribution has neither, or is one of unit vectors.
     """
+    if getattr(distribution, "is_on_sphere", False):
+        raise ValueError(
+            f"{needed_by} moves latents in every direction, and those of {distribution.name} keep "
+            "length 1: choose method='importance'."
+        )
     scale = getattr(distribution, "typical_scale", None)
     return statistic(distribution, "stddev", needed_by) if scale is None else scale
 

@@ -97,6 +97,11 @@ def integrate(
             "Quadrature lays a grid over one latent vector whose prior depends on nothing. "
             "Choose method='importance' or 'annealed'."
         )
+    if vae.posterior.on_sphere:
+        raise ValueError(
+            "Quadrature lays a grid over all vectors, and the latents of "
+            f"{type(vae.posterior).__name__} have length 1. Choose method='importance'."
+        )
     if vae.latent_size > _MOST_LATENTS:
         raise ValueError(
             f"Quadrature is for 1 to {_MOST_LATENTS} latents, but this model has "

@@ -26,6 +26,9 @@ class Posterior(ConditionalDistribution):
     is_discrete: ClassVar[bool] = False
     """Whether z holds embedded codes, see `keras_vae.distributions.codes`."""
 
+    on_sphere: ClassVar[bool] = False
+    """Whether z has length 1 and its density is relative to the area of the unit sphere."""
+
     def __init__(
         self,
         latent_size: int,

@@ -14,7 +14,7 @@ from keras_vae.distributions.base.renamed import refuse_old_methods
 from keras_vae.distributions.noise import Draw, Noise, from_rows
 from keras_vae.distributions.tfp import tfd
 
-__all__ = ["Components", "InputShapes", "Prior", "shapes_by_name"]
+__all__ = ["Components", "InputShapes", "Prior", "refuse_other_space", "shapes_by_name"]
 
 InputShapes = Sequence[tuple[int, ...]] | Mapping[str, tuple[int, ...]]
 """Shapes of x and of the condition, or those of named parts."""
@@ -71,6 +71,9 @@ class Prior(keras.layers.Layer, abc.ABC):
 
     is_discrete: ClassVar[bool] = False
     """Whether it is a distribution over embedded codes, see `keras_vae.distributions.codes`."""
+
+    on_sphere: ClassVar[bool | None] = False
+    """Whether it is a distribution over unit vectors; None if the posterior decides."""
 
     is_conditional = False
     """Whether the prior is p(z | c), which requires a model with a condition."""
@@ -178,6 +181,26 @@ class Prior(keras.layers.Layer, abc.ABC):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {**super().get_config(), "latent_size": self.latent_size}
+
+
+def refuse_other_space(prior: Prior, posterior: Posterior) -> None:
+    """Refuses a prior of unit vectors with a posterior of all vectors, and the reverse.
+
+    Raises:
+        ValueError: if one of the two is on the sphere and the other is not.
+    """
+    if prior.on_sphere in (None, posterior.on_sphere):
+        return
+    unit, other = ("posterior", prior) if posterior.on_sphere else ("prior", posterior)
+    remedy = (
+        "prior UniformSphere or VampPrior" if posterior.on_sphere else "posterior VonMisesFisher"
+    )
+    layer = posterior if posterior.on_sphere else prior
+    raise ValueError(
+        f"The {unit} {type(layer).__name__} is a distribution of vectors of length 1, and "
+        f"{type(other).__name__} is one of all vectors, so no divergence between them exists: "
+        f"choose the {remedy}."
+    )
 
 
 def shapes_by_name(shapes: InputShapes) -> dict[str, tuple[int, ...]]:

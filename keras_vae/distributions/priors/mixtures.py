@@ -143,6 +143,8 @@ class VampPrior(_Mixture):
         ValueError: if a size is not a positive integer, or if used outside a VAE.
     """
 
+    on_sphere = None
+
     def __init__(self, latent_size: int, num_components: int, **kwargs: Any) -> None:
         super().__init__(latent_size, **kwargs)
         self.num_components = as_count("num_components", num_components, least=1)

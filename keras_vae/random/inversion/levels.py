@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_vae.random.elementary import total
 from keras_vae.random.philox import Tensor
 
 __all__ = ["mixture_of_logistics", "ordinal"]
@@ -19,7 +20,7 @@ def ordinal(u: Tensor, location: Tensor, thresholds: Tensor) -> Tensor:
         float32, whole numbers from 0: how many cumulative probabilities are at most u.
     """
     cumulative = tf.sigmoid(thresholds - location[..., None])
-    return _total(tf.cast(cumulative <= u[..., None], tf.float32))
+    return total(tf.cast(cumulative <= u[..., None], tf.float32))
 
 
 def mixture_of_logistics(
@@ -41,16 +42,11 @@ def mixture_of_logistics(
         float32 `[...]`, whole numbers.
     """
     weights = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
-    threshold = u * _total(weights)
+    threshold = u * total(weights)
     draw = tf.zeros_like(u)
     for bit in reversed(range((levels - 1).bit_length())):
         higher = draw + 2.0**bit
         tails = tf.sigmoid((higher[..., None] - 0.5 - loc) / scale)
-        is_passed = _total(weights * tails) <= threshold
+        is_passed = total(weights * tails) <= threshold
         draw = tf.where(is_passed & (higher <= levels - 1.0), higher, draw)
     return draw
-
-
-def _total(values: Tensor) -> Tensor:
-    """Sums the last axis from its first entry to its last one, in this order in every runtime."""
-    return tf.cumsum(values, axis=-1)[..., -1]
