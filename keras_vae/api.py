@@ -1,4 +1,9 @@
-"""The public names of `keras_vae`."""
+"""The public names of `keras_vae`.
+
+Its modules are imported when they are first used, so that training does not wait for evaluation.
+"""
+
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -9,10 +14,6 @@ if keras.backend.backend() != "tensorflow":
         "before Keras is imported."
     )
 
-from keras_vae import callbacks as callbacks
-from keras_vae import data as data
-from keras_vae import evaluation as evaluation
-from keras_vae import networks as networks
 from keras_vae.distributions import ConditionalDistribution as ConditionalDistribution
 from keras_vae.distributions import Likelihood as Likelihood
 from keras_vae.distributions import Parameter as Parameter
@@ -72,3 +73,9 @@ from keras_vae.objectives import SemiSupervised as SemiSupervised
 from keras_vae.objectives import SubsetELBO as SubsetELBO
 from keras_vae.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
 from keras_vae.training.guard import NonFiniteError as NonFiniteError
+
+if TYPE_CHECKING:
+    from keras_vae import callbacks as callbacks
+    from keras_vae import data as data
+    from keras_vae import evaluation as evaluation
+    from keras_vae import networks as networks

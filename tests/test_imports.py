@@ -30,12 +30,12 @@ def python(*words: str, cwd: Path) -> str:
 
 
 def test_the_public_names_are_those_of_the_api() -> None:
-    assert set(keras_vae.__all__) == {name for name in vars(api) if not name.startswith("_")} - {
-        "keras"
-    }
+    named = {name for name in vars(api) if not name.startswith("_")} - {"keras", "TYPE_CHECKING"}
+    assert set(keras_vae.__all__) == named | {"callbacks", "data", "evaluation", "networks"}
     assert dir(keras_vae) == sorted([*keras_vae.__all__, "__version__"])
-    for name in keras_vae.__all__:
+    for name in named:
         assert getattr(keras_vae, name) is getattr(api, name)
+    assert keras_vae.evaluation.log_marginal
 
 
 def test_everything_that_keras_saves_is_a_public_name() -> None:
@@ -61,9 +61,17 @@ def test_keras_loads_a_model_after_a_bare_import(tmp_path: Path) -> None:
     script = (
         "import keras_vae\n"
         "import keras\n"
-        "print(type(keras.saving.load_model('m.keras')).__name__, keras_vae.objectives.ELBO)"
+        "print(type(keras.saving.load_model('m.keras')).__name__, keras_vae.objectives.ELBO)\n"
+        "import sys\n"
+        "print({'tf_keras', 'keras_vae.evaluation'} & set(sys.modules))\n"
+        "import tensorflow_probability as tfp\n"
+        "from keras_vae.distributions.tfp import tfd\n"
+        "print(tfp.distributions.Normal is tfd.Normal, tfp.distributions.Gamma is tfd.Gamma)\n"
+        "print(tfp.layers.DenseFlipout.__name__, tfp.bijectors.Softplus.__name__)"
     )
-    expected = "VAE <class 'keras_vae.objectives.elbo.ELBO'>\n"
+    expected = (
+        "VAE <class 'keras_vae.objectives.elbo.ELBO'>\nset()\nTrue True\nDenseFlipout Softplus\n"
+    )
     assert python("-c", script, cwd=tmp_path) == expected
 
 

@@ -1,7 +1,6 @@
 """Distributions of TensorFlow Probability, and those that it lacks, rounds badly or is slow at.
 
-This is the only module that imports TensorFlow Probability; the rest of the package takes `tfd`
-from here.
+The rest of the package takes `tfd` from here; `tfp_modules` imports it.
 """
 
 import collections.abc
@@ -9,14 +8,13 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability
-from tensorflow_probability import distributions as tfd
 
 from keras_vae.distributions.counts import binomial_log_prob, poisson_log_prob
+from keras_vae.distributions.tfp_modules import Distributions, split_seed
 from keras_vae.networks.steps import sum_over_steps
 
 __all__ = [
@@ -44,7 +42,10 @@ __all__ = [
 ]
 
 
-split_seed = tensorflow_probability.random.split_seed
+if TYPE_CHECKING:
+    from tensorflow_probability import distributions as tfd
+else:
+    tfd = Distributions()
 
 _PRODUCT = 100
 """Factors between 1 and 2 whose product is far from overflow in float32."""
