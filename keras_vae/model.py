@@ -192,9 +192,7 @@ class VAE(LikelihoodModel):
         Raises:
             ValueError: if the last axis of z is not the latents, or the condition is missing.
         """
-        z = tf.convert_to_tensor(z, dtype=self.likelihood.float_dtype)
-        if z.shape.rank < 2 or z.shape[-1] != self.latent_size:
-            raise ValueError(f"z must have shape [n, {self.latent_size}]; got {z.shape.as_list()}.")
+        z = self._latents(z)
         inputs = self._beside(z, self._condition(condition))
         if z.shape.rank > 2:
             inputs = keras.tree.map_structure(
@@ -223,17 +221,46 @@ class VAE(LikelihoodModel):
         Raises:
             DataError: if x lies outside the support of the likelihood.
         """
-        parts = self.data.by_name(self._cast(self._checked(x, in_support=True)))
-        condition = parts.get("condition")
-        z = tf.convert_to_tensor(z, dtype=self.likelihood.float_dtype)
-        p = self.decode(z, condition)
-        count = next(iter(parts.values())).shape[:1]
+        x, z = self._checked(x, in_support=True), self._latents(z)
+        count = keras.tree.flatten(x)[0].shape[:1]
         if not z.shape[-2:-1].is_compatible_with(count):
             raise ValueError(f"x holds {count[0]} examples and z {z.shape[-2]} of them.")
+        if z.shape.rank == 2:
+            return self._by_rows("log_joint", self._log_joint, [x, z])
+
+        def of_draws(inputs: Any) -> tf.Tensor:
+            x, by_example = inputs
+            return tf.transpose(self._log_joint([x, tf.transpose(by_example, [1, 0, 2])]))
+
+        draws = tf.reshape(z, [-1, *z.shape[-2:]]) if z.shape.rank > 3 else z
+        most = self._rows_at_once(1)
+        found = []
+        for start in range(0, draws.shape[0] or 1, most):
+            few = draws if draws.shape[0] is None else draws[start : start + most]
+            by_example = [x, tf.transpose(few, [1, 0, 2])]
+            rows = self._by_rows("log_joint of draws", of_draws, by_example, few.shape[0] or 1)
+            found.append(tf.transpose(rows))
+        log_joint = found[0] if len(found) == 1 else tf.concat(found, axis=0)
+        return log_joint if z.shape.rank == 3 else tf.reshape(log_joint, tf.shape(z)[:-1])
+
+    def _latents(self, z: Any) -> tf.Tensor:
+        """Returns latents as a tensor, whose last axis must be theirs."""
+        z = tf.convert_to_tensor(z, dtype=self.likelihood.float_dtype)
+        if z.shape.rank < 2 or z.shape[-1] != self.latent_size:
+            raise ValueError(f"z must have shape [n, {self.latent_size}]; got {z.shape.as_list()}.")
+        return z
+
+    def _log_joint(self, inputs: Any) -> tf.Tensor:
+        """Computes log p(x, z) of a batch and its latents, [B] or [S, B]."""
+        x, z = inputs
+        parts = self.data.by_name(self._cast(x))
+        condition = parts.get("condition")
+        sites = self._sites(self._beside(z, condition))
         log_prior = self.prior.distribution(condition).log_prob(z)
-        by_part = p if self.data.is_dict else {"x": p}
-        observations = self._observations(parts, by_part).values()
-        return log_prior + reduce(add, (each.log_prob() for each in observations))
+        p = {name: site.distribution for name, site in sites.items()}
+        return log_prior + reduce(
+            add, (each.log_prob() for each in self._observations(parts, p).values())
+        )
 
     def noise(self) -> dict[str, Any]:
         """Returns the noise of one draw of z from q(z | x)."""

@@ -31,6 +31,7 @@ def calls(vae, x, z, c=None):
         "decode": (p.mean(), p.log_prob(x)),
         "sample": vae.sample(len(x), seed=3, **given),
         "elbo": vae.elbo(data, 3, seed=4),
+        "log_joint": (vae.log_joint(data, z), vae.log_joint(data, z[0])),
     }
 
 
@@ -95,6 +96,7 @@ def test_gradients_of_chunks_are_those_of_one_pass(seven_at_once):
                 "encode": tf.reduce_sum(vae.encode(x).mean() ** 2),
                 "decode": tf.reduce_sum(vae.decode(z).mean() ** 2),
                 "elbo": tf.reduce_sum(vae.elbo(x, 2, seed=1).elbo),
+                "log_joint": tf.reduce_sum(vae.log_joint(x, z)),
                 "reconstruct": tf.reduce_sum(vae.reconstruct(x) ** 2),
                 "sample_mean": tf.reduce_sum(vae.sample_mean(30, seed=1) ** 2),
             }
@@ -103,7 +105,7 @@ def test_gradients_of_chunks_are_those_of_one_pass(seven_at_once):
         return {name: tape.gradient(value, sources, **kept) for name, value in values.items()}
 
     whole = gradients()
-    for name, of in {"encode": 0, "decode": 1, "elbo": 0, "reconstruct": 0}.items():
+    for name, of in {"encode": 0, "decode": 1, "elbo": 0, "log_joint": 1, "reconstruct": 0}.items():
         assert np.any(whole[name][of]), name
     assert all(np.any(gradient) for gradient in whole["elbo"][2:])
     seven_at_once()
