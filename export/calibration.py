@@ -14,6 +14,7 @@ from keras_vae import data, random
 from keras_vae.conformal import Conformal
 from keras_vae.data import Schema
 from keras_vae.data.columns import positions
+from keras_vae.data.mapped import is_mapped
 from keras_vae.integrity import as_word
 from keras_vae.model import VAE
 from keras_vae.runs.run import Run
@@ -91,7 +92,10 @@ def of_rows(score: Signature, inputs: Mapping[str, Any]) -> Conformal:
         raise ExportError(
             f"Expected calibration examples of {', '.join(wanted)}; got {', '.join(inputs)}."
         )
-    arrays = {name: np.asarray(inputs[name], np.float32) for name in wanted}
+    arrays = {
+        name: x if is_mapped(x) else np.asarray(x, np.float32)
+        for name, x in ((name, inputs[name]) for name in wanted)
+    }
     count = len(next(iter(arrays.values())))
     for name, spec in wanted.items():
         shape = (count, *spec.shape[1:])
@@ -104,7 +108,10 @@ def of_rows(score: Signature, inputs: Mapping[str, Any]) -> Conformal:
     found = []
     for start in range(0, count, _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        given = {name: tf.constant(value[chunk]) for name, value in arrays.items()}
+        given = {
+            name: tf.constant(np.asarray(value[chunk], np.float32))
+            for name, value in arrays.items()
+        }
         found.append(-score.function(seed=seeds[chunk], **given)["elbo"].numpy())
     scores = np.concatenate(found) if found else np.zeros(0)
     if not np.isfinite(scores).all() or not count:

@@ -16,7 +16,7 @@ import numpy as np
 from keras_vae import evaluation, random
 from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.report.subject import Subject
-from keras_vae.runs import baselines, measurements, pictures, table_files, table_measures
+from keras_vae.runs import baselines, datasets, measurements, pictures, table_files, table_measures
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.endings import ARRAYS, check_ending
 from keras_vae.runs.run import Run
@@ -58,7 +58,7 @@ def evaluate(
     units = run.units(vae)
     every = run.preparation.array(test_raw, run.config.seed)
     count = min(limit, len(every)) if limit else len(every)
-    x = every[:count]
+    x = np.asarray(every[:count])
     bound = vae.elbo(every, seed=seed)
     elbo, distortion, rate = (np.asarray(value, np.float64) for value in bound)
     started = time.perf_counter()
@@ -69,9 +69,12 @@ def evaluate(
         )
     seconds = time.perf_counter() - started
     report(f"Importance sampling took {seconds:.1f} s for {count} examples.")
+    seen = datasets.few(train_raw)
+    if len(seen) < len(train_raw):
+        report(f"Simple models are fitted to {len(seen)} of {len(train_raw)} training examples.")
     simple = baselines.log_probs(
-        train_raw,
-        test_raw[:count],
+        seen,
+        np.asarray(test_raw[:count]),
         run.preparation,
         vae.likelihood.support,
         run.config.latent,

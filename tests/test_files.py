@@ -137,7 +137,10 @@ def parquet(path, rows=1000, groups=100, **columns):
     rng = np.random.default_rng(0)
     values = {"a": rng.normal(size=rows), "b": rng.integers(0, 9, rows), **columns}
     frame = pd.DataFrame({**values, "label": rng.integers(0, 3, rows)})
-    frame.to_parquet(path, row_group_size=groups)
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path, row_group_size=groups)
     return path
 
 
@@ -150,10 +153,10 @@ def pictures(folder, count=12):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["table", "images"])
+@pytest.mark.parametrize("kind", ["t.parquet", "t.csv", "images"])
 def test_cache_holds_what_the_source_holds(tmp_path, kind, monkeypatch):
     monkeypatch.setattr("keras_vae.data.tables._ROWS_AT_ONCE", 64)
-    source = parquet(tmp_path / "t.parquet") if kind == "table" else pictures(tmp_path / "pictures")
+    source = pictures(tmp_path / kind) if kind == "images" else parquet(tmp_path / kind)
     plain = data.load(source, labels=True)
     held = data.load(source, labels=True, cache=tmp_path / "cache")
     assert mapped.is_mapped(held.x)
@@ -167,7 +170,7 @@ def test_cache_holds_what_the_source_holds(tmp_path, kind, monkeypatch):
     written = (tmp_path / "cache" / entry / "x.npy").stat().st_mtime_ns
     data.load(source, labels="if_any", cache=tmp_path / "cache")
     assert (tmp_path / "cache" / entry / "x.npy").stat().st_mtime_ns == written
-    changed = source if kind == "table" else source / "0" / "0.png"
+    changed = source / "0" / "0.png" if kind == "images" else source
     os.utime(changed, ns=(1, 1))
     data.load(source, labels=True, cache=tmp_path / "cache")
     assert len(os.listdir(tmp_path / "cache")) == 2
@@ -218,6 +221,24 @@ def test_cache_refuses_what_load_refuses(tmp_path, columns, sentence):
     source = parquet(tmp_path / "t.parquet", **columns)
     with pytest.raises(DataError, match=sentence):
         data.load(source, cache=tmp_path / "cache")
+
+
+def test_chunks_of_text_have_the_dtypes_of_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_vae.data.tables._ROWS_AT_ONCE", 2)
+    table = tmp_path / "t.csv"
+    table.write_text("a;b;label\n1;2;x\n3;4;y\n5,5;6;3\n")
+    for options in ({"drop": "label"}, {"labels": True}):
+        held, plain = data.load(table, cache=tmp_path, **options), data.load(table, **options)
+        np.testing.assert_array_equal(held.x, plain.x)
+        assert held.x.dtype == plain.x.dtype
+        if plain.labels is not None:
+            np.testing.assert_array_equal(held.labels, plain.labels)
+    table.write_text("a,b\n1,2\n3,4\n5,6,7\n")
+    with pytest.raises(DataError, match="Expected 2 fields in line 4, saw 3"):
+        data.load(table, cache=tmp_path)
+    table.write_text("a,b\n1,2\n3,4\nword,6\n")
+    with pytest.raises(DataError, match="columns that are not numbers: a"):
+        data.load(table, cache=tmp_path)
 
 
 def test_training_from_a_file_stays_within_a_tenth_of_its_size():

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from keras_vae.data.content import DataError, listed
 
-__all__ = ["DELIMITED_SUFFIXES", "read_delimited"]
+__all__ = ["DELIMITED_SUFFIXES", "delimited_chunks", "read_delimited"]
 
 DELIMITED_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
@@ -46,30 +46,63 @@ def read_delimited(path: Path, absent: Sequence[str] = ()) -> Any:
         DataError: if the text is not UTF-8, the first line holds data instead of names, or the
             names do not fit the columns.
     """
-    with _in_utf_8(path):
-        return _read(path, absent)
+    with _strictly(path):
+        return _open(path, absent)
 
 
-def _read(path: Path, absent: Sequence[str]) -> Any:
+def delimited_chunks(path: Path, rows: int) -> Iterator[Any]:
+    """Reads the same table in chunks of rows.
+
+    The dtype of a column is that of its values in the chunk.
+
+    Args:
+        path: path of the file, gzip or not.
+        rows: number of rows in a chunk.
+
+    Raises:
+        DataError: as `read_delimited`.
+    """
+    with _strictly(path):
+        reader = _open(path, (), chunksize=rows)
+    with reader:
+        while True:
+            with _strictly(path):
+                frame = next(reader, None)
+            if frame is None:
+                return
+            yield frame
+
+
+def _open(path: Path, absent: Sequence[str], **options: Any) -> Any:
+    """Opens the table with pandas."""
     import pandas as pd
 
     # Before version 3, pandas rounds decimals correctly only on request.
     exactly = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
     dialect = _dialect(path)
     _check_header(path, dialect.header)
-    with warnings.catch_warnings():
+    return pd.read_csv(
+        path,
+        sep=dialect.separator,
+        decimal=dialect.decimal,
+        index_col=False,
+        low_memory=False,
+        na_values=list(absent),
+        skipinitialspace=bool(absent),
+        **exactly,
+        **options,
+    )
+
+
+@contextmanager
+def _strictly(path: Path) -> Iterator[None]:
+    """Refuses rows with more values than the header has names, and text that is not UTF-8."""
+    import pandas as pd
+
+    with _in_utf_8(path), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return pd.read_csv(
-                path,
-                sep=dialect.separator,
-                decimal=dialect.decimal,
-                index_col=False,
-                low_memory=False,
-                na_values=list(absent),
-                skipinitialspace=bool(absent),
-                **exactly,
-            )
+            yield
         except pd.errors.ParserWarning as error:
             raise DataError(
                 f"{path} has rows with more values than the first line has names (values are "

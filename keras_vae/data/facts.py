@@ -105,9 +105,10 @@ class Facts:
     @property
     def are_one_hot(self) -> bool:
         """Whether the last axis holds a single 1."""
-        raw = self.raw
-        is_one = raw.ndim > 2 and (raw.max(axis=-1) == 1).all() and (raw.sum(axis=-1) == 1).all()
-        return bool(is_one)
+        return self.rank > 2 and all(
+            (part.max(axis=-1) == 1).all() and (part.sum(axis=-1) == 1).all()
+            for _, part in chunks(self.raw)
+        )
 
     @property
     def kind(self) -> str:

@@ -15,10 +15,11 @@ from keras_vae.data.arrays import idx, mnist_images, mnist_part, npy, npz
 from keras_vae.data.cache import cached
 from keras_vae.data.columns import Labels, columns_line, identifiers
 from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, reason
+from keras_vae.data.delimited import DELIMITED_SUFFIXES
 from keras_vae.data.images import Form, image_paths, image_rows, images
 from keras_vae.data.mapped import chunks
 from keras_vae.data.sparse import dense, dense_rows, is_sparse, read_sparse
-from keras_vae.data.tables import TABLE_SUFFIXES, parquet_rows, table
+from keras_vae.data.tables import TABLE_SUFFIXES, delimited_rows, parquet_rows, table
 
 _CHUNK_VALUES = 2**22
 _MOST_CHANNELS = 4
@@ -92,9 +93,9 @@ def load(
         labels: Whether to read the labels; with True, missing labels are an error, with "if_any"
             not.
         split: Part of a directory of MNIST-style files.
-        cache: Directory for data that does not fit into memory: a Parquet table, a sparse matrix or
-            a directory of images is written there once as rows of one file, which is then mapped,
-            and reused while the source is unchanged. Other sources ignore it.
+        cache: Directory for data that does not fit into memory: a table in text or Parquet, a
+            sparse matrix or a directory of images is written there once as rows of one file, which
+            is then mapped, and reused while the source is unchanged. Other sources ignore it.
         drop: Names of columns of a table to leave out, such as identifiers.
         image_size: Height and width for a directory of images: each image is scaled to cover them
             and cropped at its centre.
@@ -189,6 +190,9 @@ def _file(
     if name.endswith(".parquet") and cache is not None:
         options = f"{bool(labels)} {sorted(drop)}"
         return cached(cache, path, [path], lambda: parquet_rows(path, labels, drop), options)
+    if name.endswith(DELIMITED_SUFFIXES) and cache is not None:
+        options = f"{bool(labels)} {sorted(drop)}"
+        return cached(cache, path, [path], lambda: delimited_rows(path, labels, drop), options)
     if name.endswith(TABLE_SUFFIXES):
         return table(path, labels, drop)
     if name.endswith(".npy"):

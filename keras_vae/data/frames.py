@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_vae.data.content import DataError, listed
+from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.data.sparse_rows import SparseRows, is_scipy_sparse
 
 __all__ = [
@@ -37,12 +38,12 @@ def frame_names(value: Any) -> tuple[str, ...] | None:
 def rows_of_numbers(
     value: Any, name: str, expected: str = "an array of numbers", *, missing: bool = False
 ) -> Any:
-    """Converts a value like `numbers`, but leaves a matrix of scipy.sparse sparse.
+    """Converts a value like `numbers`, but leaves lazy rows and matrices of scipy.sparse unread.
 
     Returns:
-        An array, or `SparseRows`.
+        An array, or `LazyRows`.
     """
-    if isinstance(value, SparseRows):
+    if isinstance(value, LazyRows):
         return value
     if isinstance(value, np.ndarray) or not is_scipy_sparse(value) or value.ndim != 2:
         return numbers(value, name, expected, missing=missing)

@@ -1,4 +1,4 @@
-"""Arrays that are read by rows: sparse ones, and those in files, without the map's pages."""
+"""Arrays that are read by rows: lazy ones, and those in files, without the map's pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_vae.data.content import DataError
-from keras_vae.data.sparse_rows import SparseRows
+from keras_vae.data.lazy_rows import LazyRows
 
 __all__ = ["chunks", "is_mapped", "read"]
 
@@ -34,8 +34,8 @@ class _Place(NamedTuple):
 
 
 def is_mapped(array: Any) -> bool:
-    """Tells whether an array is read by rows: its memory is a mapped file, or it is sparse."""
-    if isinstance(array, SparseRows):
+    """Tells whether an array is read by rows: it is lazy, or its memory is a mapped file."""
+    if isinstance(array, LazyRows):
         return True
     base = array
     while isinstance(base, np.ndarray):
@@ -43,17 +43,17 @@ def is_mapped(array: Any) -> bool:
     return isinstance(base, mmap.mmap)
 
 
-def read(array: np.ndarray | SparseRows, rows: np.ndarray) -> np.ndarray:
+def read(array: np.ndarray | LazyRows, rows: np.ndarray) -> np.ndarray:
     """Reads rows of an array in the given order, into memory and the machine's byte order.
 
     Args:
-        array: [N, ...], mapped or not, or sparse.
+        array: [N, ...], mapped or not, or lazy.
         rows: int [n], from 0 to N - 1.
 
     Raises:
         DataError: if the file was replaced, or has become shorter.
     """
-    if isinstance(array, SparseRows):
+    if isinstance(array, LazyRows):
         return array.read(rows)
     place = _place(array) if len(rows) else None
     if place is None:
@@ -90,13 +90,13 @@ def _through_the_map(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def chunks(
-    array: np.ndarray | SparseRows, size: int = 16 * 2**20
+    array: np.ndarray | LazyRows, size: int = 16 * 2**20
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields pairs of the first row and a chunk of an array, about `size` bytes each."""
     rows = max(1, size // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         stop = min(start + rows, len(array))
-        if isinstance(array, SparseRows) or is_mapped(array):
+        if isinstance(array, LazyRows) or is_mapped(array):
             yield start, read(array, np.arange(start, stop))
         else:
             yield start, array[start:stop]

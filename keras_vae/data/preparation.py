@@ -14,8 +14,10 @@ import numpy as np
 
 from keras_vae.data.content import DataError, listed
 from keras_vae.data.facts import Facts
-from keras_vae.data.mapped import chunks
+from keras_vae.data.mapped import chunks, is_mapped
 from keras_vae.data.precision import moments, resolution, unresolved_message
+from keras_vae.data.row_views import ComputedRows, DrawnRows
+from keras_vae.data.source import Source
 from keras_vae.data.stream import batches
 from keras_vae.data.transforms import binarize, dequantize
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Preparation", "binarized", "divided", "one_hot", "positive", "proportions", "real"]
 
 _MOST_LEVELS = 2**16
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -87,20 +90,29 @@ class Preparation:
         """Whether some features are dequantised whole numbers and the others real."""
         return any(self.whole) and not self.is_dequantised
 
-    def static(self, raw: np.ndarray) -> np.ndarray:
+    def static(self, raw: Any) -> Any:
         """Applies the deterministic steps that change shape or centre, or returns `raw` itself.
+
+        Rows of a file become `LazyRows`, which are changed when they are read.
 
         Raises:
             DataError: if a value lies outside `range`.
         """
         self._check(raw)
+        if not (self.center or self.categories):
+            return raw
+        if not is_mapped(raw):
+            return self._moved(raw)
+        one_hot = (self.categories,) if self.categories else ()
+        return ComputedRows(raw, self._moved, (*raw.shape[1:], *one_hot), np.float32)
+
+    def _moved(self, raw: np.ndarray) -> np.ndarray:
+        """Centres and scales, or codes one-hot."""
         if self.center:
             centred = raw.astype(np.float32) - np.asarray(self.center, np.float32)
             centred /= np.asarray(self.spread, np.float32)
             return centred
-        if self.categories:
-            return np.eye(self.categories, dtype=np.float32)[raw.astype(np.int64)]
-        return raw
+        return np.eye(self.categories, dtype=np.float32)[raw.astype(np.int64)]
 
     def _check(self, raw: np.ndarray) -> None:
         if self.center and len(self.center) != raw.shape[-1]:
@@ -136,14 +148,25 @@ class Preparation:
             "transform": transform,
         }
 
-    def array(self, raw: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Returns all of `raw` [N, ...] as model data, random steps drawn once with `seed`."""
-        stream = batches(self.static(raw), 1000, seed=seed, shuffle=False, **self.stream())
-        return np.concatenate([batch.numpy() for batch in stream])
+    def array(self, raw: Any, seed: int = 0) -> Any:
+        """Returns all of `raw` [N, ...] as model data, random steps drawn once with `seed`.
 
-    def mean(self, raw: np.ndarray) -> np.ndarray:
+        Rows of a file become `LazyRows` with the same numbers, which are drawn when they are read.
+        """
+        static = self.static(raw)
+        stream = batches(static, _ROWS_AT_ONCE, seed=seed, shuffle=False, **self.stream())
+        if not is_mapped(static):
+            return np.concatenate([batch.numpy() for batch in stream])
+        return DrawnRows(functools.partial(_drawn, stream.source), _ROWS_AT_ONCE, static.shape)
+
+    def mean(self, raw: Any) -> np.ndarray:
         """Returns the mean of the model data over `raw` [N, ...] and the random step, [...]."""
-        mean = self.static(raw).mean(axis=0, dtype=np.float64) / self.divide
+        static = self.static(raw)
+        if is_mapped(static):
+            sums = (part.sum(axis=0, dtype=np.float64) for _, part in chunks(static))
+            mean = sum(sums) / len(static) / self.divide
+        else:
+            mean = static.mean(axis=0, dtype=np.float64) / self.divide
         if self.step == "dequantize":
             return (mean + 0.5) / self.levels
         return mean + 0.5 * self.noise if self.noise.size else mean
@@ -175,6 +198,16 @@ class Preparation:
         if self.spread:
             return -float(np.mean(np.log(self.spread)))
         return 0.0
+
+
+def _drawn(source: Source, number: int) -> np.ndarray:
+    """Returns a batch of the first epoch of a source, in order."""
+    import tensorflow as tf
+
+    first = number * source.batch_size
+    rows = tf.range(first, min(first + source.batch_size, source.examples), dtype=tf.int64)
+    epoch, batch = tf.constant(0, tf.int64), tf.constant(number, tf.int64)
+    return source.gather(source.all_tables, epoch, batch, rows).numpy()
 
 
 def _plain(value: Any) -> Any:

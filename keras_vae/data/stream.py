@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from keras_vae.data.content import DataError
 from keras_vae.data.frames import frame_names, rows_of_numbers, whole_columns
 from keras_vae.data.mapped import is_mapped
+from keras_vae.data.row_views import SelectedRows
 from keras_vae.data.source import Change, Gather, Source
 from keras_vae.data.sparse_rows import SparseRows
 
@@ -23,18 +24,22 @@ _MAX_SEED = 2**31 - 1
 _Transform: TypeAlias = Callable[[Any, Any], Any]
 
 
-def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
+def split(
+    x: Any, *, test_fraction: float = 0.1, seed: int = 0, copy: bool = True
+) -> tuple[Any, Any]:
     """Splits an array or data frame into random training and test parts, in the order of `x`.
 
     The split depends only on `len(x)`, `test_fraction` and `seed`, on every machine and numpy
-    version: labels split with the same arguments stay beside their examples. Both parts are copies
-    in memory, also of a memory-mapped `x`.
+    version: labels split with the same arguments stay beside their examples.
 
     Args:
         x: Array of shape [N, ...], sparse matrix or pandas data frame of N rows.
         test_fraction: Share of the examples in the test part, between 0 and 1; their number
             is rounded to the nearest integer.
         seed: Non-negative integer.
+        copy: Whether both parts are copies in memory. With False, those of a memory-mapped `x` stay
+            in its file: `batches`, `fit`, `evaluate`, `elbo` and the evaluators read the rows that
+            they need, and `numpy.asarray` reads all.
 
     Returns:
         The pair (train, test), of arrays, of sparse matrices in rows (CSR) or of data frames.
@@ -66,8 +71,11 @@ def split(x: Any, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Any, An
             f"`test_fraction` than {test_fraction}."
         )
     order = np.argsort(np.random.Philox(seed).random_raw(len(x)), kind="stable")
+    parts = np.sort(order[test_size:]), np.sort(order[:test_size])
+    if rows is None and not copy and is_mapped(x):
+        return SelectedRows(x, parts[0]), SelectedRows(x, parts[1])
     rows = x if rows is None else rows
-    return rows[np.sort(order[test_size:])], rows[np.sort(order[:test_size])]
+    return rows[parts[0]], rows[parts[1]]
 
 
 def steps(n: int, batch_size: int, *, drop_remainder: bool = False) -> int:

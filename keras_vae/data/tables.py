@@ -13,10 +13,17 @@ import numpy as np
 from keras_vae.data.cache import Rows
 from keras_vae.data.columns import Columns, Labels, select
 from keras_vae.data.content import Content, DataError, listed, reading
-from keras_vae.data.delimited import DELIMITED_SUFFIXES, read_delimited
+from keras_vae.data.delimited import DELIMITED_SUFFIXES, delimited_chunks, read_delimited
 from keras_vae.data.frames import column_numbers, is_numeric
 
-__all__ = ["TABLE_SUFFIXES", "frame_chunks", "load_frame", "parquet_rows", "table"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "delimited_rows",
+    "frame_chunks",
+    "load_frame",
+    "parquet_rows",
+    "table",
+]
 
 TABLE_SUFFIXES = (*DELIMITED_SUFFIXES, ".parquet", ".feather")
 
@@ -124,6 +131,44 @@ def parquet_rows(path: Path, labels: Labels, drop: Sequence[str]) -> Rows:
 
     shape = (file.metadata.num_rows, len(columns.data))
     return Rows(shape, dtype, chunks(), columns.data, columns.left_out)
+
+
+def delimited_rows(path: Path, labels: Labels, drop: Sequence[str]) -> Rows:
+    """Reads the same columns of delimited text in chunks, after a first pass for their dtypes."""
+    import pandas as pd
+
+    dtypes: dict[str, set[Any]] = {}
+    count = 0
+    with reading(path, "a CSV table"):
+        for frame in delimited_chunks(path, _ROWS_AT_ONCE):
+            count += len(frame)
+            for name, column in frame.items():
+                dtypes.setdefault(str(name), set()).add(column.dtype)
+    types = pd.DataFrame(
+        {name: pd.Series([], dtype=_common(found)) for name, found in dtypes.items()}
+    )
+    columns = _columns(path, types, labels, drop, rows=count)
+    dtype = np.result_type(*(types[name].dtype for name in columns.data))
+    is_text = columns.label is not None and types[columns.label].dtype == object
+
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        with reading(path, "a CSV table"):
+            for frame in delimited_chunks(path, _ROWS_AT_ONCE):
+                _named(frame)
+                if is_text:
+                    frame[columns.label] = frame[columns.label].astype(object)
+                x, given = _content(path, frame, columns)
+                yield x.astype(dtype), given
+
+    return Rows((count, len(columns.data)), dtype, chunks(), columns.data, columns.left_out)
+
+
+def _common(dtypes: Collection[Any]) -> Any:
+    """Returns the dtype of a column whose chunks have these: that of all of its values at once."""
+    kinds = {dtype.kind for dtype in dtypes}
+    if kinds <= set("iuf") or kinds == {"b"}:
+        return np.result_type(*dtypes)
+    return np.dtype(object)
 
 
 def _categories(path: Path) -> set[str]:

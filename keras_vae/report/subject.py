@@ -56,7 +56,7 @@ class Subject:
             finished = run.finished(vae, len(table.train))
             return cls(run, vae, table.test[:_EXAMPLES], few, len(table.test), seed, finished)
         train, raw = run.raw()
-        shown = raw[:_EXAMPLES]
+        shown = np.asarray(raw[:_EXAMPLES])
         x = run.preparation.array(shown, run.config.seed)
         return cls(run, vae, shown, x, len(raw), seed, run.finished(vae, len(train)))
 

@@ -29,7 +29,7 @@ __all__ = [
     "settings",
 ]
 
-RESUMABLE = ("epochs", "data", "test_data")
+RESUMABLE = ("epochs", "data", "test_data", "cache")
 """Settings that may change when a run is resumed."""
 
 RESTORE = "restore it from a backup, or train again with another --out"
@@ -51,6 +51,8 @@ class RunConfig:
         keep_labels: whether a column with a label's name is data like the others.
         image_size: height and width to resize a directory of images to; empty keeps their size.
         image_mode: mode to convert them to, see `keras_vae.data.load`; empty keeps their mode.
+        cache: directory in which a table, a sparse matrix or images are kept as rows of a file, for
+            data larger than memory; empty reads them into memory.
         likelihood: name as in `keras_vae.mlp_vae`, "table" for a table whose columns each have a
             likelihood of their own, or "auto": chosen from the data when training begins, and then
             stored by name.
@@ -123,6 +125,9 @@ class RunConfig:
         "",
         "Mode to convert images to: L is grey, I;16 grey of 16 bits.",
         choices=("", "1", "L", "RGB", "RGBA", "I;16"),
+    )
+    cache: str = setting(
+        "", "Directory that keeps tables and images larger than memory as rows of a file."
     )
     likelihood: str = setting(
         "auto",
@@ -354,6 +359,7 @@ class RunConfig:
             drop=self.drop,
             image_size=height_and_width,
             image_mode=self.image_mode or None,
+            cache=self.cache or None,
         )
 
     def learning_rate_at(self, epoch: int) -> float:

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_vae import data
 from keras_vae.data.columns import positions
+from keras_vae.data.mapped import is_mapped
+from keras_vae.data.row_views import ComputedRows
+from keras_vae.data.sparse import is_sparse
 from keras_vae.runs.config import RunConfig, RunError
 
-__all__ = ["Datasets", "read"]
+__all__ = ["Datasets", "advice", "few", "read"]
+
+_HELD = 2**28
+"""Most bytes of an array in a file that are read into memory, which trains a tenth faster."""
+
+_MOST_NUMBERS = 2**22
+"""Most numbers in `few` rows of an array in a file."""
+
+_LARGE = 2**30
+"""Bytes of a file from which on `advice` says how to train without reading all of it."""
 
 
 class Datasets(NamedTuple):
     """Training and test set as in their files.
 
     Attributes:
-        train, test: arrays [N, ...], columns in the order of `features`.
+        train, test: arrays [N, ...], columns in the order of `features`; those of a large file are
+            `LazyRows` or mapped.
         features: names of the columns, or empty.
         columns: description of how columns are used.
     """
 
-    train: np.ndarray
-    test: np.ndarray
+    train: Any
+    test: Any
     features: tuple[str, ...]
     columns: str
 
@@ -60,19 +73,50 @@ def read(config: RunConfig) -> Datasets:
     whole = config.load(config.data)
     names = config.features or whole.feature_names or ()
     arrays = data.split(
-        _arranged(whole, names, config.data), test_fraction=config.test_fraction, seed=config.seed
+        _arranged(whole, names, config.data),
+        test_fraction=config.test_fraction,
+        seed=config.seed,
+        copy=False,
     )
     return Datasets(*arrays, names, whole.columns)
 
 
-def _arranged(found: data.Data, names: tuple[str, ...], source: str) -> np.ndarray:
+def few(x: Any) -> Any:
+    """Returns an array in memory: all rows, or of a file as many, evenly spaced, as fit well."""
+    return np.asarray(x[:: -(-x.size // _MOST_NUMBERS)]) if is_mapped(x) else x
+
+
+def advice(config: RunConfig) -> str | None:
+    """Returns how to train on a large file without reading all of it; None for any other source."""
+    path = Path(config.data)
+    if config.cache or config.data == "digits" or not path.is_file():
+        return None
+    size = path.stat().st_size
+    if size < _LARGE or path.suffix.lower() == ".npy":
+        return None
+    remedy = (
+        "Save the array as .npy, which is read row by row."
+        if path.suffix.lower() == ".npz" and not is_sparse(path)
+        else "--cache DIRECTORY keeps its rows in a file there instead."
+    )
+    return f"{path} has {size / 2**30:.1f} GiB and is read into memory. {remedy}"
+
+
+def _arranged(found: data.Data, names: tuple[str, ...], source: str) -> Any:
     """Returns the examples with their columns in the order of `names`."""
+    x = found.x
+    if is_mapped(x) and x.nbytes <= _HELD:
+        x = np.array(x)
     if not names or found.feature_names is None:
-        if names and found.x.shape[-1] != len(names):
+        if names and x.shape[-1] != len(names):
             raise RunError(
-                f"{source} has {found.x.shape[-1]} columns without names; expected "
+                f"{source} has {x.shape[-1]} columns without names; expected "
                 f"{len(names)}: {', '.join(names)}."
             )
-        return found.x
+        return x
     order = positions(found.feature_names, names, source)
-    return found.x if order == list(range(len(order))) else found.x[:, order]
+    if order == list(range(len(order))):
+        return x
+    if is_mapped(x):
+        return ComputedRows(x, lambda rows: rows[:, order], (len(order),), x.dtype)
+    return x[:, order]

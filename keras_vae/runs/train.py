@@ -166,6 +166,7 @@ def train(
                 epochs=config.epochs,
                 data=config.data or run.config.data,
                 test_data=config.test_data or run.config.test_data,
+                cache=config.cache or run.config.cache,
             )
         elif any(out.iterdir()):
             raise RunError(
@@ -175,6 +176,8 @@ def train(
             config.refuse_idle()
         if run.schema if run is not None else tables.is_asked(config):
             return _train_table(config, run, out, report, extra_callbacks)
+        if large := datasets.advice(config):
+            report(large)
         try:
             sets = datasets.read(config)
         except data.DataError:

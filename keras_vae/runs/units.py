@@ -125,7 +125,7 @@ def share_at_atoms(raw: np.ndarray, preparation: Preparation) -> float:
         raw: data as in the file [N, ...].
         preparation: preparation of the model's data; noise on whole numbers removes their atoms.
     """
-    rows = preparation.array(raw[:: -(-len(raw) // _ROWS)])
+    rows = preparation.array(np.asarray(raw[:: -(-len(raw) // _ROWS)]))
     columns = rows.reshape(len(rows), -1)
     columns = columns[:, :: -(-columns.shape[1] // _COLUMNS)]
     least = max(3, math.ceil(_ATOM * len(columns)))

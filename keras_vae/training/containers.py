@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.data.mapped import is_mapped
-from keras_vae.data.sparse_rows import SparseRows
 
 __all__ = ["CheckedPyDataset", "in_batches", "is_stream"]
 
@@ -103,4 +103,4 @@ def in_batches(
 
 
 def _dense(part: Any) -> Any:
-    return np.asarray(part) if isinstance(part, SparseRows) else part
+    return np.asarray(part) if isinstance(part, LazyRows) else part

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.data.batch_dataset import source_of
+from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.data.source import Gather, Source, Tables
-from keras_vae.data.sparse_rows import SparseRows
 from keras_vae.data.stream import batches, steps
 from keras_vae.devices import Device
 from keras_vae.distributions.noise import from_seeds
@@ -271,7 +271,7 @@ def array_stream(
     """
     arrays = list(x.values()) if isinstance(x, dict) else [x]
     if (
-        not all(isinstance(array, np.ndarray | SparseRows) for array in arrays)
+        not all(isinstance(array, np.ndarray | LazyRows) for array in arrays)
         or options.get("steps_per_epoch") is not None
         or not isinstance(options.get("shuffle", True), bool)
         or keras.config.floatx() != "float32"

@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize
 from keras_vae.data.batch_dataset import skipped, source_behind, source_of
+from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.data.source import Source
-from keras_vae.data.sparse_rows import SparseRows
 from keras_vae.devices import device
 from keras_vae.distributions.noise import from_seed, numbers_in
 from keras_vae.distributions.priors import Components
@@ -308,11 +308,11 @@ class Trainer(CheckedModel):
     ) -> keras.callbacks.History:
         """Trains by Keras' own loop."""
         x, targets, sample_weight = data
-        if any(isinstance(part, SparseRows) for part in keras.tree.flatten(x)):
+        if any(isinstance(part, LazyRows) for part in keras.tree.flatten(x)):
             raise DataError(
-                "A sparse matrix is read in chunks, which Keras' own loop does not do. That runs "
-                "with run_eagerly, steps_per_epoch, a train_step of your own or float64: leave "
-                "that out, or give x.toarray()."
+                "A sparse matrix, or rows of a file, are read in chunks, which Keras' own loop "
+                "does not do. That runs with run_eagerly, steps_per_epoch, a train_step of your "
+                "own or float64: leave that out, or give x.toarray() or numpy.asarray(x)."
             )
         if workers(self._strategy) is not None:
             raise ValueError(

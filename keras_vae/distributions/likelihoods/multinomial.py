@@ -11,6 +11,7 @@ from keras_vae import random
 from keras_vae.arguments import as_count, register
 from keras_vae.data import DataError
 from keras_vae.data.facts import Facts
+from keras_vae.data.mapped import chunks
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions import count_families, supports
 from keras_vae.distributions.base import Parameter
@@ -82,7 +83,8 @@ class Multinomial(Sized):
         Raises:
             DataError: if it is not.
         """
-        totals = np.unique(facts.raw.sum(axis=-1, dtype=np.float64))
+        sums = [np.unique(part.sum(axis=-1, dtype=np.float64)) for _, part in chunks(facts.raw)]
+        totals = np.unique(np.concatenate(sums))
         if len(totals) > 1:
             raise DataError(
                 f"{cls.key()} models counts with one sum, and these sum to {totals[0]:g} up to "
