@@ -64,9 +64,9 @@ class Distributions:
         return value
 
 
-def split_seed(seed: Any, n: int = 2) -> Any:
-    """Splits a seed, int32 [2], into n."""
-    return _module("random").split_seed(seed, n=n)
+def split_seed(seed: Any, n: int = 2, salt: str | None = None) -> Any:
+    """Splits a seed, int32 [2], into n; `salt` is a word that makes these differ from others."""
+    return _module("random").split_seed(seed, n=n, salt=salt)
 
 
 def _module(name: str) -> Any:
