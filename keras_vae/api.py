@@ -57,6 +57,7 @@ from keras_vae.losses import NegativeLogLikelihood as NegativeLogLikelihood
 from keras_vae.missing_not_at_random import MissingNotAtRandom as MissingNotAtRandom
 from keras_vae.model import VAE as VAE
 from keras_vae.model import Bound as Bound
+from keras_vae.networks.causal import CausalSteps as CausalSteps
 from keras_vae.networks.sequences import AttentionOverSteps as AttentionOverSteps
 from keras_vae.networks.sequences import MeanOverSteps as MeanOverSteps
 from keras_vae.networks.sequences import NeighbouringSteps as NeighbouringSteps

@@ -80,6 +80,10 @@ class LatentVariableModel(Trainer, abc.ABC):
             condition: conditions [B, *C] of a conditional model.
         """
 
+    def training_noise(self) -> dict[str, Any]:
+        """Returns the noise that a training step draws beside that of the latents, by name."""
+        return {}
+
     summed_out: str | None = None
     """Name of the latent, one of K categories, that `elbo` sums out instead of drawing it."""
 

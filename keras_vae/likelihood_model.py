@@ -9,12 +9,15 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_shape
 from keras_vae.distributions import HeadSizeError, Likelihood, Parts
+from keras_vae.distributions.noise import Noise
 from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import LatentVariableModel
-from keras_vae.trace import Observation, Site, spread
+from keras_vae.trace import Observation, Site, no_noise, spread
 from keras_vae.training.data_spec import DataSpec, Part
 
-__all__ = ["LikelihoodModel", "batched", "build_on"]
+__all__ = ["LikelihoodModel", "batched", "build_on", "part_of", "sites_of", "training_noise_of"]
+
+_TRAINING = "training of "
 
 
 class LikelihoodModel(LatentVariableModel):
@@ -67,10 +70,7 @@ class LikelihoodModel(LatentVariableModel):
 
     def _parts_of_data(self) -> dict[str, Part]:
         """Returns the parts of the data. A support may be made of layers, so not inside a graph."""
-        parts = {
-            name: Part(part.event_shape, part.support, type(part).__name__, part.missing)
-            for name, part in self.likelihood.by_part().items()
-        }
+        parts = {name: part_of(each) for name, each in self.likelihood.by_part().items()}
         if self.condition_shape is not None:
             parts["condition"] = Part(self.condition_shape)
         return parts
@@ -174,12 +174,15 @@ class LikelihoodModel(LatentVariableModel):
             for name, value in values.items()
         }
 
-    def _sites(self, inputs: Any, training: bool = False) -> dict[str, Site]:
-        """Returns each part's likelihood at the decoder's input."""
-        parameters = self.likelihood.parameters_by_part(inputs, training)
-        return {
-            name: Site(part, parameters[name]) for name, part in self.likelihood.by_part().items()
-        }
+    def training_noise(self) -> dict[str, Noise]:
+        """Returns the noise by which a training step disturbs the likelihoods of the parts."""
+        return training_noise_of(self.likelihood)
+
+    def _sites(
+        self, inputs: Any, training: bool = False, noise: Callable[[str], Any] = no_noise
+    ) -> dict[str, Site]:
+        """Returns each part's likelihood at the decoder's input; see `sites_of`."""
+        return sites_of(self.likelihood, inputs, training, noise)
 
     def _observations(
         self, values: Mapping[str, tf.Tensor], p: Mapping[str, tfd.Distribution]
@@ -195,6 +198,40 @@ class LikelihoodModel(LatentVariableModel):
         if condition is None:
             return z
         return [z, spread(condition, z)]
+
+
+def part_of(likelihood: Likelihood) -> Part:
+    """Returns the part of the data that a likelihood is of."""
+    owner, missing = type(likelihood).__name__, likelihood.missing
+    shape, support = likelihood.event_shape, likelihood.support
+    return Part(shape, support, owner, missing, at_end=likelihood.absent_at_end)
+
+
+def training_noise_of(likelihood: Likelihood | Parts) -> dict[str, Noise]:
+    """Returns the noise by which a training step disturbs the likelihoods of the parts, by name."""
+    noises = {name: part.training_noise() for name, part in likelihood.by_part().items()}
+    return {_TRAINING + name: noise for name, noise in noises.items() if noise is not None}
+
+
+def sites_of(
+    likelihood: Likelihood | Parts, inputs: Any, training: bool, noise: Callable[[str], Any]
+) -> dict[str, Site]:
+    """Returns each part's likelihood at the decoder's input.
+
+    Args:
+        likelihood: likelihood of one part or of several.
+        inputs: what the decoder takes.
+        training: whether its networks are in training mode.
+        noise: function from a name to noise of the trace, such as `LatentOf` has; that of a
+            training step disturbs the parameters.
+    """
+    found = {}
+    parameters = likelihood.parameters_by_part(inputs, training)
+    for name, part in likelihood.by_part().items():
+        numbers = noise(_TRAINING + name) if training else None
+        own = parameters[name] if numbers is None else part.disturbed(parameters[name], numbers)
+        found[name] = Site(part, own)
+    return found
 
 
 def build_on(layer: Any, shapes: Any, what: str) -> None:

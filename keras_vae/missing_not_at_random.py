@@ -98,7 +98,7 @@ class MissingNotAtRandom(LatentVariableModel):
                 "Invalid value for argument `mechanism`. Expected a Keras layer or model, or None. "
                 f"Received: {mechanism!r}"
             )
-        parts = vae.data.missing
+        parts = vae.data.imputable
         if not parts:
             raise ValueError(
                 "This VAE allows no absent entries: build its likelihood, or some of its parts, "
@@ -149,6 +149,10 @@ class MissingNotAtRandom(LatentVariableModel):
         }
         return {**self.vae.noise(), **drawn}
 
+    def training_noise(self) -> dict[str, Any]:
+        """Returns the noise by which a training step disturbs the VAE."""
+        return self.vae.training_noise()
+
     def generation_noise(self) -> dict[str, Any]:
         """Returns the noise of one draw of z from p(z)."""
         return self.vae.generation_noise()
@@ -169,7 +173,7 @@ class MissingNotAtRandom(LatentVariableModel):
 
         def say(latent: LatentOf) -> Trace:
             z = latent("z", vae.posterior, parameters, prior)
-            sites = vae._sites(vae._beside(z.value, condition), training)
+            sites = vae._sites(vae._beside(z.value, condition), training, latent.noise)
             p = {name: site.distribution for name, site in sites.items()}
             latents, completed = {"z": z}, dict(values)
             for name in self._masked:

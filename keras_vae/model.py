@@ -303,7 +303,7 @@ class VAE(LikelihoodModel):
 
         def say(latent: LatentOf) -> Trace:
             z = latent("z", self.posterior, parameters, prior)
-            sites = self._sites(self._beside(z.value, condition), training)
+            sites = self._sites(self._beside(z.value, condition), training, latent.noise)
             p = {name: site.distribution for name, site in sites.items()}
             if training and observes:
                 self.posterior.observe(parameters, sample_weight)

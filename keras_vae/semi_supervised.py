@@ -18,9 +18,19 @@ from keras_vae.distributions.priors import Prior, refuse_other_space
 from keras_vae.distributions.tfp import tfd
 from keras_vae.imputation import Classification, classes_of
 from keras_vae.latent_variable_model import LatentVariableModel
+from keras_vae.likelihood_model import part_of, sites_of, training_noise_of
 from keras_vae.objectives import Objective, SemiSupervised
-from keras_vae.trace import Generation, Inference, LatentOf, Observation, Site, Trace, spread
-from keras_vae.training.data_spec import DataSpec, Part
+from keras_vae.trace import (
+    Generation,
+    Inference,
+    LatentOf,
+    Observation,
+    Site,
+    Trace,
+    no_noise,
+    spread,
+)
+from keras_vae.training.data_spec import DataSpec
 
 __all__ = ["SemiSupervisedVAE"]
 
@@ -173,10 +183,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         """The specification of the data: x, or its named parts, and the label."""
         layers = {**self.likelihood.by_part(), _LABEL: self.label}
         return DataSpec(
-            {
-                name: Part(each.event_shape, each.support, type(each).__name__, each.missing)
-                for name, each in layers.items()
-            },
+            {name: part_of(each) for name, each in layers.items()},
             is_dict=True,
         )
 
@@ -243,7 +250,7 @@ class SemiSupervisedVAE(LatentVariableModel):
             y = y._replace(draw=y.draw._replace(penalties=penalties))
             q = self.posterior.parameters([spread(features, y.value), y.value], training)
             z = latent("z", self.posterior, q, self.prior.distribution())
-            sites = self._sites(z.value, y.value, training)
+            sites = self._sites(z.value, y.value, training, latent.noise)
             p = {name: site.distribution for name, site in sites.items()}
             if training:
                 for name, part in self.likelihood.by_part().items():
@@ -261,11 +268,19 @@ class SemiSupervisedVAE(LatentVariableModel):
         x = {name: values[name] for name in self.likelihood.by_part()}
         return x if isinstance(self.likelihood, Parts) else x["x"]
 
-    def _sites(self, z: tf.Tensor, y: tf.Tensor, training: bool = False) -> dict[str, Site]:
+    def training_noise(self) -> dict[str, Any]:
+        """Returns the noise by which a training step disturbs the likelihoods of the parts."""
+        return training_noise_of(self.likelihood)
+
+    def _sites(
+        self,
+        z: tf.Tensor,
+        y: tf.Tensor,
+        training: bool = False,
+        noise: Callable[[str], Any] = no_noise,
+    ) -> dict[str, Site]:
         """Returns the distribution of each part, and that of the label, which y decides."""
-        parameters = self.likelihood.parameters_by_part([z, y], training)
-        parts = self.likelihood.by_part()
-        sites = {name: Site(part, parameters[name]) for name, part in parts.items()}
+        sites = sites_of(self.likelihood, [z, y], training, noise)
         return {**sites, _LABEL: Site(self.label, _certain(y))}
 
     def _label_prior(self) -> tfd.Distribution:

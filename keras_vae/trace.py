@@ -26,6 +26,7 @@ __all__ = [
     "Trace",
     "constant_weights",
     "identity",
+    "no_noise",
     "spread",
 ]
 
@@ -114,6 +115,9 @@ class Observation(NamedTuple):
         _refuse_event(self.p, shape[1:], "The distribution of the data")
         if self.mask is None:
             return self.p.log_prob(self.value)
+        given = getattr(self.p, "given", None)
+        if given is not None:
+            return self._replace(p=given(self.value)).log_prob()
         mask = tf.cast(self.mask, tf.bool)
         if mask.shape.rank == 0 or not mask.shape.is_compatible_with(shape[: mask.shape.rank]):
             raise ValueError(
@@ -195,6 +199,10 @@ class Trace(NamedTuple):
 def identity(value: tf.Tensor) -> tf.Tensor:
     """Returns the value."""
     return value
+
+
+def no_noise(name: str) -> None:
+    """Returns None, the noise of a trace at given values."""
 
 
 def spread(value: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
@@ -298,10 +306,10 @@ class Inference(NamedTuple):
                     )
                 return drawn._replace(value=through(drawn.value))
 
-            return _checked(say(_latents(draw)))
+            return _checked(say(LatentOf(draw, noise.get)))
 
         def at(latents: Mapping[str, tf.Tensor]) -> Trace:
-            return say(_latents(lambda name, *_: Draw(latents[name])))
+            return say(LatentOf(lambda name, *_: Draw(latents[name])))
 
         def over(noise: Mapping[str, tf.Tensor], first: str, top: int | None = None) -> Trace:
             times = 0
@@ -321,12 +329,14 @@ class Inference(NamedTuple):
                     raise ValueError(
                         f"Expected {first!r} to be the first latent that infer draws; got {name!r}."
                     )
-                repeated = tf.nest.map_structure(
-                    lambda one: tf.tile(one, [times, *[1] * (one.shape.rank - 1)]), noise[name]
-                )
-                return checked_draw(layer, repeated, parameters, axes=2)
+                return checked_draw(layer, repeated(name), parameters, axes=2)
 
-            return _checked(say(_latents(draw)))
+            def repeated(name: str) -> Any:
+                return tf.nest.map_structure(
+                    lambda one: tf.tile(one, [times, *[1] * (one.shape.rank - 1)]), noise.get(name)
+                )
+
+            return _checked(say(LatentOf(draw, repeated)))
 
         return cls(trace, at, over)
 
@@ -372,12 +382,20 @@ def _refuse_event(p: tfd.Distribution, shape: tf.TensorShape, what: str) -> None
         )
 
 
-LatentOf = Callable[..., Latent]
-"""Function from a name, a posterior layer, its parameters and p to a `Latent`."""
+class LatentOf(NamedTuple):
+    """Function from a name, a posterior layer, its parameters and p to a `Latent`.
 
+    Attributes:
+        draw: function from name, layer and parameters to a draw.
+        noise: function from a name to the noise of the trace of that name, of a latent or of what
+            else a training step draws; None if there is none.
+    """
 
-def _latents(draw: Callable[..., Draw]) -> LatentOf:
-    def latent(
+    draw: Callable[..., Draw]
+    noise: Callable[[str], Any] = no_noise
+
+    def __call__(
+        self,
         name: str,
         layer: Any,
         parameters: dict[str, tf.Tensor],
@@ -385,6 +403,8 @@ def _latents(draw: Callable[..., Draw]) -> LatentOf:
         in_order: bool = True,
         through: Callable[[], dict[str, tf.Tensor]] | None = None,
     ) -> Latent:
+        """Returns the latent; see `Inference.by` for the arguments."""
+
         def q(constant: bool = False) -> tfd.Distribution:
             own = parameters
             if constant and through is not None:
@@ -395,10 +415,8 @@ def _latents(draw: Callable[..., Draw]) -> LatentOf:
             _refuse_event(found, tf.TensorShape(layer.event_shape), f"The posterior of {name!r}")
             return found
 
-        drawn = draw(name, layer, parameters)
+        drawn = self.draw(name, layer, parameters)
         return Latent(drawn, p, q if layer.tells_density else None, in_order, layer=layer)
-
-    return latent
 
 
 class Site(NamedTuple):

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from keras_vae import networks
 from keras_vae.arguments import as_shape
+from keras_vae.distributions import Likelihood
+from keras_vae.distributions.likelihoods import AutoregressiveLikelihood
 from keras_vae.factories.assembly import (
     LIKELIHOODS,
     as_condition,
@@ -29,6 +31,8 @@ def sequence_vae(
     activation: str = "gelu",
     seasons: Sequence[int] | None = None,
     degree: int = 1,
+    autoregressive: bool = False,
+    word_dropout: float = 0.0,
     missing: bool = True,
     posterior: str = "diagonal",
     prior: str = "standard_normal",
@@ -40,7 +44,9 @@ def sequence_vae(
 
     What is absent is NaN: the end of a short sequence, whole steps and single entries. The bound is
     one on log p of what is present, given the length. It does not depend, not even in the last bit,
-    on how many absent steps follow a sequence. The steps are independent given z.
+    on how many absent steps follow a sequence. The steps are independent given z, or with
+    `autoregressive` each depends on z and on the steps before it; then only the steps at the end of
+    a sequence may be absent.
 
     Args:
         event_shape: shape of one sequence, (steps, entries).
@@ -53,12 +59,15 @@ def sequence_vae(
         seasons: lengths of the seasons of a time series, whose decoder is then level, trend and
             seasons beside the layers; () has no season, None is a decoder of layers alone.
         degree: degree of the polynomial trend.
+        autoregressive: whether a step depends on those before it; see `AutoregressiveLikelihood`.
+        word_dropout: probability with which training hides a step from those after it.
         missing: whether steps or entries may be absent.
         posterior, prior, num_components, condition_shape: as for `mlp_vae`.
         **likelihood_options: arguments of the likelihood.
 
     Raises:
-        ValueError: if a name is unknown, or the data is no sequences.
+        ValueError: if a name is unknown, the data is no sequences, or an option is for another
+            decoder.
 
     Example:
         >>> from keras_vae.data import padded
@@ -71,13 +80,35 @@ def sequence_vae(
     shared: dict[str, Any] = {"width": width, "depth": depth, "activation": activation}
     given = seen_by_decoder(condition, likelihood_options)
     seen: dict[str, Any] = {**shared, "condition_shape": given, "name": "decoder"}
-    if seasons is None:
+    options: dict[str, Any] = {"missing": missing, "sequence": True, **likelihood_options}
+    if not autoregressive and word_dropout:
+        raise ValueError(
+            "word_dropout hides steps from those after them, and here no step depends on another: "
+            "add autoregressive=True, or leave word_dropout out."
+        )
+    if autoregressive and seasons is not None:
+        raise ValueError(
+            "Expected seasons or autoregressive=True; got both. A decoder of level, trend and "
+            "seasons has steps that are independent given z."
+        )
+    if autoregressive:
+        decoder = networks.mlp(
+            (latent_size,), (width,), activation=activation, condition_shape=given, name="decoder"
+        )
+        layer: Likelihood = AutoregressiveLikelihood(
+            make(shape, **options),
+            decoder,
+            core=networks.CausalSteps(network, width, depth, activation=activation),
+            word_dropout=word_dropout,
+        )
+    elif seasons is None:
         decoder = networks.sequence_decoder(latent_size, shape, network, **seen)
     else:
         decoder = networks.series_decoder(
             latent_size, shape, degree=degree, seasons=seasons, residual=network, **seen
         )
-    layer = make(shape, network=decoder, missing=missing, sequence=True, **likelihood_options)
+    if not autoregressive:
+        layer = make(shape, network=decoder, **options)
     encoder = networks.sequence_encoder(
         shape,
         network,

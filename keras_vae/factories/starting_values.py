@@ -33,7 +33,7 @@ def start_at_mean(vae: LikelihoodModel, mean: np.ndarray) -> None:
 
 def start_likelihood_at(likelihood: Likelihood, mean: np.ndarray) -> None:
     """Sets the last bias of a likelihood; see `start_at_mean`."""
-    mean = np.asarray(mean, np.float64)
+    likelihood, mean = likelihood.of_entries(), np.asarray(mean, np.float64)
     if mean.shape != likelihood.event_shape:
         raise ValueError(
             f"Expected a mean of the shape {likelihood.event_shape} of one example; got "

@@ -193,7 +193,7 @@ class HierarchicalVAE(LikelihoodModel):
                     z.value,
                 )
                 frozen = again(frozen, z.value)
-            sites = self._sites(self._beside(state, condition), training)
+            sites = self._sites(self._beside(state, condition), training, latent.noise)
             p_of = {name: site.distribution for name, site in sites.items()}
             if training:
                 for name, part in self.likelihood.by_part().items():

@@ -68,7 +68,7 @@ def absent_draws(
         lambda one: replace(one, stream=one.stream + random.IMPUTED),
         numbered({name: site.layer.noise() for name, site in sites.items()}),
     )
-    missing = list(model.data.missing)
+    missing = list(model.data.imputable)
     numbers = from_rows({name: noise[name] for name in missing}, seeds, count, model.float_dtype)
     drawn = {
         name: latents[ABSENT + name]
@@ -102,7 +102,12 @@ def impute(
             "Invalid value for argument `interval`. Expected a probability between 0 and 1. "
             f"Received: interval={interval!r}"
         )
-    parts = model.data.missing
+    parts = model.data.imputable
+    if later := [name for name in model.data.missing if name not in parts and not parts]:
+        raise ValueError(
+            f"{later[0]} is a sequence of which each step depends on those before it; what comes "
+            "after its end is not imputed. Draw new sequences with `sample`."
+        )
     if not parts:
         raise ValueError(
             "This model allows no absent entries, so there is nothing to impute: build its "

@@ -86,6 +86,11 @@ def classes_of(model: Any, part: str) -> tuple[Part, Statistic]:
             f"The part {part!r} may not be absent in this model, and its encoder has always seen "
             "it: build its likelihood with missing=True to classify it."
         )
+    if spec.at_end:
+        raise ValueError(
+            f"Each step of {part!r} depends on those before it, so its classes have no "
+            "probabilities given z alone. Compare the `elbo` of the sequences instead."
+        )
     return spec, of_classes
 
 

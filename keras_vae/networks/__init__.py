@@ -3,6 +3,7 @@
 Each is a Functional model whose first input is x or z and whose second, if any, is the condition.
 """
 
+from keras_vae.networks.causal import CausalSteps as CausalSteps
 from keras_vae.networks.dense import logarithm as logarithm
 from keras_vae.networks.dense import mlp as mlp
 from keras_vae.networks.dense import rescaled as rescaled

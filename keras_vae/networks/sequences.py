@@ -14,12 +14,12 @@ from keras import ops
 
 from keras_vae.networks.dense import with_condition
 from keras_vae.networks.steps import (
-    BLOCK,
     StepDense,
     padded,
     scores,
     sum_over_steps,
     weighted_sums,
+    whole_blocks,
 )
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ObservedSteps",
     "PositionedSteps",
     "SequenceKind",
+    "check_kind",
     "sequence_decoder",
     "sequence_encoder",
     "step_network",
@@ -42,11 +43,6 @@ _POSITIONS = 16
 _LONGEST_PERIOD = 10000.0
 
 _register = keras.saving.register_keras_serializable(package="keras_vae")
-
-
-def _whole(steps: int) -> int:
-    """Returns the number of steps of whole blocks."""
-    return -(-steps // BLOCK) * BLOCK
 
 
 @_register
@@ -78,7 +74,7 @@ class ObservedSteps(keras.layers.Layer):
         """Returns the features and the mask."""
         steps = x.shape[1]
         x = ops.reshape(x, (-1, steps, math.prod(x.shape[2:])))
-        x = ops.pad(x, [[0, 0], [0, _whole(steps) - steps], [0, 0]], constant_values=math.nan)
+        x = ops.pad(x, [[0, 0], [0, whole_blocks(steps) - steps], [0, 0]], constant_values=math.nan)
         present = ops.logical_not(ops.isnan(x))
         x = (ops.where(present, x, self.offset) - self.offset) * self.scale
         x = ops.log1p(x) if self.logarithm else x
@@ -189,7 +185,7 @@ class AttentionOverSteps(keras.layers.Layer):
     def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         """Returns the mean of the values, weighted by attention, [B, T, n]."""
         count, width = inputs.shape[1], inputs.shape[2] // 3
-        steps = _whole(count)
+        steps = whole_blocks(count)
         inputs = padded(inputs, 1, steps - count)
         size = width // self.num_heads
         parts = ops.split(inputs, 3, axis=-1)
@@ -271,21 +267,12 @@ def step_network(
     Raises:
         ValueError: if the kind is unknown, or the heads do not divide the width.
     """
-    if kind not in KINDS:
-        raise ValueError(
-            f"Invalid value for argument `kind`. Expected one of {', '.join(KINDS)}. Received: "
-            f"kind={kind!r}"
-        )
+    check_kind(kind, width, num_heads)
     if kind == "recurrent":
         for _ in range(depth):
             layer = _recurrent(width, causal)
             features = layer(features) if mask is None else layer(features, mask=mask)
         return features
-    if kind == "attention" and width % num_heads:
-        raise ValueError(
-            f"Expected a width that the number of heads divides; got width={width} and "
-            f"num_heads={num_heads}."
-        )
     features = StepDense(width)(features)
     for index in range(depth):
         if kind == "attention":
@@ -303,6 +290,24 @@ def step_network(
             inner = StepDense(width, activation=activation)(NeighbouringSteps(offsets)(seen))
         features = features + StepDense(width)(inner)
     return features
+
+
+def check_kind(kind: str, width: int, num_heads: int) -> None:
+    """Refuses an unknown kind of layers, and heads that do not divide the width.
+
+    Raises:
+        ValueError: if it is so.
+    """
+    if kind not in KINDS:
+        raise ValueError(
+            f"Invalid value for argument `kind`. Expected one of {', '.join(KINDS)}. Received: "
+            f"kind={kind!r}"
+        )
+    if kind == "attention" and width % num_heads:
+        raise ValueError(
+            f"Expected a width that the number of heads divides; got width={width} and "
+            f"num_heads={num_heads}."
+        )
 
 
 def _recurrent(width: int, causal: bool, whole: bool = True) -> keras.layers.Layer:
@@ -415,7 +420,7 @@ def sequence_decoder(
     z = keras.Input((latent_size,), name="z")
     inputs, features = with_condition(z, z, condition_shape)
     steps = output_shape[0]
-    features = PositionedSteps(_whole(steps))(features)
+    features = PositionedSteps(whole_blocks(steps))(features)
     features = StepDense(width, activation=activation)(features)
     features = step_network(
         features,

@@ -10,7 +10,17 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["BLOCK", "StepDense", "padded", "repeated", "scores", "sum_over_steps", "weighted_sums"]
+__all__ = [
+    "BLOCK",
+    "StepDense",
+    "at_each_step",
+    "padded",
+    "repeated",
+    "scores",
+    "sum_over_steps",
+    "weighted_sums",
+    "whole_blocks",
+]
 
 BLOCK = 16
 """Steps that are summed in one matrix product."""
@@ -34,6 +44,25 @@ def sum_over_steps(x: Any, axis: int = 1) -> Any:
     return ops.squeeze(x, axis)
 
 
+def at_each_step(x: Any, count: int, training: bool = False) -> Any:
+    """Repeats vectors [..., n] at each step, [..., count, n].
+
+    Args:
+        x: the vectors.
+        count: number of steps.
+        training: whether the gradient, too, must not depend on zeros at the end.
+    """
+
+    def spread(x: Any) -> Any:
+        return ops.repeat(ops.expand_dims(x, -2), count, axis=-2)
+
+    @ops.custom_gradient
+    def trained(x: Any) -> Any:
+        return spread(x), lambda upstream: sum_over_steps(upstream, -2)
+
+    return (trained if training else spread)(x)
+
+
 def repeated(x: Any, like: Any, event_rank: int) -> Any:
     """Returns one number at each entry of sequences [..., steps, ...].
 
@@ -53,6 +82,11 @@ def repeated(x: Any, like: Any, event_rank: int) -> Any:
         return ops.broadcast_to(x, ops.shape(like)), gradient
 
     return spread(x)
+
+
+def whole_blocks(steps: int) -> int:
+    """Returns the number of steps of the blocks that hold this many."""
+    return -(-steps // BLOCK) * BLOCK
 
 
 def padded(x: Any, axis: int, count: int) -> Any:

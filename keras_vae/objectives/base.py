@@ -122,8 +122,11 @@ class Objective(keras.layers.Layer, abc.ABC):
         self.built = True
 
     def noise(self, model: Any) -> dict[str, Any]:
-        """Returns the noise of one draw, by name; by default, that of the model's latents."""
-        return model.noise()
+        """Returns the noise of one draw, by name; by default, that of the model's latents.
+
+        Beside it is what a training step hides by chance, such as the words of `word_dropout`.
+        """
+        return {**model.noise(), **model.training_noise()}
 
     def logged(self, model: Any) -> tuple[str, ...]:
         """Returns the names of the extra terms that are logged; by default `metric_names`."""

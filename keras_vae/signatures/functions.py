@@ -76,7 +76,8 @@ class Functions:
     @property
     def absent(self) -> list[RawPart]:
         """Parts that may be absent, and so can be imputed."""
-        return [part for part in self._parts.values() if part.part.missing and self._num_samples]
+        imputable = self._model.data.imputable if self._num_samples else ()
+        return [part for name, part in self._parts.items() if name in imputable]
 
     @property
     def classified(self) -> list[RawPart]:

@@ -17,6 +17,7 @@ from keras_vae.distributions import supports, tfp
 from keras_vae.distributions.base.conditional import ConditionalDistribution
 from keras_vae.distributions.base.shapes import shapes_of, symbolic
 from keras_vae.distributions.names import LIKELIHOODS
+from keras_vae.distributions.noise import Noise
 from keras_vae.distributions.tfp import tfd
 from keras_vae.networks.steps import StepDense, repeated
 
@@ -44,6 +45,7 @@ class Likelihood(ConditionalDistribution):
         has_cdf: whether it has a standard deviation, and its entries a distribution function, as
             the measurement of calibration requires.
         is_threshold: whether `draw` is 1 where the uniform lies below the mean, and 0 elsewhere.
+        absent_at_end: whether only the steps at the end of a sequence may be absent.
         of_condition: constructor's arguments that need a condition, so the command line, which has
             none, leaves them out.
     """
@@ -51,6 +53,7 @@ class Likelihood(ConditionalDistribution):
     reading: ClassVar[str] = ""
     has_cdf: ClassVar[bool] = False
     is_threshold: ClassVar[bool] = False
+    absent_at_end: ClassVar[bool] = False
     of_condition: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -146,6 +149,10 @@ class Likelihood(ConditionalDistribution):
         """
         return parameters
 
+    def of_entries(self) -> "Likelihood":
+        """Returns the likelihood whose head emits the parameters of entries: by default, itself."""
+        return self
+
     def by_part(self) -> dict[str, "Likelihood"]:
         """Returns the likelihoods of the parts of the data; the only part is called "x"."""
         return {"x": self}
@@ -215,6 +222,19 @@ class Likelihood(ConditionalDistribution):
             f"The mean of {type(self).__name__} is not one of its raw parameters, so no bias "
             "starts there: leave the bias at zero."
         )
+
+    def training_noise(self) -> Noise | None:
+        """Returns the noise by which training disturbs the parameters; by default there is none."""
+        return None
+
+    def disturbed(self, parameters: dict[str, Any], noise: tf.Tensor) -> dict[str, Any]:
+        """Returns parameters disturbed by the noise of a training step.
+
+        Args:
+            parameters: those at the draws, [S, B, ...].
+            noise: noise as specified by `training_noise`, [S, B, *shape].
+        """
+        return parameters
 
     def observe(
         self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from keras_vae.distributions.likelihoods import (
+    autoregressive,
     bounded,
     counts,
     dispersed,
@@ -13,6 +14,7 @@ from keras_vae.distributions.likelihoods import (
     positives,
     zero_inflated,
 )
+from keras_vae.distributions.likelihoods.autoregressive import *  # noqa: F403
 from keras_vae.distributions.likelihoods.bounded import *  # noqa: F403
 from keras_vae.distributions.likelihoods.counts import *  # noqa: F403
 from keras_vae.distributions.likelihoods.dispersed import *  # noqa: F403
@@ -25,6 +27,7 @@ from keras_vae.distributions.likelihoods.zero_inflated import *  # noqa: F403
 
 if not TYPE_CHECKING:
     __all__ = [
+        *autoregressive.__all__,
         *bounded.__all__,
         *counts.__all__,
         *dispersed.__all__,

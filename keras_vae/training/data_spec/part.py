@@ -36,12 +36,21 @@ class Part:
         owner: name of its distribution, for messages.
         missing: whether entries may be absent, which are NaN. A variable of several numbers, such
             as a one-hot vector, is absent as a whole.
+        at_end: whether only whole steps at the end of a sequence may be absent.
     """
 
     shape: tuple[int, ...]
     support: Support | None = None
     owner: str = ""
     missing: bool = False
+    at_end: bool = False
+
+    def holes(self, value: tf.Tensor) -> tf.Tensor:
+        """Returns which steps of sequences [n, T, ...] are absent before others, or in part."""
+        absent = tf.reshape(tf.math.is_nan(value), [-1, self.shape[0], math.prod(self.shape[1:])])
+        whole, some = tf.reduce_all(absent, axis=-1), tf.reduce_any(absent, axis=-1)
+        followed = tf.pad(tf.logical_not(some[:, 1:]), [[0, 0], [0, 1]])
+        return tf.logical_or(tf.logical_and(whole, followed), tf.logical_and(some, ~whole))
 
     def mask_of(self, value: tf.Tensor) -> tuple[tf.Tensor | None, np.ndarray | float]:
         """Returns where a batch [B, *shape] is present, and what stands for its absent entries.
@@ -53,6 +62,14 @@ class Part:
         present = tf.logical_not(tf.math.is_nan(value))
         axes = list(range(-self.support.event_dim, 0))
         return tf.reduce_all(present, axis=axes) if axes else present, self.filler
+
+    @staticmethod
+    def holes_message(name: str, where: str = "") -> str:
+        """Returns the message that refuses holes in sequences."""
+        return (
+            f"{name} has a hole{where}. Each step depends on those before it, so only whole steps "
+            "at the end of a sequence may be absent (NaN). Cut the sequence there, or fill it."
+        )
 
     @property
     def filler(self) -> np.ndarray | float:
@@ -69,13 +86,22 @@ class Part:
         """Returns an array whose absent variables hold a value of the support, for its check.
 
         Raises:
-            DataError: if a variable of several numbers is absent in some of them.
+            DataError: if a variable of several numbers is absent in some of them, or a step before
+                others where only the last ones may be.
         """
         if array.dtype.kind != "f" or self.support is None:
             return array
         absent = np.isnan(array)
         if not absent.any():
             return array
+        if self.at_end:
+            for start, rows in chunks(array, CHECKED_BYTES):
+                holes = self.holes(rows).numpy()
+                if holes.any():
+                    example, step = np.argwhere(holes)[0]
+                    raise DataError(
+                        self.holes_message(name, f" at step {step} of example {start + example}")
+                    )
         if self.support.event_dim:
             axes = tuple(range(-self.support.event_dim, 0))
             whole = absent.all(axis=axes, keepdims=True)

@@ -63,6 +63,11 @@ class DataSpec:
         """The parts that have a distribution and whose entries may be absent."""
         return {name: part for name, part in self.observed.items() if part.missing}
 
+    @property
+    def imputable(self) -> dict[str, Part]:
+        """The parts whose absent entries can be imputed, as they decide no other entry."""
+        return {name: part for name, part in self.missing.items() if not part.at_end}
+
     def _owner(self, name: str) -> str:
         """Returns what messages call the distribution of a part."""
         owner = self.parts[name].owner

@@ -82,11 +82,14 @@ def assertions(name: str, part: Part, owner: str, value: Any) -> dict[str, tf.Te
         finite = tf.reduce_all(tf.math.is_finite(tf.cast(value, tf.float32)))
         return {f"{name} is not finite in the dataset.": finite}
     mask, filler = part.mask_of(value)
+    holes = {}
+    if part.at_end and part.missing:
+        holes = {part.holes_message(name): tf.logical_not(tf.reduce_any(part.holes(value)))}
     if mask is not None:
         for _ in range(part.support.event_dim):
             mask = mask[..., tf.newaxis]
         value = tf.where(mask, value, tf.cast(filler, value.dtype))
-    return part.support.assertions(value, owner)
+    return {**holes, **part.support.assertions(value, owner)}
 
 
 def refuse_targets(element: Any, owner: str) -> None:
