@@ -401,7 +401,7 @@ class LatentOf(NamedTuple):
         parameters: dict[str, tf.Tensor],
         p: tfd.Distribution | None,
         in_order: bool = True,
-        through: Callable[[], dict[str, tf.Tensor]] | None = None,
+        through: Callable[..., dict[str, tf.Tensor]] | None = None,
     ) -> Latent:
         """Returns the latent; see `Inference.by` for the arguments."""
 
