@@ -431,6 +431,45 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
     click.echo(f"Wrote {report.write(Run(run), artifact=artifact, seed=seed, report=click.echo)}")
 
 
+@main.command("compare")
+@click.argument("first", metavar="RUN_A", type=click.Path(path_type=Path))
+@click.argument("second", metavar="RUN_B", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="HTML page of both, with pictures, to write."
+)
+@_with_seed
+def compare_command(first: Path, second: Path, out: Path | None, seed: int) -> None:
+    """Compare two runs on the same test examples.
+
+    The bound of each example under one model is subtracted from that under the other; the mean
+    difference comes with its standard error, in nats per example.
+    """
+    load_tensorflow()
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_vae.report import comparison
+    from keras_vae.runs.run import Run
+
+    found = comparison.compare(Run(first), Run(second), seed=seed, report=click.echo)
+    table = Table()
+    for number, name in enumerate(found.header):
+        table.add_column(name, justify="right" if number else "left")
+    for row in found.rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(f"{found.units}:", highlight=False)
+    console.print(table)
+    about = Table(*found.header[:3], box=None, pad_edge=False)
+    for row in found.about:
+        about.add_row(*row)
+    console.print(about)
+    console.print(found.verdict, highlight=False)
+    if out is not None:
+        comparison.write(found, out)
+        click.echo(f"Wrote {out}")
+
+
 @main.command("quickstart")
 @click.option(
     "--out",

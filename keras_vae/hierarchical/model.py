@@ -212,16 +212,15 @@ class HierarchicalVAE(LikelihoodModel):
         latents: Mapping[str, tf.Tensor] | None = None,
         condition: Any = None,
     ) -> Generation:
-        """Generates all levels from the top down, unless given, and p(x | z) at them."""
-        state, found = condition, {}
+        """Generates the levels that are not given, from the top down, and p(x | z) at all."""
+        state, found = condition, dict(latents or {})
         for name, block in self.blocks.items():
-            if latents is None:
+            if name not in found:
                 own = block.prior_parameters(state)
                 found[name] = checked_draw(block.prior, (noise or {})[name], own).value
-            else:
-                found[name] = latents[name]
             state = block.state_below(state, found[name])
-        return Generation(found, self._sites(self._beside(state, condition)))
+        ordered = {name: found[name] for name in self.blocks}
+        return Generation(ordered, self._sites(self._beside(state, condition)))
 
     def encode(self, x: Any) -> dict[str, tfd.Distribution]:
         """Returns the posterior of each level by name, batch shape [B], event shape [*Z].

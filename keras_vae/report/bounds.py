@@ -67,7 +67,8 @@ def curves(subject: Subject) -> list[Picture]:
         _pair(axes, history, "loss", GREY, units, -1.0)
         label(axes, "epoch", "loss, nats per example")
         config = subject.run.config
-        caption = f"What was minimised ({config.objective}, beta {config.beta:g})."
+        terms = ", with the terms by which the codes are learned" if subject.is_discrete else ""
+        caption = f"What was minimised ({config.objective}, beta {config.beta:g}{terms})."
         pictures.append(drawn("Loss, which is not the ELBO", caption, figure))
     return pictures
 

@@ -6,7 +6,17 @@ import numpy as np
 
 from keras_vae import evaluation
 from keras_vae.report import table_draws
-from keras_vae.report.figures import BLUE, GREY, Picture, axes_of, drawn, label, legend, pixels
+from keras_vae.report.figures import (
+    BLUE,
+    GREY,
+    Picture,
+    axes_of,
+    bars,
+    drawn,
+    label,
+    legend,
+    pixels,
+)
 from keras_vae.report.subject import Subject
 
 __all__ = ["draws"]
@@ -42,11 +52,14 @@ def _images(subject: Subject) -> list[Picture]:
             pixels(means_title, "No draws: the noise of the likelihood is left out.", means, span),
             pixels(
                 "Reconstructions",
-                "Test data above, decoder mean at the posterior mean below.",
+                "Test data above, decoder mean at "
+                f"{'its codes' if subject.is_discrete else 'the posterior mean'} below.",
                 pairs,
                 span,
             ),
         ]
+        if subject.has_levels:
+            found.append(_by_level(subject))
         if not (subject.is_discrete or subject.has_levels):
             found += [
                 pixels(
@@ -64,6 +77,17 @@ def _images(subject: Subject) -> list[Picture]:
                 ),
             ]
     return [*found, _least_likely(subject)]
+
+
+def _by_level(subject: Subject) -> Picture:
+    """Plots reconstructions of which only the upper levels are known."""
+    rows = [subject.raw[:_COLUMNS], *subject.by_level(_COLUMNS)]
+    levels = list(subject.vae.blocks)[: len(rows) - 1]
+    caption = (
+        f"Test data, then decoder means with the levels down to {', '.join(levels)} at their "
+        "posterior means and those below drawn from p."
+    )
+    return pixels("What each level adds", caption, np.concatenate(rows), subject.range)
 
 
 def _least_likely(subject: Subject) -> Picture:
@@ -151,7 +175,8 @@ def _edges(raw: np.ndarray, found: np.ndarray) -> np.ndarray:
     low, high = np.quantile(raw, [0.005, 0.995])
     if (raw == np.round(raw)).all() and high - low <= 60.0:
         return np.arange(low - 1.5, high + 2.5)
-    return np.histogram_bin_edges(np.clip(np.concatenate([raw, found]), low, high), 40)
+    values = np.clip(np.concatenate([raw, found]), low, high)
+    return np.histogram_bin_edges(values, bars(len(raw)))
 
 
 def _interpolations(subject: Subject, rows: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,18 @@ from matplotlib.figure import Figure
 
 from keras_vae.runs.pictures import tile
 
-__all__ = ["BLUE", "GREY", "ORANGE", "Picture", "axes_of", "drawn", "label", "legend", "pixels"]
+__all__ = [
+    "BLUE",
+    "GREY",
+    "ORANGE",
+    "Picture",
+    "axes_of",
+    "bars",
+    "drawn",
+    "label",
+    "legend",
+    "pixels",
+]
 
 BLUE, ORANGE, GREY = "#2a6fbb", "#d9822b", "#8a8a8a"
 _SIZE = (4.1, 2.8)
@@ -43,6 +55,11 @@ def axes_of() -> tuple[Figure, Any]:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def bars(count: int) -> int:
+    """Returns how many bars the histogram of so many values has."""
+    return int(np.clip(2.0 * math.sqrt(count), 8, 40))
 
 
 def label(axes: Any, x: str, y: str) -> None:

@@ -11,11 +11,11 @@ from string import Template
 from keras_vae import evaluation
 from keras_vae.report import tables
 from keras_vae.report.figures import Picture
-from keras_vae.report.subject import Subject
+from keras_vae.report.subject import Subject, described
 from keras_vae.runs import measurements
 from keras_vae.runs.run import Run
 
-__all__ = ["page"]
+__all__ = ["document", "figure_of", "page"]
 
 _PAGE = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
@@ -50,22 +50,41 @@ def page(
     for title, pictures in sections:
         lines += [
             f'<h2>{html.escape(title)}</h2><div class="figures">',
-            *map(_figure, pictures),
+            *map(figure_of, pictures),
             "</div>",
         ]
     if artifact is not None:
         lines += tables.parity(artifact)
-    return _PAGE.substitute(
-        name=html.escape(run.path.resolve().name),
-        style=_STYLE,
+    settings = [
+        f'<h2>Settings</h2><div class="scroll"><pre>\n{html.escape(_settings(run))}\n</pre></div>'
+    ]
+    return document(
+        name=run.path.resolve().name,
         summary=(
-            f"{_latents(subject)}, likelihood {type(vae.likelihood).__name__}. "
+            f"{html.escape(described(vae))}, likelihood {type(vae.likelihood).__name__}. "
             f"{len(run.history())} epochs on {html.escape(run.config.data)}: "
             f"{html.escape(_data(run))}."
         ),
+        verdict=verdict,
+        body=[*lines, *settings],
+    )
+
+
+def document(*, name: str, summary: str, verdict: str, body: Iterable[str]) -> str:
+    """Renders a page.
+
+    Args:
+        name: its title, text.
+        summary: the line below the title, HTML.
+        verdict: the sentence at the top, text.
+        body: the rest, lines of HTML.
+    """
+    return _PAGE.substitute(
+        name=html.escape(name),
+        style=_STYLE,
+        summary=summary,
         verdict=html.escape(verdict),
-        body="\n".join(lines),
-        settings=html.escape(_settings(run)),
+        body="\n".join(body),
     )
 
 
@@ -76,7 +95,8 @@ def _data(run: Run) -> str:
     return f"{len(run.schema)} of {len(run.schema.table)} columns, each with its own likelihood"
 
 
-def _figure(picture: Picture) -> str:
+def figure_of(picture: Picture) -> str:
+    """Renders a picture with its caption."""
     title, caption = html.escape(picture.title), html.escape(picture.caption)
     return (
         f'<figure class="{picture.kind}"><img alt="{title}: {caption}" src="{picture.image}">'
@@ -87,14 +107,3 @@ def _figure(picture: Picture) -> str:
 def _settings(run: Run) -> str:
     shown = {k: v for k, v in vars(run.config).items() if k not in ("preparation", "row_nats")}
     return json.dumps(shown, indent=2, default=str)
-
-
-def _latents(subject: Subject) -> str:
-    vae = subject.vae
-    if subject.has_levels:
-        sizes = ", ".join(f"{name} {block.latent_shape}" for name, block in vae.blocks.items())
-        return f"{vae.latent_size} latents on {len(vae.blocks)} levels: {sizes}"
-    return (
-        f"{vae.latent_size} latents; prior {type(vae.prior).__name__}, posterior "
-        f"{type(vae.posterior).__name__}"
-    )

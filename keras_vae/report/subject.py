@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_vae import evaluation, random
+from keras_vae.distributions.noise import from_rows
 from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
 from keras_vae.runs import measurements
@@ -17,9 +18,10 @@ from keras_vae.runs.run import Run
 from keras_vae.runs.units import Units, shown_range
 from keras_vae.signatures import Signature, signatures
 
-__all__ = ["Subject"]
+__all__ = ["Subject", "described"]
 
 _EXAMPLES = 1000
+_LEVELS = 6
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,46 @@ class Subject:
         """Computes decoder means at z [n, L], in the units of the file."""
         return self.functions["decode"].function(z=z)["mean"].numpy()
 
+    def by_level(self, count: int) -> list[np.ndarray]:
+        """Computes means of the first examples with ever more levels at their posterior means.
+
+        The levels below are drawn from p given those above. All are in the units of the file.
+        """
+        known = {name: q.mean() for name, q in self.vae.encode(self.x[:count]).items()}
+        noise = from_rows(
+            self.vae.generation_noise(),
+            random.row_seeds(self.seed, count),
+            dtype=self.vae.float_dtype,
+        )
+        found = []
+        for last in range(1, min(_LEVELS, len(known)) + 1):
+            upper = {name: known[name] for name in list(known)[:last]}
+            latents = self.vae.generated(noise, latents=upper).latents
+            inputs = (
+                {f"z_{name}": z for name, z in latents.items()}
+                if len(known) > 1
+                else {"z": next(iter(latents.values()))}
+            )
+            found.append(self.functions["decode"].function(**inputs)["mean"].numpy())
+        return found
+
     def reconstructed(self, count: int) -> np.ndarray:
         """Computes means at the posterior means of the first examples, in the units of the file."""
         raw = self.raw[:count].astype(np.float32)
         return self.functions["reconstruct"].function(x=raw)["mean"].numpy()
+
+
+def described(vae: Any) -> str:
+    """Describes the latents of a model and their distributions."""
+    if isinstance(vae, HierarchicalVAE):
+        sizes = ", ".join(
+            f"{name} of {' x '.join(map(str, block.latent_shape))}"
+            for name, block in vae.blocks.items()
+        )
+        return f"{vae.latent_size} latents on {len(vae.blocks)} levels: {sizes}"
+    if vae.posterior.is_discrete:
+        codes = vae.posterior
+        latents = f"{' x '.join(map(str, codes.codes_shape))} codes of {codes.num_codes}"
+    else:
+        latents = f"{vae.latent_size} latents"
+    return f"{latents}; prior {type(vae.prior).__name__}, posterior {type(vae.posterior).__name__}"

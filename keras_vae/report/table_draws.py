@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vae.report.figures import BLUE, GREY, Picture, axes_of, drawn, label, legend
+from keras_vae.report.figures import BLUE, GREY, Picture, axes_of, bars, drawn, label, legend
 from keras_vae.report.subject import Subject
 
 __all__ = ["table_draws"]
@@ -14,6 +14,7 @@ __all__ = ["table_draws"]
 _COLUMNS = 24
 _BARS = 12
 _LONGEST = 14
+_LEVEL = 24  # letters of the labels that fit side by side
 
 
 def table_draws(subject: Subject) -> list[Picture]:
@@ -59,9 +60,12 @@ def _bars(axes: Any, real: Any, made: Any, categories: tuple[Any, ...]) -> None:
         found = values.value_counts(normalize=True)
         heights = [float(found.get(each, 0.0)) for each in kept]
         axes.bar(places + shift, heights, 0.4, color=color, label=title)
-    axes.set_xticks(places, [str(each)[:_LONGEST] for each in kept])
-    if sum(min(len(str(each)), _LONGEST) for each in kept) > 24:
-        axes.tick_params(axis="x", rotation=45)
+    names = [str(each) for each in kept]
+    names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
+    axes.set_xticks(places, names)
+    if sum(map(len, names)) > _LEVEL:
+        for text in axes.get_xticklabels():
+            text.set(rotation=35, ha="right", rotation_mode="anchor")
 
 
 def _edges(real: np.ndarray, made: np.ndarray) -> np.ndarray:
@@ -71,4 +75,4 @@ def _edges(real: np.ndarray, made: np.ndarray) -> np.ndarray:
         return np.arange(low - 1.5, high + 2.5)
     if not high > low:
         low, high = real.min() - 0.5, real.max() + 0.5
-    return np.histogram_bin_edges(np.clip(np.concatenate([real, made]), low, high), 40)
+    return np.histogram_bin_edges(np.clip(np.concatenate([real, made]), low, high), bars(len(real)))

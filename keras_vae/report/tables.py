@@ -12,7 +12,7 @@ from keras_vae.runs import measurements
 from keras_vae.runs.config import RunError
 from keras_vae.runs.run import read_json
 
-__all__ = ["measured", "parity", "synthetic"]
+__all__ = ["measured", "numbers", "parity", "synthetic", "words"]
 
 
 def measured(values: dict[str, Any]) -> list[str]:
@@ -44,7 +44,7 @@ def _columns(values: dict[str, Any]) -> list[str]:
     if found is None:
         return []
     notes = [f"<p>{html.escape(note)}</p>" for note in found.notes]
-    return [f"<h2>{found.title}</h2>", *_numbers(found.header, found.rows), *notes]
+    return [f"<h2>{found.title}</h2>", *numbers(found.header, found.rows), *notes]
 
 
 def synthetic(report: evaluation.SyntheticReport) -> list[str]:
@@ -53,7 +53,7 @@ def synthetic(report: evaluation.SyntheticReport) -> list[str]:
     rows = [(str(name), *(f"{value:.3f}" for value in row)) for name, row in table.iterrows()]
     return [
         "<h2>Drawn rows beside real ones</h2>",
-        *_numbers(("measure", *map(str, table.columns)), rows),
+        *numbers(("measure", *map(str, table.columns)), rows),
         "<p>Column distance and pair difference are 0 for equal tables. Told apart is the area "
         "under the ROC curve of trees that tell a table from training rows: 0.5 if they cannot. "
         "Closer to training is 0.5 if nothing was copied. Real: held-out rows, the best that can "
@@ -61,13 +61,22 @@ def synthetic(report: evaluation.SyntheticReport) -> list[str]:
     ]
 
 
-def _numbers(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def numbers(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Renders a table whose first column is text."""
     heads = (f'<th class="number">{html.escape(name)}</th>' for name in header[1:])
     lines = [f'<div class="scroll"><table><tr><th>{html.escape(header[0])}</th>', *heads, "</tr>"]
     for name, *cells in rows:
         numbers = "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in cells)
         lines.append(f"<tr><td>{html.escape(name)}</td>{numbers}</tr>")
+    return [*lines, "</table></div>"]
+
+
+def words(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Renders a table of text."""
+    heads = (f"<th>{html.escape(name)}</th>" for name in header)
+    lines = ['<div class="scroll"><table class="words"><tr>', *heads, "</tr>"]
+    for row in rows:
+        lines.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>")
     return [*lines, "</table></div>"]
 
 

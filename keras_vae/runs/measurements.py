@@ -27,6 +27,7 @@ __all__ = [
     "read",
     "summary",
     "table",
+    "use_in_words",
     "use_of_latents",
 ]
 
@@ -125,7 +126,7 @@ def use_of_latents(vae: VAE | HierarchicalVAE, x: Any, seed: int) -> dict[str, A
     }
 
 
-def _use(values: dict[str, Any]) -> str:
+def use_in_words(values: dict[str, Any]) -> str:
     """Describes the content of `use_of_latents`."""
     codes = values.get("codes")
     if codes is None:
@@ -241,7 +242,8 @@ def _notes(values: dict[str, Any]) -> list[str]:
     bits = values["bits_per_dim"]
     notes = [
         f"Distortion {values['distortion']['mean']:.2f}, rate {values['rate']['mean']:.2f} nats; "
-        f"{_use(values)}" + ("." if bits is None else f"; at most {bits:.3f} bits per dimension.")
+        f"{use_in_words(values)}"
+        + ("." if bits is None else f"; at most {bits:.3f} bits per dimension.")
     ]
     found = values["log_marginal"]
     if found.get("heavy_tails"):

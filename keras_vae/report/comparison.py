@@ -1,0 +1,337 @@
+"""Comparison of two runs on the same test examples: paired differences, and one page of both."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from keras_vae import evaluation
+from keras_vae.report import tables
+from keras_vae.report.figures import BLUE, GREY, ORANGE, Picture, axes_of, drawn, label, legend
+from keras_vae.report.page import document, figure_of
+from keras_vae.report.subject import described
+from keras_vae.runs import measurements
+from keras_vae.runs.config import RunError
+from keras_vae.runs.run import Run
+from keras_vae.runs.units import Units
+from keras_vae.training.backup import write_atomically
+
+__all__ = ["Comparison", "compare", "write"]
+
+_CLEAR: Final = 2.0
+"""Standard errors from which on a difference is called one."""
+_DOTS: Final = 2000
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two runs on the test examples.
+
+    Attributes:
+        name: its name, which tells it from the other.
+        run: the run.
+        units: units of its bounds.
+        latents: its latents in a few words.
+        weights: number of its weights.
+        elbo, distortion, rate: nats per test example in the units of the file, [N].
+    """
+
+    name: str
+    run: Run
+    units: Units
+    latents: str
+    weights: int
+    elbo: np.ndarray
+    distortion: np.ndarray
+    rate: np.ndarray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the same test examples, in nats per example.
+
+    Attributes:
+        sides: the two runs.
+        units: what was measured, in words.
+        difference: mean of the second run's ELBO minus the first's.
+        standard_error: standard error of that mean over the examples.
+        ahead: number of examples with a higher ELBO in the second run.
+        rows: nats: name, first run, second run, second minus first.
+        about: what the two models and their trainings are: name, first run, second run.
+    """
+
+    sides: tuple[_Side, _Side]
+    units: str
+    difference: float
+    standard_error: float
+    ahead: int
+    rows: list[tuple[str, ...]]
+    about: list[tuple[str, ...]]
+
+    @property
+    def header(self) -> tuple[str, str, str, str]:
+        """Names of the columns of `rows`."""
+        first, second = (side.name for side in self.sides)
+        return "", first, second, f"{second} minus {first}"
+
+    @property
+    def verdict(self) -> str:
+        """The result in one sentence."""
+        first, second = self.sides
+        count = len(first.elbo)
+        words = f"{abs(self.difference):.2f} ± {self.standard_error:.2f} nats per example"
+        if not self.standard_error > 0.0:
+            return f"The bounds of {first.name} and {second.name} differ by {words}."
+        if abs(self.difference) < _CLEAR * self.standard_error:
+            return (
+                f"No difference is certain: {second.name} has an ELBO that is {words} "
+                f"{'higher' if self.difference > 0.0 else 'lower'} than that of {first.name}, "
+                f"less than {_CLEAR:g} standard errors."
+            )
+        better, worse = (second, first) if self.difference > 0.0 else (first, second)
+        wins = self.ahead if better is second else count - self.ahead
+        return (
+            f"{better.name} is ahead: its ELBO is {words} higher than that of {worse.name}, and "
+            f"higher for {wins} of {count} test examples."
+        )
+
+
+def compare(
+    first: Run, second: Run, *, seed: int = 0, report: Callable[[str], None] = lambda sentence: None
+) -> Comparison:
+    """Measures two runs on the same test examples, pair by pair.
+
+    The bounds are those of one draw of the latents for each example. The mean difference has the
+    standard error of the differences, which is smaller than those of the two means: hard examples
+    are hard for both.
+
+    Args:
+        first: the run that the other is compared with.
+        second: the other.
+        seed: seed of the draws.
+        report: called with messages about the progress.
+
+    Raises:
+        RunError: if their test examples or the quantities they bound are not the same.
+    """
+    names = _names(first, second)
+    found, data = [], []
+    for name, run in zip(names, (first, second), strict=True):
+        report(f"Bounds of {name}")
+        vae = run.load()
+        x, raw, offset, unit = _examples(run, vae)
+        bound = vae.elbo(x, seed=seed)
+        elbo, distortion, rate = (np.asarray(value, np.float64) for value in bound)
+        found.append(
+            _Side(
+                name=name,
+                run=run,
+                units=unit,
+                latents=described(vae),
+                weights=sum(math.prod(weight.shape) for weight in vae.trainable_weights),
+                elbo=elbo + offset,
+                distortion=distortion - offset,
+                rate=rate,
+            )
+        )
+        data.append(raw)
+    a, b = found
+    _check(a, b, data)
+    difference, error = evaluation.mean_and_error(b.elbo - a.elbo)
+    return Comparison(
+        sides=(a, b),
+        units=f"{a.units}; {measurements.examples(len(a.elbo), len(a.elbo))}",
+        difference=difference,
+        standard_error=error,
+        ahead=int((b.elbo > a.elbo).sum()),
+        rows=_rows(a, b),
+        about=_about(a, b),
+    )
+
+
+def write(found: Comparison, path: Path) -> None:
+    """Writes a comparison as one HTML page with its pictures inside."""
+    first, second = found.sides
+    lines = [
+        "<h2>Nats per test example</h2>",
+        *tables.numbers(found.header, found.rows),
+        "<p>Differences are means over pairs, an example under both models, with the standard "
+        "error of that mean, which is mostly smaller than those of the two bounds.</p>",
+        "<h2>The two runs</h2>",
+        *tables.words(found.header[:3], found.about),
+        '<h2>Pictures</h2><div class="figures">',
+        *(figure_of(picture) for picture in _pictures(found)),
+        "</div>",
+    ]
+    text = document(
+        name=f"{second.name} beside {first.name}",
+        summary=html.escape(found.units) + ".",
+        verdict=found.verdict,
+        body=lines,
+    )
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _names(first: Run, second: Run) -> tuple[str, str]:
+    """Returns the names of the directories, with those above them as far as they are the same."""
+    a, b = (run.path.resolve().parts for run in (first, second))
+    if a == b:
+        raise RunError(f"{first.path} is named twice: name two runs.")
+    count = next(i for i in range(1, max(len(a), len(b)) + 1) if a[-i:] != b[-i:])
+    return "/".join(a[-count:]), "/".join(b[-count:])
+
+
+def _examples(run: Run, vae: Any) -> tuple[Any, Any, Any, Units]:
+    """Reads the test set: prepared and raw, the nats of its units, and their description."""
+    units = run.units(vae)
+    if run.schema is not None:
+        table = run.table()
+        return table.test_x, table.test, run.schema.row_nats(table.test_x), units
+    raw = run.raw()[1]
+    x = run.preparation.array(raw, run.config.seed)
+    # Draws of the preparation, such as binarised pixels, belong to the data that is compared.
+    return x, x if run.preparation.step == "binarize" else raw, units.offset, units
+
+
+def _check(a: _Side, b: _Side, data: Sequence[Any]) -> None:
+    """Refuses runs whose bounds are not of the same thing."""
+    if str(a.units) != str(b.units):
+        raise RunError(
+            f"Expected bounds on the same quantity; {a.name} has one on the {a.units.quantity} of "
+            f"{a.units.data} and {b.name} on the {b.units.quantity} of {b.units.data}. Train both "
+            "with likelihoods of the same kind of data."
+        )
+    first, second = (keras.tree.flatten(_plain(each)) for each in data)
+    same = len(first) == len(second) and all(
+        np.shape(one) == np.shape(other) and bool(_equal(one, other))
+        for one, other in zip(first, second, strict=True)
+    )
+    if not same:
+        raise RunError(
+            f"Expected the same test examples; those of {a.name} and {b.name} differ. Give both "
+            "trainings the same --data, --test-data, --test-fraction and --seed."
+        )
+
+
+def _plain(data: Any) -> Any:
+    """Returns the columns of a table by name, and an array as it is."""
+    return {str(k): v.to_numpy() for k, v in data.items()} if hasattr(data, "items") else data
+
+
+def _equal(one: Any, other: Any) -> bool:
+    one, other = np.asarray(one), np.asarray(other)
+    if one.dtype == object or other.dtype == object:
+        absent = [np.array([value != value or value is None for value in x]) for x in (one, other)]
+        return bool(((one == other) | (absent[0] & absent[1])).all())
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f")
+
+
+def _rows(a: _Side, b: _Side) -> list[tuple[str, ...]]:
+    """Returns the key figures as text."""
+    rows: list[tuple[str, ...]] = []
+    for name in ("elbo", "distortion", "rate"):
+        one, other = getattr(a, name), getattr(b, name)
+        mean, error = evaluation.mean_and_error(other - one)
+        title = "ELBO" if name == "elbo" else name
+        shown = (f"{np.mean(one):.2f}", f"{np.mean(other):.2f}", f"{mean:+.2f} ± {error:.2f}")
+        rows.append((f"{title}, nats", *shown))
+    bits = [side.units.bits_per_dim(float(np.mean(side.elbo))) for side in (a, b)]
+    words = [f"{value:.3f}" for value in bits if value is not None]
+    return rows + ([("bits per dimension, at most", *words, "")] if words else [])
+
+
+def _about(a: _Side, b: _Side) -> list[tuple[str, ...]]:
+    """Returns what the two runs are, and the settings that differ."""
+    rows: list[tuple[str, ...]] = [("model", a.latents, b.latents)]
+    known = [measurements.read(side.run.path / "evaluation.json") for side in (a, b)]
+    for name, get in _MEASURED.items():
+        if any(known):
+            rows.append((name, *("not measured" if each is None else get(each) for each in known)))
+    history = [side.run.history() for side in (a, b)]
+    rows += [
+        ("weights", f"{a.weights:,}", f"{b.weights:,}"),
+        ("epochs", *(str(len(each)) for each in history)),
+    ]
+    first, second = (
+        {k: v for k, v in vars(side.run.config).items() if k not in ("preparation", "row_nats")}
+        for side in (a, b)
+    )
+    return rows + [
+        (name, _word(value), _word(second[name]))
+        for name, value in first.items()
+        if value != second[name] and name != "epochs"
+    ]
+
+
+def _marginal(values: dict[str, Any]) -> str:
+    found = values["log_marginal"]
+    error = found["standard_error"]
+    value = f"{found['mean']:.2f}" + ("" if error is None else f" ± {error:.2f}")
+    return f"{value} of {values['examples']}"
+
+
+_MEASURED: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "log p(x), nats, by evaluate": _marginal,
+    "use of the latents": measurements.use_in_words,
+}
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each}" for name, each in value.items()) or "-"
+    return ", ".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value) or "-"
+
+
+def _pictures(found: Comparison) -> list[Picture]:
+    a, b = found.sides
+    return [_courses(a, b), _pairs(a, b), _differences(found)]
+
+
+def _courses(a: _Side, b: _Side) -> Picture:
+    """Plots the bounds of both against epochs."""
+    figure, axes = axes_of()
+    for side, color in ((a, ORANGE), (b, BLUE)):
+        history = side.run.history()
+        name = "val_elbo" if "val_elbo" in history[0] else "elbo"
+        values = side.units.log_p([row[name] for row in history])
+        axes.plot([row["epoch"] for row in history], values, color=color, label=side.name)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    legend(axes)
+    label(axes, "epoch", "held-out ELBO, nats per example")
+    return drawn("Course of the bounds", "One draw of the latents for each example.", figure)
+
+
+def _pairs(a: _Side, b: _Side) -> Picture:
+    """Plots the bound of each example under one model against that under the other."""
+    figure, axes = axes_of()
+    few = slice(None, None, -(-len(a.elbo) // _DOTS))
+    low, high = np.quantile(np.concatenate([a.elbo, b.elbo]), [0.002, 1.0])
+    axes.plot([low, high], [low, high], "--", color=GREY)
+    axes.scatter(a.elbo[few], b.elbo[few], s=9, color=BLUE, alpha=0.5)
+    margin = 0.03 * (high - low) + 1e-9
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(low - margin, high + margin)
+    label(axes, f"ELBO, {a.name}", f"ELBO, {b.name}")
+    caption = f"Each test example; {b.name} has the higher bound above the dashed line."
+    return drawn("Example by example", caption, figure)
+
+
+def _differences(found: Comparison) -> Picture:
+    """Plots how the differences are distributed."""
+    a, b = found.sides
+    gaps = b.elbo - a.elbo
+    figure, axes = axes_of()
+    axes.hist(np.clip(gaps, *np.quantile(gaps, [0.005, 0.995])), 40, color=GREY, alpha=0.6)
+    axes.axvline(0.0, color=GREY, linewidth=0.8)
+    axes.axvline(found.difference, color=BLUE)
+    label(axes, f"ELBO, {b.name} minus {a.name}, nats", "test examples")
+    caption = f"Mean {found.difference:+.2f} ± {found.standard_error:.2f} nats, the blue line."
+    return drawn("Differences", caption, figure)
