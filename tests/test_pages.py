@@ -1,10 +1,14 @@
 """The pages with Python in them run as they are written, and print what they say."""
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import keras
 import pytest
+
+from keras_vae.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -32,7 +36,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
         "docs/parts.md",
         "docs/scikit-learn.md",
         "docs/sequences.md",
-        *(f"docs/tutorials/{page.name}" for page in TUTORIALS),
+        *(f"docs/tutorials/{page.name}" for page in TUTORIALS if "```python" in page.read_text()),
     ],
 )
 def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
@@ -73,6 +77,23 @@ def test_links_lead_somewhere():
             if anchor:
                 found = anchors(target.read_text())
                 assert anchor in found, f"{page.relative_to(ROOT)} links to {link}: {found}"
+
+
+def test_commands_take_the_options_that_pages_give_them():
+    checked = 0
+    for page in PAGES:
+        text = re.sub(r"\\\n\s*", "", page.read_text())  # lines that go on
+        for line in re.findall(r"^(?: {4})?(?:\.venv/bin/)?keras-vae (.+)$", text, re.M):
+            words = shlex.split(re.split(r" {3,}(?!-)", line)[0], comments=True)
+            command, context = main, click.Context(main, info_name="keras-vae")
+            while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+                name = words.pop(0)
+                command = command.get_command(context, name)
+                assert command is not None, f"{page.name}: {line}"
+                context = click.Context(command, info_name=name, parent=context)
+            command.make_context(command.name, words, parent=context, resilient_parsing=True)
+            checked += 1
+    assert checked > 60
 
 
 def test_what_commands_read_is_made_by_the_quickstart_or_on_the_same_page():
