@@ -332,8 +332,10 @@ class Inference(NamedTuple):
                 return checked_draw(layer, repeated(name), parameters, axes=2)
 
             def repeated(name: str) -> Any:
+                if (own := noise.get(name)) is None:
+                    return None
                 return tf.nest.map_structure(
-                    lambda one: tf.tile(one, [times, *[1] * (one.shape.rank - 1)]), noise.get(name)
+                    lambda one: tf.tile(one, [times, *[1] * (one.shape.rank - 1)]), own
                 )
 
             return _checked(say(LatentOf(draw, repeated)))
