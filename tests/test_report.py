@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from keras_vae import commands, report
+from keras_vae import commands, random, report
+from keras_vae.data.proposal import prepare
+from keras_vae.distributions.noise import from_rows
+from keras_vae.factories import LIKELIHOODS
 from keras_vae.report import bounds, draws
-from keras_vae.report.subject import Subject
+from keras_vae.report.subject import Subject, described
 from keras_vae.runs.config import RunConfig, RunError
-from keras_vae.runs.train import train
+from keras_vae.runs.run import Run
+from keras_vae.runs.train import build, train
 from tests.test_units import untrained
 
 
@@ -127,3 +132,50 @@ def test_series_are_lines_and_the_columns_that_tell_most_are_shown(tmp_path: Pat
         assert titles == [*(f"number {column}" for column in shown), "Correlations"]
         says = "Shown are 24 of 25 columns, those that take the most values." in found[0].caption
         assert says == (width == 25)
+
+
+@pytest.mark.parametrize("latents", ["codes", "ladder"])
+def test_codes_and_levels_have_pictures_of_their_own(latents: str, tmp_path: Path) -> None:
+    sizes = {"latent": 5, "codes": 7, "code_size": 3} if latents == "codes" else {}
+    sizes |= {"level_sizes": (2, 4)} if latents == "ladder" else {}
+    raw = np.random.default_rng(0).integers(0, 2, (60, 4, 4, 1))
+    np.save(tmp_path / "data.npy", raw)
+    preparation, _ = prepare(LIKELIHOODS["bernoulli"], raw)
+    config = RunConfig(
+        data=str(tmp_path / "data.npy"),
+        likelihood="bernoulli",
+        latents=latents,
+        hidden=(4,),
+        test_fraction=0.5,
+        preparation=preparation,
+        **sizes,
+    )
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    run = Run(tmp_path)
+    run.save(build(config, raw.shape[1:]))
+    subject = Subject.of(run, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the model is untrained
+        shown = {picture.title: picture.caption for picture in draws.draws(subject)}
+    used = {picture.title: picture.caption for picture in report.latents.latents(subject)}
+    assert ("What each level adds" in shown) == (latents == "ladder")
+    if latents == "codes":
+        assert list(used) == ["Use of the codes", "Codes by position", "PCA of the latents"]
+        assert "embeddings of the codes of all 30 test examples" in used["PCA of the latents"]
+        assert described(subject.vae).startswith("5 codes of 7; prior UniformCodes")
+        return
+    assert list(used) == [
+        "Nats per level",
+        "Map of the latents, level z1",
+        "PCA of the latents, level z2",
+    ]
+    assert described(subject.vae) == "6 latents on 2 levels: z1 of 2, z2 of 4"
+    # With every level known the mean is the reconstruction, and a known level stays as it is.
+    above, both = subject.by_level(3)
+    np.testing.assert_allclose(both, subject.reconstructed(3), atol=1e-6)  # float32 sums
+    assert above.shape == both.shape == (3, 4, 4, 1)
+    known = subject.vae.encode(subject.x[:3])["z1"].mean()
+    noise = from_rows(subject.vae.generation_noise(), random.row_seeds(0, 3), dtype="float32")
+    np.testing.assert_array_equal(
+        subject.vae.generated(noise, latents={"z1": known}).latents["z1"], known
+    )
