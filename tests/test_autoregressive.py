@@ -12,7 +12,7 @@ from scipy import stats
 import keras_vae
 from export import parity
 from keras_vae import networks
-from keras_vae.data import DataError, lengths, padded
+from keras_vae.data import DataError, Vocabulary, lengths, padded
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions.noise import from_rows, from_seed
 from keras_vae.objectives import ELBO
@@ -295,3 +295,36 @@ def test_wrong_options_are_refused():
         keras_vae.sequence_vae((3, 2), 2, "categorical", word_dropout=0.3)
     with pytest.raises(ValueError, match="got both"):
         keras_vae.sequence_vae((3, 2), 2, seasons=(), autoregressive=True)
+
+
+def test_texts_are_tokens_and_back(tmp_path):
+    texts = ["the cat sees", "the dog", "the the the cat", "owl"]
+    vocabulary = Vocabulary.of(texts, "words", least=2)
+    assert vocabulary.tokens == ("<end>", "<unknown>", "the", "cat")
+    ids = vocabulary.ids(texts, 6)
+    assert lengths(ids[..., None]).tolist() == [4, 3, 5, 2]
+    known = ["the cat <unknown>", "the <unknown>", "the the the cat", "<unknown>"]
+    assert vocabulary.texts(ids) == vocabulary.texts(vocabulary.one_hot(texts)) == known
+    vocabulary.save(tmp_path / "vocabulary.json")
+    loaded = Vocabulary.load(tmp_path / "vocabulary.json")
+    assert (loaded.tokens, loaded.unit) == (vocabulary.tokens, "words")
+    letters = Vocabulary.of(["ab", "né"])
+    assert letters.texts(letters.ids(["néb", ""])) == ["néb", ""]
+    assert len(Vocabulary.of(["aab"], size=3)) == 3
+    (tmp_path / "other.json").write_text("[]")
+    for make, match in (
+        (lambda: letters.ids(["abc"], 2), "at most 1 characters and an end; got one of 3"),
+        (lambda: letters.ids([]), "got none"),
+        (lambda: letters.texts([[0.5]]), "whole numbers from 0 to 5"),
+        (lambda: letters.texts([1.0]), "shape"),
+        (lambda: Vocabulary.of(["a"], least=2), "2 times or more"),
+        (lambda: Vocabulary.load(tmp_path / "other.json"), "other.json"),
+    ):
+        with pytest.raises(DataError, match=match):
+            make()
+    for make, match in (
+        (lambda: Vocabulary(["a", "a"]), "'a' twice"),
+        (lambda: Vocabulary(["a"], "bytes"), "unit='bytes'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            make()

@@ -37,5 +37,6 @@ from keras_vae.data.stream import batches as batches
 from keras_vae.data.stream import split as split
 from keras_vae.data.stream import steps as steps
 from keras_vae.data.tables import load_frame as load_frame
+from keras_vae.data.text import Vocabulary as Vocabulary
 from keras_vae.data.transforms import binarize as binarize
 from keras_vae.data.transforms import dequantize as dequantize

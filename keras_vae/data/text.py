@@ -1,0 +1,186 @@
+"""Texts as sequences of tokens, characters or words, and back."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_vae.data.content import DataError
+
+__all__ = ["Vocabulary"]
+
+_END, _UNKNOWN = "<end>", "<unknown>"
+
+
+class Vocabulary:
+    """The tokens of a corpus, each with a number: characters, or words between spaces.
+
+    Token 0 ends a text, so the log-probability of a sequence is that of the text and its length.
+    Token 1 stands for what is not in the vocabulary.
+
+    Args:
+        tokens: the tokens in the order of their numbers, without the two special ones.
+        unit: "characters" or "words".
+
+    Raises:
+        ValueError: if the unit is another, or a token occurs twice.
+
+    Example:
+        >>> vocabulary = Vocabulary.of(["ab", "b"])
+        >>> ids = vocabulary.ids(["ba", "c"])
+        >>> ids.tolist(), vocabulary.texts(ids)
+        ([[2.0, 3.0, 0.0], [1.0, 0.0, nan]], ['ba', '<unknown>'])
+        >>> vocabulary.one_hot(["ba", "c"]).shape
+        (2, 3, 4)
+    """
+
+    def __init__(
+        self, tokens: Sequence[str], unit: Literal["characters", "words"] = "characters"
+    ) -> None:
+        if unit not in ("characters", "words"):
+            raise ValueError(
+                "Invalid value for argument `unit`. Expected 'characters' or 'words'. Received: "
+                f"unit={unit!r}"
+            )
+        self.unit = unit
+        self.tokens = (_END, _UNKNOWN, *map(str, tokens))
+        self._numbers = {token: number for number, token in enumerate(self.tokens)}
+        if len(self._numbers) != len(self.tokens):
+            twice = next(token for token, n in Counter(self.tokens).items() if n > 1)
+            raise ValueError(f"Expected each token once; got {twice!r} twice.")
+
+    @classmethod
+    def of(
+        cls,
+        texts: Iterable[str],
+        unit: Literal["characters", "words"] = "characters",
+        *,
+        size: int | None = None,
+        least: int = 1,
+    ) -> "Vocabulary":
+        """Makes the vocabulary of a corpus, the most frequent tokens first.
+
+        Args:
+            texts: the texts.
+            unit: "characters" or "words".
+            size: largest number of tokens, with the two special ones; None is no limit.
+            least: how often a token must occur.
+
+        Raises:
+            DataError: if no token is left.
+        """
+        counts = Counter(token for text in texts for token in _split(text, unit))
+        for special in (_END, _UNKNOWN):
+            counts.pop(special, None)
+        found = sorted(counts, key=lambda token: (-counts[token], token))
+        kept = [token for token in found if counts[token] >= least]
+        kept = kept if size is None else kept[: max(0, size - 2)]
+        if not kept:
+            raise DataError(
+                f"Expected texts with tokens that occur {least} times or more; found none. Give "
+                "more texts, or lower `least`."
+            )
+        return cls(kept, unit)
+
+    def __len__(self) -> int:
+        """Returns the number of tokens, with the two special ones."""
+        return len(self.tokens)
+
+    def ids(self, texts: Iterable[str], length: int | None = None) -> np.ndarray:
+        """Returns the numbers of the tokens of texts, float32 [N, length], NaN after their ends.
+
+        Args:
+            texts: the texts.
+            length: number of steps, with the end of a text; None is the longest.
+
+        Raises:
+            DataError: if there is no text, or one is longer.
+        """
+        unknown = self._numbers[_UNKNOWN]
+        rows = [
+            [*(self._numbers.get(token, unknown) for token in _split(text, self.unit)), 0]
+            for text in texts
+        ]
+        if not rows:
+            raise DataError("Expected texts; got none. Give one text or more.")
+        longest = max(map(len, rows))
+        steps = longest if length is None else length
+        if longest > steps:
+            raise DataError(
+                f"Expected texts of at most {steps - 1} {self.unit} and an end; got one of "
+                f"{longest - 1}. Cut it, or raise length."
+            )
+        found = np.full((len(rows), steps), np.nan, np.float32)
+        for row, tokens in zip(found, rows, strict=True):
+            row[: len(tokens)] = tokens
+        return found
+
+    def one_hot(self, texts: Iterable[str], length: int | None = None) -> np.ndarray:
+        """Returns the tokens as one-hot vectors, float32 [N, length, K], as `Categorical` takes.
+
+        Arguments and errors are those of `ids`.
+        """
+        ids = self.ids(texts, length)
+        absent = np.isnan(ids)
+        found = np.eye(len(self), dtype=np.float32)[np.where(absent, 0, ids).astype(int)]
+        found[absent] = np.nan
+        return found
+
+    def texts(self, x: Any) -> list[str]:
+        """Returns the texts of tokens, each up to its first end.
+
+        Args:
+            x: numbers [N, T], or one-hot vectors or probabilities [N, T, K], of which the largest
+                entry counts.
+
+        Raises:
+            DataError: if the shape is another, or a number is no token.
+        """
+        array = np.asarray(x)
+        if array.ndim == 3 and array.shape[-1] == len(self):
+            ids = np.where(np.isnan(array).any(-1), 0, np.nan_to_num(array).argmax(-1))
+        elif array.ndim == 2:
+            ids = np.where(np.isnan(array), 0, array)
+        else:
+            raise DataError(
+                f"Expected tokens of shape [n, steps] or [n, steps, {len(self)}]; got "
+                f"{list(array.shape)}."
+            )
+        if ids.size and not (np.isin(ids, np.arange(len(self)))).all():
+            raise DataError(f"Expected whole numbers from 0 to {len(self) - 1}; got others.")
+        joint = "" if self.unit == "characters" else " "
+        return [joint.join(self.tokens[k] for k in _before_end(row)) for row in ids.astype(int)]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the vocabulary as JSON."""
+        content = {"unit": self.unit, "tokens": list(self.tokens[2:])}
+        Path(path).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        """Reads a vocabulary that `save` wrote.
+
+        Raises:
+            DataError: if the file holds none.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(content["tokens"], content["unit"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"Expected a vocabulary, as Vocabulary.save writes it, in {path}: {error}"
+            ) from error
+
+
+def _split(text: str, unit: str) -> Sequence[str]:
+    """Returns the tokens of a text."""
+    return text if unit == "characters" else text.split()
+
+
+def _before_end(row: np.ndarray) -> np.ndarray:
+    """Returns the tokens before the first end."""
+    ends = np.flatnonzero(row == 0)
+    return row[: ends[0]] if len(ends) else row
