@@ -29,6 +29,7 @@ from keras_vae.distributions.experts import *  # noqa: F403
 from keras_vae.distributions.flows import *  # noqa: F403
 from keras_vae.distributions.heavy_tails import *  # noqa: F403
 from keras_vae.distributions.likelihoods import *  # noqa: F403
+from keras_vae.distributions.mixtures import NormalMixturePosterior as NormalMixturePosterior
 from keras_vae.distributions.parts import Parts as Parts
 from keras_vae.distributions.parts_encoder import PartsEncoder as PartsEncoder
 from keras_vae.distributions.posteriors import *  # noqa: F403

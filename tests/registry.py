@@ -667,6 +667,9 @@ EXPORTED = {
     ("bernoulli", "student_t", "student_t"): lambda **k: keras_vae.mlp_vae(
         20, 4, hidden=(16,), **k
     ),
+    ("bernoulli", "normal_mixture", "standard_normal"): lambda **k: keras_vae.mlp_vae(
+        20, 4, hidden=(16,), **k
+    ),
     ("bernoulli", "von_mises_fisher", "uniform_sphere"): lambda **k: keras_vae.mlp_vae(
         20, 4, hidden=(16,), **k
     ),

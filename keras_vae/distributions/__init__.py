@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from keras_vae.distributions.flows import *  # noqa: F403
     from keras_vae.distributions.heavy_tails import *  # noqa: F403
     from keras_vae.distributions.likelihoods import *  # noqa: F403
+    from keras_vae.distributions.mixtures import NormalMixturePosterior as NormalMixturePosterior
     from keras_vae.distributions.noise import *  # noqa: F403
     from keras_vae.distributions.parts import *  # noqa: F403
     from keras_vae.distributions.parts_encoder import *  # noqa: F403
@@ -49,6 +50,7 @@ _MODULES = (
     "experts",
     "flows",
     "heavy_tails",
+    "mixtures",
     "noise",
     "likelihoods",
     "parts",

@@ -9,14 +9,12 @@ from typing import Any, NamedTuple, cast
 import keras
 import tensorflow as tf
 
-from keras_vae import random
 from keras_vae.arguments import deserialize, is_real, register, serialize
-from keras_vae.distributions import tfp
 from keras_vae.distributions.base import ConditionalDistribution, Parameter, Posterior
-from keras_vae.distributions.noise import Draw, Noise
+from keras_vae.distributions.mixtures import MixtureOfNormals
+from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.parts_encoder import PartsEncoder
 from keras_vae.distributions.posteriors import DiagonalNormal
-from keras_vae.distributions.tfp import tfd
 
 __all__ = ["MixtureOfExperts", "MixtureOfProducts", "ProductOfExperts"]
 
@@ -232,39 +230,13 @@ class ProductOfExperts(_PosteriorOfExperts, DiagonalNormal):
         return tf.concat([loc, 1.0 / tf.sqrt(total)], axis=-1)
 
 
-class _MixtureOfNormals(_PosteriorOfExperts):
-    """A mixture of K diagonal normal distributions with equal weights where they apply."""
-
-    @property
-    def num_components(self) -> int:
-        """Number K of components."""
-        raise NotImplementedError
+class _ExpertMixture(_PosteriorOfExperts, MixtureOfNormals):
+    """A mixture with equal weights of the components that apply."""
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """Returns the weights [..., K], and centres and scales [..., K, L]."""
-        count, size = self.num_components, self.latent_size
-
-        def by_component(raw: tf.Tensor) -> tf.Tensor:
-            leading = tf.shape(raw)[:-1] if raw.shape.rank != 2 else [-1]
-            return tf.reshape(raw, tf.concat([leading, [count, size]], 0))
-
-        each = Parameter(count * size, by_component)
-        return {"weights": Parameter(count), "loc": each, "scale": each}
-
-    def make_distribution(
-        self, weights: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor
-    ) -> tfd.Distribution:
-        """Returns the mixture."""
-        components = tfp.Independent(tfp.Normal(loc, scale), 1)
-        weighted = tfd.Categorical(probs=weights)
-        return tfp.MixtureOfVectors(weighted, components, name=type(self).__name__)
-
-    def noise(self) -> Any:
-        """Returns one normal number per latent, and one uniform number for the component."""
-        return {
-            "latent": Noise(self.event_shape, "normal", random.POSTERIOR),
-            "component": Noise((), "uniform", random.POSTERIOR_COMPONENT),
-        }
+        each = Parameter(self.num_components * self.latent_size, self.by_component)
+        return {"weights": Parameter(self.num_components), "loc": each, "scale": each}
 
     def draw(
         self, noise: Mapping[str, tf.Tensor], weights: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor
@@ -276,10 +248,7 @@ class _MixtureOfNormals(_PosteriorOfExperts):
         varies less than that of independent draws.
         """
         u = _stratified(tf.cast(noise["component"], tf.float32))
-        chosen = random.categorical(u, tf.math.log(tf.cast(weights, tf.float32)))
-        chosen = tf.cast(chosen, loc.dtype)[..., tf.newaxis]
-        own_loc, own_scale = (tf.reduce_sum(chosen * each, axis=-2) for each in (loc, scale))
-        value = own_loc + own_scale * noise["latent"]
+        value = self.drawn(u, noise["latent"], weights, loc, scale)
         log_prob = self.make_distribution(weights, loc, scale).log_prob(value)
         return Draw(value, log_prob, independent=False)
 
@@ -306,7 +275,7 @@ def _stratified(u: tf.Tensor) -> tf.Tensor:
 
 
 @register
-class MixtureOfExperts(_MixtureOfNormals):
+class MixtureOfExperts(_ExpertMixture):
     """Mixture q(z | x) of the experts of the parts that are present, with equal weights.
 
         q(z | x) = 1/|O| sum over m in O of N(z; loc_m, scale_m),  O the parts that are present.
@@ -342,7 +311,7 @@ class MixtureOfExperts(_MixtureOfNormals):
 
 
 @register
-class MixtureOfProducts(_MixtureOfNormals):
+class MixtureOfProducts(_ExpertMixture):
     """Mixture q(z | x) of the products of experts of all subsets of the parts that are present.
 
     Each subset that is not empty has equal weight and the product that `ProductOfExperts` has of

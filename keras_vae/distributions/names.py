@@ -95,6 +95,7 @@ POSTERIORS: Final[Mapping[str, Family]] = {
     "laplace": Family("LaplacePosterior"),
     "student_t": Family("StudentTPosterior", {"df": _DF}),
     "von_mises_fisher": Family("VonMisesFisher"),
+    "normal_mixture": Family("NormalMixturePosterior", {"num_components": _COMPONENTS}),
 }
 
 PRIORS: Final[Mapping[str, Family]] = {
