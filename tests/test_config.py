@@ -14,6 +14,7 @@ from keras_vae.cli import main
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare
 from keras_vae.distributions import names
+from keras_vae.runs import train
 from keras_vae.runs.config import RunConfig, RunError, override, settings
 from keras_vae.runs.config_file import read_config
 
@@ -111,6 +112,7 @@ OTHERWISE = {
     "test_data": "t.npy",
     "likelihood": "poisson",
     "prior": "standard_normal",
+    "posterior": "full",
     "objective": "iwae",
     "learning_rate_milestones": (),
 }
@@ -123,7 +125,11 @@ OTHER_VALUES = {
     "schema": "schema.toml",
     "missing": True,
     "posterior": "full",
+    "posterior_hidden": (3,),
+    "posterior_transform": "spline",
     "prior": "vamp",
+    "prior_hidden": (3,),
+    "prior_transform": "spline",
     "code_prior": "autoregressive",
     "level_sizes": (2, 3),
     "monitor": True,
@@ -160,6 +166,29 @@ def test_what_a_command_makes_idle_in_a_recipe_goes_back_to_its_default() -> Non
     changed = override(sigma, {"likelihood": "poisson", "objective": "iwae"})
     assert changed.likelihood_options == {}
     assert changed.warmup_epochs == 0.0
+
+
+def test_sizes_of_flows_and_mixtures_reach_the_model() -> None:
+    config = RunConfig(
+        likelihood="bernoulli",
+        latent=2,
+        hidden=(4,),
+        posterior="coupling",
+        posterior_layers=2,
+        posterior_hidden=(3, 5),
+        prior="autoregressive",
+        prior_layers=1,
+        prior_transform="spline",
+    )
+    config.refuse_idle()
+    vae = train.build(config, (6,))
+    assert (vae.posterior.steps.num_layers, tuple(vae.posterior.steps.hidden)) == (2, (3, 5))
+    assert (vae.prior.steps.num_layers, vae.prior.steps.transform) == (1, "spline")
+    mixture = RunConfig(posterior="normal_mixture", posterior_components=3, prior="vamp")
+    assert mixture.options_of("posterior") == {"num_components": 3}
+    assert mixture.options_of("prior") == {}
+    with pytest.raises(ValueError, match="'diagonal' takes no options"):
+        factories.mlp_vae(3, 2, posterior_options={"num_layers": 2})
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)

@@ -1,6 +1,6 @@
 """Shared parts of the builders: classes by name, and the inputs of encoder and decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -58,17 +58,40 @@ def assemble(
     prior: str,
     num_components: int,
     condition_shape: tuple[int, ...] | None,
+    posterior_options: Mapping[str, Any] | None = None,
+    prior_options: Mapping[str, Any] | None = None,
 ) -> VAE:
     """Builds the model of one latent vector from its likelihood, its encoder and names."""
+    make_posterior = look_up("posterior", POSTERIORS, posterior)
     make_prior = look_up("prior", PRIORS, prior)
-    takes_components = "num_components" in names.PRIORS[prior].options
-    components = {"num_components": num_components} if takes_components else {}
+    of_posterior = _options("posterior", posterior, names.POSTERIORS, posterior_options)
+    of_prior = _options("prior", prior, names.PRIORS, prior_options)
+    if "num_components" in names.PRIORS[prior].options:
+        of_prior = {"num_components": num_components, **of_prior}
     return VAE(
-        prior=make_prior(latent_size, **components),
+        prior=make_prior(latent_size, **of_prior),
         likelihood=likelihood,
-        posterior=look_up("posterior", POSTERIORS, posterior)(latent_size, network=encoder),
+        posterior=make_posterior(latent_size, network=encoder, **of_posterior),
         condition_shape=condition_shape,
     )
+
+
+def _options(
+    argument: str,
+    name: str,
+    table: Mapping[str, names.Family],
+    options: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Returns the options of a family; refuses those that it does not take."""
+    known = table[name].options
+    for option in options or {}:
+        if option not in known:
+            takes = f"takes {', '.join(known)}" if known else "takes no options"
+            raise ValueError(
+                f"Invalid value for argument `{argument}_options`. The {argument} {name!r} "
+                f"{takes}. Received: {option!r}"
+            )
+    return dict(options or {})
 
 
 def seen_by_encoder(likelihood: Likelihood) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Models of sequences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from keras_vae import networks
@@ -37,6 +37,8 @@ def sequence_vae(
     posterior: str = "diagonal",
     prior: str = "standard_normal",
     num_components: int = 50,
+    posterior_options: Mapping[str, Any] | None = None,
+    prior_options: Mapping[str, Any] | None = None,
     condition_shape: int | Sequence[int] | None = None,
     **likelihood_options: Any,
 ) -> VAE:
@@ -62,7 +64,8 @@ def sequence_vae(
         autoregressive: whether a step depends on those before it; see `AutoregressiveLikelihood`.
         word_dropout: probability with which training hides a step from those after it.
         missing: whether steps or entries may be absent.
-        posterior, prior, num_components, condition_shape: as for `mlp_vae`.
+        posterior, prior, num_components, posterior_options, prior_options, condition_shape: as for
+            `mlp_vae`.
         **likelihood_options: arguments of the likelihood.
 
     Raises:
@@ -117,4 +120,14 @@ def sequence_vae(
         **shared,
         **seen_by_encoder(layer),
     )
-    return assemble(layer, encoder, latent_size, posterior, prior, num_components, condition)
+    return assemble(
+        layer,
+        encoder,
+        latent_size,
+        posterior,
+        prior,
+        num_components,
+        condition,
+        posterior_options,
+        prior_options,
+    )

@@ -1,7 +1,8 @@
 """Models of tables of mixed columns."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,6 +36,8 @@ def table_vae(
     posterior: str = "diagonal",
     prior: str = "standard_normal",
     num_components: int = 50,
+    posterior_options: Mapping[str, Any] | None = None,
+    prior_options: Mapping[str, Any] | None = None,
     drop: float = 0.0,
 ) -> VAE:
     """Builds a VAE of a table as it is: mixed columns, values absent where the schema says so.
@@ -48,7 +51,7 @@ def table_vae(
         latent_size: number of latents.
         hidden: widths of the encoder's layers; the decoder's are the same backwards.
         activation: activation of the hidden layers; "glu" makes them gated.
-        posterior, prior, num_components: as for `mlp_vae`.
+        posterior, prior, num_components, posterior_options, prior_options: as for `mlp_vae`.
         drop: share of the values, in columns that may have missing ones, that training hides from
             the encoder; see `PartsEncoder`.
 
@@ -80,7 +83,17 @@ def table_vae(
         drop=drop,
     )
     parts = Parts(likelihoods, network=trunk, schema=schema)
-    vae = assemble(parts, encoder, latent_size, posterior, prior, num_components, None)
+    vae = assemble(
+        parts,
+        encoder,
+        latent_size,
+        posterior,
+        prior,
+        num_components,
+        None,
+        posterior_options,
+        prior_options,
+    )
     for name, column in schema.columns.items():
         if likelihoods[name].starts_at_mean(column.preparation):
             start_likelihood_at(likelihoods[name], np.array([column.typical]))

@@ -1,6 +1,6 @@
 """Models of one latent vector, with Dense layers or convolutions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_vae import networks
@@ -29,6 +29,8 @@ def mlp_vae(
     posterior: str = "diagonal",
     prior: str = "standard_normal",
     num_components: int = 50,
+    posterior_options: Mapping[str, Any] | None = None,
+    prior_options: Mapping[str, Any] | None = None,
     condition_shape: int | Sequence[int] | None = None,
     **likelihood_options: Any,
 ) -> VAE:
@@ -43,6 +45,8 @@ def mlp_vae(
         posterior: a name in `POSTERIORS`, such as diagonal, full or coupling.
         prior: a name in `PRIORS`, such as standard_normal, vamp or flow.
         num_components: components of a mixture or vamp prior.
+        posterior_options, prior_options: arguments of the posterior's and of the prior's class,
+            such as {"num_layers": 8, "hidden": (32,)} of a flow.
         condition_shape: shape of one condition, for a conditional model.
         **likelihood_options: arguments of the likelihood, such as scale, levels, total_count.
 
@@ -71,7 +75,17 @@ def mlp_vae(
         name="encoder",
         **seen_by_encoder(layer),
     )
-    return assemble(layer, encoder, latent_size, posterior, prior, num_components, condition)
+    return assemble(
+        layer,
+        encoder,
+        latent_size,
+        posterior,
+        prior,
+        num_components,
+        condition,
+        posterior_options,
+        prior_options,
+    )
 
 
 def conv_vae(
@@ -85,6 +99,8 @@ def conv_vae(
     posterior: str = "diagonal",
     prior: str = "standard_normal",
     num_components: int = 50,
+    posterior_options: Mapping[str, Any] | None = None,
+    prior_options: Mapping[str, Any] | None = None,
     condition_shape: int | Sequence[int] | None = None,
     **likelihood_options: Any,
 ) -> VAE:
@@ -100,6 +116,8 @@ def conv_vae(
         posterior: as for `mlp_vae`.
         prior: as for `mlp_vae`.
         num_components: components of a mixture or vamp prior.
+        posterior_options, prior_options: arguments of the posterior's and of the prior's class,
+            such as {"num_layers": 8, "hidden": (32,)} of a flow.
         condition_shape: shape of one condition, for a conditional model.
         **likelihood_options: arguments of the likelihood.
 
@@ -128,4 +146,14 @@ def conv_vae(
         name="encoder",
         **seen_by_encoder(layer),
     )
-    return assemble(layer, encoder, latent_size, posterior, prior, num_components, condition)
+    return assemble(
+        layer,
+        encoder,
+        latent_size,
+        posterior,
+        prior,
+        num_components,
+        condition,
+        posterior_options,
+        prior_options,
+    )

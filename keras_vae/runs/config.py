@@ -38,6 +38,24 @@ RESTORE = "restore it from a backup, or train again with another --out"
 TABLE = "table"
 """Likelihood of a run whose columns each have a likelihood of their own."""
 
+TRANSFORMS = ("affine", "spline")
+"""Kinds of the steps of a flow."""
+
+_FAMILIES = {"posterior": POSTERIORS, "prior": PRIORS}
+_OPTIONS = {
+    "layers": "num_layers",
+    "hidden": "hidden",
+    "transform": "transform",
+    "components": "num_components",
+}
+"""Settings of a posterior or a prior, after its name and _, and the options of its class."""
+
+
+def _taking(kind: str, option: str) -> tuple[str, tuple[str, ...]]:
+    """Returns a setting, and its values whose families take an option."""
+    families = _FAMILIES[kind].items()
+    return kind, tuple(name for name, family in families if option in family.options)
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -76,7 +94,14 @@ class RunConfig:
         level_sizes: numbers of latents of the levels, from the top down; empty makes two levels, of
             half of `latent` and of `latent`.
         posterior: name as in `keras_vae.mlp_vae`.
+        posterior_layers: steps of a flow posterior.
+        posterior_hidden: widths of the network of each step.
+        posterior_transform: "affine" or "spline", what each step is.
+        posterior_components: components of a mixture posterior.
         prior: name as in `keras_vae.mlp_vae`.
+        prior_layers: steps of a flow prior.
+        prior_hidden: widths of the network of each step.
+        prior_transform: "affine" or "spline", what each step is.
         components: components of a mixture or vamp prior.
         objective: "elbo" or "iwae".
         num_samples: draws per example.
@@ -192,15 +217,51 @@ class RunConfig:
         only=("latents", ("ladder", "residual")),
     )
     posterior: str = setting("diagonal", choices=tuple(POSTERIORS), only=("latents", ("vector",)))
+    posterior_layers: int = setting(
+        4,
+        "Steps of a flow posterior.",
+        interval="[1, inf)",
+        only=_taking("posterior", "num_layers"),
+    )
+    posterior_hidden: tuple[int, ...] = setting(
+        (64, 64),
+        "Widths of the network of each of its steps.",
+        interval="[1, inf)",
+        only=_taking("posterior", "hidden"),
+    )
+    posterior_transform: str = setting(
+        "affine",
+        "What each of its steps is.",
+        choices=TRANSFORMS,
+        only=_taking("posterior", "transform"),
+    )
+    posterior_components: int = setting(
+        5,
+        "Components of a mixture posterior.",
+        interval="[1, inf)",
+        only=_taking("posterior", "num_components"),
+    )
     prior: str = setting("standard_normal", choices=tuple(PRIORS), only=("latents", ("vector",)))
+    prior_layers: int = setting(
+        4, "Steps of a flow prior.", interval="[1, inf)", only=_taking("prior", "num_layers")
+    )
+    prior_hidden: tuple[int, ...] = setting(
+        (64, 64),
+        "Widths of the network of each of its steps.",
+        interval="[1, inf)",
+        only=_taking("prior", "hidden"),
+    )
+    prior_transform: str = setting(
+        "affine",
+        "What each of its steps is.",
+        choices=TRANSFORMS,
+        only=_taking("prior", "transform"),
+    )
     components: int = setting(
         50,
         "Components of a mixture or vamp prior.",
         interval="[1, inf)",
-        only=(
-            "prior",
-            tuple(name for name, family in PRIORS.items() if "num_components" in family.options),
-        ),
+        only=_taking("prior", "num_components"),
     )
     objective: str = setting("elbo", choices=("elbo", "iwae"))
     num_samples: int = setting(1, "Draws per example.", interval="[1, inf)")
@@ -297,6 +358,15 @@ class RunConfig:
     def levels(self) -> tuple[int, ...]:
         """Numbers of latents of the levels, from the top down."""
         return self.level_sizes or (max(1, self.latent // 2), self.latent)
+
+    def options_of(self, kind: Literal["posterior", "prior"]) -> dict[str, Any]:
+        """Returns the arguments of the class of the posterior or the prior."""
+        known = _FAMILIES[kind][getattr(self, kind)].options
+        return {
+            option: getattr(self, f"{kind}_{name}")
+            for name, option in _OPTIONS.items()
+            if option in known and hasattr(self, f"{kind}_{name}")
+        }
 
     def idle(self, given: Collection[str] = ()) -> dict[str, str]:
         """Returns the settings that have no effect beside the others, and why.

@@ -51,6 +51,8 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> LikelihoodModel:
         posterior=config.posterior,
         prior=config.prior,
         num_components=config.components,
+        posterior_options=config.options_of("posterior"),
+        prior_options=config.options_of("prior"),
         **widths,
         **config.likelihood_options,
     )
@@ -106,6 +108,8 @@ def build_table(config: RunConfig, schema: Schema) -> LikelihoodModel:
         posterior=config.posterior,
         prior=config.prior,
         num_components=config.components,
+        posterior_options=config.options_of("posterior"),
+        prior_options=config.options_of("prior"),
         drop=config.drop_observed,
     )
     return _compiled(config, vae)
