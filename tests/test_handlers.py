@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import mpmath
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
 import tf2onnx
+from converted import convert
 
 from export.handlers import CUSTOM_OP_HANDLERS
 from keras_vae.distributions.tfp import tfd
@@ -20,27 +20,13 @@ RNG_SEED = 7
 DTYPES = (np.float32, np.float64)
 
 
-def convert(function: Callable, signature: list[tf.TensorSpec]) -> onnx.ModelProto:
-    """Converts a function of named tensors that returns a dictionary to ONNX."""
-    model, _ = tf2onnx.convert.from_function(
-        tf.function(function, input_signature=signature),
-        input_signature=signature,
-        opset=18,
-        custom_op_handlers=CUSTOM_OP_HANDLERS,
-    )
-    onnx.checker.check_model(model, full_check=True)
-    assert {spec.name for spec in signature} == {value.name for value in model.graph.input}
-    assert {node.domain for node in model.graph.node} == {""}
-    return model
-
-
 def run(function: Callable, **feeds: np.ndarray) -> tuple[Any, Any]:
     """Runs a function of tensors with one output in ONNX Runtime and in TensorFlow."""
     signature = [
         tf.TensorSpec([None, *value.shape[1:]] if value.ndim else [], value.dtype, name=name)
         for name, value in feeds.items()
     ]
-    model = convert(lambda *inputs: {"result": function(*inputs)}, signature)
+    model = convert(lambda *inputs: {"result": function(*inputs)}, signature, CUSTOM_OP_HANDLERS)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -133,7 +119,7 @@ def unary_session(dtype: type) -> onnxruntime.InferenceSession:
         values = zip(names, inputs, strict=True)
         return {f"y{i}": UNARY[name].function(x) for i, (name, x) in enumerate(values)}
 
-    model = convert(functions, signature)
+    model = convert(functions, signature, CUSTOM_OP_HANDLERS)
     return onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )

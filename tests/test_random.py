@@ -13,30 +13,19 @@ import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
-import tf2onnx
 from onnx.reference import ReferenceEvaluator
 from scipy import special, stats
 
 from keras_vae import random
 from keras_vae.random.elementary import log
 from keras_vae.random.inversion import gammas
+from tests.converted import convert
 from tests.registry import CONVERTED, INVERSIONS, TRUNCATED, Inversion, truncated_normal
 
 # One seed is drawn once, so a test that passes will pass again. A correct distribution fails at
 # this level with one seed in ten thousand.
 LEVEL = 1e-4
 ARITHMETICS = {"int64": contextlib.nullcontext, "int32": random.int32_arithmetic}
-
-
-def convert(function: Callable, signature: list[tf.TensorSpec]) -> onnx.ModelProto:
-    """Converts a function of named tensors that returns a dictionary to ONNX."""
-    model, _ = tf2onnx.convert.from_function(
-        tf.function(function, input_signature=signature), input_signature=signature, opset=18
-    )
-    onnx.checker.check_model(model, full_check=True)
-    assert {spec.name for spec in signature} == {value.name for value in model.graph.input}
-    assert {node.domain for node in model.graph.node} == {""}
-    return model
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
