@@ -651,21 +651,17 @@ EXPORTED = {
     ("normal", "diagonal", "standard_normal"): lambda **k: keras_vae.conv_vae(
         (64, 64, 3), 32, scale="learned", **k
     ),
-    ("laplace", "diagonal", "normal_mixture"): lambda **k: keras_vae.mlp_vae(
-        20, 4, scale="per_feature", num_components=5, **k
+    ("laplace", "laplace", "laplace"): lambda **k: keras_vae.mlp_vae(
+        20, 4, hidden=(16,), scale="per_feature", **k
     ),
-    ("categorical", "full", "standard_normal"): lambda **k: keras_vae.mlp_vae((20, 5), 4, **k),
-    ("poisson", "diagonal", "vamp"): lambda **k: keras_vae.mlp_vae(20, 4, num_components=20, **k),
-    ("negative_binomial", "full", "normal_mixture"): lambda **k: keras_vae.mlp_vae(
-        20, 4, dispersion="decoder", num_components=5, **k
+    ("categorical", "student_t", "student_t"): lambda **k: keras_vae.mlp_vae(
+        (20, 5), 4, hidden=(16,), **k
     ),
-    ("bernoulli", "coupling", "flow"): lambda **k: keras_vae.mlp_vae(20, 4, hidden=(16,), **k),
     ("poisson", "inverse_autoregressive", "autoregressive"): lambda **k: keras_vae.mlp_vae(
         20, 4, hidden=(16,), **k
     ),
-    ("bernoulli", "laplace", "laplace"): lambda **k: keras_vae.mlp_vae(20, 4, hidden=(16,), **k),
-    ("bernoulli", "student_t", "student_t"): lambda **k: keras_vae.mlp_vae(
-        20, 4, hidden=(16,), **k
+    ("negative_binomial", "coupling", "flow"): lambda **k: keras_vae.mlp_vae(
+        20, 4, hidden=(16,), dispersion="decoder", **k
     ),
     ("bernoulli", "normal_mixture", "standard_normal"): lambda **k: keras_vae.mlp_vae(
         20, 4, hidden=(16,), **k

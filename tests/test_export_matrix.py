@@ -341,13 +341,14 @@ def test_values_missing_not_at_random():
     verify(keras_vae.MissingNotAtRandom(vae), only=("decode", "score"))
 
 
-@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
-def test_every_other_family_as_a_part_that_may_be_absent(make):
+@pytest.mark.parametrize("third", range(3))
+def test_every_other_family_as_a_part_that_may_be_absent(third):
+    """Draws and scores of each part are outputs of their own, so a few models hold all families."""
+    parts = {name: make(missing=True) for name, make in list(PARTS.items())[third::3]}
     vae = keras_vae.VAE(
         prior=keras_vae.StandardNormal(2),
-        likelihood=keras_vae.Parts(
-            {"it": make(missing=True)}, network=keras.layers.Dense(4, "tanh")
-        ),
+        likelihood=keras_vae.Parts(parts, network=keras.layers.Dense(4, "tanh")),
         posterior=keras_vae.DiagonalNormal(2, network=keras_vae.PartsEncoder()),
     )
-    verify(vae, only=("sample", "score"))
+    compared = {each.output for each in verify(vae, only=("sample", "score"))}
+    assert compared >= {f"{kind}_{name}" for kind in ("sample", "distortion") for name in parts}
