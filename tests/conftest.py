@@ -17,11 +17,17 @@ os.environ.update(
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import dataclasses
 from collections.abc import Iterator
 
 import hypothesis
+import preloaded
 import pytest
 
+from export.runtimes import RUNTIMES
+
+RUNNER = RUNTIMES["saved_model"]
+FORKED = dataclasses.replace(RUNNER, command=preloaded.command)
 SEED = 20131220  # arXiv:1312.6114 is dated 20 December 2013
 
 # No deadline, since the first example may trace a graph. In CI the examples are always the same.
@@ -46,6 +52,11 @@ class Everywhere:
         keras.config.set_image_data_format(image_format)
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close("all")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Spares each export an import of TensorFlow; test_runtimes.py keeps the runner itself."""
+        RUNTIMES["saved_model"] = RUNNER if item.path.name == "test_runtimes.py" else FORKED
 
 
 def pytest_configure(config: pytest.Config) -> None:
