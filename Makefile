@@ -30,7 +30,7 @@ help:  ## Say what there is to make.
 
 test: lint javascript  ## Check style, types and imports, then run every test (PYTEST_ARGS="-k name" for some).
 	@echo "== pytest"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 quickstart: $(READY)  ## Train on real data, evaluate, export and verify: two minutes after the installation.
 	@$(BIN)/python -m keras_vae quickstart
@@ -49,7 +49,7 @@ format: $(READY)  ## Lay out the code and repair what can be repaired without a 
 	@$(BIN)/ruff format .
 
 coverage: $(READY) javascript  ## Run every test and say which lines and branches none of them reached.
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(PYTEST_ARGS)
 
 javascript: $(READY)  ## Install the JavaScript packages that tests run artifacts in, if they are missing or others.
 	@$(BIN)/python -m export.runtimes install
