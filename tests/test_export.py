@@ -840,7 +840,10 @@ def test_unused_precision_words(published):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["missing.keras", "--to", "a"], "missing.keras is not a file"),
+        (
+            ["missing.keras", "--to", "a"],
+            "missing.keras does not exist. Give the directory of a run",
+        ),
         (["{model}", "--to", "a", "--runtimes", "toaster"], "Unknown runtime 'toaster'"),
         (["{model}", "--to", "a", "--precisions", "int4"], "Unknown precision 'int4'"),
         (["{model}", "--to", "{model}"], "cannot be written"),
@@ -860,7 +863,7 @@ def test_options_come_before_or_after_the_model(run):
     for words in (["--help"], ["-h"], ["verify", "--help"], ["publish", "-h"]):
         assert CliRunner().invoke(main, words).exit_code == 0
     for words in (["--to", "verify", "nothing.keras"], ["nothing.keras", "--to", "verify"]):
-        assert "nothing.keras is not a file" in sentence(words)
+        assert "nothing.keras does not exist" in sentence(words)
     assert CliRunner().invoke(main, ["m.keras", "--to", "a", "--version", "0"]).exit_code == 2
 
 
