@@ -470,6 +470,18 @@ def test_artifact_decodes_levels_by_name_and_scores_each(trained, tmp_path):
     z = {f"z_{name}": each.mean().numpy() for name, each in model.encode(COUNTS).items()}
     (mean,) = session.run(["mean"], z)
     np.testing.assert_allclose(mean, model.reconstruct(COUNTS), **FLOAT32)
+    session = onnxruntime.InferenceSession(artifact / "onnx/encode.onnx")
+    encoded = dict(
+        zip(
+            [out.name for out in session.get_outputs()],
+            session.run(None, {"x": COUNTS}),
+            strict=True,
+        )
+    )
+    assert sorted(encoded) == ["scale_low", "scale_top", "z_low", "z_top"]
+    for name, q in model.encode(COUNTS).items():
+        np.testing.assert_allclose(encoded[f"z_{name}"], q.mean(), **FLOAT32)
+        np.testing.assert_allclose(encoded[f"scale_{name}"], q.stddev(), **FLOAT32)
     session = onnxruntime.InferenceSession(artifact / "onnx/score.onnx")
     inputs = {"x": COUNTS, "seed": random.row_seeds(3, 64).numpy()}
     elbo, *rates = session.run(["elbo", "rate_top", "rate_low"], inputs)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_vae import estimators, random
 from keras_vae.conformal import Conformal, p_values
+from keras_vae.distributions import tfp
 from keras_vae.distributions.codes import CodePosterior, CodePrior
 from keras_vae.distributions.noise import centre, from_rows
 from keras_vae.distributions.priors import Prior
@@ -58,6 +59,7 @@ class Functions:
         self._prior: dict[str, Any] | None = None
         self.codes: CodePosterior | None = None
         self._besides: list[str] = []
+        self._scaled: list[str] = []
         if isinstance(model, VAE):
             if isinstance(model.posterior, CodePosterior):
                 self.codes = model.posterior
@@ -72,6 +74,7 @@ class Functions:
                 for name in model.generation_noise()
             }
             self._besides = [name for name in trace.observations if name not in parts]
+            self._scaled = [name for name in self.latents if _is_normal(trace.latents[name])]
 
     @property
     def absent(self) -> list[RawPart]:
@@ -147,7 +150,8 @@ class Functions:
         if isinstance(self._model, VAE):
             posterior = self._model.posterior
             return (*posterior.parameter_specs(), *posterior.shared_parameters())
-        return tuple(self.latent("z", name) for name in self.latents)
+        scales = (self.latent("scale", name) for name in self._scaled)
+        return (*(self.latent("z", name) for name in self.latents), *scales)
 
     @property
     def sampled(self) -> tuple[str, ...]:
@@ -201,10 +205,17 @@ class Functions:
         return found
 
     def encode(self, **inputs: tf.Tensor) -> Tensors:
-        """Returns the parameters of q(z | x); where there is no one such layer, latents."""
+        """Returns the parameters of q(z | x); of several latents, the centre and scale of each.
+
+        A latent that is drawn given others has those at their centres.
+        """
         x = self._data(inputs)
         if not isinstance(self._model, VAE):
-            return {self.latent("z", name): z for name, z in self._centre(x).items()}
+            trace = self._at_centre(x)
+            centres = {self.latent("z", k): trace.latents[k].value[0] for k in self.latents}
+            return centres | {
+                self.latent("scale", k): self._scale(trace.latents[k]) for k in self._scaled
+            }
         if self.codes is not None:
             parameters = self._posterior(self._model, x)
             q = self.codes.make_distribution(**parameters)
@@ -231,10 +242,20 @@ class Functions:
         if isinstance(self._model, VAE):
             parameters = self._posterior(self._model, x)
             return {"z": self._model.posterior.centre(parameters, "The signature reconstruct")}
+        trace = self._at_centre(x)
+        return {name: trace.latents[name].value[0] for name in self.latents}
+
+    def _at_centre(self, x: Tensors) -> Trace:
+        """Returns the trace at the centre of the noise."""
         size = tf.shape(keras.tree.flatten(x)[0])[0]
         noise = centre(self._model.noise(), [1, size], self._dtype)
-        trace = self._model.infer(self._model.data.together(x)).trace(noise)
-        return {name: trace.latents[name].value[0] for name in self.latents}
+        return self._model.infer(self._model.data.together(x)).trace(noise)
+
+    @staticmethod
+    def _scale(latent: Latent) -> tf.Tensor:
+        """Returns the standard deviations of a latent, [B, ...]; one q may serve all draws."""
+        scale = latent.posterior().stddev()
+        return scale[0] if scale.shape.rank == latent.value.shape.rank else scale
 
     def _posterior(self, vae: VAE, x: Tensors) -> Tensors:
         parts = list(x.values())
@@ -496,3 +517,8 @@ def _broadcast(site: Site) -> Tensors:
         return tf.broadcast_to(value, own)
 
     return {name: of_rows(name, value) for name, value in site.parameters.items()}
+
+
+def _is_normal(latent: Latent) -> bool:
+    """Tells whether q of a latent is normal."""
+    return latent.q is not None and tfp.is_normal(latent.posterior())

@@ -193,7 +193,7 @@ def _described_encode(vae: LatentVariableModel, functions: Functions) -> str:
         return "Most probable codes of the data x, and their embeddings z."
     if isinstance(vae, VAE):
         return "Distribution q(z | x) of the data x: its parameters."
-    return "Latents at the centre of q(z | x)."
+    return "Latents at the centre of q(z | x), and the scales of those that are normal."
 
 
 def _specs(
