@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Any
 
@@ -11,7 +12,7 @@ from sphinx.util.nodes import make_refnode
 
 __all__ = ["NamesAreLinks"]
 
-_FILE = re.compile(r"(?:docs/)?([\w-]+)\.md")
+_FILE = re.compile(r"[\w/-]+\.md")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 _PREFIXES = ("", "keras_vae.", "keras_vae.evaluation.", "keras_vae.data.")
 
@@ -50,12 +51,13 @@ class NamesAreLinks(SphinxPostTransform):
 
     def _use_titles(self) -> None:
         """Replaces the name of a file as the text of a link by the title of the page."""
-        titles = {name.split("/")[-1]: title for name, title in self.env.titles.items()}
+        here = posixpath.dirname(self.env.docname)
         for link in self.document.findall(nodes.reference):
-            file = _FILE.fullmatch(link.astext())
-            if file and file[1] in titles:
+            target = posixpath.normpath(posixpath.join(here, link.get("refuri", "").split("#")[0]))
+            title = self.env.titles.get(target.removesuffix(".html"))
+            if _FILE.fullmatch(link.astext()) and title is not None:
                 link.clear()
-                link += nodes.inline("", titles[file[1]].astext())
+                link += nodes.inline("", title.astext())
 
 
 def _parents(node: nodes.Node) -> list[nodes.Node]:
