@@ -15,6 +15,7 @@ from keras_vae.data.frames import is_frame, numbers
 from keras_vae.devices import without_tensor_float_32
 from keras_vae.distributions.noise import centre, from_rows, from_seed, numbered, refuse_shared
 from keras_vae.imputation import Classification, Imputation
+from keras_vae.observed import draws_of, layers_of, means_of
 from keras_vae.trace import Generation, Trace
 from keras_vae.training.chunking import by_chunks, spec_of
 from keras_vae.training.trainer import Trainer
@@ -294,8 +295,7 @@ class LatentVariableModel(Trainer, abc.ABC):
 
     def _mean(self, inputs: Any) -> Any:
         _, generation = self._generated(inputs)
-        means = {k: site.distribution.mean() for k, site in generation.observations.items()}
-        return self.one_or_all(means)
+        return self.one_or_all(means_of(generation.observations))
 
     def _generated(self, inputs: Any) -> tuple[tf.Tensor, Generation]:
         """Returns the row seeds, and the generation from their noise."""
@@ -325,9 +325,9 @@ class LatentVariableModel(Trainer, abc.ABC):
     def draws(self, generation: Generation, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
         """Draws each observed part from row seeds [B, 2]; no two parts share a number."""
         sites = generation.observations
-        noise = numbered({name: site.layer.noise() for name, site in sites.items()})
+        noise = numbered({name: layer.noise() for name, layer in layers_of(sites).items()})
         numbers = from_rows(noise, seeds, dtype=self.float_dtype)
-        return {name: site.draw(numbers[name]) for name, site in sites.items()}
+        return draws_of(sites, numbers)
 
     def _prepare(self, objective: Any) -> None:
         self._refuse_shared_noise()

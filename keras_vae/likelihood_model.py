@@ -10,9 +10,9 @@ import tensorflow as tf
 from keras_vae.arguments import as_shape
 from keras_vae.distributions import HeadSizeError, Likelihood, Parts
 from keras_vae.distributions.noise import Noise
-from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import LatentVariableModel
-from keras_vae.trace import Observation, Site, no_noise, spread
+from keras_vae.observed import Observations, Sites
+from keras_vae.trace import no_noise, spread
 from keras_vae.training.data_spec import DataSpec, Part
 
 __all__ = ["LikelihoodModel", "batched", "build_on", "part_of", "sites_of", "training_noise_of"]
@@ -180,18 +180,22 @@ class LikelihoodModel(LatentVariableModel):
 
     def _sites(
         self, inputs: Any, training: bool = False, noise: Callable[[str], Any] = no_noise
-    ) -> dict[str, Site]:
+    ) -> Sites:
         """Returns each part's likelihood at the decoder's input; see `sites_of`."""
         return sites_of(self.likelihood, inputs, training, noise)
 
-    def _observations(
-        self, values: Mapping[str, tf.Tensor], p: Mapping[str, tfd.Distribution]
-    ) -> dict[str, Observation]:
+    def _observations(self, values: Mapping[str, tf.Tensor], sites: Sites) -> Observations:
         """Returns each part as an observation, whose absent entries are masked."""
-        return {
-            name: Observation(values[name], p[name], *part.mask_of(values[name]))
-            for name, part in self.data.observed.items()
-        }
+        masks = {name: part.mask_of for name, part in self.data.observed.items()}
+        return Observations(values, sites, masks)
+
+    def _observe(
+        self, values: Mapping[str, tf.Tensor], sites: Sites, sample_weight: tf.Tensor | None
+    ) -> None:
+        """Updates the scales of the likelihood that are in closed form."""
+        for name, part in self.likelihood.by_part().items():
+            if part.observes:
+                part.observe(values[name], sites[name].distribution, sample_weight)
 
     def _beside(self, z: tf.Tensor, condition: tf.Tensor | None) -> Any:
         """Returns the decoder's input: z [..., L], or [z, condition], a condition for each z."""
@@ -215,7 +219,7 @@ def training_noise_of(likelihood: Likelihood | Parts) -> dict[str, Noise]:
 
 def sites_of(
     likelihood: Likelihood | Parts, inputs: Any, training: bool, noise: Callable[[str], Any]
-) -> dict[str, Site]:
+) -> Sites:
     """Returns each part's likelihood at the decoder's input.
 
     Args:
@@ -225,13 +229,8 @@ def sites_of(
         noise: function from a name to noise of the trace, such as `LatentOf` has; that of a
             training step disturbs the parameters.
     """
-    found = {}
-    parameters = likelihood.parameters_by_part(inputs, training)
-    for name, part in likelihood.by_part().items():
-        numbers = noise(_TRAINING + name) if training else None
-        own = parameters[name] if numbers is None else part.disturbed(parameters[name], numbers)
-        found[name] = Site(part, own)
-    return found
+    numbers = {name: noise(_TRAINING + name) for name in likelihood.by_part() if training}
+    return Sites(likelihood, inputs, training, numbers)
 
 
 def build_on(layer: Any, shapes: Any, what: str) -> None:

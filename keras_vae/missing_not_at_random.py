@@ -174,20 +174,19 @@ class MissingNotAtRandom(LatentVariableModel):
         def say(latent: LatentOf) -> Trace:
             z = latent("z", vae.posterior, parameters, prior)
             sites = vae._sites(vae._beside(z.value, condition), training, latent.noise)
-            p = {name: site.distribution for name, site in sites.items()}
             latents, completed = {"z": z}, dict(values)
             for name in self._masked:
-                drawn = latent(ABSENT + name, sites[name].layer, sites[name].parameters, p[name])
-                latents[ABSENT + name] = _Completion(drawn.draw, p[name])
+                site = sites[name]
+                p = site.distribution
+                drawn = latent(ABSENT + name, site.layer, site.parameters, p)
+                latents[ABSENT + name] = _Completion(drawn.draw, p)
                 present = tf.logical_not(tf.math.is_nan(values[name]))
                 completed[name] = tf.where(present, values[name], drawn.value)
             if training:
-                for name, part in vae.likelihood.by_part().items():
-                    part.observe(values[name], p[name], sample_weight)
-            observations = vae._observations(values, p)
+                vae._observe(values, sites, sample_weight)
             own = self.mechanism.distribution(self._joined(completed, z.value), training)
-            observations["mask"] = Observation(tf.cast(mask, self.float_dtype), own)
-            return Trace(latents, observations)
+            of_mask = Observation(tf.cast(mask, self.float_dtype), own)
+            return Trace(latents, {**vae._observations(values, sites), "mask": of_mask})
 
         return Inference.by(say)
 

@@ -1,8 +1,6 @@
 """Variational autoencoder: a prior, a likelihood and a posterior, trained by `model.fit`."""
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
-from operator import add
 from typing import Any
 
 import keras
@@ -16,6 +14,7 @@ from keras_vae.distributions.priors import Components, Prior, refuse_other_space
 from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import Bound
 from keras_vae.likelihood_model import LikelihoodModel, build_on
+from keras_vae.observed import log_likelihood, means_of
 from keras_vae.trace import (
     Generation,
     Inference,
@@ -257,10 +256,7 @@ class VAE(LikelihoodModel):
         condition = parts.get("condition")
         sites = self._sites(self._beside(z, condition))
         log_prior = self.prior.distribution(condition).log_prob(z)
-        p = {name: site.distribution for name, site in sites.items()}
-        return log_prior + reduce(
-            add, (each.log_prob() for each in self._observations(parts, p).values())
-        )
+        return log_prior + log_likelihood(self._observations(parts, sites))
 
     def noise(self) -> dict[str, Any]:
         """Returns the noise of one draw of z from q(z | x)."""
@@ -304,12 +300,10 @@ class VAE(LikelihoodModel):
         def say(latent: LatentOf) -> Trace:
             z = latent("z", self.posterior, parameters, prior)
             sites = self._sites(self._beside(z.value, condition), training, latent.noise)
-            p = {name: site.distribution for name, site in sites.items()}
             if training and observes:
                 self.posterior.observe(parameters, sample_weight)
-                for name, part in self.likelihood.by_part().items():
-                    part.observe(values[name], p[name], sample_weight)
-            return Trace({"z": z}, self._observations(values, p))
+                self._observe(values, sites, sample_weight)
+            return Trace({"z": z}, self._observations(values, sites))
 
         return Inference.by(say)
 
@@ -351,7 +345,7 @@ class VAE(LikelihoodModel):
             z = self.posterior.centre(parameters, "A reconstruction, and so `predict`,")
         inputs = self._beside(z, self.data.by_name(x).get("condition"))
         sites = self._sites(inputs, training)
-        return self.one_or_all({name: site.distribution.mean() for name, site in sites.items()})
+        return self.one_or_all(means_of(sites))
 
     def _posterior_draw(self, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
         seed = self.take_seed()

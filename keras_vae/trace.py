@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_vae.distributions.base import ConditionalDistribution
 from keras_vae.distributions.noise import Draw, checked_draw, only_own_draws
-from keras_vae.distributions.tfp import sum_entries, tfd
+from keras_vae.distributions.tfp import tfd
+from keras_vae.observed import Observation, Site, log_likelihood, refuse_event, sizes_of
 
 __all__ = [
     "Generation",
@@ -91,66 +91,6 @@ class Latent(NamedTuple):
         return known
 
 
-class Observation(NamedTuple):
-    """An observed variable of a trace.
-
-    Attributes:
-        value: the data, [B, *D]; absent entries may hold anything, such as NaN.
-        p: p(x given z), batch shape [S, B].
-        mask: where the data is present, booleans of the first axes of the data: [B] for whole
-            examples, up to [B, *D] for single entries. None means everywhere. An absent entry
-            adds exactly 0 to the log-probability and to every gradient.
-        inside: value in the support of p that stands for absent entries, of a shape that broadcasts
-            against the data.
-    """
-
-    value: tf.Tensor
-    p: tfd.Distribution
-    mask: tf.Tensor | None = None
-    inside: Any = 0.0
-
-    def log_prob(self) -> tf.Tensor:
-        """Returns log p of the entries that are present, [S, B]."""
-        shape = self.value.shape
-        _refuse_event(self.p, shape[1:], "The distribution of the data")
-        if self.mask is None:
-            return self.p.log_prob(self.value)
-        given = getattr(self.p, "given", None)
-        if given is not None:
-            return self._replace(p=given(self.value)).log_prob()
-        mask = tf.cast(self.mask, tf.bool)
-        if mask.shape.rank == 0 or not mask.shape.is_compatible_with(shape[: mask.shape.rank]):
-            raise ValueError(
-                f"A mask must have the shape of the first axes of the data, {shape.as_list()}; got "
-                f"{mask.shape.as_list()}."
-            )
-        entries = tf.reshape(mask, [*_sizes(mask), *[1] * (shape.rank - mask.shape.rank)])
-        value = tf.where(entries, self.value, tf.cast(self.inside, self.value.dtype))
-        if mask.shape.rank == 1:
-            log_prob = self.p.log_prob(value)
-            return tf.where(mask, log_prob, tf.zeros_like(log_prob))
-        if not isinstance(self.p, tfd.Independent):
-            raise ValueError(
-                "A mask of single entries requires entries that are independent given z; "
-                f"{self.p.name} is one joint distribution of them. Give a mask of shape [B]."
-            )
-        log_prob = self.p.distribution.log_prob(value)
-        axes = log_prob.shape.rank - self.p.batch_shape.rank
-        if axes != mask.shape.rank - 1:
-            raise ValueError(
-                f"Expected a mask with one entry for each variable that {self.p.name} holds, "
-                f"{axes} axes after [B]; got shape {mask.shape.as_list()}."
-            )
-        log_prob = tf.where(mask, log_prob, tf.zeros_like(log_prob))
-        return sum_entries(self.p, log_prob)
-
-
-def _sizes(value: tf.Tensor) -> list[Any]:
-    """Returns the sizes of the axes, static where they are known."""
-    shape = tf.shape(value)
-    return [shape[axis] if size is None else size for axis, size in enumerate(value.shape)]
-
-
 class Trace(NamedTuple):
     """Latents and observations of a batch at one set of draws.
 
@@ -164,7 +104,7 @@ class Trace(NamedTuple):
 
     def log_likelihood(self) -> tf.Tensor:
         """Returns log p(x given z) of all observations, [S, B]."""
-        return reduce(add, (each.log_prob() for each in self.observations.values()))
+        return log_likelihood(self.observations)
 
     def log_prior(self) -> tf.Tensor:
         """Returns log p(z) of all latents, [S, B]."""
@@ -322,7 +262,7 @@ class Inference(NamedTuple):
                         times = top + 1
                         return Draw(_some_categories(layer, noise[name], parameters, top))
                     times = categories
-                    size = [categories, *_sizes(noise[name])[:2], categories]
+                    size = [categories, *sizes_of(noise[name])[:2], categories]
                     one_hot = tf.eye(categories, dtype=noise[name].dtype)[:, None, None]
                     return Draw(tf.reshape(tf.broadcast_to(one_hot, size), [-1, *size[2:]]))
                 if not times:
@@ -358,8 +298,8 @@ def _some_categories(
     others = tf.where(tf.reduce_sum(best, axis=-2) > 0, least, logits)
     drawn = checked_draw(layer, noise, {**parameters, "logits": others}, axes=2).value
     best = tf.transpose(best, [1, 0, 2])[:, None]
-    best = tf.broadcast_to(best, [top, *_sizes(drawn)])
-    return tf.concat([tf.reshape(best, [-1, *_sizes(drawn)[1:]]), drawn], axis=0)
+    best = tf.broadcast_to(best, [top, *sizes_of(drawn)])
+    return tf.concat([tf.reshape(best, [-1, *sizes_of(drawn)[1:]]), drawn], axis=0)
 
 
 def _checked(trace: Trace) -> Trace:
@@ -370,18 +310,8 @@ def _checked(trace: Trace) -> Trace:
                 f"The latent {name!r} has no p, under which its draw is scored. Set it: "
                 "z._replace(p=...)."
             )
-        _refuse_event(latent.p, latent.value.shape[2:], f"The prior of {name!r}")
+        refuse_event(latent.p, latent.value.shape[2:], f"The prior of {name!r}")
     return trace
-
-
-def _refuse_event(p: tfd.Distribution, shape: tf.TensorShape, what: str) -> None:
-    """Refuses a distribution of events of another shape."""
-    if not p.event_shape.is_compatible_with(shape):
-        raise ValueError(
-            f"{what} must have event shape {shape.as_list()}; got {p.name} with event shape "
-            f"{p.event_shape.as_list()} and batch shape {p.batch_shape.as_list()}. A layer's "
-            "self.independent(...), or tfd.Independent, makes one event of several entries."
-        )
 
 
 class LatentOf(NamedTuple):
@@ -414,32 +344,11 @@ class LatentOf(NamedTuple):
             elif constant:
                 own = tf.nest.map_structure(tf.stop_gradient, parameters)
             found = layer.make_distribution(**own)
-            _refuse_event(found, tf.TensorShape(layer.event_shape), f"The posterior of {name!r}")
+            refuse_event(found, tf.TensorShape(layer.event_shape), f"The posterior of {name!r}")
             return found
 
         drawn = self.draw(name, layer, parameters)
         return Latent(drawn, p, q if layer.tells_density else None, in_order, layer=layer)
-
-
-class Site(NamedTuple):
-    """A conditional distribution at a condition.
-
-    Attributes:
-        layer: the family.
-        parameters: its parameters by name.
-    """
-
-    layer: ConditionalDistribution
-    parameters: dict[str, tf.Tensor]
-
-    @property
-    def distribution(self) -> tfd.Distribution:
-        """The distribution."""
-        return self.layer.make_distribution(**self.parameters)
-
-    def draw(self, noise: Any) -> tf.Tensor:
-        """Draws as a function of noise."""
-        return checked_draw(self.layer, noise, self.parameters).value
 
 
 class Generation(NamedTuple):

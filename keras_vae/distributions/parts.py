@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from keras_vae.arguments import deserialize, register, serialize
 from keras_vae.data.schema import Schema
 from keras_vae.distributions.base import Likelihood
 from keras_vae.distributions.base.shapes import folded, symbolic
+from keras_vae.distributions.blocks import Block, blocks_of
 
 __all__ = ["Parts"]
 
@@ -94,6 +96,11 @@ class Parts(keras.layers.Layer):
         self.schema = schema
         self._ranks: list[int] = []
 
+    @functools.cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The parts that are evaluated together, because they have one family and its options."""
+        return tuple(blocks_of(self.parts))
+
     @property
     def float_dtype(self) -> str:
         """Dtype of parameters and log-probabilities: float32, or float64 under that policy."""
@@ -135,15 +142,8 @@ class Parts(keras.layers.Layer):
             c: z [B, L] or [S, B, L], or a list of z and the condition.
             training: whether Dropout, BatchNormalization and their like are in training mode.
         """
-        inputs, leading = folded(keras.tree.map_structure(tf.convert_to_tensor, c), self._ranks)
-        sharing = {name: part for name, part in self.parts.items() if part.network is None}
-        raw = self._heads(sharing, self._trunk(inputs, training), training) if sharing else {}
-        return {
-            name: part.at_condition(part.read(raw[name], leading), c)
-            if name in raw
-            else part.head_parameters(c, training)
-            for name, part in self.parts.items()
-        }
+        raw, c, leading = self._raw(c, training)
+        return {name: self._read(name, raw, c, leading, training) for name in self.parts}
 
     def parameters_by_part(self, c: Any, training: bool = False) -> dict[str, dict[str, tf.Tensor]]:
         """Returns the parameters of each part by name; arguments as for the heads alone."""
@@ -151,6 +151,54 @@ class Parts(keras.layers.Layer):
             name: {**parameters, **self.parts[name].shared_parameters()}
             for name, parameters in self.head_parameters_by_part(c, training).items()
         }
+
+    def parameters_by_block(
+        self, c: Any, training: bool = False
+    ) -> dict[tuple[str, ...], dict[str, tf.Tensor]]:
+        """Returns the parameters of blocks of like parts, and of the others each by itself.
+
+        Args:
+            c: z [B, L] or [S, B, L], or a list of z and the condition.
+            training: whether Dropout, BatchNormalization and their like are in training mode.
+
+        Returns:
+            Parameters by the names of the parts of a block, [..., P, ...], and by the name of every
+            other part, [..., ...].
+        """
+        raw, c, leading = self._raw(c, training)
+        found = {}
+        for block in self.blocks:
+            joined = tf.concat([raw[name] for name in block.names], axis=1)
+            found[block.names] = block.read(joined, leading)
+        joint = {name for block in self.blocks for name in block.names}
+        for name, part in self.parts.items():
+            if name not in joint:
+                own = self._read(name, raw, c, leading, training)
+                found[name,] = {**own, **part.shared_parameters()}
+        return found
+
+    def _raw(self, c: Any, training: bool) -> tuple[dict[str, tf.Tensor], Any, tf.Tensor | None]:
+        """Returns the raw numbers of the parts that share the trunk, c, and its first axes."""
+        c = keras.tree.map_structure(tf.convert_to_tensor, c)
+        inputs, leading = folded(c, self._ranks)
+        sharing = {name: part for name, part in self.parts.items() if part.network is None}
+        if not sharing:
+            return {}, c, leading
+        return self._heads(sharing, self._trunk(inputs, training), training), c, leading
+
+    def _read(
+        self,
+        name: str,
+        raw: Mapping[str, tf.Tensor],
+        c: Any,
+        leading: tf.Tensor | None,
+        training: bool,
+    ) -> dict[str, tf.Tensor]:
+        """Returns the parameters that the head of one part emits."""
+        part = self.parts[name]
+        if name not in raw:
+            return part.head_parameters(c, training)
+        return part.at_condition(part.read(raw[name], leading), c)
 
     def _heads(
         self, parts: Mapping[str, Likelihood], features: tf.Tensor, training: bool

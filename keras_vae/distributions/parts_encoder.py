@@ -1,7 +1,8 @@
 """Encoder of data whose parts or entries may be absent."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Literal
 
 import keras
@@ -107,14 +108,20 @@ class PartsEncoder(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Returns the features, [B, m], of a tensor, a list or a dict of tensors with NaN."""
-        parts = [
-            feature for name, value in _named(inputs) for feature in self._of(name, value, training)
-        ]
+        named = dict(_named(inputs))
+        filled = {} if training and self.drop else self._vectors(named)
+        parts = []
+        for name, value in named.items():
+            values, mask = filled.get(name) or self._filled(name, value, training)
+            if name in self.networks:
+                values = self.networks[name](values, training=training)
+            parts += [_flat(values)] if mask is None else [_flat(values), _flat(mask)]
         joined = keras.ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         return joined if self.network is None else self.network(joined, training=training)
 
-    def _of(self, name: str, value: Any, training: bool) -> Iterator[Any]:
-        """Yields the features of a part: its encoded values, and its mask."""
+    def _filled(self, name: str, value: Any, training: bool) -> tuple[Any, Any]:
+        """Returns a part without NaN, and its mask if it has one."""
+        mask = None
         if self._masks(name):
             present = keras.ops.logical_not(keras.ops.isnan(value))
             if training and self.drop:
@@ -124,13 +131,26 @@ class PartsEncoder(keras.layers.Layer):
             if filling is not None:
                 fill += keras.ops.cast(filling, value.dtype)
             value = keras.ops.where(present, value, fill)
-        value = keras.ops.cast(value, self.compute_dtype)
-        if name in self.networks:
-            yield _flat(self.networks[name](value, training=training))
-        else:
-            yield _flat(value)
-        if self._masks(name):
-            yield _flat(keras.ops.cast(present, self.compute_dtype))
+            mask = keras.ops.cast(present, self.compute_dtype)
+        return keras.ops.cast(value, self.compute_dtype), mask
+
+    def _vectors(self, named: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Returns what `_filled` returns of the vectors that have a mask, computed all at once."""
+        vectors = {k: v for k, v in named.items() if self._masks(k) and len(v.shape) == 2}
+        if len(vectors) < 2:
+            return {}
+        joined = keras.ops.concatenate(list(vectors.values()), axis=-1)
+        present = keras.ops.logical_not(keras.ops.isnan(joined))
+        fill: Any = 0.0
+        if self.fillings:
+            fill = keras.ops.concatenate([self.fillings[name] for name in vectors], axis=0)
+        filled = keras.ops.where(present, joined, keras.ops.cast(fill, joined.dtype))
+        ends = list(accumulate(value.shape[1] for value in vectors.values()))[:-1]
+        values, masks = (
+            keras.ops.split(keras.ops.cast(each, self.compute_dtype), ends, axis=-1)
+            for each in (filled, present)
+        )
+        return dict(zip(vectors, zip(values, masks, strict=True), strict=True))
 
     def _kept(self, name: str, value: Any) -> Any:
         """Draws what stays visible: entries of a single x, otherwise the part of each example."""

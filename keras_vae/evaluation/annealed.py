@@ -240,6 +240,7 @@ def _make_run(
         else:
             z = flat.joined(draws)
 
+        @tf.function(autograph=False)
         def at(z: tf.Tensor) -> _State:
             return _at(lambda z: flat.at(inference, z), z, from_prior)
 

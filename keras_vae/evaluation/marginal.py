@@ -4,8 +4,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -34,6 +32,7 @@ from keras_vae.evaluation.pareto import FEWEST_DRAWS, TRUSTED, pareto_k, tail_si
 from keras_vae.evaluation.summary import log_mean_error
 from keras_vae.linear_gaussian import LinearGaussian
 from keras_vae.model import VAE
+from keras_vae.observed import log_likelihood as log_likelihood_of
 from keras_vae.trace import Trace
 from keras_vae.training.fast_loop import compiles_well
 
@@ -310,10 +309,7 @@ def _make_weigh(vae: VAE, method: Method, plan: _Plan, fuse: bool) -> Callable[.
         inference = vae.infer(x)
 
         def log_likelihood(trace: Trace) -> tf.Tensor:
-            parts = trace.observations.values()
-            return reduce(
-                add, (log_prob(o.p, o.value) if o.mask is None else o.log_prob() for o in parts)
-            )
+            return log_likelihood_of(trace.observations, log_prob)
 
         def log_weights(drawn: Any) -> tf.Tensor:
             if method == "prior":

@@ -194,11 +194,9 @@ class HierarchicalVAE(LikelihoodModel):
                 )
                 frozen = again(frozen, z.value)
             sites = self._sites(self._beside(state, condition), training, latent.noise)
-            p_of = {name: site.distribution for name, site in sites.items()}
             if training:
-                for name, part in self.likelihood.by_part().items():
-                    part.observe(values[name], p_of[name], sample_weight)
-            return Trace(latents, self._observations(values, p_of))
+                self._observe(values, sites, sample_weight)
+            return Trace(latents, self._observations(values, sites))
 
         return Inference.by(say)
 

@@ -15,6 +15,7 @@ from keras_vae.data import Schema
 from keras_vae.distributions.noise import from_rows
 from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.model import VAE
+from keras_vae.observed import log_probs
 from keras_vae.runs import measurements
 from keras_vae.runs.run import Run
 from keras_vae.runs.tables import Table
@@ -149,7 +150,7 @@ def column_distortions(vae: VAE, x: Any, seed: int) -> dict[str, np.ndarray]:
         rows, seeds = inputs
         noise = from_rows(vae.noise(), seeds, 1, vae.float_dtype)
         observed = vae.infer(rows).trace(noise).observations
-        return {name: -each.log_prob()[0] for name, each in observed.items()}
+        return {name: -log_prob[0] for name, log_prob in log_probs(observed).items()}
 
     arrays = vae.data.arrays(x, in_support=True)
     seeds = vae._row_seeds(len(next(iter(arrays.values()))), seed)

@@ -31,8 +31,9 @@ from keras_vae.imputation.posterior_draws import weighted_sum
 from keras_vae.integrity import as_word
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
+from keras_vae.observed import log_probs, means_of, observations_of
 from keras_vae.signatures.raw_part import RawPart
-from keras_vae.trace import Generation, Latent, Observation, Site, Trace
+from keras_vae.trace import Generation, Latent, Site, Trace
 
 __all__ = ["Functions", "Tensors"]
 
@@ -198,8 +199,8 @@ class Functions:
 
     def _means_of(self, generation: Generation) -> Tensors:
         found = {}
-        for name, site in generation.observations.items():
-            mean, part = site.distribution.mean(), self._parts[name]
+        for name, mean in means_of(generation.observations).items():
+            part = self._parts[name]
             mean.set_shape([None, *part.part.shape])  # lost where loc and scale broadcast
             found[part.tensor("mean")] = part.raw(mean, is_mean=True)
         return found
@@ -301,8 +302,8 @@ class Functions:
         trace, name = self._trace(x, seed), self._model.summed_out
         weights = None if name is None else tf.exp(trace.latents[name].log_q())
         distortions = {
-            k: -self._averaged(each.log_prob(), weights) - self._volume(k, each.mask)
-            for k, each in trace.observations.items()
+            k: -self._averaged(log_prob, weights) - self._volume(k, x)
+            for k, log_prob in log_probs(trace.observations).items()
         }
         rates = {k: self._rate(each, weights) for k, each in trace.latents.items()}
         distortion, rate = (reduce(add, each.values()) for each in (distortions, rates))
@@ -321,8 +322,11 @@ class Functions:
             else (f"distortion_{as_word(name)}")
         )
 
-    def _volume(self, name: str, present: tf.Tensor | None) -> tf.Tensor | float:
-        return self._parts[name].log_volume(present) if name in self._parts else 0.0
+    def _volume(self, name: str, x: Tensors) -> tf.Tensor | float:
+        if name not in self._parts:
+            return 0.0
+        present, _ = self._model.data.parts[name].mask_of(x[name])
+        return self._parts[name].log_volume(present)
 
     def impute(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
         """Returns single imputations, means, and one draw of what is absent, from K draws."""
@@ -425,10 +429,9 @@ class Functions:
         draw = posterior.draw(noise, **parameters)
         condition = x.get("condition")
         sites = model.generate(latents={"z": draw.value}, condition=condition).observations
-        observations = {
-            name: Observation(x[name], site.distribution, *model.data.parts[name].mask_of(x[name]))
-            for name, site in sites.items()
-        }
+        observations = observations_of(
+            x, sites, {name: part.mask_of for name, part in model.data.parts.items()}
+        )
         prior = model.prior.parameters(condition) if self._prior is None else self._prior
         p = model.prior.make_distribution(**prior)
         q = posterior.make_distribution if posterior.tells_density else None

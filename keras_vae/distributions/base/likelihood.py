@@ -47,7 +47,10 @@ class Likelihood(ConditionalDistribution):
         is_threshold: whether `draw` is 1 where the uniform lies below the mean, and 0 elsewhere.
         absent_at_end: whether only the steps at the end of a sequence may be absent.
         of_condition: constructor's arguments that need a condition, so the command line, which has
-            none, leaves them out.
+            none, leaves them out. The configuration has them only if they are used.
+        joins: whether like parts of `Parts` are evaluated together: parameters and noise may have
+            one more axis in front of the event. It holds for the class alone that defines it, not
+            for its subclasses.
     """
 
     reading: ClassVar[str] = ""
@@ -55,6 +58,7 @@ class Likelihood(ConditionalDistribution):
     is_threshold: ClassVar[bool] = False
     absent_at_end: ClassVar[bool] = False
     of_condition: ClassVar[tuple[str, ...]] = ()
+    joins: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -153,6 +157,26 @@ class Likelihood(ConditionalDistribution):
         """Returns the likelihood whose head emits the parameters of entries: by default, itself."""
         return self
 
+    def joined_parameters(self, parts: Sequence["Likelihood"]) -> dict[str, tf.Tensor]:
+        """Returns the shared parameters of several parts with the options of this one.
+
+        Args:
+            parts: likelihoods of the same class and options.
+
+        Returns:
+            Tensors by name, [P, ...], whose axes after the first broadcast against an event.
+        """
+        each = [part.shared_parameters() for part in parts]
+        return {name: self.joined([one[name] for one in each]) for name in each[0]}
+
+    def joined(self, values: Sequence[Any]) -> tf.Tensor:
+        """Returns values that broadcast against an event, one of each part, as [P, ...]."""
+        stacked = tf.stack([tf.convert_to_tensor(value) for value in values])
+        lacking = len(self.event_shape) + 1 - stacked.shape.rank
+        if lacking <= 0:
+            return stacked
+        return tf.reshape(stacked, [len(values), *[1] * lacking, *stacked.shape[1:]])
+
     def by_part(self) -> dict[str, "Likelihood"]:
         """Returns the likelihoods of the parts of the data; the only part is called "x"."""
         return {"x": self}
@@ -235,6 +259,11 @@ class Likelihood(ConditionalDistribution):
             noise: noise as specified by `training_noise`, [S, B, *shape].
         """
         return parameters
+
+    @property
+    def observes(self) -> bool:
+        """Whether `observe` does anything."""
+        return type(self).observe is not Likelihood.observe
 
     def observe(
         self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None

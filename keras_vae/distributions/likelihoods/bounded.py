@@ -49,6 +49,8 @@ class Beta(Sourced):
         array([0.25, 0.25], dtype=float32)
     """
 
+    joins = True
+
     reading = (
         "Beta density of shapes c m and c (1 - m), m = 1 / (1 + exp(-logits)) and c = "
         "concentration; the mean is m."
@@ -183,6 +185,8 @@ class TruncatedNormal(_Bounded):
         ValueError: if `low` and `high` are no limits, or `scale` is none of these.
     """
 
+    joins = True
+
     reading = (
         "Normal density with centre loc and standard deviation scale, restricted to the numbers "
         "from low to high and divided by its mass there."
@@ -221,6 +225,8 @@ class CensoredNormal(_Bounded):
     compare with those of another model only if it has the same point masses. The mean is that of
     x, not of N. Arguments and errors are those of `TruncatedNormal`.
     """
+
+    joins = True
 
     reading = (
         "x is a normal number of centre loc and standard deviation scale, clipped to the numbers "

@@ -34,6 +34,8 @@ class Binomial(Likelihood):
         ValueError: if `total_count` is not a positive integer.
     """
 
+    joins = True
+
     reading = "x successes of total_count trials with probability 1 / (1 + exp(-logits))."
 
     def __init__(
@@ -93,6 +95,8 @@ class Poisson(LogLinked):
     Raises:
         ValueError: if `link` is neither, or "softmax" without an offset.
     """
+
+    joins = True
 
     reading = "Poisson counts of rate exp(log_rate)."
 

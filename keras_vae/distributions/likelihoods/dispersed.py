@@ -169,6 +169,8 @@ class NegativeBinomial(Overdispersed):
         array([1.5, 1.5, 1.5], dtype=float32)
     """
 
+    joins = True
+
     reading = (
         "Counts of mean m = exp(log_mean) and variance m + m^2 / dispersion; dispersion is size of "
         "R's dnbinom."
@@ -218,6 +220,8 @@ class BetaBinomial(Dispersed):
         >>> likelihood.make_distribution(tf.zeros([3]), 2.0).variance().numpy()
         array([10., 10., 10.], dtype=float32)
     """
+
+    joins = True
 
     reading = (
         "x successes of total_count trials, whose probability is drawn from a beta distribution of "

@@ -82,6 +82,8 @@ class Ordinal(_Levels):
         <tf.Tensor: shape=(2,), dtype=float32, numpy=array([2., 2.], dtype=float32)>
     """
 
+    joins = True
+
     reading = "P(x <= r) = 1 / (1 + exp(location - thresholds_r)) for the levels r = 0, 1, ..."
 
     @property

@@ -14,7 +14,7 @@ from keras_vae.data.facts import Facts
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import Proposal
 from keras_vae.distributions import density_families, supports, tfp
-from keras_vae.distributions.base import SMALLEST_SCALE, Parameter, positive
+from keras_vae.distributions.base import SMALLEST_SCALE, Likelihood, Parameter, positive
 from keras_vae.distributions.likelihoods.sources import Mode, Source, Sourced
 from keras_vae.distributions.noise import Draw, Noise
 from keras_vae.distributions.tfp import tfd
@@ -81,6 +81,19 @@ class LocationScale(Sourced):
             return {"scale": self._scale_of(tf.convert_to_tensor(self.deviation))}
         return super().shared_parameters()
 
+    def joined_parameters(self, parts: Sequence[Likelihood]) -> dict[str, tf.Tensor]:
+        """Returns those of several parts with the options of this one, [P, ...]."""
+        found = super().joined_parameters(parts)
+        if self.scale == "optimal":
+            deviations = [part.deviation for part in parts]  # type: ignore[attr-defined]
+            found["scale"] = self._scale_of(self.joined(deviations))
+        return found
+
+    @property
+    def observes(self) -> bool:
+        """Whether the scale is the optimal one."""
+        return self.scale == "optimal"
+
     def observe(
         self, x: tf.Tensor, p: tfd.Distribution, sample_weight: tf.Tensor | None = None
     ) -> None:
@@ -89,7 +102,7 @@ class LocationScale(Sourced):
         `observations` is the weight of past examples, a hundredth of which is forgotten with each
         batch.
         """
-        if self.scale != "optimal":
+        if not self.observes:
             return
         residual = tf.stop_gradient(x - p.distribution.loc)
         axes = [0, *range(2, residual.shape.rank)]
@@ -167,6 +180,8 @@ class Normal(_Real):
         TensorShape([3])
     """
 
+    joins = True
+
     reading = "Normal density with centre loc and standard deviation scale."
 
     @classmethod
@@ -203,6 +218,8 @@ class Laplace(_Real):
 
     `scale` as for `Normal`; the optimal one is the mean absolute error.
     """
+
+    joins = True
 
     reading = "Laplace density with centre loc and scale."
 
@@ -248,6 +265,8 @@ class StudentT(_Real):
         >>> StudentT(1, df=4.0, scale=1.0).make_distribution(tf.zeros([1]), 4.0, 1.0).stddev()
         <tf.Tensor: shape=(1,), dtype=float32, numpy=array([1.4142135], dtype=float32)>
     """
+
+    joins = True
 
     reading = (
         "x = loc + scale T, T of Student's distribution with df degrees of freedom; its standard "
@@ -308,6 +327,8 @@ class DiscretizedLogistic(LocationScale):
     Raises:
         ValueError: if `levels` is less than 2 or `scale` is none of these.
     """
+
+    joins = True
 
     reading = (
         "P(x = k) = F(k + 1/2) - F(k - 1/2), F(t) = 1 / (1 + exp(-(t - loc) / scale)), the outer "

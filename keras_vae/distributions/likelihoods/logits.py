@@ -29,6 +29,8 @@ class Bernoulli(Likelihood):
         TensorShape([2])
     """
 
+    joins = True
+
     reading = "P(x = 1) = 1 / (1 + exp(-logits)); mean is that probability."
     is_threshold = True
 
@@ -76,6 +78,8 @@ class ContinuousBernoulli(Likelihood):
     (2019), The continuous Bernoulli, arXiv:1907.06845.
     """
 
+    joins = True
+
     reading = "Density proportional to exp(x logits) on [0, 1]."
     has_cdf = True
 
@@ -114,6 +118,8 @@ class Categorical(Likelihood):
 
     The mean is the vector of probabilities, so `reconstruct` and `decode` return those.
     """
+
+    joins = True
 
     reading = "P(category k) = softmax(logits)_k along the last axis."
 

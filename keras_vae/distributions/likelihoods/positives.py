@@ -51,6 +51,8 @@ class Gamma(Sourced):
         array([0.5, 0.5], dtype=float32)
     """
 
+    joins = True
+
     reading = (
         "Gamma density of mean m = exp(log_mean) and shape k = concentration; its standard "
         "deviation is m / sqrt(k)."
@@ -124,6 +126,8 @@ class LogNormal(LocationScale):
     Raises:
         ValueError: if `scale` is none of these.
     """
+
+    joins = True
 
     reading = "log x is normal with mean loc and standard deviation scale."
     has_cdf = True

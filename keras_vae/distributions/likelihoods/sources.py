@@ -85,13 +85,24 @@ class Source:
         """Returns the parameter if the decoder computes it."""
         return {self.name: Parameter(channels, self.transform)} if self.mode == "decoder" else {}
 
-    def shared_parameters(self, dtype: str) -> dict[str, tf.Tensor]:
-        """Returns the parameter if it is a number or a weight that is the same in every row."""
-        if self.mode in ("learned", "per_feature"):
-            return {self.name: self.transform(tf.convert_to_tensor(self.raw))}
+    def shared_parameters(self, dtype: str, raw: Any = None) -> dict[str, tf.Tensor]:
+        """Returns the parameter if it is a number or a weight that is the same in every row.
+
+        Args:
+            dtype: dtype of a number.
+            raw: value of the weight; None takes that of this source.
+        """
+        if self.is_weight:
+            value = tf.convert_to_tensor(self.raw) if raw is None else raw
+            return {self.name: self.transform(value)}
         if isinstance(self.mode, float):
             return {self.name: tf.constant(self.mode, dtype)}
         return {}
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether the parameter is a weight that is the same in every row."""
+        return self.mode in ("learned", "per_feature")
 
 
 class Sourced(Likelihood):
@@ -137,6 +148,19 @@ class Sourced(Likelihood):
         shared: dict[str, tf.Tensor] = {}
         for source in self.sources:
             shared |= source.shared_parameters(self.float_dtype)
+        return shared
+
+    def joined_parameters(self, parts: Sequence[Likelihood]) -> dict[str, tf.Tensor]:
+        """Returns the shared parameters of several parts with the options of this one, [P, ...].
+
+        The weights are joined before they are transformed.
+        """
+        shared: dict[str, tf.Tensor] = {}
+        for place, source in enumerate(self.sources):
+            raw = None
+            if source.is_weight:
+                raw = self.joined([part.sources[place].raw for part in parts])  # type: ignore[attr-defined]
+            shared |= source.shared_parameters(self.float_dtype, raw)
         return shared
 
     def get_config(self) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class ZeroInflatedPoisson(LogLinked):
         array([0.5, 0.5], dtype=float32)
     """
 
+    joins = True
+
     reading = (
         "0 with probability g = 1 / (1 + exp(-gate_logits)), otherwise Poisson counts of rate "
         "exp(log_rate); the mean is (1 - g) exp(log_rate)."
@@ -67,6 +69,8 @@ class ZeroInflatedNegativeBinomial(Overdispersed):
         >>> likelihood.make_distribution(tf.zeros([2]), tf.zeros([2]), 2.0).mean().numpy()
         array([0.5, 0.5], dtype=float32)
     """
+
+    joins = True
 
     reading = (
         "0 with probability g = 1 / (1 + exp(-gate_logits)), otherwise counts of mean m = "
