@@ -85,7 +85,7 @@ class LocationScale(Sourced):
         """Returns those of several parts with the options of this one, [P, ...]."""
         found = super().joined_parameters(parts)
         if self.scale == "optimal":
-            deviations = [part.deviation for part in parts]  # type: ignore[attr-defined]
+            deviations = [part.deviation for part in parts]
             found["scale"] = self._scale_of(self.joined(deviations))
         return found
 

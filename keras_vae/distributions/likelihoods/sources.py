@@ -159,7 +159,7 @@ class Sourced(Likelihood):
         for place, source in enumerate(self.sources):
             raw = None
             if source.is_weight:
-                raw = self.joined([part.sources[place].raw for part in parts])  # type: ignore[attr-defined]
+                raw = self.joined([part.sources[place].raw for part in parts])
             shared |= source.shared_parameters(self.float_dtype, raw)
         return shared
 
