@@ -142,6 +142,22 @@ def test_experts_of_named_parts(kind, only):
     verify(vae, only=only)
 
 
+STRUCTURES = {
+    "ladder": lambda: keras_vae.hierarchical_vae(6, (2, 3), hidden=(5,)),
+    "residual, convolutions": lambda: keras_vae.hierarchical_vae(
+        (8, 8, 1), (2, 1), structure="residual", network="conv", hidden=(4, 5)
+    ),
+    "codes, autoregressive": lambda: keras_vae.vq_vae(
+        6, "bernoulli", codes=4, code_size=3, count=2, hidden=(5,), prior="autoregressive"
+    ),
+}
+
+
+@pytest.mark.parametrize("make", STRUCTURES.values(), ids=STRUCTURES)
+def test_levels_and_codes(make):
+    verify(make())
+
+
 def test_batch_normalization_dropout_and_other_layers():
     """Statistics are those of the training; nothing is dropped."""
 
