@@ -58,8 +58,12 @@ def write(artifact: Artifact, ort: Path, directory: Path) -> None:
 
 
 def _field(part: integrity.Observation) -> dict[str, Any]:
-    """Describes a part as a field of the page's form; codes have labels, if only their numbers."""
-    count = part.preparation.get("categories", 0)
+    """Describes a part as a field of the page's form; codes have labels, if only their numbers.
+
+    So has a single one-hot vector, whose x holds a number for each label.
+    """
+    one_hot = part.one_hot and len(part.shape) == 1
+    count = part.shape[0] if one_hot else part.preparation.get("categories", 0)
     return {
         "name": part.name,
         "tensors": part.tensors,
@@ -68,6 +72,7 @@ def _field(part: integrity.Observation) -> dict[str, Any]:
         "high": part.high,
         "whole": part.whole or part.preparation.get("step") == "dequantize",
         "missing": part.missing,
+        "oneHot": one_hot,
         "labels": part.categories or list(range(count)),
     }
 

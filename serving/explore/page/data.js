@@ -24,7 +24,7 @@ export function describe({ data }, { whole, parts }) {
 function describeParts(parts) {
   let start = 0;
   const entries = parts.map((part) => {
-    const variables = product(part.shape);
+    const variables = part.oneHot ? 1 : product(part.shape);
     const shares = part.labels.length;
     const entry = {
       ...part,

@@ -26,11 +26,11 @@ export class Rows {
   /** Splits rows into the tensors of x. */
   split(rows) {
     if (!this.parts) return { x: rows };
-    const entries = this.parts.map(({ tensors, start, size, shares }) => [
+    const entries = this.parts.map(({ tensors, start, size, shares, oneHot }) => [
       tensors.x,
       rows.map((row) => {
         const own = row.subarray(start, start + size);
-        return shares ? Float32Array.from({ length: size / shares }, (_, i) => codeOf(own.subarray(i * shares, (i + 1) * shares))) : own;
+        return shares && !oneHot ? Float32Array.from({ length: size / shares }, (_, i) => codeOf(own.subarray(i * shares, (i + 1) * shares))) : own;
       }),
     ]);
     return Object.fromEntries(entries);

@@ -44,6 +44,11 @@ export class Space {
     return this.isDeep || shape.length > 1 ? `${name}[${place.join(", ")}]` : `${name}${place[0]}`;
   }
 
+  /** Returns the name of a latent where its level is known. */
+  shortLabel(latent) {
+    return this.isDeep ? this.label(latent).slice(this.levelOf(latent).name.length) : this.label(latent);
+  }
+
   /** Splits points into the tensors of the levels. */
   split(rows) {
     const parts = this.levels.map(({ tensor, start, size }) => [

@@ -123,7 +123,8 @@ export class Field {
     try {
       const values = this.#read();
       this.#mark(true);
-      return values;
+      const { oneHot, shares } = this.part;
+      return oneHot ? oneHotOf(values[0], shares) : values;
     } catch (error) {
       this.#mark(false);
       this.input.focus();
@@ -170,9 +171,14 @@ export class Field {
     if (!this.isBlank() || !rows("mean")) return;
     const [mean] = rows("mean");
     const draws = rows("sample");
-    this.single = rows("value")?.[0];
+    this.single = this.#codes(rows("value")?.[0]);
     this.expected.replaceChildren(...this.#expected(mean, draws));
-    if (draws) this.drawn.replaceChildren(this.#one(draws[0]));
+    if (draws) this.drawn.replaceChildren(this.#one(this.#codes(draws[0])));
+  }
+
+  /** Values of a part as they are typed: of a one-hot vector its code. */
+  #codes(values) {
+    return values && this.part.oneHot ? [values.indexOf(Math.max(...values))] : values;
   }
 
   #expected(mean, draws) {
@@ -201,5 +207,7 @@ export class Field {
     return partPicture(this.painter, { ...this.part, shares: 0 }, values, title);
   }
 }
+
+const oneHotOf = (code, count) => Float32Array.from({ length: count }, (_, k) => (Number.isNaN(code) ? NaN : Number(k === code)));
 
 const digits = (value) => String(Number(value.toPrecision(5))).replace("-", "−");

@@ -101,6 +101,8 @@ export function latentPanel(host, state, { space, levels, worth, share, how, lim
     );
   };
   const lists = levels.map(({ name, label, order }) => {
+    const part = state.about.entries?.find((entry) => entry.name === name && entry.oneHot);
+    if (part) return { list: [classPicker(state, space.levelOf(order[0]), part, label)], more: [] };
     const rows = order.map((latent, place) => slider(latent, place >= first));
     const list = h("ol", { class: "sliders", "aria-label": space.isDeep ? `Level ${name}` : null }, ...rows);
     const all = h("button", { type: "button" }, `All ${order.length} latents${space.isDeep ? ` of ${name}` : ""}`);
@@ -144,11 +146,27 @@ export function latentPanel(host, state, { space, levels, worth, share, how, lim
   }
 }
 
-/** The name of a latent with its index below the line. */
+/** A choice of a class, of a latent that is a one-hot vector, for it is a part of the data too. */
+function classPicker(state, { name, start, size }, { labels }, nats) {
+  const select = h("select", {}, ...labels.map((label, k) => h("option", { value: k }, String(label))));
+  select.addEventListener("change", () => {
+    const z = Float32Array.from(state.z);
+    for (let k = 0; k < size; k++) z[start + k] = Number(k === Number(select.value));
+    state.goTo(z);
+  });
+  state.addEventListener("point", () => {
+    const own = Array.from(state.z.subarray(start, start + size));
+    select.value = own.indexOf(Math.max(...own));
+  });
+  const title = h("h3", { class: "level" }, name, h("span", {}, [`${size} classes`, nats].filter(Boolean).join(", ")));
+  return h("section", { class: "level", "aria-label": `Level ${name}` }, title, h("div", { class: "controls" }, h("label", {}, `${name} `, select)));
+}
+
+/** The name of a latent with its index below the line; below the name of its level the index alone. */
 function symbol(space, latent) {
   const { name, start, shape } = space.levelOf(latent);
   const place = placeOf(latent - start, shape).join(",");
-  return [space.isDeep ? "" : name, h("sub", {}, place)];
+  return space.isDeep ? [h("span", {}, place)] : [name, h("sub", {}, place)];
 }
 
 /** The condition of a conditional model. */

@@ -52,7 +52,7 @@ export function traversalPanel(host, state, painter, { space, levels, limit }) {
           label: `${space.label(latent)} = ${short(value)}`,
         })),
       );
-      grid.show(rows, { columns: values.map(short), names: latents.map((latent) => space.label(latent)) });
+      grid.show(rows, { columns: values.map(short), names: latents.map((latent) => space.shortLabel(latent)) });
     }, problem.show),
   );
   const update = inView(host, show);
