@@ -607,6 +607,51 @@ def test_codes_are_picked_in_a_grid(tab, host, ort):
     tab.wait_for(lambda: tab.run(f"{cells}.map((cell) => Number(cell.innerText))") == found)
 
 
+def test_label_of_a_semi_supervised_model_is_a_choice(tab, host, ort):
+    """A latent that is a part of the data has no sliders; its class is chosen by name."""
+    keras.utils.set_random_seed(0)
+
+    def joined(sizes):
+        inputs = [keras.Input((size,)) for size in sizes]
+        outputs = keras.layers.Dense(4, "tanh")(keras.layers.Concatenate()(inputs))
+        return keras.Model(inputs, outputs)
+
+    vae = keras_vae.SemiSupervisedVAE(
+        num_classes=3,
+        prior=keras_vae.StandardNormal(2),
+        likelihood=keras_vae.Normal(4, network=joined((2, 3))),
+        posterior=keras_vae.DiagonalNormal(2, network=joined((4, 3))),
+    )
+    names = {"decode", "sample", "classify"}
+    artifact = quick(vae, None, names, host[0].parent / "artifacts" / "semi" / "1")
+    site.bundle(Artifact.read(artifact), runtime.find(ort), host[0] / "semi")
+    tab.open(f"{host[1]}/semi/")
+    tab.wait(READY)
+    table = signatures(vae, None)
+    drawn = table["sample"].function(seed=tf.constant([[0, 0]]))
+    code = int(np.argmax(drawn["sample_label"][0]))
+    chosen = "document.querySelector('section[aria-label=\"Level label\"] select').value"
+    assert tab.run(chosen) == str(code)
+    assert tab.run("document.querySelectorAll('.sliders input').length") == 2
+    other = (code + 1) % 3
+    fill(tab, "section[aria-label='Level label'] select", str(other))
+    label = "[...document.querySelectorAll('#pictures tbody tr')].at(-1).innerText"
+    tab.wait(f"{label}.startsWith('label') && {label}.includes('{other}')")
+    click(tab, "All to 0")
+    tab.wait("document.querySelector('.sliders output').value === '0.00'")
+    assert tab.run(chosen) == str(other)
+    see(tab, "traversals", 18)
+    x = drawn["sample_x"]
+    fill(tab, "#part-x_label", "")
+    click(tab, "Fill the blanks and score", "#row")
+    tab.wait("document.querySelector('#row [data-label=expected] .stacked')")
+    shares = table["classify"].function(x_x=x)["probabilities_label"][0].numpy()
+    best = int(np.argmax(shares))
+    cell = "[...document.querySelectorAll('#row [data-label=expected]')].at(-1).innerText"
+    # The row's numbers have five digits, so the shares are those of nearly the same row.
+    assert tab.run(cell).startswith(f"{best}: {round(100 * float(shares[best]))} %")
+
+
 def test_table_is_a_table(tab, host, ort, tmp_path):
     vae, preparation = of_kind("table", host, ort)
     tab.open(f"{host[1]}/table/")

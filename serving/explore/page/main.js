@@ -8,7 +8,7 @@ import { codePanel, entriesPanel } from "./panels/codes.js";
 import { mapPanel } from "./panels/map.js";
 import { pathPanel } from "./panels/path.js";
 import { formPanel } from "./panels/form.js";
-import { conditionPanel, latentPanel, oneHot, seedPanel } from "./panels/point.js";
+import { classOf, conditionPanel, latentPanel, oneHot, seedPanel } from "./panels/point.js";
 import { traversalPanel } from "./panels/traversal.js";
 import { dataPanel } from "./panels/yours.js";
 import { State } from "./state.js";
@@ -36,8 +36,9 @@ async function start() {
     at("map").remove();
   } else {
     latentPanel(at("latents"), state, latents);
-    traversalPanel(at("traversals"), state, painter, latents);
-    mapPanel(at("map"), state, painter, latents);
+    const numbers = { ...latents, levels: latents.levels.filter(({ name }) => !classOf(about, name)) };
+    traversalPanel(at("traversals"), state, painter, numbers);
+    mapPanel(at("map"), state, painter, numbers);
   }
   pathPanel(at("path"), state, painter);
   if (site.parts) {

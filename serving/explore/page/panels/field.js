@@ -69,7 +69,7 @@ export class Field {
       value.prepend(this.picture);
       value.append(part.missing ? blank : "", this.problem.box);
     }
-    const cells = [value, ...(columns.length > 3 ? [this.expected, this.drawn] : []), this.nats];
+    const cells = [value, ...[this.expected, this.drawn].slice(0, columns.length - 3), this.nats];
     for (const [i, cell] of cells.entries()) cell.dataset.label = columns[i + 1];
     return h("tr", {}, title, ...cells);
   }

@@ -18,7 +18,7 @@ export function formPanel(host, state, painter) {
   const canFill = canImpute || classified.length > 0;
   const problem = problemBox();
   const summary = h("div");
-  const columns = ["part", "value", ...(canFill ? ["expected", "one draw"] : []), "−log p, nats"];
+  const columns = ["part", "value", ...(canFill ? ["expected"] : []), ...(canImpute ? ["one draw"] : []), "−log p, nats"];
   const body = h("tbody", {}, ...fields.map((field) => field.row(columns)));
   const seedOf = () => state.seed ?? [0, 0];
 

@@ -101,7 +101,7 @@ export function latentPanel(host, state, { space, levels, worth, share, how, lim
     );
   };
   const lists = levels.map(({ name, label, order }) => {
-    const part = state.about.entries?.find((entry) => entry.name === name && entry.oneHot);
+    const part = classOf(state.about, name);
     if (part) return { list: [classPicker(state, space.levelOf(order[0]), part, label)], more: [] };
     const rows = order.map((latent, place) => slider(latent, place >= first));
     const list = h("ol", { class: "sliders", "aria-label": space.isDeep ? `Level ${name}` : null }, ...rows);
@@ -117,8 +117,8 @@ export function latentPanel(host, state, { space, levels, worth, share, how, lim
     return { list: [h("section", { class: "level", "aria-label": `Level ${name}` }, title, list, ...more)], more: [] };
   });
   const centre = () => {
-    state.goTo(new Float32Array(space.size));
-    announce("All latents are 0.");
+    state.goTo(state.z.map((value, latent) => (inputs.has(latent) ? 0 : value)));
+    announce("All latents with a slider are 0.");
   };
   const back = () => state.seed && state.goToSeed(...state.seed);
   host.append(
@@ -144,6 +144,11 @@ export function latentPanel(host, state, { space, levels, worth, share, how, lim
     const words = value.toFixed(2).replace("-", "−");
     if (output.value !== words) output.value = words;
   }
+}
+
+/** The part of the data that a latent is, if it is one class of several. */
+export function classOf({ entries }, name) {
+  return entries?.find((entry) => entry.name === name && entry.oneHot) ?? null;
 }
 
 /** A choice of a class, of a latent that is a one-hot vector, for it is a part of the data too. */
