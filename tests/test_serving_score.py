@@ -27,7 +27,7 @@ from serving.errors import ServingError
 from serving.score import rows, run
 from serving.score.plan import plan
 from serving.score.run import score
-from serving.score.worker import METADATA
+from serving.score.worker import METADATA, averaged
 
 ROWS = 3001
 SEED = 11
@@ -444,3 +444,10 @@ def test_without_ray_the_command_says_what_to_install(artifact, data, tmp_path, 
 def test_ray_client_is_refused(artifact, data, tmp_path):
     with pytest.raises(ServingError, match="as in --address HEAD:6379"):
         score(artifact, job_of(artifact, data), data, tmp_path, address="ray://localhost:10001")
+
+
+def test_codes_stay_whole_numbers():
+    codes = np.array([[0, 3], [2, 1]], np.int32)
+    found = averaged("codes", [codes])
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, codes)

@@ -238,9 +238,10 @@ class Worker:
 def averaged(name: str, draws: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the mean of an output over draws; of p-values the first, whose promise holds.
 
-    The mean of p-values of one example may be at most a with a probability of up to 2 a.
+    The mean of p-values of one example may be at most a with a probability of up to 2 a. Codes,
+    which are whole numbers, have no mean.
     """
-    if name == "p_value":
+    if name == "p_value" or draws[0].dtype.kind in "iu":
         return draws[0]
     total = sum(value.astype(np.float64) for value in draws)
     return np.asarray(total / len(draws), np.float32)
