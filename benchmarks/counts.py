@@ -47,11 +47,15 @@ def inputs_of(x: sparse.csr_array, sized: bool) -> Any:
     return {"x": x, "condition": np.log(x.sum(axis=1))[:, None].astype(np.float32)}
 
 
-def trained(family: str, sized: bool, train: Any, held_out: Any) -> tuple[keras_vae.VAE, int]:
+def trained(
+    family: str, sized: bool, train: Any, held_out: Any, activation: str = "tanh"
+) -> tuple[keras_vae.VAE, int]:
     """Trains a model until the bound on held-out cells stops rising; returns it and the epochs."""
     keras.utils.set_random_seed(0)
     options = {"offset": True, "link": "softmax", "condition_shape": 1} if sized else {}
-    vae = keras_vae.mlp_vae(train.shape[1], 8, family, hidden=(64,), **options)
+    vae = keras_vae.mlp_vae(
+        train.shape[1], 8, family, hidden=(64,), activation=activation, **options
+    )
     keras_vae.factories.start_at_mean(vae, np.asarray(train.mean(axis=0)))
     vae.compile(keras.optimizers.Adam(2e-3))
     stop = keras.callbacks.EarlyStopping(
