@@ -36,6 +36,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
         "docs/parts.md",
         "docs/scikit-learn.md",
         "docs/sequences.md",
+        "docs/tracking.md",
         *(f"docs/tutorials/{page.name}" for page in TUTORIALS if "```python" in page.read_text()),
     ],
 )

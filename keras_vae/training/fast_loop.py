@@ -56,6 +56,10 @@ _WITHIN_EPOCHS = (
 )
 
 
+_BY_EPOCH = {"log_every_epoch": True, "logging_batch_wise": False}
+"""Attributes by which the callbacks of MLflow and of Weights & Biases say that they log epochs."""
+
+
 class Loop:
     """Keras `train_function` that runs many steps per call.
 
@@ -378,11 +382,21 @@ def acts_within_epochs(callback: keras.callbacks.Callback) -> bool:
     """
     if isinstance(callback, NonFiniteGuard) or getattr(callback, "save_freq", None) == "epoch":
         return False
+    silent: type = keras.callbacks.Callback
+    if isinstance(callback, keras.callbacks.TensorBoard) and _logs_by_epoch(callback):
+        silent = keras.callbacks.TensorBoard
+    elif any(getattr(callback, name, None) is value for name, value in _BY_EPOCH.items()):
+        silent = type(callback)
     return any(
-        getattr(getattr(callback, name), "__func__", None)
-        is not getattr(keras.callbacks.Callback, name)
+        getattr(getattr(callback, name), "__func__", None) is not getattr(silent, name)
         for name in _WITHIN_EPOCHS
     )
+
+
+def _logs_by_epoch(callback: keras.callbacks.TensorBoard) -> bool:
+    """Tells whether TensorBoard only counts the batches of an epoch."""
+    acts = callback.update_freq != "epoch" or callback.write_steps_per_second
+    return not acts and callback._start_batch <= 0
 
 
 def pays_to_compile(model: keras.Model, source: Source, epochs: int, device: Device) -> bool:
