@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_vae import estimators, imputation, random
 from keras_vae.arguments import as_count, is_integer
+from keras_vae.data.foreign import as_known
 from keras_vae.data.frames import is_frame, numbers
 from keras_vae.devices import without_tensor_float_32
 from keras_vae.distributions.noise import centre, from_rows, from_seed, numbered, refuse_shared
@@ -191,6 +192,7 @@ class LatentVariableModel(Trainer, abc.ABC):
         Raises:
             DataError: if a shape is wrong or a number is not finite.
         """
+        x = as_known(x)
         arrays = self._checked(x, in_support=False)
         means = self._by_rows("reconstruct", lambda x: self(x, training=False), arrays)
         return self._as_table(means) if is_frame(x) else means
@@ -248,7 +250,7 @@ class LatentVariableModel(Trainer, abc.ABC):
             ((1, 3), (10, 1, 3), 0.5)
         """
         return imputation.impute(
-            self, x, num_samples, multiple=multiple, interval=interval, seed=seed
+            self, as_known(x), num_samples, multiple=multiple, interval=interval, seed=seed
         )
 
     def classify(
@@ -275,7 +277,7 @@ class LatentVariableModel(Trainer, abc.ABC):
         Warns:
             UserWarning: if the effective sample size is below 10 for over one example in twenty.
         """
-        return imputation.classify(self, x, part, num_samples, seed=seed)
+        return imputation.classify(self, as_known(x), part, num_samples, seed=seed)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """Returns decoder means at the medians of the noise, or at a draw when training."""

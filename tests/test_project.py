@@ -128,6 +128,7 @@ def test_core_imports_nothing_of_the_extras():
         for module in imported(ROOT / file) & optional
     }
     assert found == {
+        ("keras_vae/data/foreign.py", "pyarrow"),
         ("keras_vae/data/tables.py", "pyarrow"),
         ("keras_vae/integrity/entries.py", "jsonschema"),
     }

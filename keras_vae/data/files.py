@@ -16,10 +16,11 @@ from keras_vae.data.cache import cached
 from keras_vae.data.columns import Labels, columns_line, identifiers
 from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, reason
 from keras_vae.data.delimited import DELIMITED_SUFFIXES
+from keras_vae.data.foreign import as_known
 from keras_vae.data.images import Form, image_paths, image_rows, images
 from keras_vae.data.mapped import chunks
 from keras_vae.data.sparse import dense, dense_rows, is_sparse, read_sparse
-from keras_vae.data.tables import TABLE_SUFFIXES, delimited_rows, parquet_rows, table
+from keras_vae.data.tables import TABLE_SUFFIXES, delimited_rows, frame_content, parquet_rows, table
 
 _CHUNK_VALUES = 2**22
 _MOST_CHANNELS = 4
@@ -47,6 +48,33 @@ class Data:
     identifiers: tuple[str, ...] = ()
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """Different labels in order, such as the names of sub-directories; empty without labels."""
+        return () if self.labels is None else tuple(map(str, np.unique(self.labels)))
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What `fit` takes for a model conditioned on the label: {"x": ..., "condition": ...}.
+
+        The condition is one-hot, float32 [N, G], in the order of `groups`.
+
+        Raises:
+            DataError: If there are no labels.
+
+        Example:
+            >>> found = Data(np.ones([3, 2]), np.array(["b", "a", "b"]), "pictures", None)
+            >>> found.groups, found.inputs["condition"].tolist()
+            (('a', 'b'), [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+        """
+        if self.labels is None:
+            raise DataError(
+                f"{self.name} was read without labels, and they are the condition. Read it with "
+                "labels=True."
+            )
+        _, codes = np.unique(self.labels, return_inverse=True)
+        return {"x": self.x, "condition": np.eye(len(self.groups), dtype=np.float32)[codes]}
+
+    @property
     def columns(self) -> str:
         """One line about how the columns are used.
 
@@ -58,7 +86,7 @@ class Data:
 
 
 def load(
-    source: str | os.PathLike[str],
+    source: Any,
     *,
     labels: Labels = False,
     split: Literal["train", "test"] | None = None,
@@ -89,7 +117,8 @@ def load(
     is ever unpickled.
 
     Args:
-        source: Path, or the word "digits" (`Path("digits")` is a path).
+        source: Path, or the word "digits" (`Path("digits")` is a path); or a data frame of pandas
+            or Polars, an Arrow table or a Hugging Face dataset.
         labels: Whether to read the labels; with True, missing labels are an error, with "if_any"
             not.
         split: Part of a directory of MNIST-style files.
@@ -120,6 +149,8 @@ def load(
     form = Form(image_size if image_size is None else tuple(image_size), image_mode)  # type: ignore[arg-type]
     form.check()
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
+    if not isinstance(source, str | os.PathLike):
+        return _of_frame(source, labels, drop)
     path, key = _path_and_key(source)
     pairs = [] if source == "digits" or not path.is_dir() else mnist_images(path)
     if split is not None and not pairs:
@@ -156,6 +187,17 @@ def load(
             "Leave drop out, or give a table with a header."
         )
     return _checked(path, name, content, labels)
+
+
+def _of_frame(source: Any, labels: Labels, drop: Sequence[str]) -> Data:
+    frame = as_known(source)
+    if not hasattr(frame, "columns"):
+        raise DataError(
+            f"Expected a path or a data frame; got {type(source).__name__}. An array needs no "
+            "reading: give it to fit."
+        )
+    content = frame_content(frame, labels, drop)
+    return _checked(Path("The data frame"), type(source).__name__, content, labels)
 
 
 def _path_and_key(source: str | os.PathLike[str]) -> tuple[Path, str | None]:

@@ -119,6 +119,11 @@ def _refuse_containers(value: Any, name: str) -> None:
     if kind in ("SparseTensor", "RaggedTensor") and module.startswith("tensorflow"):
         remedy = "tf.sparse.to_dense(x)" if kind == "SparseTensor" else "x.to_tensor()"
         raise DataError(f"{name} is a {kind}, but a VAE reads dense arrays. Give {remedy}.")
+    if module.startswith("tensorflow") and kind.endswith("Dataset"):
+        raise DataError(
+            f"{name} is a dataset of batches, which fit, evaluate and predict read; this takes "
+            "arrays. Give numpy.concatenate(list(dataset.as_numpy_iterator()))."
+        )
     if module.startswith("torch.utils.data"):
         raise DataError(
             f"{name} is a torch {kind}, which a VAE does not read. Give a generator of NumPy "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_vae.data.content import DataError
+from keras_vae.data.foreign import as_known
 from keras_vae.data.frames import frame_names, rows_of_numbers, whole_columns
 from keras_vae.data.mapped import is_mapped
 from keras_vae.data.row_views import SelectedRows
@@ -53,6 +54,7 @@ def split(
         >>> len(train), len(test), sorted([*train, *test]) == list(range(10))
         (8, 2, True)
     """
+    x = as_known(x)
     rows = getattr(x, "iloc", None)
     x = _array("x", x)
     if isinstance(x, SparseRows):
@@ -190,6 +192,7 @@ def batches(
 
     from keras_vae.data.batch_dataset import BatchDataset
 
+    x = as_known(x)
     alone = not isinstance(x, Mapping)
     given: dict[str, Any] = dict(x) if isinstance(x, Mapping) else {"x": x}
     names, whole = frame_names(given.get("x")), whole_columns(given.get("x"))

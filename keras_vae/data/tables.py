@@ -20,6 +20,7 @@ __all__ = [
     "TABLE_SUFFIXES",
     "delimited_rows",
     "frame_chunks",
+    "frame_content",
     "load_frame",
     "parquet_rows",
     "table",
@@ -104,6 +105,13 @@ def table(path: Path, labels: Labels, drop: Sequence[str]) -> Content:
     categories = _categories(path) if path.suffix.lower() == ".parquet" else set()
     columns = _columns(path, frame, labels, drop, categories)
     return Content(*_content(path, frame, columns), columns.data, columns.left_out)
+
+
+def frame_content(frame: Any, labels: Labels, drop: Sequence[str]) -> Content:
+    """Returns the same columns of a data frame."""
+    frame, name = frame.copy(deep=False), Path("The data frame")
+    columns = _columns(name, frame, labels, drop)
+    return Content(*_content(name, frame, columns), columns.data, columns.left_out)
 
 
 def parquet_rows(path: Path, labels: Labels, drop: Sequence[str]) -> Rows:

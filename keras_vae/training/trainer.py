@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize
 from keras_vae.data.batch_dataset import skipped, source_behind, source_of
+from keras_vae.data.foreign import as_known, described
 from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.data.source import Source
 from keras_vae.devices import device
@@ -245,6 +246,9 @@ class Trainer(CheckedModel):
         for option, least in (("batch_size", 1), ("validation_batch_size", 1), ("epochs", 0)):
             if kwargs.get(option) is not None:
                 kwargs[option] = as_count(option, kwargs[option], least=least)
+        given, x = x, as_known(x)
+        if (said := described(given, x)) and kwargs.get("verbose", "auto") not in (0, "0"):
+            print(said)
         spec = self.data.named_by(x)
         if isinstance(x, (tf.data.Dataset, Iterator)):
             kwargs.setdefault("shuffle", False)

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_vae.data.columns import positions
 from keras_vae.data.content import DataError, listed, reason
+from keras_vae.data.foreign import as_known
 from keras_vae.data.schema import shown, toml
 from keras_vae.data.schema.column import LEFT_OUT, Column
 from keras_vae.data.schema.inference import describe
@@ -77,7 +78,8 @@ class Schema:
         | one value, none, or identifiers (all values differ) | left_out |
 
         Args:
-            frame: pandas data frame, or a dict of columns (arrays, masked arrays, lists).
+            frame: data frame of pandas or Polars, an Arrow table, or a dict of columns (arrays,
+                masked arrays, lists).
             kinds: kinds of some columns by name, where the inference decides otherwise;
                 "left_out" leaves a column out.
             drop: names of columns to leave out.
@@ -331,10 +333,9 @@ def _framed(value: Any) -> Any:
     """Returns a pandas data frame of a frame, or of a dict of columns."""
     import pandas as pd
 
+    value = as_known(value)
     if isinstance(value, pd.DataFrame):
         return value
-    if hasattr(value, "to_pandas"):
-        return value.to_pandas()
     if isinstance(value, Mapping):
         columns = {}
         for name, column in value.items():
@@ -343,7 +344,7 @@ def _framed(value: Any) -> Any:
             columns[name] = column
         return pd.DataFrame(columns)
     raise DataError(
-        f"Expected a pandas data frame or a dict of columns; got {type(value).__name__}. Name the "
+        f"Expected a data frame or a dict of columns; got {type(value).__name__}. Name the "
         "columns: pandas.DataFrame(x, columns=[...])."
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.data.batch_dataset import source_behind
+from keras_vae.data.foreign import as_known
 from keras_vae.data.frames import frame_names, numbers, whole_columns
 from keras_vae.data.mapped import is_mapped
 from keras_vae.data.schema import Schema
@@ -82,6 +83,7 @@ class DataSpec:
         """Returns the specification with the names of the columns of x, if the inputs have some."""
         if self.feature_names is not None or self.is_dict:
             return self
+        inputs = as_known(inputs)
         if isinstance(inputs, tf.data.Dataset):
             source = source_behind(inputs)
             return self if source is None else replace(self, feature_names=source.feature_names)
@@ -94,6 +96,7 @@ class DataSpec:
         Raises:
             DataError: if the inputs are not of the form that the model takes.
         """
+        inputs = as_known(inputs)
         if self.is_dict:
             return named_parts(inputs, self.parts, self.schema)
         if len(self.parts) == 1:
@@ -140,7 +143,7 @@ class DataSpec:
 
     def array(self, name: str, value: Any, *, in_support: bool = True) -> np.ndarray:
         """Returns one part as a checked array [n, ...]; arguments and errors as for `arrays`."""
-        part = self.parts[name]
+        part, value = self.parts[name], as_known(value)
         array = as_rows(value, name, part, self.feature_names, is_named=self.is_dict)
         checked = part.filled(array, name) if part.missing else array
         if part.support is not None and in_support:
