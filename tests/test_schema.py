@@ -289,7 +289,7 @@ def test_all_refused_columns_are_named():
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "several columns a. Rename all but one"),
         (pd.DataFrame({"a": []}), "no rows"),
         (pd.DataFrame({"a": [1, 1, 1]}), "No column is left to model: a is left out .constant: 1"),
-        (np.zeros([3, 2]), "a pandas data frame or a dict of columns; got ndarray. Name the"),
+        (np.zeros([3, 2]), "a data frame or a dict of columns; got ndarray. Name the"),
     ],
 )
 def test_what_is_no_table_is_refused(frame, message):
