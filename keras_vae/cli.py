@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,14 @@ import click
 
 from keras_vae import extras
 from keras_vae.runs import siblings
+from keras_vae.runs.arguments import (
+    AtLeast,
+    numbers,
+    of_run,
+    table_endings,
+    with_samples,
+    with_seed,
+)
 from keras_vae.runs.config import TABLE
 from keras_vae.runs.config_file import read_run
 from keras_vae.runs.endings import ARRAYS, check_ending
@@ -112,50 +119,6 @@ def main() -> None:
     """
 
 
-class _AtLeast(click.IntRange):
-    """Type of options that are integers with a minimum."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Returns the integer."""
-        number = click.INT.convert(value, param, ctx)
-        if number < (self.min or 0):
-            self.fail(f"expected an integer of at least {self.min}; got {number}.", param, ctx)
-        return number
-
-
-def _table_endings() -> tuple[str, ...]:
-    from keras_vae.data.tables import TABLE_SUFFIXES
-
-    return TABLE_SUFFIXES
-
-
-class _RunDirectory(click.Path):
-    """Type of arguments that name a run, whose configuration is read before TensorFlow is."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
-        """Returns the path."""
-        read_run(Path(value))
-        return Path(value)
-
-
-_of_run = click.argument("run", type=_RunDirectory())
-_with_seed = click.option("--seed", default=0, show_default=True, help="Seed of all draws.")
-
-
-def _with_samples(flag: str, per: str) -> Callable[[Any], Any]:
-    """Returns the option of the number of importance samples per row or example."""
-    return click.option(
-        flag,
-        type=_AtLeast(1),
-        default=1000,
-        show_default=True,
-        help=f"Importance samples per {per}.",
-    )
-
-
 @main.command("train")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file with settings (a recipe)."
@@ -230,16 +193,16 @@ def schema_command(
 
 
 @main.command("evaluate")
-@_of_run
-@_with_samples("--samples", "example")
+@of_run
+@with_samples("--samples", "example")
 @click.option(
     "--limit",
-    type=_AtLeast(0),
+    type=AtLeast(0),
     default=1000,
     show_default=True,
     help="Number of test examples to measure; 0 for all.",
 )
-@_with_seed
+@with_seed
 def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
     """Measure a run on its test set, beside simple models.
 
@@ -261,20 +224,20 @@ def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
 
 
 @main.command("rate-distortion")
-@_of_run
+@of_run
 @click.option(
     "--betas",
     default="0.25,0.5,2,4,8",
     show_default=True,
     help="Weights of the rate, beside RUN's.",
 )
-@_with_seed
+@with_seed
 def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
     """Train a run's model again at each of several betas.
 
     The table shows what the latents cost in rate and gain in distortion.
     """
-    weights = _numbers(betas, "--betas")
+    weights = numbers(betas, "--betas")
     load_tensorflow()
     from rich.console import Console
     from rich.table import Table
@@ -293,11 +256,11 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
 
 
 @main.command("sample")
-@_of_run
+@of_run
 @click.option(
-    "--n", "count", type=_AtLeast(1), default=100, show_default=True, help="Number of draws."
+    "--n", "count", type=AtLeast(1), default=100, show_default=True, help="Number of draws."
 )
-@_with_seed
+@with_seed
 @click.option("--mean", is_flag=True, help="Decoder means at prior draws instead of draws of x.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help=".npy, .csv, .parquet or .png."
@@ -308,7 +271,7 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
     z comes from the prior p(z), x from the likelihood p(x | z).
     """
     is_table = read_run(run).likelihood == TABLE
-    check_ending(out, _table_endings() if is_table else ARRAYS)
+    check_ending(out, table_endings() if is_table else ARRAYS)
     load_tensorflow()
     from keras_vae import commands
     from keras_vae.runs.run import Run
@@ -317,7 +280,7 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
 
 
 @main.command("impute")
-@_of_run
+@of_run
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Table with holes.")
 @click.option(
     "--out",
@@ -325,9 +288,9 @@ def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> N
     required=True,
     help=".csv, .tsv, .parquet or .feather.",
 )
-@_with_samples("--num-samples", "row")
-@click.option("--multiple", type=_AtLeast(1), help="Number of imputations to draw, one file each.")
-@_with_seed
+@with_samples("--num-samples", "row")
+@click.option("--multiple", type=AtLeast(1), help="Number of imputations to draw, one file each.")
+@with_seed
 @click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
 def impute_command(
     run: Path,
@@ -343,7 +306,7 @@ def impute_command(
     Numbers become their mean given the rest of the row, and labels the most probable one. With
     --multiple, they are drawn, and each imputation is written into a file of its own.
     """
-    check_ending(out, _table_endings())
+    check_ending(out, table_endings())
     load_tensorflow()
     from keras_vae.runs import table_files
     from keras_vae.runs.run import Run
@@ -412,13 +375,13 @@ def explain_loss_command(
 
 
 @main.command("report")
-@_of_run
+@of_run
 @click.option(
     "--artifact",
     type=click.Path(path_type=Path),
     help="Exported version of the run's model, such as artifacts/quickstart/1; shows its parity.",
 )
-@_with_seed
+@with_seed
 def report_command(run: Path, artifact: Path | None, seed: int) -> None:
     """Write report.html into a run.
 
@@ -437,7 +400,7 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="HTML page of both, with pictures, to write."
 )
-@_with_seed
+@with_seed
 def compare_command(first: Path, second: Path, out: Path | None, seed: int) -> None:
     """Compare two runs on the same test examples.
 
@@ -531,16 +494,6 @@ def _invoked() -> str:
     if path.name == "__main__.py":
         return f"{sys.executable} -m keras_vae"
     return path.name if shutil.which(path.name) == str(path) else str(path)
-
-
-def _numbers(text: str, option: str) -> tuple[float, ...]:
-    try:
-        found = tuple(float(word) for word in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not like 0.5,2,4.", param_hint=option) from error
-    if not all(0.0 <= number < math.inf for number in found):
-        raise click.BadParameter("expected numbers of at least 0.", param_hint=option)
-    return found
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import tensorflow as tf
 from keras_vae.conformal import Conformal
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
-from keras_vae.signatures.functions import Functions, Tensors
+from keras_vae.signatures.functions import Functions
+from keras_vae.signatures.layout import Tensors
 from keras_vae.signatures.raw_part import Preparations, raw_parts
 
 __all__ = ["Signature", "signatures"]
