@@ -291,5 +291,6 @@ def test_mixed_precision_with_onednn(tmp_path):
 
 
 def test_a_module_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "m.keras").touch()
     message = error_of([tmp_path / "m.keras", "--to", tmp_path / "a", "--import", "no.such"])
     assert "--import no.such failed: ModuleNotFoundError" in message
