@@ -21,6 +21,7 @@ from keras_vae import extras
 from keras_vae.runs import siblings
 from keras_vae.runs.arguments import (
     AtLeast,
+    RunDirectory,
     numbers,
     of_run,
     table_endings,
@@ -395,8 +396,8 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
 
 
 @main.command("compare")
-@click.argument("first", metavar="RUN_A", type=click.Path(path_type=Path))
-@click.argument("second", metavar="RUN_B", type=click.Path(path_type=Path))
+@click.argument("first", metavar="RUN_A", type=RunDirectory())
+@click.argument("second", metavar="RUN_B", type=RunDirectory())
 @click.option(
     "--out", type=click.Path(path_type=Path), help="HTML page of both, with pictures, to write."
 )

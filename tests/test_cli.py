@@ -65,6 +65,7 @@ def test_help_comes_without_tensorflow(words: str, tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         ("evaluate nowhere", "nowhere is not a run directory: it holds no config.toml."),
+        ("compare run nowhere", "nowhere is not a run directory: it holds no config.toml."),
         ("sample run --out x.npz", "end in .npy, .csv, .parquet or .png; got x.npz."),
         ("export run --to a", "run holds no model.keras. Give the directory of a run, or a"),
         ("export x.keras --to a", "x.keras does not exist. Give the directory of a run, or a"),

@@ -11,7 +11,15 @@ import click
 
 from keras_vae.runs.config_file import read_run
 
-__all__ = ["AtLeast", "numbers", "of_run", "table_endings", "with_samples", "with_seed"]
+__all__ = [
+    "AtLeast",
+    "RunDirectory",
+    "numbers",
+    "of_run",
+    "table_endings",
+    "with_samples",
+    "with_seed",
+]
 
 
 class AtLeast(click.IntRange):
@@ -32,7 +40,7 @@ def table_endings() -> tuple[str, ...]:
     return TABLE_SUFFIXES
 
 
-class _RunDirectory(click.Path):
+class RunDirectory(click.Path):
     """Type of arguments that name a run, whose configuration is read before TensorFlow is."""
 
     def __init__(self) -> None:
@@ -44,7 +52,7 @@ class _RunDirectory(click.Path):
         return Path(value)
 
 
-of_run = click.argument("run", type=_RunDirectory())
+of_run = click.argument("run", type=RunDirectory())
 with_seed = click.option("--seed", default=0, show_default=True, help="Seed of all draws.")
 
 

@@ -171,11 +171,9 @@ class Functions(Layout):
 
     def _distortion(self, name: str) -> str:
         """Returns the name of the distortion of a part, or of what is observed beside them."""
-        return (
-            self._parts[name].tensor("distortion")
-            if name in self._parts
-            else (f"distortion_{as_word(name)}")
-        )
+        if name in self._parts:
+            return self._parts[name].tensor("distortion")
+        return f"distortion_{as_word(name)}"
 
     def _volume(self, name: str, x: Tensors) -> tf.Tensor | float:
         if name not in self._parts:
@@ -221,10 +219,8 @@ class Functions(Layout):
             part.tensor("x"): tf.fill([size, *part.shape], np.float32(np.nan))
             for part in self.recognised
         }
-        x, classifiers = (
-            self._model.data.together(self._data({**inputs, **own})),
-            (self._model.classifiers()),
-        )
+        x = self._model.data.together(self._data({**inputs, **own}))
+        classifiers = self._model.classifiers()
         return {part.tensor("probabilities"): classifiers[part.name](x) for part in self.recognised}
 
     def _classify(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
