@@ -32,7 +32,7 @@ def blocks() -> list[tuple[str, str | None]]:
 
 
 def run(code: str, namespace: dict[str, Any]) -> str:
-    """What a block prints."""
+    """Runs a block and returns its output."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, str(PAGE), "exec"), namespace)

@@ -40,7 +40,7 @@ __all__ = ["Options", "export", "export_model"]
 
 @dataclass(frozen=True)
 class Options:
-    """What to write besides the signatures, and where to verify it.
+    """Choices of an export: what is written besides the signatures, and where it is verified.
 
     Attributes:
         version: integer version; None takes the next one.

@@ -23,7 +23,7 @@ _CALL = 1 / 128
 
 @dataclass(frozen=True)
 class Device:
-    """What TensorFlow computes on: a CPU, or one or more equal GPUs.
+    """Hardware that TensorFlow computes on: a CPU, or one or more equal GPUs.
 
     Attributes:
         kind: "CPU" or "GPU".

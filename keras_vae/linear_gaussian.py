@@ -30,7 +30,7 @@ _NO_NOISE = (
 
 
 class _Known(NamedTuple):
-    """What the observed entries of some rows say.
+    """Moments given the observed entries of some rows.
 
     Attributes:
         rows: indices of the rows, [n].

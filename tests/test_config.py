@@ -114,6 +114,7 @@ OTHERWISE = {
     "prior": "standard_normal",
     "posterior": "full",
     "objective": "iwae",
+    "learning_rate_schedule": "steps",
     "learning_rate_milestones": (),
 }
 """For each setting that others depend on, a value with which those do nothing."""

@@ -95,6 +95,25 @@ def test_the_learning_rate_falls_in_training_and_after_a_resume(tmp_path: Path) 
     assert run.config.learning_rate_milestones == (1, 2)
 
 
+def test_a_cosine_ends_near_zero_and_takes_no_milestones(tmp_path: Path) -> None:
+    config = RunConfig(
+        data="digits",
+        likelihood="bernoulli",
+        hidden=(8,),
+        latent=2,
+        epochs=4,
+        batch_size=1000,
+        learning_rate=2e-3,
+        learning_rate_schedule="cosine",
+    )
+    rates = [row["learning_rate"] for row in train(config, tmp_path / "run").history()]
+    half_of_root = math.sqrt(0.5)
+    exact = [2e-3, 1e-3 * (1 + half_of_root), 1e-3, 1e-3 * (1 - half_of_root)]
+    assert rates == pytest.approx(exact, rel=1e-6)  # float32
+    both = dataclasses.replace(config, learning_rate_milestones=(1,))
+    assert "learning_rate_milestones" in both.idle()
+
+
 @pytest.mark.parametrize("likelihood", sorted(STARTING - {"discretized_logistic"}))
 def test_a_decoder_starts_at_the_mean_of_the_data(likelihood: str) -> None:
     options = {"total_count": 3} if likelihood in ("beta_binomial", "multinomial") else {}

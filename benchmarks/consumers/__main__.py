@@ -67,7 +67,7 @@ def write(vae: Any, directory: Path) -> None:
 
 
 def asked(python: Path, consumer: str, directory: Path) -> Iterator[dict[str, Any]]:
-    """What a consumer says of each signature; one that ends the process is asked no more."""
+    """Yields the answer of a consumer for each signature, or how it failed."""
     waiting = list(SIGNATURES)
     program = Path(__file__).with_name("run.py")
     # A converter that calls pip finds the environment's own, and that no index.
@@ -92,7 +92,7 @@ def asked(python: Path, consumer: str, directory: Path) -> Iterator[dict[str, An
 
 
 def compared(directory: Path, signature: str, consumer: str) -> str:
-    """The answer beside that of ONNX Runtime, in a word."""
+    """Compares the answer with that of ONNX Runtime, in a word."""
     with (
         np.load(directory / f"{signature}.onnxruntime.npz") as want,
         np.load(directory / f"{signature}.{consumer}.npz") as got,

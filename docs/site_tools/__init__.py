@@ -1,1 +1,1 @@
-"""What the documentation site needs beside Sphinx."""
+"""Tools of the documentation site beside Sphinx."""

@@ -30,7 +30,7 @@ class Cells(NamedTuple):
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What `fit`, `elbo` and the evaluators take: {"x": ..., "condition": ...}."""
+        """Arguments of `fit`, `elbo` and the evaluators: {"x": ..., "condition": ...}."""
         return {"x": self.x, "condition": self.condition}
 
 

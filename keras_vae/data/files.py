@@ -54,7 +54,7 @@ class Data:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What `fit` takes for a model conditioned on the label: {"x": ..., "condition": ...}.
+        """Arguments of `fit` for a model conditioned on the label: {"x": ..., "condition": ...}.
 
         The condition is one-hot, float32 [N, G], in the order of `groups`.
 

@@ -16,7 +16,7 @@ _RESOLUTION = 1 / 64
 
 
 class Resolution(NamedTuple):
-    """How well float32 holds the columns of a table.
+    """Errors of the columns of a table in float32.
 
     Attributes:
         error: largest error of each column in float32.

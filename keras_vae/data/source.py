@@ -33,7 +33,7 @@ class StepRange(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What the batches of a source are gathered from.
+    """Tables that the batches of a source are gathered from.
 
     Attributes:
         parts: tables by the name of the part, tensors [N, ...] or arrays in files.

@@ -22,7 +22,7 @@ _MOST_PARTS = 8
 
 
 class _Opinions(NamedTuple):
-    """What the experts of M parts say of a batch.
+    """Normal distributions of the experts of M parts for a batch.
 
     Attributes:
         loc: centres, [B, M, L]; 0 of an absent part.

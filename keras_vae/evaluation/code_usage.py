@@ -18,7 +18,7 @@ _ROWS = 1024
 
 @dataclass(frozen=True)
 class CodeUsage:
-    """How often each code occurs in a data set.
+    """Counts of each code in a data set.
 
     Attributes:
         shape: shape of the codes of one example.

@@ -146,7 +146,7 @@ class FullGaussian:
 
 
 class _Known(NamedTuple):
-    """What the observed entries of some rows say.
+    """Moments given the observed entries of some rows.
 
     Attributes:
         rows: indices of the rows, [n].

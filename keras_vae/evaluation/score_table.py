@@ -74,7 +74,7 @@ def auroc(scores: Any, labels: Any) -> Auroc:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """How well scores separate anomalies from normal examples, best first.
+    """Areas under ROC curves: how well scores separate anomalies from normal examples.
 
     Attributes:
         scores: area under the ROC curve by the name of the score.

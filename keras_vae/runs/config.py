@@ -112,7 +112,8 @@ class RunConfig:
         warmup_epochs: epochs in which beta rises linearly from 0.
         epochs: epochs of training.
         batch_size: examples per step.
-        learning_rate: learning rate of Adam.
+        learning_rate: learning rate of Adam in the first epoch.
+        learning_rate_schedule: "steps" at milestones, or "cosine", which falls to 0 over epochs.
         learning_rate_milestones: epochs after which the learning rate falls, ascending.
         learning_rate_decay: factor of the learning rate at each milestone.
         adam_beta_1: decay of Adam's mean of gradients.
@@ -289,8 +290,11 @@ class RunConfig:
     epochs: int = setting(20, interval="[1, inf)")
     batch_size: int = setting(100, interval="[1, inf)")
     learning_rate: float = setting(1e-3, "Of Adam.", interval="(0, inf)")
+    learning_rate_schedule: str = setting(
+        "steps", "cosine falls to 0 over the epochs.", choices=("steps", "cosine")
+    )
     learning_rate_milestones: tuple[int, ...] = setting(
-        (), "Epochs after which it falls, as in 30,40."
+        (), "Epochs after which it falls, as in 30,40.", only=("learning_rate_schedule", ("steps",))
     )
     learning_rate_decay: float = setting(
         0.1, "Its factor there.", interval="(0, 1]", only=("learning_rate_milestones", None)
@@ -431,11 +435,6 @@ class RunConfig:
             image_mode=self.image_mode or None,
             cache=self.cache or None,
         )
-
-    def learning_rate_at(self, epoch: int) -> float:
-        """Returns the learning rate of an epoch, counted from 0."""
-        passed = sum(milestone <= epoch for milestone in self.learning_rate_milestones)
-        return self.learning_rate * self.learning_rate_decay**passed
 
     def to_toml(self) -> str:
         """Writes the configuration as TOML."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,6 +138,14 @@ def _compiled(config: RunConfig, vae: LikelihoodModel) -> LikelihoodModel:
     return vae
 
 
+def _learning_rate(config: RunConfig, epoch: int) -> float:
+    """Returns the learning rate of an epoch, counted from 0."""
+    if config.learning_rate_schedule == "cosine":
+        return config.learning_rate * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+    passed = sum(milestone <= epoch for milestone in config.learning_rate_milestones)
+    return config.learning_rate * config.learning_rate_decay**passed
+
+
 def train(
     config: RunConfig,
     out: str | os.PathLike[str],
@@ -199,7 +208,7 @@ def train(
 
 
 class _Task(NamedTuple):
-    """What a training needs of its data.
+    """Data of a training, and the model that fits it.
 
     Attributes:
         train: training set, prepared but for the random steps, an array or a dict of these.
@@ -339,8 +348,10 @@ def _fit(
     if finished:
         report(f"Continuing after epoch {finished} of {config.epochs}.")
     schedule: list[keras.callbacks.Callback] = []
-    if config.learning_rate_milestones:
-        schedule.append(keras.callbacks.LearningRateScheduler(config.learning_rate_at))
+    if config.learning_rate_milestones or config.learning_rate_schedule == "cosine":
+        schedule.append(
+            keras.callbacks.LearningRateScheduler(lambda epoch: _learning_rate(config, epoch))
+        )
     if config.warmup_epochs and config.objective == "elbo":
         schedule.append(
             callbacks.LinearSchedule("beta", stop=config.beta, epochs=config.warmup_epochs)

@@ -31,7 +31,7 @@ class CheckedModel(keras.Model):
 
     @property
     def data(self) -> DataSpec:
-        """What the model accepts as data."""
+        """Description of the data that the model accepts."""
         raise NotImplementedError
 
     def evaluate(

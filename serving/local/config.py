@@ -15,7 +15,7 @@ __all__ = ["Policy", "read_config"]
 
 @dataclass(frozen=True)
 class Policy:
-    """Which versions of a model are served.
+    """Rule that selects the versions of a model to serve.
 
     Attributes:
         latest: number of newest versions, or None for all.

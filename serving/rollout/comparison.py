@@ -40,7 +40,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How much worse the second version may be.
+    """Margins by which the second version may be worse.
 
     Attributes:
         elbo: nats per example by which its mean ELBO may be lower.

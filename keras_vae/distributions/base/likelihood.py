@@ -199,7 +199,7 @@ class Likelihood(ConditionalDistribution):
     @property
     @abc.abstractmethod
     def support(self) -> supports.Support:
-        """Where data may lie; `fit` refuses data outside it."""
+        """Set in which data may lie; `fit` refuses data outside it."""
 
     @classmethod
     def key(cls) -> str:

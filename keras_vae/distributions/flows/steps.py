@@ -49,12 +49,12 @@ class Step(abc.ABC):
     @property
     @abc.abstractmethod
     def seen(self) -> int:
-        """How many of the first numbers the network sees."""
+        """Count of the first numbers, which the network sees."""
 
     @property
     @abc.abstractmethod
     def moved(self) -> int:
-        """How many of the last numbers are moved."""
+        """Count of the last numbers, which are moved."""
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -170,7 +170,7 @@ class AutoregressiveLikelihood(Likelihood):
 
     @property
     def support(self) -> supports.Support:
-        """Where data may lie; that of the steps."""
+        """Set in which data may lie; that of the steps."""
         return self.steps.support
 
     def parameter_specs(self) -> dict[str, Parameter]:

@@ -1,4 +1,4 @@
-"""What the concentration of a von Mises-Fisher distribution decides: its peak and its mean.
+"""Peak and mean of a von Mises-Fisher distribution, as functions of its concentration.
 
 With t = mu'z, the density relative to the uniform one on the sphere of d dimensions is
 

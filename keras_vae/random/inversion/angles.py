@@ -125,7 +125,7 @@ def polar_angle(u: Tensor, concentration: Tensor, size: int = 3) -> Tensor:
 
 
 class _Place(NamedTuple):
-    """Where a draw lies.
+    """Position of a draw.
 
     Attributes:
         angle: the draw.
