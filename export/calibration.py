@@ -52,7 +52,9 @@ def rows(model: Path, vae: VAE, source: str) -> dict[str, np.ndarray]:
         )
     schema = vae.data.schema
     if schema is not None:
-        frame = run.table().test if run and source == HELD_OUT else data.load_frame(source)
+        frame = (
+            run.table().test.few().frame if run and source == HELD_OUT else data.load_frame(source)
+        )
         return _of_table(frame, schema)
     if vae.data.is_dict or "condition" in vae.data.parts:
         raise ExportError(

@@ -178,7 +178,7 @@ def rate_distortion(
     x = (
         run.preparation.array(run.raw()[1], config.seed)
         if run.schema is None
-        else run.table().test_x
+        else run.table().test.x
     )
     units = run.units(models[config.beta])
     found = evaluation.rate_distortion(models, x, seed=seed)

@@ -114,7 +114,7 @@ OTHERWISE = {
     "prior": "standard_normal",
     "posterior": "full",
     "objective": "iwae",
-    "learning_rate_schedule": "steps",
+    "learning_rate_schedule": "cosine",
     "learning_rate_milestones": (),
 }
 """For each setting that others depend on, a value with which those do nothing."""
@@ -132,6 +132,7 @@ OTHER_VALUES = {
     "prior_hidden": (3,),
     "prior_transform": "spline",
     "code_prior": "autoregressive",
+    "learning_rate_milestones": (3,),
     "level_sizes": (2, 3),
     "monitor": True,
 }
@@ -163,6 +164,9 @@ def test_what_a_command_makes_idle_in_a_recipe_goes_back_to_its_default() -> Non
     assert vamp.components == 500
     assert override(vamp, {"prior": "standard_normal"}).components == RunConfig().components
     assert override(vamp, {"components": 7}).components == 7
+    iwae = read_config(RECIPES / "iwae-1.toml", needs_data=False)
+    falling = override(iwae, {"learning_rate_schedule": "cosine"})
+    assert (falling.learning_rate_milestones, falling.learning_rate_decay) == ((), 0.1)
     sigma = read_config(RECIPES / "sigma-vae.toml", needs_data=False)
     changed = override(sigma, {"likelihood": "poisson", "objective": "iwae"})
     assert changed.likelihood_options == {}

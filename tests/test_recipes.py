@@ -17,7 +17,7 @@ from keras_vae.factories import LIKELIHOODS
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.config_file import read_config
 from keras_vae.runs.run import Run
-from keras_vae.runs.train import build, train
+from keras_vae.runs.train import build, learning_rate, train
 from tests.models import tiny_vae
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
@@ -68,7 +68,7 @@ def test_the_schedule_of_the_iwae_paper() -> None:
     config = read_config(RECIPES[0].parent / "iwae-1.toml", needs_data=False)
     expected = [1e-3 * 10 ** (-i / 7) for i in range(8) for _ in range(3**i)]
     assert config.epochs == len(expected) == 3280
-    rates = [config.learning_rate_at(epoch) for epoch in range(config.epochs)]
+    rates = [learning_rate(config, epoch) for epoch in range(config.epochs)]
     # The factor is written with four digits and applied seven times.
     np.testing.assert_allclose(rates, expected, rtol=7 * 1e-4)
 

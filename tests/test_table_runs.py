@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from keras_vae import data, evaluation
 from keras_vae.cli import main
 from keras_vae.data import DataError
+from keras_vae.data.encoded import encoded_rows
+from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.report import page, table_draws
 from keras_vae.report.subject import Subject
 from keras_vae.runs import table_files, table_measures, tables
@@ -70,23 +72,74 @@ def evaluated(folder: Path) -> dict:
     return json.loads((folder / "run" / "evaluation.json").read_text())
 
 
+def test_a_table_in_a_cache_gives_the_numbers_of_one_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same schema, noise, batches, weights and measurements, to the bit."""
+    path = tmp_path / "people.parquet"
+    people().to_parquet(path)
+    monkeypatch.setattr("keras_vae.data.tables._ROWS_AT_ONCE", 100)
+    options = ("--epochs", 2, "--hidden", 4, "--latent", 2, "--batch-size", 50)
+    runs = []
+    for name, cache in (("memory", ()), ("cache", ("--cache", tmp_path / "kept"))):
+        out = tmp_path / name
+        code, output = invoke("train", "--data", path, "--out", out, *options, *cache)
+        assert code == 0, output
+        assert "216 training and 24 test rows" in output
+        assert invoke("evaluate", out, "--samples", 10)[0] == 0
+        runs.append(Run(out))
+    tables_ = [run.table() for run in runs]
+    assert isinstance(tables_[1].train.x["age"], LazyRows)
+    for mine, theirs in zip(tables_[0], tables_[1], strict=True):
+        if isinstance(mine, tables.TableRows):
+            for name, value in mine.x.items():
+                np.testing.assert_array_equal(np.asarray(theirs.x[name]), value)
+            pd.testing.assert_frame_equal(
+                theirs.few().frame, mine.few().frame[[*theirs.few().frame]], check_dtype=False
+            )
+    weights = [run.load().get_weights() for run in runs]
+    for mine, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(theirs, mine)
+    first, second = (json.loads((run.path / "evaluation.json").read_text()) for run in runs)
+    assert second == first
+
+
+def test_a_cache_keeps_parquet_alone_and_names_the_rows_at_fault(
+    folder: Path, tmp_path: Path
+) -> None:
+    code, output = invoke(
+        *("train", "--data", folder / "people.csv", "--out", tmp_path / "run", "--missing"),
+        *("--cache", tmp_path / "kept"),
+    )
+    assert code == 1
+    assert "Write it as one" in output
+    assert not (tmp_path / "kept").exists()
+    frame = people()
+    schema = data.Schema.of(frame)
+    frame.loc[ROWS - 1, "town"] = "Paris"
+    frame.to_parquet(tmp_path / "people.parquet")
+    with pytest.raises(DataError, match=r"begins at row 0 and ends before 240.*'Paris' in row 239"):
+        encoded_rows(schema, tmp_path / "people.parquet", tmp_path / "kept", 0)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
 def test_bounds_and_columns_are_in_nats_of_the_table(folder: Path, evaluated: dict) -> None:
     run = Run(folder / "run")
     vae, table = run.load(), run.table()
-    offset = table.schema.row_nats(table.test_x)
-    bound = vae.elbo(table.test_x, seed=0)
+    offset = table.schema.row_nats(table.test.x)
+    bound = vae.elbo(table.test.x, seed=0)
     assert evaluated["elbo"]["mean"] == pytest.approx(np.mean(bound.elbo + offset), rel=1e-6)
-    by_column = table_measures.column_distortions(vae, table.test_x, 0)
+    by_column = table_measures.column_distortions(vae, table.test.x, 0)
     # Both are float32 sums of four columns.
     np.testing.assert_allclose(np.sum([*by_column.values()], axis=0), bound.distortion, rtol=1e-5)
     columns = evaluated["columns"]
     assert list(columns) == ["age", "job", "height", "town"]
     total = sum(each["present"] * each["distortion"] for each in columns.values())
     assert total == pytest.approx(evaluated["distortion"]["mean"], rel=1e-5)
-    independent = evaluation.IndependentColumns.fit(table.train, table.schema)
-    log_q = independent.log_probs(table.test)
+    independent = evaluation.IndependentColumns.fit(table.train.frame, table.schema)
+    log_q = independent.log_probs(table.test.frame)
     for name, found in columns.items():
-        seen = table.test[name].notna().to_numpy()
+        seen = table.test.frame[name].notna().to_numpy()
         assert found["present"] == pytest.approx(seen.mean())
         assert found["independent"] == pytest.approx(-log_q[name][seen].mean())
     np.testing.assert_allclose(
@@ -153,7 +206,7 @@ def test_the_report_shows_columns_and_drawn_rows(folder: Path, evaluated: dict) 
     pictures = table_draws.table_draws(subject)
     assert [picture.title for picture in pictures] == ["age", "job", "height", "town"]
     assert "of the test data is missing" in pictures[0].caption
-    real = run.table().train[list(run.table_schema.columns)]
+    real = run.table().train.frame[list(run.table_schema.columns)]
     compared = evaluation.synthetic_report(
         real, subject.vae.sample(40, 0)[list(real)], real[:60], most=20
     )

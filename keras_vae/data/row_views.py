@@ -10,7 +10,7 @@ import numpy as np
 from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.data.mapped import chunks, read
 
-__all__ = ["ComputedRows", "DrawnRows", "SelectedRows"]
+__all__ = ["ComputedRows", "DrawnRows", "KeptRows", "SelectedRows"]
 
 
 class _View(LazyRows):
@@ -79,6 +79,27 @@ class ComputedRows(_View):
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Reads rows of the array, and computes."""
         return self._function(read(self._array, rows))
+
+
+class KeptRows(_View):
+    """An array whose last rows that were read are kept, for several views of the same rows.
+
+    Args:
+        array: [N, ...], mapped or lazy.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._kept: tuple[np.ndarray, np.ndarray] | None = None
+        self.shape = array.shape
+        self.dtype = array.dtype.newbyteorder("=")
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Reads rows of the array, unless they are those of the last call."""
+        kept = self._kept
+        if kept is None or not np.array_equal(kept[0], rows):
+            kept = self._kept = rows.copy(), read(self._array, rows)
+        return kept[1]
 
 
 class DrawnRows(_View):

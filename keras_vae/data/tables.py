@@ -22,6 +22,7 @@ __all__ = [
     "frame_chunks",
     "frame_content",
     "load_frame",
+    "parquet_length",
     "parquet_rows",
     "table",
 ]
@@ -64,6 +65,14 @@ def frame_chunks(path: str | os.PathLike[str]) -> Iterator[Any]:
         yield _named(file.schema_arrow.empty_table().to_pandas())
         for group in file.iter_batches(_ROWS_AT_ONCE):
             yield _named(group.to_pandas())
+
+
+def parquet_length(path: Path) -> int:
+    """Returns the number of rows of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    with reading(path, "a Parquet table"):
+        return int(pq.ParquetFile(path).metadata.num_rows)
 
 
 def _named(frame: Any) -> Any:

@@ -114,9 +114,9 @@ def _synthetic(subject: Subject) -> evaluation.SyntheticReport | None:
     table, names = subject.run.table(), list(schema.columns)
     drawn = subject.vae.sample(min(subject.available, _MOST_DRAWN), subject.seed)
     return evaluation.synthetic_report(
-        table.train[names],
+        table.train.few().frame[names],
         drawn[names],
-        table.test[names],
+        table.test.few().frame[names],
         most=_MOST_COMPARED,
         seed=subject.seed,
     )

@@ -194,7 +194,8 @@ def _examples(run: Run, vae: Any) -> tuple[Any, Any, Any, Units]:
     units = run.units(vae)
     if run.schema is not None:
         table = run.table()
-        return table.test_x, table.test, run.schema.row_nats(table.test_x), units
+        x = table.test.x
+        return x, table.test.few().frame, run.schema.row_nats(x), units
     raw = run.raw()[1]
     x = run.preparation.array(raw, run.config.seed)
     # Draws of the preparation, such as binarised pixels, belong to the data that is compared.

@@ -54,9 +54,9 @@ class Subject:
         vae = run.load()
         if run.schema is not None:
             table = run.table()
-            few = {name: value[:_EXAMPLES] for name, value in table.test_x.items()}
+            few, available = table.test.first(_EXAMPLES), len(table.test)
             finished = run.finished(vae, len(table.train))
-            return cls(run, vae, table.test[:_EXAMPLES], few, len(table.test), seed, finished)
+            return cls(run, vae, few.frame, few.x, available, seed, finished)
         train, raw = run.raw()
         shown = np.asarray(raw[:_EXAMPLES])
         x = run.preparation.array(shown, run.config.seed)

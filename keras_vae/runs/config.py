@@ -480,8 +480,9 @@ def override(base: RunConfig, given: Mapping[str, Any]) -> RunConfig:
     defaults: dict[str, Any] = {
         entry.name: entry.default for entry in dataclasses.fields(RunConfig)
     }
-    left = {name: defaults[name] for name in merged.idle() if name not in given}
-    return dataclasses.replace(merged, **left)
+    while left := {name: defaults[name] for name in merged.idle() if name not in given}:
+        merged = dataclasses.replace(merged, **left)
+    return merged
 
 
 def _options_of(likelihood: str) -> dict[str, Option]:

@@ -18,7 +18,7 @@ from keras_vae.model import VAE
 from keras_vae.observed import log_probs
 from keras_vae.runs import measurements
 from keras_vae.runs.run import Run
-from keras_vae.runs.tables import Table
+from keras_vae.runs.tables import Sample, Table
 
 __all__ = ["column_distortions", "columns", "evaluate", "hidden_cells"]
 
@@ -43,10 +43,10 @@ def evaluate(
     """
     vae, table = run.load(), run.table()
     units, schema = run.units(vae), table.schema
-    every = table.test_x
+    every = table.test.x
     available = len(table.test)
     count = min(limit, available) if limit else available
-    x = {name: value[:count] for name, value in every.items()}
+    x = table.test.first(count).x
     offset = schema.row_nats(every)
     elbo, distortion, rate = (np.asarray(value, np.float64) for value in vae.elbo(every, seed=seed))
     started = time.perf_counter()
@@ -122,20 +122,20 @@ def _independent(table: Table, count: int) -> tuple[_Independent, dict[str, np.n
     Whole numbers under a density have the noise that the model's have, so both are densities of
     the same numbers.
     """
-    train = _file_numbers(table.schema, table.train, table.train_x)
-    test = _file_numbers(table.schema, table.test[:count], table.test_x)
+    train = _file_numbers(table.schema, table.train.few())
+    test = _file_numbers(table.schema, table.test.first(count))
     model = evaluation.IndependentColumns.fit(train, table.schema)
     middles = {name: column.middle for name, column in model.columns.items()}
     return _Independent(model, middles), model.log_probs(test)
 
 
-def _file_numbers(schema: Schema, frame: Any, x: Mapping[str, np.ndarray]) -> Any:
+def _file_numbers(schema: Schema, sample: Sample) -> Any:
     """Returns a data frame whose whole numbers under a positive or real density have noise."""
-    frame = frame[list(schema.columns)].copy()
+    frame = sample.frame[list(schema.columns)].copy()
     for name, column in schema.columns.items():
         how = column.preparation
         if how.noise.size and column.kind in ("real", "positive"):
-            values = x[name][: len(frame), 0].astype(np.float64)
+            values = sample.x[name][:, 0].astype(np.float64)
             frame[name] = values * how.spread[0] + how.center[0]
     return frame
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,27 +11,73 @@ import numpy as np
 
 from keras_vae import data
 from keras_vae.data import DataError, Schema
+from keras_vae.data.encoded import encoded_rows
 from keras_vae.data.frames import is_numeric
-from keras_vae.data.tables import TABLE_SUFFIXES
+from keras_vae.data.tables import TABLE_SUFFIXES, frame_chunks
 from keras_vae.runs.config import TABLE, RunConfig, RunError
 
-__all__ = ["Table", "decided", "is_asked", "is_needed", "read"]
+__all__ = ["Sample", "Table", "TableRows", "decided", "is_asked", "is_needed", "read"]
 
 
-class Table(NamedTuple):
-    """Training and test set of a table, as in the file and as the model's numbers.
+_MOST = 2**17
+"""Rows of a table in a cache that are in memory as a data frame at once."""
+
+
+class Sample(NamedTuple):
+    """Rows of a table, as in the file and as the model's numbers.
+
+    Attributes:
+        frame: data frame.
+        x: arrays by column, NaN where a value is missing.
+    """
+
+    frame: Any
+    x: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of the training or the test set of a table.
 
     Attributes:
         schema: the columns.
-        train, test: data frames.
-        train_x, test_x: arrays by column, NaN where a value is missing.
+        x: arrays by column, NaN where a value is missing; read by rows if they are in a cache.
+        frame: data frame of all rows; None if they are in a cache.
     """
 
     schema: Schema
-    train: Any
-    test: Any
-    train_x: dict[str, np.ndarray]
-    test_x: dict[str, np.ndarray]
+    x: dict[str, Any]
+    frame: Any = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.x.values())))
+
+    def first(self, count: int) -> Sample:
+        """Returns the first rows."""
+        return self._at(slice(count))
+
+    def few(self) -> Sample:
+        """Returns all rows, or of a cache at most 131 072 that are evenly spaced."""
+        return self._at(slice(None, None, 1 if self.frame is not None else -(-len(self) // _MOST)))
+
+    def _at(self, rows: slice) -> Sample:
+        x = {name: np.asarray(value[rows]) for name, value in self.x.items()}
+        if self.frame is None:
+            return Sample(self.schema.decode(x), x)
+        return Sample(self.frame.iloc[rows], x)
+
+
+class Table(NamedTuple):
+    """Training and test set of a table.
+
+    Attributes:
+        schema: the columns.
+        train, test: their rows.
+    """
+
+    schema: Schema
+    train: TableRows
+    test: TableRows
 
 
 def is_asked(config: RunConfig) -> bool:
@@ -48,12 +95,13 @@ def is_needed(config: RunConfig) -> bool:
     if config.likelihood != "auto" or not config.data.lower().endswith(TABLE_SUFFIXES):
         return False
     try:
-        frame = data.load_frame(config.data).drop(columns=list(config.drop), errors="ignore")
+        return any(
+            not is_numeric(column.dtype) or bool(column.isna().any())
+            for chunk in frame_chunks(config.data)
+            for _, column in chunk.drop(columns=list(config.drop), errors="ignore").items()
+        )
     except DataError:
         return False
-    return any(
-        not is_numeric(column.dtype) or bool(column.isna().any()) for _, column in frame.items()
-    )
 
 
 def decided(config: RunConfig) -> tuple[RunConfig, Schema]:
@@ -88,6 +136,9 @@ def decided(config: RunConfig) -> tuple[RunConfig, Schema]:
         config, likelihood=TABLE, output_bias="data_mean", keep_labels=False
     )
     config.refuse_idle()
+    if config.cache:
+        for source in filter(None, (config.data, config.test_data)):
+            _check_parquet(source)
     return config, schema
 
 
@@ -97,19 +148,35 @@ def read(config: RunConfig, schema: Schema) -> Table:
     Raises:
         DataError: if it cannot be read, or does not suit the schema.
     """
-    whole, encoded = _encoded(config.data, schema, config.seed)
+    whole = _rows(config, config.data, schema)
     if config.test_data:
-        test, test_x = _encoded(config.test_data, schema, config.seed)
-        return Table(schema, whole, test, encoded, test_x)
-    rows = data.split(np.arange(len(whole)), test_fraction=config.test_fraction, seed=config.seed)
-    train, test = (whole.iloc[some].reset_index(drop=True) for some in rows)
-    arrays = [{name: value[some] for name, value in encoded.items()} for some in rows]
-    return Table(schema, train, test, *arrays)
+        return Table(schema, whole, _rows(config, config.test_data, schema))
+    places = data.split(np.arange(len(whole)), test_fraction=config.test_fraction, seed=config.seed)
+    train, test = (
+        TableRows(
+            schema,
+            {name: value[some] for name, value in whole.x.items()},
+            None if whole.frame is None else whole.frame.iloc[some].reset_index(drop=True),
+        )
+        for some in places
+    )
+    return Table(schema, train, test)
 
 
-def _encoded(source: str, schema: Schema, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
+def _rows(config: RunConfig, source: str, schema: Schema) -> TableRows:
+    if config.cache:
+        return TableRows(schema, dict(encoded_rows(schema, source, config.cache, config.seed)))
     frame = data.load_frame(source)
     try:
-        return frame, schema.encode(frame, seed)
+        return TableRows(schema, schema.encode(frame, config.seed), frame)
     except DataError as error:
         raise DataError(f"{Path(source)}: {error}") from error
+
+
+def _check_parquet(source: str) -> None:
+    if not source.lower().endswith(".parquet"):
+        raise RunError(
+            f"{source} is a table with text, categories or missing values, which a cache keeps if "
+            "it is a Parquet file. Write it as one, for example with pandas.read_csv(...)"
+            ".to_parquet(...), or leave cache out and read it into memory."
+        )

@@ -25,7 +25,7 @@ from keras_vae.runs.lock import held
 from keras_vae.runs.run import SCHEMA, Run
 from keras_vae.training.backup import write_atomically
 
-__all__ = ["build", "build_table", "train"]
+__all__ = ["build", "build_table", "learning_rate", "train"]
 
 _STEPS_OF_WARM_UP = 20
 """Training steps per execution during KL warm-up; beta is updated once per execution."""
@@ -138,7 +138,7 @@ def _compiled(config: RunConfig, vae: LikelihoodModel) -> LikelihoodModel:
     return vae
 
 
-def _learning_rate(config: RunConfig, epoch: int) -> float:
+def learning_rate(config: RunConfig, epoch: int) -> float:
     """Returns the learning rate of an epoch, counted from 0."""
     if config.learning_rate_schedule == "cosine":
         return config.learning_rate * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
@@ -262,11 +262,11 @@ def _train_table(
         schema = run.schema
     found = tables.read(config, schema)
     report(f"{len(found.train)} training and {len(found.test)} test rows.")
-    offsets = (float(schema.row_nats(x).mean()) for x in (found.train_x, found.test_x))
+    offsets = (float(schema.row_nats(rows.x).mean()) for rows in (found.train, found.test))
     config = dataclasses.replace(config, row_nats=tuple(offsets))
     task = _Task(
-        found.train_x,
-        found.test_x,
+        found.train.x,
+        found.test.x,
         len(found.train),
         {},
         lambda: build_table(config, schema),
@@ -350,7 +350,7 @@ def _fit(
     schedule: list[keras.callbacks.Callback] = []
     if config.learning_rate_milestones or config.learning_rate_schedule == "cosine":
         schedule.append(
-            keras.callbacks.LearningRateScheduler(lambda epoch: _learning_rate(config, epoch))
+            keras.callbacks.LearningRateScheduler(lambda epoch: learning_rate(config, epoch))
         )
     if config.warmup_epochs and config.objective == "elbo":
         schedule.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from keras_vae.data.tables import frame_chunks
 from keras_vae.spelling import meant
 
 __all__ = ["Schema"]
+
+_ROWS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,11 +182,14 @@ class Schema:
         Args:
             x: model numbers by name, as `encode` returns them.
         """
-        offsets = [
-            np.where(np.isnan(np.asarray(self._of(x, name))).any(axis=-1), 0.0, nats)
-            for name, nats in self.nats_offset.items()
-        ]
-        return np.sum(offsets, axis=0)
+        values = {name: self._of(x, name) for name in self.columns}
+        found = np.zeros(len(next(iter(values.values()))))
+        for start in range(0, len(found), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            for name, nats in self.nats_offset.items():
+                is_absent = np.isnan(np.asarray(values[name][rows])).any(axis=-1)
+                found[rows] += np.where(is_absent, 0.0, nats)
+        return found
 
     def raw(self, frame: Any) -> dict[str, np.ndarray]:
         """Returns a table as the signatures of an artifact take it: file numbers, and codes.
@@ -222,14 +227,35 @@ class Schema:
         Raises:
             DataError: as `raw`.
         """
-        found, columns = {}, self.columns
-        for index, (name, raw) in enumerate(self.raw(frame).items()):
-            column = columns[name]
-            noise = None
-            if seed is not None and column.preparation.noise.size:
-                noise = np.random.default_rng([seed, index]).random(raw.shape)
-            found[name] = column.encode(raw, noise)
-        return found
+        return self.encoder(seed)(frame)
+
+    def encoder(self, seed: int | None = None, *, one_hot: bool = True) -> Callable[[Any], Any]:
+        """Returns `encode` as a function of one chunk after the other, with the noise of the whole.
+
+        Args:
+            seed: as for `encode`.
+            one_hot: whether categories become one-hot vectors; otherwise they stay codes [n].
+        """
+        streams = (
+            {}
+            if seed is None
+            else {
+                name: np.random.default_rng([seed, index])
+                for index, (name, column) in enumerate(self.columns.items())
+                if column.preparation.noise.size
+            }
+        )
+
+        def encode(frame: Any) -> dict[str, np.ndarray]:
+            found = {}
+            for name, raw in self.raw(frame).items():
+                column = self.columns[name]
+                noise = streams[name].random(raw.shape) if name in streams else None
+                is_code = column.form == "one_hot" and not one_hot
+                found[name] = raw if is_code else column.encode(raw, noise)
+            return found
+
+        return encode
 
     def decode(self, arrays: Mapping[str, Any]) -> Any:
         """Returns model numbers as a data frame with the columns, dtypes and labels of the table.
