@@ -1,6 +1,6 @@
 """`fit` beside its peers: every system trains the same model, an epoch at a time, in turns.
 
-    make bench                                       # the default set, about ten minutes
+    make bench                                       # every case, a quarter of an hour
     make bench BENCH_ARGS="--cases mlp-100 iwae-50 --systems keras_vae jax_scan"
     make bench BENCH_ARGS="--data PATH_OF_MNIST"     # binarised MNIST instead of generated images
 
@@ -8,7 +8,8 @@ Each system is a process of its own that is stopped (SIGSTOP) while another one 
 A B C, B C A, ...: what the machine does in the meantime hits all alike. The table gives medians and
 the span of the middle half, as ratios to `fit` of keras_vae; "products" is the time of the matrix
 products alone. A row is void if its loss after the first epoch, on the same examples from the same
-initial weights, is further than the band from the median of the systems.
+initial weights, is further than the band from the median of the systems. Before that, the systems
+that can take noise from outside show that they train the same model (`benchmarks.peers.same`).
 """
 
 import argparse
@@ -16,13 +17,10 @@ import contextlib
 import json
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +29,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.cases import CASES, Case, data
+from benchmarks.peers.processes import workers
+from benchmarks.peers.same import compared
 from benchmarks.peers.worker import MODULES
 
 OURS = "keras_vae"
@@ -38,8 +38,8 @@ FLOOR = "products"
 BAND = 0.02
 """Relative distance from the median of the losses above which a row is void."""
 
-_OTHERS, _TRIES = 0.05, 3
-"""Cores that other processes may take during an epoch that counts; how often it is tried."""
+_OTHERS = 0.05
+"""Cores that other processes may take during an epoch that counts."""
 
 _MARK = "<!-- written by make bench -->"
 _FEWEST = 4
@@ -57,99 +57,19 @@ def takes_part(system: str, case: Case) -> bool:
     """
     if case.task == "evidence":
         return system in (OURS, "pythae", "pythae_wide", FLOOR)
+    if case.model != "vae" and system in ("keras_example", "pythae"):
+        return False
     return system != "pythae_wide" and not (case.convolutional and system == "jax_scan")
 
 
-class Worker:
-    """A system in its own process, stopped unless it is its turn."""
-
-    def __init__(self, system: str, case: Case, path: Path, python: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(_ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [str(python), "-W", "ignore", "-m", "benchmarks.peers.worker"]
-        self.system = system
-        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [*command, system, case.to_json(), str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            cwd=_ROOT,
-            env=environment,
-        )
-        self.versions: dict[str, str] = {}
-        self.epochs: list[dict[str, Any]] = []
-
-    def wait(self) -> None:
-        """Waits until the system is imported."""
-        self.versions = self._read()["versions"]
-        self.process.send_signal(signal.SIGSTOP)
-
-    def epoch(self, most: float = 1.0, tries: int = 1) -> None:
-        """One epoch, with the machine to itself: again if others took more than `most` of it."""
-        for _ in range(tries):
-            busy, own = _busy(), _used(self.process.pid)
-            started = time.perf_counter()
-            self.process.send_signal(signal.SIGCONT)
-            print("go", file=self.process.stdin, flush=True)
-            epoch = self._read()
-            self.process.send_signal(signal.SIGSTOP)
-            others = _busy() - busy - (_used(self.process.pid) - own)
-            epoch["others"] = max(0.0, others / (time.perf_counter() - started))
-            if epoch["others"] <= most:
-                break
-        self.epochs.append(epoch)
-
-    def close(self) -> None:
-        """Ends the process."""
-        self.process.kill()
-        self.process.wait()
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.log.seek(0)
-            raise RuntimeError(f"{self.system} ended:\n{self.log.read()[-3000:]}")
-        return json.loads(line)  # type: ignore[no-any-return]
-
-
-def _busy() -> float:
-    """Processor seconds that the machine has worked; 0 where Linux does not say."""
-    try:
-        fields = Path("/proc/stat").read_text().split()[1:8]
-    except OSError:
-        return 0.0
-    return (sum(map(int, fields)) - int(fields[3]) - int(fields[4])) / os.sysconf("SC_CLK_TCK")
-
-
-def _used(process: int) -> float:
-    """Processor seconds that a process has worked."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-@contextlib.contextmanager
-def workers(systems: list[str], case: Case, path: Path, peers: Path) -> Iterator[list[Worker]]:
-    """The systems, started together, and ended at the end whatever happens."""
-    started: list[Worker] = []
-    try:
-        for system in systems:
-            ours = MODULES[system] == "keras_systems"
-            started.append(Worker(system, case, path, Path(sys.executable) if ours else peers))
-        for worker in started:
-            worker.wait()
-        yield started
-    finally:
-        for worker in started:
-            worker.close()
-
-
 def measure(
-    case: Case, systems: list[str], peers: Path, grey: np.ndarray | None, warm: int, repeats: int
+    case: Case,
+    systems: list[str],
+    peers: Path,
+    grey: np.ndarray | None,
+    warm: int,
+    repeats: int,
+    tries: int = 3,
 ) -> dict[str, Any]:
     """Seconds of each system's epochs, by rounds; the first `warm` rounds do not count."""
     with tempfile.TemporaryDirectory() as folder:
@@ -159,7 +79,7 @@ def measure(
             for number in range(warm + repeats):
                 turn = number % len(running)
                 for worker in running[turn:] + running[:turn]:
-                    worker.epoch(*((_OTHERS, _TRIES) if number >= warm else ()))
+                    worker.epoch(*((_OTHERS, tries) if number >= warm else ()))
                 if sys.stderr.isatty():
                     round_of = f"\r{case.name}: round {number + 1} of {warm + repeats}  "
                     print(round_of, end="\r", file=sys.stderr, flush=True)
@@ -305,6 +225,9 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=MODULES, default=list(MODULES))
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
     parser.add_argument("--warm", type=int, default=2, help="rounds before them")
+    parser.add_argument(
+        "--tries", type=int, default=3, help="of an epoch during which other processes work"
+    )
     parser.add_argument("--data", type=Path, help="MNIST, instead of generated images")
     parser.add_argument("--peers", type=Path, default=_ROOT / ".venv-bench" / "bin" / "python")
     parser.add_argument("--results", type=Path, default=_RESULTS)
@@ -315,8 +238,11 @@ def main() -> None:
     arguments.results.mkdir(parents=True, exist_ok=True)
     for name in arguments.cases:
         case = CASES[name]
+        if case.task == "fit":
+            print(compared(case, arguments.peers, grey))
         systems = [system for system in arguments.systems if takes_part(system, case)]
-        result = measure(case, systems, arguments.peers, grey, arguments.warm, arguments.repeats)
+        rounds = (arguments.warm, arguments.repeats, arguments.tries)
+        result = measure(case, systems, arguments.peers, grey, *rounds)
         result = {
             "date": datetime.now(UTC).isoformat("T", "seconds"),
             "machine": described,

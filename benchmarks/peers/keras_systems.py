@@ -1,15 +1,16 @@
 """`fit` of keras_vae, and the pattern of the well-known Keras example."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_vae
-from benchmarks.peers.cases import Case, Layer, initial_weights
+from benchmarks.peers.cases import CODES, Case, Layer, all_weights, checks, initial_weights
 from benchmarks.peers.worker import Gate
-from keras_vae.training.step import draw_noise
+from keras_vae.training.step import draw_noise, train_on
 
 _FOREVER = 1_000_000
 
@@ -40,35 +41,92 @@ class _Epochs(keras.callbacks.Callback):
         self.gate.end(self.loss)
 
 
-def model(case: Case) -> keras_vae.VAE:
+def model(case: Case) -> Any:
     """The case's model with its initial weights."""
-    make = keras_vae.conv_vae if case.convolutional else keras_vae.mlp_vae
-    sizes = {"filters" if case.convolutional else "hidden": case.hidden}
-    vae = make(case.event_shape, case.latent_size, case.likelihood, **sizes)
-    for distribution, layers, seed in (
-        (vae.posterior, case.encoder, 1),
-        (vae.likelihood, case.decoder, 2),
-    ):
-        arrays = [array for pair in initial_weights(layers, seed) for array in pair]
-        weights = [*distribution.network.trainable_weights, *distribution.head.trainable_weights]
-        for weight, array in zip(weights, arrays, strict=True):
+    if case.model == "ladder":
+        vae: Any = keras_vae.hierarchical_vae(
+            case.event_shape, case.levels, case.likelihood, structure="ladder", hidden=case.hidden
+        )
+    elif case.model == "codes":
+        vae = keras_vae.vq_vae(
+            case.event_shape, case.likelihood, codes=CODES, hidden=case.hidden, scale="optimal"
+        )
+    else:
+        make = keras_vae.conv_vae if case.convolutional else keras_vae.mlp_vae
+        sizes = {"filters" if case.convolutional else "hidden": case.hidden}
+        prior = "flow" if case.model == "flow" else "standard_normal"
+        vae = make(case.event_shape, case.latent_size, case.likelihood, prior=prior, **sizes)
+    weights, arrays = _weights(case, vae), all_weights(case)
+    for name, own in weights.items():
+        given = [array for pair in arrays.pop(name) for array in pair]
+        for weight, array in zip(own, given, strict=True):
             weight.assign(array)
+    count = sum(map(len, weights.values()))
+    if arrays or count != len(vae.trainable_weights):
+        raise RuntimeError(f"{case.name}: {count} of {len(vae.trainable_weights)} weights copied.")
     return vae
+
+
+def _weights(case: Case, vae: Any) -> dict[str, list[keras.Variable]]:
+    """The trainable weights of each network of a case by its name."""
+    found = {}
+    if case.model == "ladder":
+        above = vae.encoder.trainable_weights
+        each = 2 * len(case.hidden)
+        for index, level in enumerate(range(len(case.levels), 0, -1)):
+            found[f"up_{level}"] = above[index * each : (index + 1) * each]
+        for level, block in enumerate(vae.blocks.values(), 1):
+            found[f"q_{level}"] = block.posterior.trainable_weights
+            found[f"p_{level}"] = block.prior.trainable_weights
+            found[f"down_{level}"] = block.network.trainable_weights
+        del found["p_1"]
+        return {**found, "decoder": vae.likelihood.trainable_weights}
+    for name, distribution in (("encoder", vae.posterior), ("decoder", vae.likelihood)):
+        network, head = (
+            part.trainable_weights for part in (distribution.network, distribution.head)
+        )
+        if case.model == "codes" and name == "encoder":
+            found |= {"encoder": network, "features": head}
+        else:
+            found[name] = [*network, *head]
+    if case.model == "flow":
+        own = vae.prior.trainable_weights
+        each = len(own) // vae.prior.steps.num_layers
+        for index in range(vae.prior.steps.num_layers):
+            found[f"coupling_{index}"] = own[index * each : (index + 1) * each]
+    return found
+
+
+def _objective(case: Case) -> keras_vae.ELBO | keras_vae.IWAE:
+    return keras_vae.ELBO() if case.num_samples == 1 else keras_vae.IWAE(case.num_samples)
 
 
 def fit(case: Case, x: np.ndarray, gate: Gate) -> None:
     """`compile` and `fit`, as in the README."""
     vae = model(case)
     x, checked = case.split(x)
-    objective = keras_vae.ELBO() if case.num_samples == 1 else keras_vae.IWAE(case.num_samples)
 
     def loss() -> float:
         noise = draw_noise(vae, tf.constant([0, 0]), len(checked))
         terms = vae.objective.terms(vae.infer(tf.constant(checked)), noise)
         return float(tf.reduce_mean(terms.loss))
 
-    vae.compile(keras.optimizers.Adam(case.learning_rate), objective)
+    vae.compile(keras.optimizers.Adam(case.learning_rate), _objective(case))
     vae.fit(x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[_Epochs(gate, loss)])
+
+
+def same(case: Case, x: np.ndarray, gate: Gate) -> None:
+    """The losses of a few steps on copied noise."""
+    vae, losses = model(case), []
+    vae.compile(keras.optimizers.Adam(case.learning_rate), _objective(case))
+    for batch, given in checks(case, x):
+        noise = draw_noise(vae, tf.constant([0, 0]), case.batch)
+        if given:
+            noise = dict(zip(noise, map(tf.constant, given), strict=True))
+        vae.reset_metrics()
+        losses.append(float(train_on(vae, tf.constant(batch), noise)["loss"]))
+    gate.begin()
+    gate.end(lambda: losses)
 
 
 def evidence(case: Case, x: np.ndarray, gate: Gate) -> None:
@@ -175,5 +233,6 @@ def example(case: Case, x: np.ndarray, gate: Gate) -> None:
 SYSTEMS = {
     ("fit", "keras_vae"): fit,
     ("fit", "keras_example"): example,
+    ("same", "keras_vae"): same,
     ("evidence", "keras_vae"): evidence,
 }

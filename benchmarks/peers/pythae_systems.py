@@ -14,8 +14,8 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 
-from benchmarks.peers.cases import BETA_1, BETA_2, EPSILON, Case
-from benchmarks.peers.torch_systems import channels_first, network
+from benchmarks.peers.cases import BETA_1, BETA_2, EPSILON, Case, initial_weights
+from benchmarks.peers.torch_models import channels_first, network
 from benchmarks.peers.worker import Gate
 
 _FOREVER = 1_000_000
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 class _Encoder(BaseEncoder):
     def __init__(self, case: Case) -> None:
         super().__init__()
-        self.layers = network(case.encoder, case, 1)
+        self.layers = network(case.encoder, case, initial_weights(case.encoder, 1))
 
     def forward(self, x: torch.Tensor) -> ModelOutput:
         loc, log_var = self.layers(x).chunk(2, dim=-1)
@@ -43,7 +43,7 @@ class _Encoder(BaseEncoder):
 class _Decoder(BaseDecoder):
     def __init__(self, case: Case) -> None:
         super().__init__()
-        self.layers = network(case.decoder, case, 2)
+        self.layers = network(case.decoder, case, initial_weights(case.decoder, 2))
         self.binary = case.likelihood == "bernoulli"
 
     def forward(self, z: torch.Tensor) -> ModelOutput:

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.__main__ import OURS, machine, workers
+from benchmarks.peers.__main__ import OURS, machine
 from benchmarks.peers.cases import CASES, Case, data
+from benchmarks.peers.processes import workers
 
 _ROOT = Path(__file__).parents[2]
 _RESULTS = _ROOT / "benchmarks" / "results"

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.__main__ import OURS, Worker, grey_images, machine, workers
+from benchmarks.peers.__main__ import OURS, grey_images, machine
 from benchmarks.peers.cases import CASES, Case, data
+from benchmarks.peers.processes import Worker, workers
 
 _ROOT = Path(__file__).parents[2]
 _RESULTS = _ROOT / "benchmarks" / "results"

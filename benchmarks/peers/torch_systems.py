@@ -1,21 +1,13 @@
 """A hand-written PyTorch loop, eager or compiled, and the matrix products of a step alone."""
 
-import math
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
 
-from benchmarks.peers.cases import (
-    BETA_1,
-    BETA_2,
-    EPSILON,
-    Case,
-    Layer,
-    initial_weights,
-)
+from benchmarks.peers.cases import BETA_1, BETA_2, CODE_SIZE, CODES, EPSILON, Case, Layer, checks
+from benchmarks.peers.torch_models import MODELS, Loss, channels_first
 from benchmarks.peers.worker import Gate
 
 
@@ -24,89 +16,27 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
 
 
-def network(layers: list[Layer], case: Case, seed: int) -> nn.Sequential:
-    """The layers with their initial weights; images have their channels first."""
-    modules: list[nn.Module] = []
-    activation = nn.ReLU if case.convolutional else nn.Tanh
-    weights = initial_weights(layers, seed)
-    before = "dense" if seed == 2 else layers[0].kind
-    for index, (layer, (kernel, bias)) in enumerate(zip(layers, weights, strict=True)):
-        module: nn.Module
-        if layer.kind == "dense":
-            if before != "dense":
-                modules.append(nn.Flatten())
-            module = nn.Linear(layer.inputs, layer.outputs)
-        elif layer.kind == "conv":
-            module = nn.Conv2d(layer.inputs, layer.outputs, 3, layer.stride, padding=1)
-        else:
-            if before == "dense":
-                modules.append(nn.Unflatten(1, (layer.inputs, layer.rows, layer.rows)))
-            module = nn.ConvTranspose2d(
-                layer.inputs, layer.outputs, 3, 2, padding=1, output_padding=1
-            )
-        before = layer.kind
-        with torch.no_grad():
-            module.weight.copy_(
-                torch.from_numpy(
-                    kernel.T.copy() if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1).copy()
-                )
-            )
-            module.bias.copy_(torch.from_numpy(bias))
-        modules.append(module)
-        if index < len(layers) - 1:
-            modules.append(activation())
-    return nn.Sequential(*modules)
-
-
-def channels_first(case: Case, x: np.ndarray) -> torch.Tensor:
-    """The data as PyTorch's convolutions take it."""
-    return torch.from_numpy(
-        np.ascontiguousarray(np.moveaxis(x, -1, 1)) if case.convolutional else x
+def _adam(case: Case, model: Loss) -> torch.optim.Adam:
+    betas = (BETA_1, BETA_2)
+    return torch.optim.Adam(
+        model.parameters(), case.learning_rate, betas=betas, eps=EPSILON, fused=True
     )
-
-
-class Loss(nn.Module):
-    """The objective of a batch, in nats."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__()
-        self.case = case
-        self.encoder = network(case.encoder, case, 1)
-        self.decoder = network(case.decoder, case, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Mean loss."""
-        case, k = self.case, self.case.num_samples
-        loc, log_var = self.encoder(x).chunk(2, dim=-1)
-        noise = torch.randn(k, x.shape[0], case.latent_size)
-        z = loc + torch.exp(0.5 * log_var) * noise
-        out = self.decoder(z.reshape(-1, case.latent_size)).reshape(k, *x.shape)
-        if case.likelihood == "bernoulli":
-            each = nn.functional.binary_cross_entropy_with_logits(
-                out, x.expand_as(out), reduction="none"
-            )
-        else:
-            each = 0.5 * (x - out) ** 2 + 0.5 * math.log(2 * math.pi)
-        distortion = each.flatten(2).sum(-1)
-        if k == 1:
-            rate = 0.5 * (loc**2 + torch.exp(log_var) - 1 - log_var).sum(-1)
-            return (distortion[0] + rate).mean()
-        rate = (0.5 * z**2 - 0.5 * noise**2 - 0.5 * log_var).sum(-1)
-        return math.log(k) - torch.logsumexp(-distortion - rate, dim=0).mean()
 
 
 def _train(case: Case, x: np.ndarray, gate: Gate, compiled: bool) -> None:
     torch.manual_seed(0)
     rows, checked = (channels_first(case, part) for part in case.split(x))
-    model = Loss(case)
+    model = MODELS[case.model](case)
+    model.start(rows[: case.batch])
     loss_of = torch.compile(model) if compiled else model
-    optimizer = torch.optim.Adam(
-        model.parameters(), case.learning_rate, betas=(BETA_1, BETA_2), eps=EPSILON, fused=True
-    )
+    optimizer = _adam(case, model)
 
     def check() -> float:
+        model.eval()
         with torch.no_grad():
-            return float(model(checked))
+            value = float(model(checked))
+        model.train()
+        return value
 
     while True:
         gate.begin()
@@ -132,12 +62,28 @@ def compiled(case: Case, x: np.ndarray, gate: Gate) -> None:
     _train(case, x, gate, compiled=True)
 
 
+def same(case: Case, x: np.ndarray, gate: Gate) -> None:
+    """The losses of a few steps on copied noise."""
+    model = MODELS[case.model](case)
+    model.start(channels_first(case, x[: case.batch]))
+    optimizer, losses = _adam(case, model), []
+    for batch, noise in checks(case, x):
+        rows = channels_first(case, batch)
+        optimizer.zero_grad()
+        loss = model(rows, [torch.from_numpy(own) for own in noise])
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    gate.begin()
+    gate.end(lambda: losses)
+
+
 def products(case: Case, x: np.ndarray, gate: Gate) -> None:
     """The matrix products of a task alone, into memory that is there.
 
     Forward, and backward for kernels and for inputs except those of the first layer. A convolution
-    counts as the product of its unfolded input. For "evidence" the decoder forward, at the number
-    of rows, of those tried, that is fastest.
+    counts as the product of its unfolded input; a code book as distances and sums. For "evidence"
+    the decoder forward, at the number of rows, of those tried, that is fastest.
     """
     if case.task == "evidence":
         rates = []
@@ -148,10 +94,13 @@ def products(case: Case, x: np.ndarray, gate: Gate) -> None:
         _, run, repeats = min(rates, key=lambda rate: rate[0])
     else:
         sizes = []
-        for index, layer in enumerate(case.encoder):
-            sizes += _step_products(layer, case.batch, first=index == 0)
-        for layer in case.decoder:
-            sizes += _step_products(layer, case.batch * case.num_samples, first=False)
+        for index, (name, layers) in enumerate(case.networks.items()):
+            batch = case.batch * (case.num_samples if name == "decoder" else 1)
+            for depth, layer in enumerate(layers):
+                sizes += _step_products(layer, batch, first=index == depth == 0)
+        if case.model == "codes":
+            rows = case.batch * case.latent_size // CODE_SIZE
+            sizes += [(rows, CODE_SIZE, CODES), (CODES, rows, CODE_SIZE)]
         run, repeats = _products(sizes), case.steps
     while True:
         gate.begin()
@@ -185,6 +134,7 @@ def _seconds(function: Callable[[], object]) -> float:
 SYSTEMS = {
     ("fit", "torch_eager"): eager,
     ("fit", "torch_compile"): compiled,
+    ("same", "torch_eager"): same,
     ("fit", "products"): products,
     ("evidence", "products"): products,
 }

@@ -49,7 +49,7 @@ class Gate:
             os._exit(0)
         self._started = time.perf_counter()
 
-    def end(self, loss: Callable[[], float] | None = None) -> None:
+    def end(self, loss: Callable[[], float | list[float]] | None = None) -> None:
         """Stops the clock, and after the first or every epoch computes the loss, untimed."""
         seconds = time.perf_counter() - self._started
         value = loss() if loss is not None and (self._every or not self._epochs) else None
