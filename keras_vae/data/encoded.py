@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,21 +17,22 @@ from keras_vae.data.schema import Schema
 from keras_vae.data.schema.column import Column
 from keras_vae.data.tables import frame_chunks, parquet_length
 
-__all__ = ["encoded_rows"]
+__all__ = ["columns_of", "encoded_rows"]
 
 
 def encoded_rows(
     schema: Schema, path: str | os.PathLike[str], cache: str | os.PathLike[str], seed: int
-) -> dict[str, ComputedRows]:
-    """Returns what `schema.encode` returns of a Parquet file, as arrays that are read by rows.
-
-    The file is read once, by groups of rows, into an entry of the cache: one float32 for each cell.
+) -> np.ndarray:
+    """Reads a Parquet file once, by groups of rows, into an entry of the cache.
 
     Args:
         schema: the columns.
         path: path of the file.
         cache: directory of the entries, see `keras_vae.data.cache.cached`.
         seed: seed of the uniform noise that densities of whole numbers add.
+
+    Returns:
+        Numbers of `schema.encode`, and codes of categories, float32 [rows, columns], mapped.
 
     Raises:
         DataError: as `Schema.encode` and `cached`; the message names the group of rows.
@@ -57,7 +59,17 @@ def encoded_rows(
         return Rows((parquet_length(path), len(columns)), np.dtype(np.float32), chunks())
 
     options = f"encoded {seed} {schema.to_toml()}"
-    kept = KeptRows(cached(cache, path, [path], rows, options).x)
+    return cached(cache, path, [path], rows, options).x
+
+
+def columns_of(schema: Schema, cells: Any) -> dict[str, ComputedRows]:
+    """Returns what `schema.encode` returns, as arrays that are read by rows.
+
+    Args:
+        schema: the columns.
+        cells: what `encoded_rows` returned, or some rows of it, mapped or lazy.
+    """
+    kept, columns = KeptRows(cells), schema.columns
     return {
         name: ComputedRows(kept, partial(_column, column, index), (column.size,), np.float32)
         for index, (name, column) in enumerate(columns.items())

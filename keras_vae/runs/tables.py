@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from keras_vae import data
 from keras_vae.data import DataError, Schema
-from keras_vae.data.encoded import encoded_rows
+from keras_vae.data.encoded import columns_of, encoded_rows
 from keras_vae.data.frames import is_numeric
 from keras_vae.data.tables import TABLE_SUFFIXES, frame_chunks
 from keras_vae.runs.config import TABLE, RunConfig, RunError
@@ -46,7 +47,7 @@ class TableRows:
     """
 
     schema: Schema
-    x: dict[str, Any]
+    x: Mapping[str, Any]
     frame: Any = None
 
     def __len__(self) -> int:
@@ -148,27 +149,29 @@ def read(config: RunConfig, schema: Schema) -> Table:
     Raises:
         DataError: if it cannot be read, or does not suit the schema.
     """
-    whole = _rows(config, config.data, schema)
-    if config.test_data:
-        return Table(schema, whole, _rows(config, config.test_data, schema))
-    places = data.split(np.arange(len(whole)), test_fraction=config.test_fraction, seed=config.seed)
-    train, test = (
-        TableRows(
-            schema,
-            {name: value[some] for name, value in whole.x.items()},
-            None if whole.frame is None else whole.frame.iloc[some].reset_index(drop=True),
-        )
-        for some in places
-    )
-    return Table(schema, train, test)
-
-
-def _rows(config: RunConfig, source: str, schema: Schema) -> TableRows:
+    in_two = (config.data, config.test_data) if config.test_data else (config.data,)
+    how: dict[str, Any] = {"test_fraction": config.test_fraction, "seed": config.seed}
     if config.cache:
-        return TableRows(schema, dict(encoded_rows(schema, source, config.cache, config.seed)))
+        cells = [encoded_rows(schema, source, config.cache, config.seed) for source in in_two]
+        parts = cells if config.test_data else data.split(cells[0], copy=False, **how)
+        return Table(schema, *(TableRows(schema, columns_of(schema, part)) for part in parts))
+    samples = [_sample(source, schema, config.seed) for source in in_two]
+    if not config.test_data:
+        frame, x = samples[0]
+        samples = [
+            Sample(
+                frame.iloc[rows].reset_index(drop=True),
+                {name: value[rows] for name, value in x.items()},
+            )
+            for rows in data.split(np.arange(len(frame)), **how)
+        ]
+    return Table(schema, *(TableRows(schema, sample.x, sample.frame) for sample in samples))
+
+
+def _sample(source: str, schema: Schema, seed: int) -> Sample:
     frame = data.load_frame(source)
     try:
-        return TableRows(schema, schema.encode(frame, config.seed), frame)
+        return Sample(frame, schema.encode(frame, seed))
     except DataError as error:
         raise DataError(f"{Path(source)}: {error}") from error
 
