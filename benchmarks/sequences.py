@@ -1,6 +1,9 @@
 """Posterior collapse of an autoregressive VAE of text, and what cures it.
 
     python benchmarks/sequences.py | tee benchmarks/results/sequences.txt
+    python benchmarks/sequences.py --write DIRECTORY
+
+The second command only writes the corpus, train.txt and test.txt, for recipes/sentences.toml.
 
 The corpus is generated: sentences of a small grammar, 1500 for training and 500 for the test, whose
 subject, object and adverb belong to one of eight scenes. Tokens are words, and a sentence ends with
@@ -16,6 +19,7 @@ divided by the tokens, "perplexity" is its exponential, an upper bound on that o
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -80,8 +84,14 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--write", type=Path, help="Directory for the corpus; then stop.")
     arguments = parser.parse_args()
     texts, tests = corpus(1500, 0), corpus(500, 1)
+    if arguments.write is not None:
+        arguments.write.mkdir(parents=True, exist_ok=True)
+        for name, sentences in (("train", texts), ("test", tests)):
+            (arguments.write / f"{name}.txt").write_text("\n".join(sentences) + "\n")
+        return
     vocabulary = Vocabulary.of(texts, "words")
     x = vocabulary.one_hot(texts, 9)
     test = vocabulary.one_hot(tests, 9)

@@ -17,6 +17,7 @@ from keras_vae.data.columns import positions
 from keras_vae.data.mapped import is_mapped
 from keras_vae.integrity import as_word
 from keras_vae.model import VAE
+from keras_vae.runs import sequences
 from keras_vae.runs.run import Run
 from keras_vae.signatures import Signature
 
@@ -63,6 +64,10 @@ def rows(model: Path, vae: VAE, source: str) -> dict[str, np.ndarray]:
         )
     if run and source == HELD_OUT:
         return {"x": run.raw()[1]}
+    if run and run.config.is_sequence:
+        steps = vae.event_shape[0]
+        x = sequences.read_examples(run.config, source, run.tokens)
+        return {"x": x if run.tokens is not None else data.padded(list(x), steps)}
     found = run.config.load(source) if run else data.load(source)
     x, names = found.x, vae.feature_names
     if names and found.feature_names is not None:

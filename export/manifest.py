@@ -122,6 +122,7 @@ def _of_vae(vae: VAE) -> dict[str, Any]:
             "z": {
                 "shape": [vae.latent_size],
                 **_codes(vae),
+                **({} if vae.posterior.is_discrete else {"support": _support(vae.posterior)}),
                 "posterior": posterior,
                 "prior": prior,
             }
@@ -147,6 +148,11 @@ def _calibration(calibration: Conformal) -> dict[str, Any]:
     }
 
 
+def _support(layer: Any) -> str:
+    """Returns where the latents of a layer lie: any vector, or vectors of length 1."""
+    return "sphere" if getattr(layer, "on_sphere", False) else "reals"
+
+
 def _codes(vae: VAE) -> dict[str, Any]:
     """Describes the codes of a discrete latent; nothing if it is continuous."""
     codes = vae.posterior
@@ -169,6 +175,7 @@ def _of_structure(model: LatentVariableModel) -> dict[str, Any]:
         latents[name] = {
             "tensor": f"z_{as_word(name)}" if len(noise["p"]) > 1 else "z",
             "shape": list(found.value.shape[2:]),
+            "support": _support(layer),
             "posterior": {
                 "family": q if layer is None else type(layer).__name__.strip("_"),
                 "parameters": list(specs),
@@ -224,6 +231,8 @@ def _observation(
     found |= {name: config[name] for name in layer.of_condition if name in config}
     as_it_is = how.step == "none" and how.divide == 1.0 and not how.center
     parameters = [*layer.parameter_specs(), *layer.shared_parameters()]
+    preparation, tokens = dataclasses.asdict(how), how.vocabulary
+    del preparation["vocabulary"]
     kinds = ("x", "mean", "sample", "distortion", *(["value"] if layer.missing else []))
     return {
         "tensors": {name: part.tensor(name) for name in (*kinds, *parameters)},
@@ -237,7 +246,8 @@ def _observation(
         "feature_names": None if feature_names is None else list(feature_names),
         "kind": None if column is None else column.kind,
         "dtype": None if column is None else column.dtype,
-        "preparation": dataclasses.asdict(how),
+        "preparation": preparation,
+        **({} if tokens is None else {"vocabulary": tokens.stated()}),
         "family": type(layer).__name__,
         "parameters": parameters,
         "options": {k: value for k, value in found.items() if isinstance(value, str | int | float)},

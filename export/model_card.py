@@ -70,7 +70,24 @@ def _alone(manifest: dict[str, Any]) -> list[str]:
         f"{data['preparation']['sentence']}.",
         "",
         *([_columns(names), ""] if names else []),
+        *_texts(manifest),
         f"How to read p(x | z): {likelihood['how_to_read']}",
+    ]
+
+
+def _texts(manifest: dict[str, Any]) -> list[str]:
+    """Describes the tokens of texts; nothing for other data."""
+    about = manifest.get("observations", {}).get("x", {}).get("vocabulary")
+    if about is None:
+        return []
+    unit = "characters" if about["unit"] == "characters" else "words between spaces"
+    others = (
+        "token 1 stands for others" if about["unknown"] else "a text with others has no probability"
+    )
+    return [
+        f"Texts are numbers of tokens, {unit}: a text ends with token 0, NaN follows, and "
+        f"{others}. The manifest has the {len(about['tokens'])} tokens.",
+        "",
     ]
 
 

@@ -28,9 +28,8 @@ from keras_vae.runs.arguments import (
     with_samples,
     with_seed,
 )
-from keras_vae.runs.config import TABLE
 from keras_vae.runs.config_file import read_run
-from keras_vae.runs.endings import ARRAYS, check_ending
+from keras_vae.runs.endings import check_ending, endings_of
 from keras_vae.runs.options import Listed, add_settings, integers, settings_of
 
 __all__ = ["Group", "load_tensorflow", "main"]
@@ -264,15 +263,17 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
 @with_seed
 @click.option("--mean", is_flag=True, help="Decoder means at prior draws instead of draws of x.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help=".npy, .csv, .parquet or .png."
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".npy, .csv, .parquet or .png; .txt.",
 )
 def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> None:
     """Draw x from a run's model.
 
     z comes from the prior p(z), x from the likelihood p(x | z).
     """
-    is_table = read_run(run).likelihood == TABLE
-    check_ending(out, table_endings() if is_table else ARRAYS)
+    check_ending(out, endings_of(read_run(run)))
     load_tensorflow()
     from keras_vae import commands
     from keras_vae.runs.run import Run

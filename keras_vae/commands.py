@@ -16,9 +16,17 @@ import numpy as np
 from keras_vae import evaluation, random
 from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.report.subject import Subject
-from keras_vae.runs import baselines, datasets, measurements, pictures, table_files, table_measures
+from keras_vae.runs import (
+    baselines,
+    datasets,
+    measurements,
+    pictures,
+    sequences,
+    table_files,
+    table_measures,
+)
 from keras_vae.runs.config import RunConfig, RunError
-from keras_vae.runs.endings import ARRAYS, check_ending
+from keras_vae.runs.endings import check_ending, endings_of
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
 from keras_vae.runs.units import share_at_atoms, shown_range
@@ -61,6 +69,8 @@ def evaluate(
     x = np.asarray(every[:count])
     bound = vae.elbo(every, seed=seed)
     elbo, distortion, rate = (np.asarray(value, np.float64) for value in bound)
+    offset = run.row_nats(every)
+    elbo, distortion = elbo + offset, distortion - offset
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the command prints its own message below
@@ -72,6 +82,7 @@ def evaluate(
     seen = datasets.few(train_raw)
     if len(seen) < len(train_raw):
         report(f"Simple models are fitted to {len(seen)} of {len(train_raw)} training examples.")
+    log_p = np.asarray(marginal.value, np.float64) + (offset[:count] if np.ndim(offset) else offset)
     simple = baselines.log_probs(
         seen,
         np.asarray(test_raw[:count]),
@@ -80,7 +91,6 @@ def evaluate(
         run.config.latent,
         run.config.seed,
     )
-    log_p = units.log_p(marginal.value)
     is_density = units.quantity == "log-density"
     values: dict[str, Any] = {
         "schema_version": measurements.SCHEMA_VERSION,
@@ -90,7 +100,7 @@ def evaluate(
         "quantity": units.quantity,
         "data": units.data,
         "units": "nats per example, natural logarithm, in the units of the data file",
-        "elbo": measurements.summary(units.log_p(elbo[:count])),
+        "elbo": measurements.summary(elbo[:count]),
         "log_marginal": {
             **measurements.summary(log_p),
             "method": f"importance sampling, k = {num_samples}",
@@ -100,9 +110,9 @@ def evaluate(
             if marginal.pareto_k is None
             else int((marginal.pareto_k > TRUSTED).sum()),
         },
-        "distortion": measurements.summary(units.distortion(distortion[:count])),
+        "distortion": measurements.summary(distortion[:count]),
         "rate": measurements.summary(rate[:count]),
-        "bits_per_dim": units.bits_per_dim(float(log_p.mean())),
+        "bits_per_dim": None if run.config.is_sequence else units.bits_per_dim(float(log_p.mean())),
         "variables": units.variables,
         **measurements.use_of_latents(vae, x, seed),
         "baselines": {name: measurements.summary(value) for name, value in simple.items()},
@@ -112,8 +122,11 @@ def evaluate(
         "share_at_atoms": share_at_atoms(train_raw, run.preparation) if is_density else 0.0,
         "seed": seed,
     }
+    if run.config.is_sequence:
+        nats = {"elbo": elbo[:count], "log_marginal": log_p}
+        values["per_step"] = sequences.per_step(nats, x, of_tokens=run.tokens is not None)
     if count < len(every):
-        values["elbo_of_all"] = measurements.summary(units.log_p(elbo))
+        values["elbo_of_all"] = measurements.summary(elbo)
     run.write_json("evaluation.json", values)
     return values
 
@@ -207,15 +220,22 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
         seed: seed of the draws.
         mean: whether to write only decoder means.
         out: path that ends in .npy, .csv, .parquet or .png; for a table as it is, in .csv, .tsv,
-            .parquet or .feather.
+            .parquet or .feather; for texts, in .txt or .jsonl.
         report: called with messages.
     """
     if run.schema is not None:
         table_files.sample(run, count=count, seed=seed, mean=mean, out=out)
         report(f"Wrote {count} {'decoder means' if mean else 'draws'} to {out}.")
         return
-    check_ending(out, ARRAYS)
+    check_ending(out, endings_of(run.config))
     ending = out.suffix.lower()
+    if run.tokens is not None:
+        texts = sequences.drawn(run, count, seed, mean=mean)
+        sequences.write_texts(texts, out)
+        report(
+            f"Wrote {count} {'most probable texts at draws of z' if mean else 'texts'} to {out}."
+        )
+        return
     vae = run.load()
     table = signatures(vae, run.preparation)
     shape = tuple(table["encode"].inputs["x"].shape[1:])

@@ -11,6 +11,7 @@ from keras_vae.distributions import Likelihood, Parts, Posterior
 from keras_vae.distributions.codes import CodePosterior
 from keras_vae.distributions.noise import checked_draw, from_seed, only_own_draws
 from keras_vae.distributions.priors import Components, Prior, refuse_other_space
+from keras_vae.distributions.spheres import projected
 from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import Bound
 from keras_vae.likelihood_model import LikelihoodModel, build_on
@@ -182,7 +183,8 @@ class VAE(LikelihoodModel):
         """Returns the likelihood p(x | z), batch shape [B] or [S, B], event shape [*D].
 
         Args:
-            z: latents [B, L] or [S, B, L].
+            z: latents [B, L] or [S, B, L]. Where latents have length 1, z of another length stands
+                for its direction, and 0 for the first axis.
             condition: conditions [B, *C] of a conditional model.
 
         Returns:
@@ -192,6 +194,7 @@ class VAE(LikelihoodModel):
             ValueError: if the last axis of z is not the latents, or the condition is missing.
         """
         z = self._latents(z)
+        z = projected(z) if self.posterior.on_sphere else z
         inputs = self._beside(z, self._condition(condition))
         if z.shape.rank > 2:
             inputs = keras.tree.map_structure(

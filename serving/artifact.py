@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from keras_vae import integrity
@@ -27,11 +28,14 @@ class Tensor:
         dtype: "float32" or "int32".
         shape: shape of one row; the batch is axis 0 before it.
         missing: whether it may hold NaN, which is absent.
+        tokens: tokens of texts, whose numbers it holds; None for other data, and in the metadata of
+            a server, which does not know them.
     """
 
     dtype: str
     shape: tuple[int, ...]
     missing: bool = False
+    tokens: integrity.Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,9 @@ class Artifact:
         with _refusals():
             manifest = integrity.read(path)
         parts = integrity.observations(manifest.entries).values()
-        absent = {part.tensors["x"] for part in parts if part.missing}
+        about = {part.tensors["x"]: part for part in parts}
         signatures = {
-            name: _signature(path, name, entry, absent)
+            name: _signature(path, name, entry, about)
             for name, entry in manifest.entries["signatures"].items()
         }
         return cls(
@@ -197,18 +201,27 @@ def _refusals() -> Iterator[None]:
         raise ServingError(str(error)) from error
 
 
-def _signature(path: Path, name: str, entry: dict[str, Any], absent: set[str]) -> Signature:
+def _signature(
+    path: Path, name: str, entry: dict[str, Any], parts: dict[str, integrity.Observation]
+) -> Signature:
     return Signature(
         name,
         entry["description"],
-        _tensors(entry["inputs"], absent),
+        _tensors(entry["inputs"], parts),
         _tensors(entry["outputs"]),
         None if entry["onnx"] is None else path / entry["onnx"],
     )
 
 
-def _tensors(entries: dict[str, Any], absent: Collection[str] = ()) -> dict[str, Tensor]:
+def _tensors(
+    entries: dict[str, Any], parts: Mapping[str, integrity.Observation] = MappingProxyType({})
+) -> dict[str, Tensor]:
     return {
-        name: Tensor(entry["dtype"], tuple(entry["shape"][1:]), name in absent)
+        name: Tensor(
+            entry["dtype"],
+            tuple(entry["shape"][1:]),
+            name in parts and parts[name].missing,
+            parts[name].tokens if name in parts else None,
+        )
         for name, entry in entries.items()
     }

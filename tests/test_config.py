@@ -45,7 +45,7 @@ def read(tmp_path: Path, text: str) -> RunConfig:
         ("data = 3", "Expected data to be text; got 3"),
         (
             'likelihood = "gaussian"',
-            "likelihood to be one of auto, table, bernoulli, .*; got 'gaussian'",
+            "likelihood to be one of auto, table, text, bernoulli, .*; got 'gaussian'",
         ),
         ("likelihood_options = 3", "Expected likelihood_options to be a table; got 3"),
         ("seed = -1", r"Expected seed in \[0, 2147483647\]; got -1"),
@@ -116,6 +116,8 @@ OTHERWISE = {
     "objective": "iwae",
     "learning_rate_schedule": "cosine",
     "learning_rate_milestones": (),
+    "network": "mlp",
+    "autoregressive": False,
 }
 """For each setting that others depend on, a value with which those do nothing."""
 
@@ -135,6 +137,14 @@ OTHER_VALUES = {
     "learning_rate_milestones": (3,),
     "level_sizes": (2, 3),
     "monitor": True,
+    "text_column": "words",
+    "tokens": "words",
+    "vocabulary_size": 50,
+    "longest": 9,
+    "id_column": "patient",
+    "time_column": "day",
+    "autoregressive": True,
+    "seasons": (12,),
 }
 """Values other than the default, of settings that are no numbers."""
 
@@ -218,9 +228,10 @@ def test_what_is_known_before_tensorflow_is_what_the_classes_say(table: str) -> 
         assert likelihood.options() == tuple(known[key].options)
 
 
-def test_docstring_lists_every_setting_in_order():
-    attributes, _ = (inspect.getdoc(RunConfig) or "").split("\nRaises:")
-    described = re.findall(r"^    (\w+): ", attributes, re.M)
+def test_docstrings_list_every_setting_in_order():
+    groups = [group for group in reversed(RunConfig.__mro__) if dataclasses.is_dataclass(group)]
+    texts = [(inspect.getdoc(group) or "").split("\nRaises:")[0] for group in groups]
+    described = re.findall(r"^    (\w+): ", "\n".join(texts), re.M)
     assert described == [entry.name for entry in dataclasses.fields(RunConfig)]
 
 

@@ -20,6 +20,7 @@ from keras_vae.data.row_views import ComputedRows, DrawnRows
 from keras_vae.data.source import Source
 from keras_vae.data.stream import batches
 from keras_vae.data.transforms import binarize, dequantize
+from keras_vae.tokens import Tokens
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -48,6 +49,7 @@ class Preparation:
             them, which makes the density a bound on their probability. Empty for none.
         constant: per feature, whether it is constant: it gets the same noise, so the density cannot
             grow without bound, and every draw is the constant. Empty for none.
+        vocabulary: tokens of texts, whose numbers are the categories; None for other data.
         sentence: description for readers.
     """
 
@@ -60,6 +62,7 @@ class Preparation:
     whole: tuple[bool, ...] = ()
     constant: tuple[bool, ...] = ()
     sentence: str = "as in the file"
+    vocabulary: Tokens | None = None
 
     @property
     def range(self) -> tuple[float, float] | None:
@@ -112,7 +115,11 @@ class Preparation:
             centred = raw.astype(np.float32) - np.asarray(self.center, np.float32)
             centred /= np.asarray(self.spread, np.float32)
             return centred
-        return np.eye(self.categories, dtype=np.float32)[raw.astype(np.int64)]
+        absent = np.isnan(raw) if raw.dtype.kind == "f" else np.zeros(raw.shape, bool)
+        codes = np.where(absent, 0, raw).astype(np.int64)
+        coded = np.eye(self.categories, dtype=np.float32)[codes]
+        coded[absent] = np.nan
+        return coded
 
     def _check(self, raw: np.ndarray) -> None:
         if self.center and len(self.center) != raw.shape[-1]:
@@ -212,6 +219,8 @@ def _drawn(source: Source, number: int) -> np.ndarray:
 
 def _plain(value: Any) -> Any:
     """Converts the numbers of a field to Python floats, however they were written."""
+    if isinstance(value, Tokens):
+        return value.stated()
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return float(value) if isinstance(value, int | float | np.generic) else value

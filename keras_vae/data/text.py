@@ -9,10 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_vae.data.content import DataError
+from keras_vae.tokens import END, UNKNOWN, Tokens, split
 
 __all__ = ["Vocabulary"]
-
-_END, _UNKNOWN = "<end>", "<unknown>"
 
 
 class Vocabulary:
@@ -24,6 +23,9 @@ class Vocabulary:
     Args:
         tokens: the tokens in the order of their numbers, without the two special ones.
         unit: "characters" or "words".
+        unknown: whether commands let token 1 stand for what is not in the vocabulary; otherwise
+            they refuse such a text, because a model that was trained without such tokens knows
+            nothing of them.
 
     Raises:
         ValueError: if the unit is another, or a token occurs twice.
@@ -38,19 +40,29 @@ class Vocabulary:
     """
 
     def __init__(
-        self, tokens: Sequence[str], unit: Literal["characters", "words"] = "characters"
+        self,
+        tokens: Sequence[str],
+        unit: Literal["characters", "words"] = "characters",
+        *,
+        unknown: bool = True,
     ) -> None:
-        if unit not in ("characters", "words"):
-            raise ValueError(
-                "Invalid value for argument `unit`. Expected 'characters' or 'words'. Received: "
-                f"unit={unit!r}"
-            )
-        self.unit = unit
-        self.tokens = (_END, _UNKNOWN, *map(str, tokens))
-        self._numbers = {token: number for number, token in enumerate(self.tokens)}
-        if len(self._numbers) != len(self.tokens):
-            twice = next(token for token, n in Counter(self.tokens).items() if n > 1)
-            raise ValueError(f"Expected each token once; got {twice!r} twice.")
+        self.coding = Tokens((END, UNKNOWN, *map(str, tokens)), unit, unknown)
+
+    @classmethod
+    def of_tokens(cls, coding: Tokens) -> "Vocabulary":
+        """Makes the vocabulary of tokens that a run or a manifest states."""
+        unit: Any = coding.unit
+        return cls(coding.tokens[2:], unit, unknown=coding.unknown)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The tokens in the order of their numbers, the two special ones first."""
+        return self.coding.tokens
+
+    @property
+    def unit(self) -> str:
+        """Either "characters" or "words"."""
+        return self.coding.unit
 
     @classmethod
     def of(
@@ -72,18 +84,19 @@ class Vocabulary:
         Raises:
             DataError: if no token is left.
         """
-        counts = Counter(token for text in texts for token in _split(text, unit))
-        for special in (_END, _UNKNOWN):
+        counts = Counter(token for text in texts for token in split(text, unit))
+        for special in (END, UNKNOWN):
             counts.pop(special, None)
         found = sorted(counts, key=lambda token: (-counts[token], token))
         kept = [token for token in found if counts[token] >= least]
         kept = kept if size is None else kept[: max(0, size - 2)]
+        has_others = len(kept) < len(found)
         if not kept:
             raise DataError(
                 f"Expected texts with tokens that occur {least} times or more; found none. Give "
                 "more texts, or lower `least`."
             )
-        return cls(kept, unit)
+        return cls(kept, unit, unknown=has_others)
 
     def __len__(self) -> int:
         """Returns the number of tokens, with the two special ones."""
@@ -99,11 +112,7 @@ class Vocabulary:
         Raises:
             DataError: if there is no text, or one is longer.
         """
-        unknown = self._numbers[_UNKNOWN]
-        rows = [
-            [*(self._numbers.get(token, unknown) for token in _split(text, self.unit)), 0]
-            for text in texts
-        ]
+        rows = [self.coding.numbers(text) for text in texts]
         if not rows:
             raise DataError("Expected texts; got none. Give one text or more.")
         longest = max(map(len, rows))
@@ -151,12 +160,15 @@ class Vocabulary:
             )
         if ids.size and not (np.isin(ids, np.arange(len(self)))).all():
             raise DataError(f"Expected whole numbers from 0 to {len(self) - 1}; got others.")
-        joint = "" if self.unit == "characters" else " "
-        return [joint.join(self.tokens[k] for k in _before_end(row)) for row in ids.astype(int)]
+        return [self.coding.text(row.tolist()) for row in ids.astype(int)]
 
     def save(self, path: str | Path) -> None:
         """Writes the vocabulary as JSON."""
-        content = {"unit": self.unit, "tokens": list(self.tokens[2:])}
+        content = {
+            "unit": self.unit,
+            "unknown": self.coding.unknown,
+            "tokens": list(self.tokens[2:]),
+        }
         Path(path).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -168,19 +180,9 @@ class Vocabulary:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(content["tokens"], content["unit"])
-        except (KeyError, TypeError, ValueError) as error:
+            unknown = bool(content.get("unknown", True))
+            return cls(content["tokens"], content["unit"], unknown=unknown)
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(
                 f"Expected a vocabulary, as Vocabulary.save writes it, in {path}: {error}"
             ) from error
-
-
-def _split(text: str, unit: str) -> Sequence[str]:
-    """Returns the tokens of a text."""
-    return text if unit == "characters" else text.split()
-
-
-def _before_end(row: np.ndarray) -> np.ndarray:
-    """Returns the tokens before the first end."""
-    ends = np.flatnonzero(row == 0)
-    return row[: ends[0]] if len(ends) else row

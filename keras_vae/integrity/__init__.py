@@ -19,6 +19,7 @@ from keras_vae.integrity.observations import (
     observation_of,
     observations,
 )
+from keras_vae.tokens import Tokens
 
 __all__ = [
     "MANIFEST",
@@ -27,6 +28,7 @@ __all__ = [
     "ArtifactError",
     "Manifest",
     "Observation",
+    "Tokens",
     "as_word",
     "check",
     "check_file",

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from keras_vae.tokens import Tokens
+
 __all__ = ["Observation", "codes_of", "is_standard", "observation_of", "observations"]
 
 _WHOLE_BEFORE = ("Bernoulli", "Binomial", "Categorical", "DiscretizedLogistic", "Poisson")
@@ -31,6 +33,7 @@ class Observation:
         feature_names: names of the columns of x; empty where they have none.
         options: arguments of its family.
         preparation: how its numbers become model data.
+        tokens: tokens of texts, whose numbers x holds; None for other data.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Observation:
     feature_names: tuple[str, ...]
     options: dict[str, Any]
     preparation: dict[str, Any]
+    tokens: Tokens | None = None
 
     @property
     def size(self) -> int:
@@ -108,7 +112,19 @@ def _observation(name: str, index: int, about: dict[str, Any]) -> Observation:
         feature_names=tuple(about.get("feature_names") or ()),
         options=about["options"],
         preparation=about["preparation"],
+        tokens=_tokens_of(about.get("vocabulary")),
     )
+
+
+def _tokens_of(about: dict[str, Any] | None) -> Tokens | None:
+    """Reads the tokens of texts.
+
+    Raises:
+        ValueError: if a token occurs twice, or the special ones are not the first.
+    """
+    if about is None:
+        return None
+    return Tokens(tuple(about["tokens"]), about["unit"], about["unknown"])
 
 
 def is_standard(entries: dict[str, Any]) -> bool:

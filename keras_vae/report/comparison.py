@@ -199,7 +199,7 @@ def _examples(run: Run, vae: Any) -> tuple[Any, Any, Any, Units]:
     raw = run.raw()[1]
     x = run.preparation.array(raw, run.config.seed)
     # Draws of the preparation, such as binarised pixels, belong to the data that is compared.
-    return x, x if run.preparation.step == "binarize" else raw, units.offset, units
+    return x, x if run.preparation.step == "binarize" else raw, run.row_nats(x), units
 
 
 def _check(a: _Side, b: _Side, data: Sequence[Any]) -> None:

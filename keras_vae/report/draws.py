@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from keras_vae import evaluation
-from keras_vae.report import table_draws
+from keras_vae.report import table_draws, text_draws
 from keras_vae.report.figures import (
     BLUE,
     GREY,
     Picture,
+    Words,
     axes_of,
     bars,
     drawn,
@@ -28,8 +31,13 @@ _CHANNELS = 3
 _MOST_CORRELATED = 100
 
 
-def draws(subject: Subject) -> list[Picture]:
-    """Plots data beside draws: images as they are, lines of series, histograms of tables."""
+def draws(subject: Subject) -> Sequence[Picture | Words]:
+    """Plots data beside draws: images as they are, lines of series, histograms of tables.
+
+    Texts are shown as they are.
+    """
+    if subject.run.tokens is not None:
+        return text_draws.text_draws(subject)
     if subject.run.schema is not None:
         return table_draws.table_draws(subject)
     if subject.is_image:
@@ -166,6 +174,7 @@ def _correlations(raw: np.ndarray, found: np.ndarray, about: str) -> list[Pictur
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
+    values = values[~np.isnan(values)]
     margin = 0.25 * float(np.ptp(values)) + 1e-9
     return float(values.min()) - margin, float(values.max()) + margin
 

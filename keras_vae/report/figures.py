@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "GREY",
     "ORANGE",
     "Picture",
+    "Words",
     "axes_of",
     "bars",
     "drawn",
@@ -46,6 +48,23 @@ class Picture:
     caption: str
     image: str
     kind: str = ""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A table of texts in the place of a figure.
+
+    Attributes:
+        title: a few words.
+        caption: method, one or two sentences.
+        header: names of the columns.
+        rows: texts, one for each column.
+    """
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
 
 
 def axes_of() -> tuple[Figure, Any]:

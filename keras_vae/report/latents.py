@@ -198,6 +198,8 @@ def _positions(subject: Subject, codes: np.ndarray) -> Picture:
 def _labels(run: Run, count: int) -> np.ndarray | None:
     """Reads labels of the test examples as integers; None if the data has none that match."""
     config = run.config
+    if config.is_sequence:
+        return None
     try:
         if config.test_data:
             found = data.load(config.test_data, labels=True).labels

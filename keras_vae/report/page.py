@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
 from keras_vae import evaluation
 from keras_vae.report import tables
-from keras_vae.report.figures import Picture
+from keras_vae.report.figures import Picture, Words
 from keras_vae.report.subject import Subject, described
 from keras_vae.runs import measurements
 from keras_vae.runs.run import Run
@@ -24,7 +24,7 @@ _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 def page(
     subject: Subject,
     verdict: str,
-    sections: Iterable[tuple[str, list[Picture]]],
+    sections: Iterable[tuple[str, Sequence[Picture | Words]]],
     artifact: Path | None,
     synthetic: evaluation.SyntheticReport | None = None,
 ) -> str:
@@ -95,9 +95,13 @@ def _data(run: Run) -> str:
     return f"{len(run.schema)} of {len(run.schema.table)} columns, each with its own likelihood"
 
 
-def figure_of(picture: Picture) -> str:
-    """Renders a picture with its caption."""
+def figure_of(picture: Picture | Words) -> str:
+    """Renders a picture or a table of texts with its caption."""
     title, caption = html.escape(picture.title), html.escape(picture.caption)
+    if isinstance(picture, Words):
+        shown = "\n".join(tables.words(picture.header, picture.rows))
+        about = f"<figcaption><strong>{title}</strong> {caption}</figcaption>"
+        return f'<figure class="wide">{shown}{about}</figure>'
     return (
         f'<figure class="{picture.kind}"><img alt="{title}: {caption}" src="{picture.image}">'
         f"<figcaption><strong>{title}</strong> {caption}</figcaption></figure>"

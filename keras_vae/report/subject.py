@@ -113,7 +113,7 @@ class Subject:
 
     def offsets(self, x: Any) -> Any:
         """Returns the nats that turn log p of prepared examples into that of the data."""
-        return self.units.offset if self.run.schema is None else self.run.schema.row_nats(x)
+        return self.run.row_nats(x)
 
     def draws(self, count: int) -> dict[str, np.ndarray]:
         """Draws x and returns it with the means at the same z, in the units of the file."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -38,6 +39,9 @@ def log_probs(
     arXiv:1511.01844). If some columns are whole and others real, the densities are bounds in the
     same sense.
 
+    Of texts the models are tokens that are independent, and tokens given the one before. Of time
+    series with holes there is only one: independent normal entries of what is present.
+
     Args:
         train_raw: training data as in the file [N, ...].
         test_raw: test data as in the file [M, ...].
@@ -50,7 +54,11 @@ def log_probs(
     Returns:
         Arrays [M] by the name of the model.
     """
+    if preparation.vocabulary is not None:
+        return _of_tokens(train_raw, test_raw, preparation.categories)
     train, test = (preparation.array(raw, seed) for raw in (train_raw, test_raw))
+    if np.isnan(train).any() or np.isnan(test).any():
+        return _of_present(train, test, preparation, support)
     size = math.prod(train.shape[1:])
     if not (preparation.is_dequantised or support.is_discrete):
         if support.is_discrete is None:
@@ -78,6 +86,59 @@ def log_probs(
         densities.pop(_NORMALS, None)  # the frequencies are a better model
     bounds = {f"{name}{_BOUND}": v + offset for name, v in densities.items()}
     return {**models, **bounds}
+
+
+def _of_tokens(train: np.ndarray, test: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Computes log-probabilities of texts by how often tokens, and pairs of tokens, occur.
+
+    Each token counts 1 / K of an occurrence more, and the frequencies of pairs are mixed with those
+    of single tokens, which count as one occurrence.
+
+    Args:
+        train, test: numbers of tokens [N, T], NaN after the end of a text, which is token 0.
+        count: number of different tokens K.
+    """
+    pairs, tokens = np.zeros([count, count]), np.full(count, 1.0 / count)
+    for before, after in _pairs(train):
+        np.add.at(pairs, (before, after), 1.0)
+        np.add.at(tokens, after, 1.0)
+    alone = tokens / tokens.sum()
+    given = (pairs + alone) / (pairs.sum(axis=1, keepdims=True) + 1.0)
+    found = np.array(
+        [
+            [np.log(alone[after]).sum(), np.log(given[before, after]).sum()]
+            for before, after in _pairs(test)
+        ]
+    )
+    names = ("independent tokens", "tokens given the one before")
+    return dict(zip(names, found.T, strict=True))
+
+
+def _pairs(texts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the tokens before, and the tokens of each text; an end stands before the first."""
+    for text in texts:
+        after = text[~np.isnan(text)].astype(np.int64)
+        yield np.concatenate([[0], after[:-1]]), after
+
+
+def _of_present(
+    train: np.ndarray, test: np.ndarray, preparation: Preparation, support: Support
+) -> dict[str, np.ndarray]:
+    """Computes log-densities of what is present in series, as independent normal entries.
+
+    All steps share one distribution of each entry.
+    """
+    if not preparation.is_dequantised and support.is_discrete is not False:
+        return {}
+    steps = train.reshape(-1, train.shape[-1]).astype(np.float64)
+    mean, spread = np.nanmean(steps, axis=0), np.nanstd(steps, axis=0)
+    if not (spread > 0.0).all():
+        return {}
+    standard = (test.astype(np.float64) - mean) / spread
+    offset = -np.log(preparation.spread) if preparation.spread else preparation.nats_offset
+    nats = offset - 0.5 * standard**2 - np.log(spread) - 0.5 * np.log(2.0 * np.pi)
+    is_bound = preparation.is_dequantised or preparation.is_mixed
+    return {f"{_NORMALS}{_BOUND if is_bound else ''}": np.nansum(nats, axis=(1, 2))}
 
 
 def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:

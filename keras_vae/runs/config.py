@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from keras_vae.distributions.names import CODE_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, Option
+from keras_vae.distributions.names import LIKELIHOODS, Option
+from keras_vae.runs.groups import (
+    FAMILIES,
+    SEQUENCE_NETWORKS,
+    TABLE,
+    TEXT,
+    DataSettings,
+    ModelSettings,
+    SequenceSettings,
+    TrainingSettings,
+)
 from keras_vae.runs.setting import KINDS, RunError, Setting, checked, setting
 from keras_vae.spelling import meant
+from keras_vae.tokens import TEXT_SUFFIXES
 
 if TYPE_CHECKING:
     from keras_vae.data import Data
@@ -21,7 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESUMABLE",
+    "SEQUENCE_NETWORKS",
     "TABLE",
+    "TEXT",
     "RunConfig",
     "RunError",
     "kinds",
@@ -35,13 +48,6 @@ RESUMABLE = ("epochs", "data", "test_data", "cache")
 RESTORE = "restore it from a backup, or train again with another --out"
 """Advice about a damaged file of a run."""
 
-TABLE = "table"
-"""Likelihood of a run whose columns each have a likelihood of their own."""
-
-TRANSFORMS = ("affine", "spline")
-"""Kinds of the steps of a flow."""
-
-_FAMILIES = {"posterior": POSTERIORS, "prior": PRIORS}
 _OPTIONS = {
     "layers": "num_layers",
     "hidden": "hidden",
@@ -51,265 +57,23 @@ _OPTIONS = {
 """Settings of a posterior or a prior, after its name and _, and the options of its class."""
 
 
-def _taking(kind: str, option: str) -> tuple[str, tuple[str, ...]]:
-    """Returns a setting, and its values whose families take an option."""
-    families = _FAMILIES[kind].items()
-    return kind, tuple(name for name, family in families if option in family.options)
-
-
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings):
     """Configuration of a training; `config.toml` and recipes hold these names.
 
+    `DataSettings`, `ModelSettings`, `SequenceSettings` and `TrainingSettings` describe most of
+    them, in this order.
+
     Attributes:
-        data: path or name for `keras_vae.data.load`.
-        test_data: path of the test set; empty sets `test_fraction` of the data aside.
-        test_fraction: share of the data set aside as test set.
-        drop: names of columns of a table to leave out.
-        keep_labels: whether a column with a label's name is data like the others.
-        image_size: height and width to resize a directory of images to; empty keeps their size.
-        image_mode: mode to convert them to, see `keras_vae.data.load`; empty keeps their mode.
-        cache: directory in which a table, a sparse matrix or images are kept as rows of a file, for
-            data larger than memory; empty reads them into memory.
-        likelihood: name as in `keras_vae.mlp_vae`, "table" for a table whose columns each have a
-            likelihood of their own, or "auto": chosen from the data when training begins, and then
-            stored by name.
-        schema: TOML file of a `keras_vae.data.Schema`, for a table; empty infers it.
-        missing: whether any column of the table may have missing values, also those that are
-            complete in the data.
-        drop_observed: share of the values, in columns that may have missing ones, that training
-            hides from the encoder.
-        likelihood_options: arguments of the likelihood, such as scale and levels.
-        top: largest possible value of an entry; 0 takes it from the data or its dtype.
-        network: "mlp" or "conv".
-        hidden: widths of the layers, or filters of the convolutions.
-        activation: activation of the hidden layers.
-        latents: "vector"; "codes": those of a `keras_vae.vq_vae`; "ladder" or "residual": several
-            levels, those of a `keras_vae.hierarchical_vae`.
-        latent: number of latents; with codes, the number of codes under Dense layers, and without
-            effect under convolutions.
-        codes: number of vectors in the book.
-        code_size: size of each vector.
-        code_prior: "uniform" or "autoregressive".
-        level_sizes: numbers of latents of the levels, from the top down; empty makes two levels, of
-            half of `latent` and of `latent`.
-        posterior: name as in `keras_vae.mlp_vae`.
-        posterior_layers: steps of a flow posterior.
-        posterior_hidden: widths of the network of each step.
-        posterior_transform: "affine" or "spline", what each step is.
-        posterior_components: components of a mixture posterior.
-        prior: name as in `keras_vae.mlp_vae`.
-        prior_layers: steps of a flow prior.
-        prior_hidden: widths of the network of each step.
-        prior_transform: "affine" or "spline", what each step is.
-        components: components of a mixture or vamp prior.
-        objective: "elbo" or "iwae".
-        num_samples: draws per example.
-        gradient: estimator, see `keras_vae.estimators`.
-        kl: "analytic", "monte_carlo", or empty for the closed form if there is one.
-        beta: weight of the rate.
-        free_bits: nats per latent that are free.
-        warmup_epochs: epochs in which beta rises linearly from 0.
-        epochs: epochs of training.
-        batch_size: examples per step.
-        learning_rate: learning rate of Adam in the first epoch.
-        learning_rate_schedule: "steps" at milestones, or "cosine", which falls to 0 over epochs.
-        learning_rate_milestones: epochs after which the learning rate falls, ascending.
-        learning_rate_decay: factor of the learning rate at each milestone.
-        adam_beta_1: decay of Adam's mean of gradients.
-        adam_epsilon: number that Adam adds to the root of the mean square. A loss here is a mean
-            over the batch; if a paper's is a sum, divide its number by the batch size.
-        output_bias: "zeros", or "data_mean": the decoder's mean starts at that of the training set;
-            "auto" is "data_mean" for counts and levels under Dense layers, otherwise "zeros", and
-            is stored as one of these.
-        monitor: whether to log the use of the latents, see `keras_vae.training.monitor`.
-        seed: seed of initial weights, order, noise and test split.
         features: names of the training columns in the order of the model, or empty.
         preparation: how raw numbers become data; decided from the data when training begins.
-        row_nats: for a table, nats that turn bounds of the model's numbers into those of the table,
-            means over training and test set; computed when training begins.
+        row_nats: for tables and time series, nats that turn bounds of the model's numbers into
+            those of the file, means over training and test set; computed when training begins.
 
     Raises:
         RunError: if a value has the wrong type or lies outside its range.
     """
 
-    data: str = setting(
-        "", "digits, or .npz, .npy, .csv, .tsv, .parquet, .mtx, IDX file, or a directory."
-    )
-    test_data: str = setting("", "Test set; by default a part of the data, or t10k beside train.")
-    test_fraction: float = setting(
-        0.1, "Part of the data that is the test set.", interval="(0, 1)", only=("test_data", ("",))
-    )
-    drop: tuple[str, ...] = setting((), "Columns of a table to leave out, as in id,date.")
-    keep_labels: bool = setting(
-        False, "Model a column named label, labels, y, target or class as the others."
-    )
-    image_size: tuple[int, ...] = setting(
-        (), "Height and width to bring images to, as in 64,64.", interval="[1, inf)"
-    )
-    image_mode: str = setting(
-        "",
-        "Mode to convert images to: L is grey, I;16 grey of 16 bits.",
-        choices=("", "1", "L", "RGB", "RGBA", "I;16"),
-    )
-    cache: str = setting(
-        "", "Directory that keeps tables and images larger than memory as rows of a file."
-    )
-    likelihood: str = setting(
-        "auto",
-        "p(x|z); table gives each column of a table its own; auto proposes one from the data.",
-        choices=("auto", TABLE, *LIKELIHOODS),
-    )
-    schema: str = setting(
-        "",
-        "TOML file with the columns of a table, as `keras-vae schema` writes it.",
-        only=("likelihood", (TABLE,)),
-    )
-    missing: bool = setting(
-        False, "Any column of the table may have missing values.", only=("likelihood", (TABLE,))
-    )
-    drop_observed: float = setting(
-        0.1,
-        "Part of the values that training hides from the encoder where they may be missing.",
-        interval="[0, 1)",
-        only=("likelihood", (TABLE,)),
-    )
-    likelihood_options: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"setting": Setting(is_option=False)}
-    )
-    top: float = setting(
-        0.0,
-        "Largest possible value of grey levels, as in 255; by default from the data.",
-        interval="[0, inf)",
-        only=(
-            "likelihood",
-            tuple(name for name, family in LIKELIHOODS.items() if family.takes_top),
-        ),
-    )
-    network: str = setting("mlp", choices=("mlp", "conv"))
-    hidden: tuple[int, ...] = setting(
-        (200, 200), "Widths or filters, as in 200,200.", interval="[1, inf)"
-    )
-    activation: str = setting("tanh", "Of hidden layers.")
-    latents: str = setting(
-        "vector",
-        "What z is: a vector, codes of a VQ-VAE, or levels of vectors, ladder or residual.",
-        choices=("vector", "codes", "ladder", "residual"),
-    )
-    latent: int = setting(
-        16, "Number of latents; of codes with network = 'mlp'.", interval="[1, inf)"
-    )
-    codes: int = setting(
-        128, "Vectors in the book.", interval="[2, inf)", only=("latents", ("codes",))
-    )
-    code_size: int = setting(
-        16, "Size of each vector.", interval="[1, inf)", only=("latents", ("codes",))
-    )
-    code_prior: str = setting(
-        "uniform",
-        "p(codes); autoregressive is trained with the model.",
-        choices=tuple(CODE_PRIORS),
-        only=("latents", ("codes",)),
-    )
-    level_sizes: tuple[int, ...] = setting(
-        (),
-        "Latents of each level from the top down, as in 4,8,16.",
-        interval="[1, inf)",
-        only=("latents", ("ladder", "residual")),
-    )
-    posterior: str = setting("diagonal", choices=tuple(POSTERIORS), only=("latents", ("vector",)))
-    posterior_layers: int = setting(
-        4,
-        "Steps of a flow posterior.",
-        interval="[1, inf)",
-        only=_taking("posterior", "num_layers"),
-    )
-    posterior_hidden: tuple[int, ...] = setting(
-        (64, 64),
-        "Widths of the network of each of its steps.",
-        interval="[1, inf)",
-        only=_taking("posterior", "hidden"),
-    )
-    posterior_transform: str = setting(
-        "affine",
-        "What each of its steps is.",
-        choices=TRANSFORMS,
-        only=_taking("posterior", "transform"),
-    )
-    posterior_components: int = setting(
-        5,
-        "Components of a mixture posterior.",
-        interval="[1, inf)",
-        only=_taking("posterior", "num_components"),
-    )
-    prior: str = setting("standard_normal", choices=tuple(PRIORS), only=("latents", ("vector",)))
-    prior_layers: int = setting(
-        4, "Steps of a flow prior.", interval="[1, inf)", only=_taking("prior", "num_layers")
-    )
-    prior_hidden: tuple[int, ...] = setting(
-        (64, 64),
-        "Widths of the network of each of its steps.",
-        interval="[1, inf)",
-        only=_taking("prior", "hidden"),
-    )
-    prior_transform: str = setting(
-        "affine",
-        "What each of its steps is.",
-        choices=TRANSFORMS,
-        only=_taking("prior", "transform"),
-    )
-    components: int = setting(
-        50,
-        "Components of a mixture or vamp prior.",
-        interval="[1, inf)",
-        only=_taking("prior", "num_components"),
-    )
-    objective: str = setting("elbo", choices=("elbo", "iwae"))
-    num_samples: int = setting(1, "Draws per example.", interval="[1, inf)")
-    gradient: str = setting(
-        "pathwise", choices=("pathwise", "sticking_the_landing", "doubly_reparameterized")
-    )
-    kl: str = setting(
-        "",
-        "Rate in closed form or estimated.",
-        choices=("", "analytic", "monte_carlo"),
-        only=("objective", ("elbo",)),
-    )
-    beta: float = setting(
-        1.0, "Weight of the rate.", interval="[0, inf)", only=("objective", ("elbo",))
-    )
-    free_bits: float = setting(
-        0.0, "Nats per latent that are free.", interval="[0, inf)", only=("objective", ("elbo",))
-    )
-    warmup_epochs: float = setting(
-        0.0,
-        "Epochs in which beta rises from 0.",
-        interval="[0, inf)",
-        only=("objective", ("elbo",)),
-    )
-    epochs: int = setting(20, interval="[1, inf)")
-    batch_size: int = setting(100, interval="[1, inf)")
-    learning_rate: float = setting(1e-3, "Of Adam.", interval="(0, inf)")
-    learning_rate_schedule: str = setting(
-        "steps", "cosine falls to 0 over the epochs.", choices=("steps", "cosine")
-    )
-    learning_rate_milestones: tuple[int, ...] = setting(
-        (), "Epochs after which it falls, as in 30,40.", only=("learning_rate_schedule", ("steps",))
-    )
-    learning_rate_decay: float = setting(
-        0.1, "Its factor there.", interval="(0, 1]", only=("learning_rate_milestones", None)
-    )
-    adam_beta_1: float = setting(0.9, interval="[0, 1)")
-    adam_epsilon: float = setting(1e-7, interval="(0, inf)")
-    output_bias: str = setting(
-        "auto",
-        "Where the decoder's mean starts; auto is data_mean for counts and levels.",
-        choices=("auto", "zeros", "data_mean"),
-    )
-    monitor: bool = setting(
-        False, "Log what the latents carry, too.", only=("latents", ("vector", "codes"))
-    )
-    seed: int = setting(0, interval="[0, 2147483647]")
     features: tuple[str, ...] = setting((), is_option=False)
     preparation: Preparation | None = dataclasses.field(
         default=None, metadata={"setting": Setting(is_option=False)}
@@ -324,6 +88,7 @@ class RunConfig:
                 value = checked(name, value, about, *kinds()[name])
                 object.__setattr__(self, name, value)
         self._check_likelihood_options()
+        self._check_sequences()
         if len(self.image_size) not in (0, 2):
             raise RunError(
                 f"Expected image_size to be height and width; got {len(self.image_size)} numbers."
@@ -336,11 +101,44 @@ class RunConfig:
             )
         if not self.hidden:
             raise RunError("Expected hidden to name one width or more; got none.")
-        if self.output_bias == "data_mean" and self.network == "conv":
+        if self.output_bias == "data_mean" and self.network != "mlp":
             raise RunError(
-                "output_bias = 'data_mean' sets one number per entry, which a convolution does not "
-                "have: choose network = 'mlp' or output_bias = 'zeros'."
+                "output_bias = 'data_mean' sets one number per entry, which network = "
+                f"{self.network!r} does not have: choose network = 'mlp' or output_bias = 'zeros'."
             )
+
+    def _check_sequences(self) -> None:
+        """Gives texts the network of sequences, and refuses what no sequence can have."""
+        if self.is_text and self.network == "mlp":
+            object.__setattr__(self, "network", SEQUENCE_NETWORKS[0])
+        if self.is_text and self.network == "conv":
+            raise RunError(
+                "network = 'conv' is for images, and texts are sequences: choose "
+                f"{', '.join(SEQUENCE_NETWORKS)}."
+            )
+        if not self.is_sequence:
+            return
+        if len(set(self.hidden)) > 1:
+            raise RunError(
+                f"Expected hidden to name the same width for each layer of network = "
+                f"{self.network!r}, as in 64,64; got {', '.join(map(str, self.hidden))}."
+            )
+        if self.latents != "vector":
+            raise RunError(
+                f"latents = {self.latents!r} is for arrays and images, and this data is "
+                "sequences: leave it out."
+            )
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the data is texts."""
+        is_file = bool(self.text_column) or self.data.lower().endswith(TEXT_SUFFIXES)
+        return self.likelihood == TEXT or (self.likelihood == "auto" and is_file)
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the data is texts or time series for networks of sequences."""
+        return self.network in SEQUENCE_NETWORKS
 
     def _check_likelihood_options(self) -> None:
         known = _options_of(self.likelihood)
@@ -365,7 +163,7 @@ class RunConfig:
 
     def options_of(self, kind: Literal["posterior", "prior"]) -> dict[str, Any]:
         """Returns the arguments of the class of the posterior or the prior."""
-        known = _FAMILIES[kind][getattr(self, kind)].options
+        known = FAMILIES[kind][getattr(self, kind)].options
         return {
             option: getattr(self, f"{kind}_{name}")
             for name, option in _OPTIONS.items()
@@ -441,6 +239,8 @@ class RunConfig:
         values = dataclasses.asdict(self)
         if self.preparation is None:
             del values["preparation"]
+        else:
+            del values["preparation"]["vocabulary"]
         return tomli_w.dumps(values)
 
 

@@ -13,6 +13,7 @@ from keras_vae.data.mapped import is_mapped
 from keras_vae.data.row_views import ComputedRows
 from keras_vae.data.sparse import is_sparse
 from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs.sequences import read_series
 
 __all__ = ["Datasets", "advice", "few", "read"]
 
@@ -51,6 +52,9 @@ def read(config: RunConfig) -> Datasets:
     """
     if not config.data:
         raise RunError("The configuration names no data: set data to a path.")
+    if config.is_sequence:
+        train_x, test_x, steps = read_series(config)
+        return Datasets(train_x, test_x, (), steps)
     source = Path(config.data)
     in_two = config.data != "digits" and source.is_dir() and list(source.glob("t10k-images*"))
     if config.test_data or in_two:

@@ -248,6 +248,8 @@ def _notes(values: dict[str, Any]) -> list[str]:
     found = values["log_marginal"]
     if found.get("heavy_tails"):
         notes.append(heavy_tails(found["heavy_tails"], found["examples"]))
+    if "per_step" in values:
+        notes.append(_per_step(values["per_step"]))
     if "elbo_of_all" in values:
         every = values["elbo_of_all"]
         notes.append(
@@ -273,6 +275,18 @@ def _notes(values: dict[str, Any]) -> list[str]:
     if not values["baselines"]:
         notes.append("No simple model of the same quantity applies to this data.")
     return notes
+
+
+def _per_step(values: dict[str, Any]) -> str:
+    """Describes the nats per step of sequences."""
+    step = "token" if "perplexity" in values else "step"
+    text = (
+        f"Per {step}: ELBO {values['elbo']:.3f}, log p(x) {values['log_marginal']:.3f} nats, over "
+        f"{values['steps']} {step}s, {values['mean_steps']:.1f} in the mean"
+    )
+    if "perplexity" in values:
+        text += f" with the end of each text; perplexity at most {values['perplexity']:.2f}"
+    return f"{text}."
 
 
 def _error(value: dict[str, Any]) -> str:

@@ -8,8 +8,10 @@ a complete model and drops at most one row of history.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import math
 import os
 import shlex
 import zipfile
@@ -20,15 +22,16 @@ import keras
 import numpy as np
 
 from keras_vae import data, factories
-from keras_vae.data import DataError, Schema
+from keras_vae.data import DataError, Schema, Vocabulary
 from keras_vae.data.preparation import Preparation
-from keras_vae.distributions import Parts
+from keras_vae.distributions import AutoregressiveLikelihood, Categorical, Parts
 from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
-from keras_vae.runs import datasets, tables
-from keras_vae.runs.config import RESTORE, TABLE, RunConfig, RunError
+from keras_vae.runs import datasets, sequences, tables
+from keras_vae.runs.config import RESTORE, TABLE, TEXT, RunConfig, RunError
 from keras_vae.runs.config_file import read_run
 from keras_vae.runs.units import Units
+from keras_vae.tokens import Tokens
 from keras_vae.training.backup import write_atomically
 
 __all__ = ["SCHEMA", "Run", "read_json", "refuse_damaged", "resume_command"]
@@ -40,7 +43,7 @@ SCHEMA = "schema.toml"
 class Run:
     """A run directory: `config.toml`, `model.keras`, `history.csv`, `evaluation.json`.
 
-    The run of a table as it is holds its `schema.toml`, too.
+    The run of a table as it is holds its `schema.toml`, too, and that of texts `vocabulary.json`.
 
     Args:
         path: the directory.
@@ -61,6 +64,31 @@ class Run:
             raise RunError(f"{self.path / 'config.toml'} lacks the section [preparation].")
         if self.config.likelihood == "auto":
             raise RunError(f"{self.path / 'config.toml'} does not name its likelihood: {RESTORE}.")
+        if self.config.likelihood == TEXT:
+            tokens = self._read_vocabulary().coding
+            self.preparation = dataclasses.replace(self.preparation, vocabulary=tokens)
+
+    def _read_vocabulary(self) -> Vocabulary:
+        try:
+            return Vocabulary.load(self.path / sequences.VOCABULARY)
+        except DataError as error:
+            raise RunError(f"{error} It belongs to the run: {RESTORE}.") from error
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """The tokens of texts; None for other data."""
+        return self.preparation.vocabulary
+
+    def row_nats(self, x: Any) -> Any:
+        """Returns the nats that turn log p of prepared examples into that of the file.
+
+        They are a number for each row of a table or time series, and otherwise one number.
+        """
+        if self.schema is not None:
+            return self.schema.row_nats(x)
+        if self.config.is_sequence:
+            return sequences.row_nats(self.preparation, x)
+        return self.preparation.nats_offset * math.prod(x.shape[1:])
 
     def _read_schema(self) -> Schema:
         try:
@@ -72,7 +100,7 @@ class Run:
         """Returns the units of log p of its model."""
         if self.schema is not None:
             return Units.of_table(self.schema, self.config.row_nats)
-        return Units.of(vae, self.preparation)
+        return Units.of(vae, self.preparation, self.config.row_nats)
 
     @property
     def table_schema(self) -> Schema:
@@ -123,7 +151,10 @@ class Run:
             RunError: naming the first difference.
         """
         config, likelihood = self.config, vae.likelihood
+        is_autoregressive = isinstance(likelihood, AutoregressiveLikelihood)
+        likelihood = likelihood.steps if is_autoregressive else likelihood
         pairs: dict[str, tuple[Any, Any]] = {
+            "autoregressive": (is_autoregressive, config.autoregressive),
             "likelihood": (type(likelihood).__name__, self._likelihood_name),
             **_latents(vae, config),
         }
@@ -161,6 +192,8 @@ class Run:
     def _likelihood_name(self) -> str:
         if self.schema is not None:
             return Parts.__name__
+        if self.config.likelihood == TEXT:
+            return Categorical.__name__
         return factories.LIKELIHOODS[self.config.likelihood].__name__
 
     def raw(self) -> tuple[np.ndarray, np.ndarray]:
@@ -171,6 +204,8 @@ class Run:
         """
         if self.schema is not None:
             raise RunError(f"{self.path} is the run of a table, which is no array of numbers.")
+        if self.tokens is not None:
+            return sequences.read_texts(self.config, self.tokens)
         found = datasets.read(self.config)
         return found.train, found.test
 

@@ -113,7 +113,9 @@ def decided(config: RunConfig) -> tuple[RunConfig, Schema]:
         RunError: if a setting has no effect on a table.
     """
     if config.network != "mlp":
-        raise RunError("A table has no pixels for network = 'conv': leave it out.")
+        raise RunError(
+            f"A table has no pixels and no steps for network = {config.network!r}: leave it out."
+        )
     if config.output_bias == "zeros":
         raise RunError(
             "output_bias = 'zeros' has no effect on a table, whose columns start at their means: "

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_vae import callbacks, data, factories, objectives
-from keras_vae.data import Schema
+from keras_vae.data import Schema, Vocabulary
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare, propose
 from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.likelihood_model import LikelihoodModel
 from keras_vae.model import VAE
-from keras_vae.runs import datasets, tables
-from keras_vae.runs.config import RunConfig, RunError
+from keras_vae.runs import datasets, sequences, tables
+from keras_vae.runs.config import TEXT, RunConfig, RunError
 from keras_vae.runs.lock import held
 from keras_vae.runs.run import SCHEMA, Run
 from keras_vae.training.backup import write_atomically
@@ -38,6 +38,8 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> LikelihoodModel:
         config: what to train; its likelihood is not "auto".
         event_shape: shape of one prepared example.
     """
+    if config.is_sequence:
+        return _compiled(config, _of_sequences(config, event_shape))
     if config.latents == "codes":
         return _compiled(config, _of_codes(config, event_shape))
     if config.latents in ("ladder", "residual"):
@@ -58,6 +60,29 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> LikelihoodModel:
         **config.likelihood_options,
     )
     return _compiled(config, vae)
+
+
+def _of_sequences(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
+    """Builds the model of texts or time series; a width for all layers is checked before."""
+    network: Any = config.network
+    return factories.sequence_vae(
+        event_shape,
+        config.latent,
+        "categorical" if config.likelihood == TEXT else config.likelihood,
+        network=network,
+        width=config.hidden[0],
+        depth=len(config.hidden),
+        activation=config.activation,
+        seasons=config.seasons or None,
+        autoregressive=config.autoregressive,
+        word_dropout=config.word_dropout,
+        posterior=config.posterior,
+        prior=config.prior,
+        num_components=config.components,
+        posterior_options=config.options_of("posterior"),
+        prior_options=config.options_of("prior"),
+        **config.likelihood_options,
+    )
 
 
 def _of_codes(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
@@ -187,6 +212,8 @@ def train(
             )
         else:
             config.refuse_idle()
+        if config.is_text:
+            return _train_texts(config, run, out, report, extra_callbacks)
         if run.schema if run is not None else tables.is_asked(config):
             return _train_table(config, run, out, report, extra_callbacks)
         if large := datasets.advice(config):
@@ -194,7 +221,7 @@ def train(
         try:
             sets = datasets.read(config)
         except data.DataError:
-            if run is not None or not tables.is_needed(config):
+            if run is not None or config.is_sequence or not tables.is_needed(config):
                 raise
             return _train_table(config, run, out, report, extra_callbacks)
         report(f"{len(sets.train)} training and {len(sets.test)} test examples; {sets.columns}.")
@@ -204,7 +231,11 @@ def train(
             )
         if config.preparation is None:
             config = _decided(config, sets, report)
-        return _fit(config, _of_arrays(config, sets), run, out, report, extra_callbacks)
+        task = _of_arrays(config, sets, config.preparation or Preparation())
+        if config.is_sequence:
+            offsets = _mean_nats(task, config.preparation or Preparation())
+            config = dataclasses.replace(config, row_nats=offsets)
+        return _fit(config, task, run, out, report, extra_callbacks)
 
 
 class _Task(NamedTuple):
@@ -217,6 +248,7 @@ class _Task(NamedTuple):
         stream: arguments of `keras_vae.data.batches` for the random steps.
         make: makes the compiled model with new weights.
         schema: columns of a table as it is.
+        vocabulary: tokens of texts.
     """
 
     train: Any
@@ -225,10 +257,10 @@ class _Task(NamedTuple):
     stream: dict[str, Any]
     make: Callable[[], LikelihoodModel]
     schema: Schema | None = None
+    vocabulary: Vocabulary | None = None
 
 
-def _of_arrays(config: RunConfig, sets: datasets.Datasets) -> _Task:
-    preparation = config.preparation or Preparation()
+def _of_arrays(config: RunConfig, sets: datasets.Datasets, preparation: Preparation) -> _Task:
     x = preparation.static(sets.train)
 
     def make() -> LikelihoodModel:
@@ -241,6 +273,33 @@ def _of_arrays(config: RunConfig, sets: datasets.Datasets) -> _Task:
 
     test = preparation.array(sets.test, config.seed)
     return _Task(x, test, len(x), preparation.stream(), make)
+
+
+def _mean_nats(task: _Task, preparation: Preparation) -> tuple[float, ...]:
+    """Returns the means over training and test set of the nats for the units of the file."""
+    sets = (task.train, task.test)
+    return tuple(float(sequences.row_nats(preparation, x).mean()) for x in sets)
+
+
+def _train_texts(
+    config: RunConfig,
+    run: Run | None,
+    out: Path,
+    report: Callable[[str], None],
+    extra_callbacks: tuple[keras.callbacks.Callback, ...],
+) -> Run:
+    """Trains a model of texts."""
+    if run is None:
+        config = sequences.decided_texts(config, report)
+    preparation = (run.preparation if run is not None else config.preparation) or Preparation()
+    tokens = preparation.vocabulary
+    if tokens is None:
+        raise RunError(f"{out} has no vocabulary.")
+    sets = datasets.Datasets(*sequences.read_texts(config, tokens), (), "texts")
+    report(f"{len(sets.train)} training and {len(sets.test)} test texts.")
+    task = _of_arrays(config, sets, preparation)
+    vocabulary = Vocabulary.of_tokens(tokens)
+    return _fit(config, task._replace(vocabulary=vocabulary), run, out, report, extra_callbacks)
 
 
 def _train_table(
@@ -279,10 +338,11 @@ def _decided(
     config: RunConfig, sets: datasets.Datasets, report: Callable[[str], None]
 ) -> RunConfig:
     """Completes the configuration with the settings that the data decides."""
+    train, test = sets.train, sets.test
+    if config.is_sequence:
+        train, test = sequences.present_steps(train), sequences.present_steps(test)
     if config.likelihood == "auto":
-        proposal = propose(
-            factories.LIKELIHOODS.values(), [sets.train, sets.test], top=config.top or None
-        )
+        proposal = propose(factories.LIKELIHOODS.values(), [train, test], top=config.top or None)
         options = {**proposal.options, **config.likelihood_options}
         config = dataclasses.replace(
             config, likelihood=proposal.likelihood, likelihood_options=options
@@ -296,8 +356,8 @@ def _decided(
     likelihood = factories.LIKELIHOODS[config.likelihood]
     preparation, options = prepare(
         likelihood,
-        sets.train,
-        [sets.test],
+        train,
+        [test],
         top=config.top or None,
         names=sets.features,
     )
@@ -339,9 +399,11 @@ def _fit(
     if vae is None:
         vae = task.make()
     is_new = run is None
-    if is_new and task.schema is not None:
-        with write_atomically(out / SCHEMA) as temporary:
-            task.schema.save(temporary)
+    if is_new:
+        for name, kept in ((SCHEMA, task.schema), (sequences.VOCABULARY, task.vocabulary)):
+            if kept is not None:
+                with write_atomically(out / name) as temporary:
+                    kept.save(temporary)
     with write_atomically(out / "config.toml") as temporary:
         temporary.write_text(config.to_toml())
     run = Run(out)
@@ -387,7 +449,7 @@ def _kept_or_removed(run: Run, is_new: bool) -> Iterator[None]:
         yield
     except Exception:
         if is_new and not run.model_path.is_file():
-            for name in ("config.toml", "history.csv", SCHEMA):
+            for name in ("config.toml", "history.csv", SCHEMA, sequences.VOCABULARY):
                 (run.path / name).unlink(missing_ok=True)
         raise
 

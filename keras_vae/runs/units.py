@@ -32,8 +32,8 @@ class Units:
         data: description of the data.
         offset: nats per example added to log p of the prepared data.
         variables: numbers that one example has in the file; a one-hot vector counts as one.
-        training_offset: that of the training set, where it differs: a table's depends on which
-            values are missing.
+        training_offset: that of the training set, where it differs: that of tables and time series
+            depends on which values are missing.
     """
 
     quantity: str
@@ -43,8 +43,14 @@ class Units:
     training_offset: float | None = None
 
     @classmethod
-    def of(cls, vae: VAE, preparation: Preparation) -> Units:
-        """Returns the units of a model and of the preparation that it was trained with."""
+    def of(cls, vae: VAE, preparation: Preparation, row_nats: tuple[float, ...] = ()) -> Units:
+        """Returns the units of a model and of the preparation that it was trained with.
+
+        Args:
+            vae: the model.
+            preparation: the preparation of its data.
+            row_nats: for time series, means of the offset over training and test set.
+        """
         support, shape = vae.likelihood.support, vae.event_shape
         quantity = {None: "log p(x)", True: "log-probability", False: "log-density"}[
             True if preparation.is_dequantised else support.is_discrete
@@ -52,8 +58,9 @@ class Units:
         return cls(
             quantity=quantity,
             data=_data_in_words(preparation),
-            offset=preparation.nats_offset * math.prod(shape),
+            offset=row_nats[1] if row_nats else preparation.nats_offset * math.prod(shape),
             variables=math.prod(shape[: len(shape) - support.event_dim]),
+            training_offset=row_nats[0] if row_nats else None,
         )
 
     @classmethod
@@ -131,6 +138,7 @@ def share_at_atoms(raw: np.ndarray, preparation: Preparation) -> float:
     least = max(3, math.ceil(_ATOM * len(columns)))
     at_atoms = 0
     for column in columns.T:
+        column = column[~np.isnan(column)]
         counts = np.unique(column, return_counts=True)[1]
         at_atoms += int(counts[counts >= least].sum())
     return at_atoms / columns.size

@@ -15,6 +15,7 @@ from keras_vae import estimators, random
 from keras_vae.conformal import p_values
 from keras_vae.distributions.codes import CodePrior
 from keras_vae.distributions.noise import centre, from_rows
+from keras_vae.distributions.spheres import projected
 from keras_vae.imputation import (
     PosteriorDraws,
     absent_draws,
@@ -39,11 +40,16 @@ class Functions(Layout):
     """The functions behind the signatures of a model, with the preparation of its data inside."""
 
     def decode(self, **inputs: tf.Tensor) -> Tensors:
-        """Returns means and parameters of p(x | z)."""
+        """Returns means and parameters of p(x | z).
+
+        Of latents of length 1, a z of another length stands for its direction.
+        """
         if self.codes is None:
             latents = {name: inputs[self.latent("z", name)] for name in self.latents}
         else:
             latents = {"z": self.codes.embed(inputs["codes"])}
+        if isinstance(self._model, VAE) and self._model.posterior.on_sphere:
+            latents = {"z": projected(latents["z"])}
         condition = self._cast(inputs.get("condition"))
         generation = self._model.generate(latents=self._cast(latents), condition=condition)
         found = self._means_of(generation)

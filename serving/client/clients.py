@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import tenacity
 from numpy.typing import ArrayLike
 
+from serving.artifact import Artifact
 from serving.client.address import Address
 from serving.client.core import Calls, Core, Pause, Steps
 from serving.client.transports import async_transport, transport
@@ -27,7 +28,7 @@ __all__ = ["AsyncClient", "Client"]
 T = TypeVar("T")
 
 Data = ArrayLike | Mapping[str, Any]
-"""An array, or a dict of arrays or a data frame by the names of the parts."""
+"""An array, a list of texts, or a dict of arrays or a data frame by the names of the parts."""
 
 
 class _Base:
@@ -47,6 +48,7 @@ class _Base:
         max_rows: int = 32,
         concurrency: int = 8,
         root_certificates: str | os.PathLike[str] | None = None,
+        artifact: str | os.PathLike[str] | None = None,
     ) -> None:
         self._address = Address.parse(url, model, version, label)
         if layout not in ("rows", "columns"):
@@ -66,13 +68,25 @@ class _Base:
         if certificates is not None and not certificates.is_file():
             raise ServingError(f"{certificates} is not a file of root certificates.")
         self._wire = wire(self._address, layout)
-        self._core = Core(self._address, self._wire, max_rows)
+        published = None if artifact is None else Artifact.read(artifact)
+        self._core = Core(self._address, self._wire, max_rows, published)
         self._deadline, self._timeout, self._retries = deadline, timeout, retries
         self._concurrency = concurrency
         self._connect(certificates)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._address}>"
+
+    def texts(self, numbers: ArrayLike) -> list[str]:
+        """Returns the texts of numbers of tokens, such as the `sample` of a model of texts.
+
+        Args:
+            numbers: numbers of tokens [n, T]; each text goes up to its first end.
+
+        Raises:
+            ServingError: if the client was made without the artifact, or it is of no texts.
+        """
+        return self._core.texts(numbers)
 
     def _connect(self, certificates: Path | None) -> None:
         raise NotImplementedError
@@ -127,6 +141,8 @@ class Client(_Base):
             requests of an artifact cover.
         concurrency: requests of one method that are in flight at once.
         root_certificates: PEM file with the authorities to trust instead of the default ones.
+        artifact: version of the artifact that is served, as in artifacts/texts/1. With it, x may be
+            a list of texts, and NaN wherever the model allows it; a server's metadata say neither.
 
     Raises:
         ServingError: if an argument is invalid.

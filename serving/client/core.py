@@ -11,14 +11,14 @@ import logging
 import math
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_vae.integrity import as_word
-from serving.artifact import Signature
+from keras_vae import integrity
+from serving.artifact import Artifact, Signature
 from serving.client.address import Address
 from serving.client.parts import data_inputs
 from serving.client.wire import Call, Metadata, VersionStatus, Wire
@@ -32,7 +32,7 @@ from serving.errors import (
     UnknownModelError,
     ValueRangeError,
 )
-from serving.protocol.checks import Arrays, check_inputs, check_outputs, find_signature
+from serving.protocol.checks import DEFAULT, Arrays, check_inputs, check_outputs, find_signature
 
 __all__ = ["Calls", "Core", "Pause", "Steps"]
 
@@ -77,14 +77,19 @@ class Core:
         address: server and model.
         wire: interface of the server.
         max_rows: maximum number of rows per request.
+        artifact: the artifact that the server has, which says what of x may be absent and how texts
+            become numbers; None leaves this out.
     """
 
-    def __init__(self, address: Address, wire: Wire, max_rows: int) -> None:
+    def __init__(
+        self, address: Address, wire: Wire, max_rows: int, artifact: Artifact | None = None
+    ) -> None:
         if not _is_integer(max_rows) or max_rows < 1:
             raise ServingError(f"Expected max_rows of at least 1; got {max_rows!r}.")
         self._address = address
         self._wire = wire
         self._max_rows = max_rows
+        self._artifact = artifact
         self._signatures: dict[str, Signature] | None = None
         self._has_advised = False
 
@@ -94,8 +99,30 @@ class Core:
             [metadata] = yield Calls([self._wire.metadata()])
         except RefusedError as error:
             raise self._unknown(error) from error
+        if self._artifact is not None:
+            metadata = replace(
+                metadata, signatures=_known(metadata.signatures, self._artifact.signatures)
+            )
         self._signatures = metadata.signatures
         return metadata
+
+    def texts(self, numbers: ArrayLike) -> list[str]:
+        """Returns the texts of numbers of tokens [n, T], each up to its first end."""
+        parts = (
+            []
+            if self._artifact is None
+            else integrity.observations(self._artifact.manifest).values()
+        )
+        tokens = next((part.tokens for part in parts if part.tokens is not None), None)
+        if tokens is None:
+            raise ServingError(
+                "Only the artifact of a model of texts knows its tokens: make the client with "
+                "artifact=PATH."
+            )
+        rows = np.asarray(numbers)
+        if rows.ndim != 2:
+            raise ShapeError(f"Expected numbers of tokens [n, T]; got shape {list(rows.shape)}.")
+        return [tokens.text(_before_absent(row)) for row in rows]
 
     def status(self) -> Steps[list[VersionStatus]]:
         """Reads the status of the versions, newest first."""
@@ -137,7 +164,7 @@ class Core:
         takes = find_signature(self._signatures or {}, "decode").inputs
         latents = {"codes" if "codes" in takes else "z": z}
         if isinstance(z, Mapping):
-            latents = {f"z_{as_word(name)}": value for name, value in z.items()}
+            latents = {f"z_{integrity.as_word(name)}": value for name, value in z.items()}
         return (yield from self.predict("decode", {**latents, "condition": condition}))
 
     def of_data(
@@ -223,6 +250,35 @@ class Core:
     def _unknown(self, error: RefusedError) -> ServingError:
         """Returns the error of a refusal, which for an unknown label is a bad request."""
         return error if self._address.label is None else UnknownModelError(str(error))
+
+
+def _known(
+    signatures: Mapping[str, Signature], published: Mapping[str, Signature]
+) -> dict[str, Signature]:
+    """Returns the signatures of a server with what its artifact says of their inputs.
+
+    Raises:
+        ServingError: if they are not those of the artifact.
+    """
+    found = {}
+    for name, signature in signatures.items():
+        own = published.get("decode" if name == DEFAULT else name)
+        same = own is not None and all(
+            own.inputs.get(key, tensor).shape == tensor.shape
+            for key, tensor in signature.inputs.items()
+        )
+        if own is None or not same:
+            raise ServingError(
+                f"The server's signature {name} is not that of the artifact. Name the artifact "
+                "that this server has."
+            )
+        inputs = {key: own.inputs.get(key, tensor) for key, tensor in signature.inputs.items()}
+        found[name] = replace(signature, inputs=inputs)
+    return found
+
+
+def _before_absent(row: np.ndarray) -> list[int]:
+    return [int(number) for number in row[~np.isnan(row.astype(np.float64))]]
 
 
 def _predict(wire: Wire, signature: Signature, inputs: Arrays) -> Call:

@@ -22,7 +22,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="A Parquet file, or a directory of them.",
+    help="A Parquet file, or a directory of them; of a model of texts a .txt or .jsonl file, too.",
 )
 @click.option(
     "--to",
@@ -100,8 +100,8 @@ def score_command(
 ) -> None:
     """Compute a signature, by default score, for each row.
 
-    Null is absent where the model allows it. Reads Parquet files and runs on Ray Data, on one core
-    or on a cluster.
+    Null is absent where the model allows it. Reads Parquet files, and of a model of texts .txt
+    files with one in each line, and runs on Ray Data, on one core or on a cluster.
     """
     from serving.artifact import Artifact
     from serving.score.plan import plan

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from keras_vae import integrity
 from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
+from serving.score.files import schema_and_rows
 from serving.score.parts import check_columns, columns_of_parts
 from serving.score.rows import column_layout
 
@@ -140,7 +139,7 @@ def plan(
     batch_size: int | None = None,
     part_rows: int = 2**17,
 ) -> Job:
-    """Plans a signature over one Parquet file, or over all files below a directory.
+    """Plans a signature over a file, or over all Parquet files below a directory.
 
     Args:
         artifact: the model.
@@ -175,11 +174,7 @@ def plan(
     first = 0
     root, files = _files(data)
     for path in files:
-        try:
-            footer = pq.read_metadata(path)
-        except (OSError, ValueError) as error:
-            raise ServingError(f"{path} cannot be read as a Parquet file: {error}") from error
-        schema = footer.schema.to_arrow_schema()
+        schema, rows = schema_and_rows(path)
         if not sources:
             layout = column_layout(
                 schema,
@@ -196,8 +191,8 @@ def plan(
             check_columns(path, schema, parts, layout.columns)
         size, modified = identity_of(path)
         name = str(path.relative_to(root))
-        sources.append(Source(name, size, modified, footer.num_rows, first))
-        first += footer.num_rows
+        sources.append(Source(name, size, modified, rows, first))
+        first += rows
     if first > _MOST_ROWS:
         raise ServingError(f"Expected at most {_MOST_ROWS} rows, one for each seed; got {first}.")
     return Job(

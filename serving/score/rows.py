@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from keras_vae.integrity import Observation
 from serving.artifact import Tensor
 from serving.errors import ServingError
+from serving.score.files import chunks
 
 __all__ = [
     "Layout",
@@ -23,10 +23,12 @@ __all__ = [
     "column_layout",
     "is_list",
     "is_number",
+    "is_text",
     "listed",
     "read",
     "refusal",
     "tensor",
+    "text_tensor",
 ]
 
 
@@ -104,6 +106,8 @@ class Layout:
             size, kinds = self.size(shape), [schema.field(name).type for name in names]
             if len(names) == 1 and is_list(kinds[0]):
                 continue
+            if len(names) == 1 and is_text(kinds[0]) and inputs[what].tokens is not None:
+                continue
             if len(names) != size or len(set(names)) < size:
                 raise ServingError(
                     f"{path}: {what} of shape {shape} is in {size} columns of numbers or in one of "
@@ -144,6 +148,9 @@ def column_layout(
     if not columns:
         left = [name for name in schema.names if name not in (*key, *condition)]
         lists = [field.name for field in schema if field.name in left and is_list(field.type)]
+        texts = [field.name for field in schema if field.name in left and is_text(field.type)]
+        if "x" in inputs and inputs["x"].tokens is not None and len(texts) == 1:
+            lists = texts
         columns = lists if len(lists) == 1 else left
         if features and columns is left:
             _check_features(schema.names, left, features)
@@ -179,7 +186,7 @@ def read(
     """
     held: list[pa.Table] = []
     room = batch_size - number % batch_size
-    for chunk in _chunks(path, columns, start, stop, batch_size):
+    for chunk in chunks(path, columns, start, stop, batch_size):
         while len(chunk):
             held.append(chunk.slice(0, room))
             room -= len(held[-1])
@@ -191,25 +198,28 @@ def read(
         yield pa.concat_tables(held)
 
 
-def _chunks(
-    path: Path, columns: Sequence[str], start: int, stop: int, size: int
-) -> Iterator[pa.Table]:
-    """Reads rows of a file as tables of at most `size` rows; skips row groups outside the range."""
-    with pq.ParquetFile(path, buffer_size=2**20) as file:
-        at = 0
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if at + rows <= start:
-                at += rows
-                continue
-            # Asked for several groups at once, the reader keeps everything it has read of each.
-            for batch in file.iter_batches(size, row_groups=[group], columns=list(columns)):
-                begin, end = max(start, at), min(stop, at + len(batch))
-                if begin < end:
-                    yield pa.Table.from_batches([batch.slice(begin - at, end - begin)])
-                at += len(batch)
-                if at >= stop:
-                    return
+def text_tensor(table: pa.Table, name: str, takes: Tensor, path: Path, at: int) -> np.ndarray:
+    """Converts a column of texts to the numbers of their tokens, float32 [rows, T].
+
+    Args:
+        table: rows of a file.
+        name: the column.
+        takes: the input, whose tokens are known.
+        path, at: the file and the number of the first row, for errors.
+
+    Raises:
+        ServingError: naming file and row of the first text that the model cannot take.
+    """
+    tokens, (steps,) = takes.tokens, takes.shape
+    if tokens is None:
+        raise ServingError(f"{path}, column {name!r}: expected numbers; got texts.")
+    rows = []
+    for row, text in enumerate(table.column(name).to_pylist()):
+        problem = "is null" if text is None else tokens.problem(text, steps)
+        if problem is not None:
+            raise ServingError(f"{path}, row {at + row}: the text in {name!r} {problem}.")
+        rows.append(tokens.padded(text, steps))
+    return np.array(rows, np.float32)
 
 
 def tensor(
@@ -309,6 +319,11 @@ def is_number(kind: pa.DataType) -> bool:
         or types.is_boolean(kind)
         or types.is_decimal(kind)
     )
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tells whether a column holds texts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def is_list(kind: pa.DataType) -> bool:

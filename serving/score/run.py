@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from keras_vae import integrity
 from serving.artifact import Artifact
 from serving.errors import ServingError
+from serving.score.files import schema_and_rows
 from serving.score.plan import Job, Part, onnx_model
 from serving.score.worker import METADATA, Task, Worker, output_schema, session
 
@@ -107,7 +108,7 @@ def score(
 
 def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
     signature = artifact.signatures[job.signature]
-    source = pq.read_schema(root / job.sources[0].path)
+    source, _ = schema_and_rows(root / job.sources[0].path)
     model = onnx_model(artifact, job.signature)
     session(model)  # a model that cannot be loaded is refused before workers start
     return Task(

@@ -181,7 +181,9 @@ class Worker:
     ) -> pa.Table:
         job, count = self._task.job, len(table)
         inputs, parts = self._task.signature.inputs, self._task.parts
-        if "x" in inputs:
+        if "x" in inputs and rows.is_text(table.schema.field(job.columns[0]).type):
+            given = {"x": rows.text_tensor(table, job.columns[0], inputs["x"], path, at)}
+        elif "x" in inputs:
             (x,) = parts
             allowed = rows.Range.of(x)
             given = {"x": rows.tensor(table, job.columns, inputs["x"].shape, allowed, path, at)}

@@ -11,6 +11,9 @@ from keras_vae.distributions.tfp import split_seed, tfd
 __all__ = ["UniformOnSphere", "VonMisesFisherVectors", "around", "directions"]
 
 _HALF_A_STEP = 2.0**-24
+_ROUNDING = 1e-5
+"""How far the square of the length of a unit vector may be from 1, for up to 1e4 latents."""
+
 _SHORTEST = 1e-30
 """Square of the length below which a vector has no direction."""
 
@@ -21,6 +24,18 @@ def directions(vectors: tf.Tensor) -> tf.Tensor:
     is_short = square < _SHORTEST
     first = tf.one_hot(0, vectors.shape[-1], dtype=vectors.dtype)
     return tf.where(is_short, first, vectors * tf.math.rsqrt(tf.where(is_short, 1.0, square)))
+
+
+def projected(z: tf.Tensor) -> tf.Tensor:
+    """Returns the points of the unit sphere nearest to vectors [..., n].
+
+    A vector whose length is 1 within rounding stays as it is, bit for bit; one of length 0 becomes
+    the first unit vector.
+    """
+    square = tf.reduce_sum(tf.square(z), axis=-1, keepdims=True)
+    largest = tf.reduce_max(tf.abs(z), axis=-1, keepdims=True)
+    moderate = z / tf.where(largest > 0.0, largest, tf.ones_like(largest))
+    return tf.where(tf.abs(square - 1.0) <= _ROUNDING, z, directions(moderate))
 
 
 def around(loc: tf.Tensor, angle: tf.Tensor, tangent: tf.Tensor) -> tf.Tensor:

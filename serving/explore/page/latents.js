@@ -63,7 +63,11 @@ async function some(model, about) {
 /** How far the slider of each latent goes: to 3, or as far as draws of its level from another prior. */
 function limits(model, z) {
   const limit = new Float64Array(model.space.size);
-  for (const { start, size } of model.space.levels) {
+  for (const { start, size, isSphere } of model.space.levels) {
+    if (isSphere) {
+      limit.fill(1, start, start + size);
+      continue;
+    }
     const furthest = Math.max(...z.map((row) => row.subarray(start, start + size).reduce((a, b) => Math.max(a, Math.abs(b)), 0)));
     limit.fill(model.site.standard ? 3 : Math.max(1, Math.ceil(furthest)), start, start + size);
   }

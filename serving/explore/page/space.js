@@ -10,7 +10,7 @@ export class Space {
     const codes = entries.length === 1 ? entries[0][1].codes : null;
     this.codes = codes && "codes" in inputs ? { shape: codes.shape, count: codes.num_codes } : null;
     let start = 0;
-    this.levels = entries.map(([name, { tensor, shape }]) => {
+    this.levels = entries.map(([name, { tensor, shape, support }]) => {
       const own = this.codes ? this.codes.shape : shape;
       const level = {
         name,
@@ -19,6 +19,7 @@ export class Space {
         shape: own,
         start,
         size: product(own),
+        isSphere: support === "sphere",
       };
       start += level.size;
       return level;
@@ -29,6 +30,25 @@ export class Space {
   /** Whether there is more than one level. */
   get isDeep() {
     return this.levels.length > 1;
+  }
+
+  /** Whether latents of some level have length 1. */
+  get hasSphere() {
+    return this.levels.some(({ isSphere }) => isSphere);
+  }
+
+  /**
+   * Returns a point with other values of some latents, pairs of latent and value. On a sphere the
+   * other latents of the level are scaled so that its length stays 1.
+   */
+  placed(point, changes) {
+    const z = Float32Array.from(point);
+    for (const [latent, value] of changes) z[latent] = value;
+    for (const { isSphere, start, size } of this.levels) {
+      const own = changes.map(([latent]) => latent - start).filter((i) => i >= 0 && i < size);
+      if (isSphere && own.length) bringBack(z.subarray(start, start + size), new Set(own));
+    }
+    return z;
   }
 
   /** Returns the level of a latent. */
@@ -87,6 +107,21 @@ export class Space {
     if (!this.isDeep) return `${this.size} latents`;
     return `${this.size} latents on ${this.levels.length} levels, ${this.levels.map((level) => `${level.name} of ${sizes(level)}`).join(", ")}`;
   }
+}
+
+/** Scales the entries of a vector that are not kept so that its length becomes 1; all of them if the kept ones are longer. */
+function bringBack(z, kept) {
+  const others = Array.from(z.keys()).filter((i) => !kept.has(i));
+  const square = (places) => places.reduce((sum, i) => sum + z[i] ** 2, 0);
+  const rest = 1 - square([...kept]);
+  if (rest <= 0 || !others.length) {
+    for (const i of others) z[i] = 0;
+    const length = Math.hypot(...z) || 1;
+    for (const i of z.keys()) z[i] /= length;
+    return;
+  }
+  const length = Math.sqrt(square(others));
+  for (const i of others) z[i] = length > 1e-6 ? (z[i] * Math.sqrt(rest)) / length : Math.sqrt(rest / others.length);
 }
 
 /** Indices along each axis of the entry at a position in row-major order. */

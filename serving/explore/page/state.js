@@ -69,9 +69,9 @@ export class State extends EventTarget {
     return this.redraw();
   }
 
-  /** Sets one latent of the point. */
+  /** Sets one latent of the point, which stays where latents may lie. */
   move(latent, value) {
-    this.z[latent] = value;
+    this.z.set(this.model.space.placed(this.z, [[latent, value]]));
     this.isMoved = true;
     return this.redraw();
   }

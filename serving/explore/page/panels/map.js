@@ -44,12 +44,7 @@ export function mapPanel(host, state, painter, { space, levels, worth, limit }) 
       const [a, b] = [Number(across.value), Number(up.value)];
       const [values, heights] = [a, b].map((latent) => evenly(limit[latent], isNarrow() ? 7 : 11));
       const asked = heights.toReversed().map((high) =>
-        values.map((value) => {
-          const z = Float32Array.from(state.z);
-          z[a] = value;
-          z[b] = high;
-          return z;
-        }),
+        values.map((value) => space.placed(state.z, [[a, value], [b, high]])),
       );
       const means = await state.means(asked.flat());
       points = asked;

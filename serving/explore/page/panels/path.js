@@ -9,6 +9,10 @@ const KINDS = {
   spherical: "on the sphere: the direction turns evenly and the length changes evenly",
   linear: "on the straight line",
 };
+const ON_A_SPHERE = {
+  spherical: " of unit vectors that they lie on",
+  linear: ", brought back to length 1",
+};
 const UNDER_A_STANDARD_NORMAL = {
   spherical: ", so that a standard normal prior finds every point as likely as the ends",
   linear: ", whose middle lies nearer to the origin than draws from the prior do",
@@ -50,7 +54,7 @@ export function pathPanel(host, state, painter) {
       const row = means.map((x, i) => ({ x, label: `${Math.round(100 * shares[i])} % of the way` }));
       grid.show([row], { columns: shares.map((share) => short(share)) });
       const isStandard = state.model.site.standard;
-      const why = isStandard ? UNDER_A_STANDARD_NORMAL[kind.value] : "";
+      const why = isStandard ? UNDER_A_STANDARD_NORMAL[kind.value] : space.hasSphere ? ON_A_SPHERE[kind.value] : "";
       words.textContent = `Means of p(x | ${space.codes ? "codes" : "z"}) ${kinds[kind.value]}${why}${space.isDeep ? ", in each level" : ""}.`;
     }, problem.show),
   );
@@ -110,9 +114,11 @@ class End {
 function onPath({ codes, levels }, a, b, share, kind) {
   if (codes) return Float32Array.from(a, (code, i) => (i < Math.round(share * a.length) ? b[i] : code));
   const point = new Float32Array(a.length);
-  for (const { start, size } of levels) {
+  for (const { start, size, isSphere } of levels) {
     const [from, to] = [a, b].map((z) => z.subarray(start, start + size));
-    point.set(between(from, to, share, kind), start);
+    const found = between(from, to, share, kind);
+    const length = isSphere ? Math.hypot(...found) || 1 : 1;
+    point.set(found.map((value) => value / length), start);
   }
   return point;
 }

@@ -122,13 +122,13 @@ export function latentPanel(host, state, { space, levels, worth, share, how, lim
   };
   const back = () => state.seed && state.goToSeed(...state.seed);
   host.append(
-    h("p", { class: "note" }, how),
+    h("p", { class: "note" }, space.hasSphere ? `${how} Points have length 1: the other latents move with a slider.` : how),
     ...lists.flatMap(({ list }) => list),
     h(
       "div",
       { class: "controls" },
       ...lists.flatMap(({ more }) => more),
-      h("button", { type: "button", onclick: centre }, "All to 0"),
+      space.hasSphere ? "" : h("button", { type: "button", onclick: centre }, "All to 0"),
       state.model.lack("sample") ? "" : h("button", { type: "button", onclick: back }, "Back to the seed"),
     ),
   );

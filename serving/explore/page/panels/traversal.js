@@ -38,11 +38,7 @@ export function traversalPanel(host, state, painter, { space, levels, limit }) {
       const latents = levels[level.value].order.slice(0, Number(count.value));
       const values = evenly(limit[latents[0]], isNarrow() ? 5 : 9);
       const asked = latents.map((latent) =>
-        values.map((value) => {
-          const z = Float32Array.from(state.z);
-          z[latent] = value;
-          return z;
-        }),
+        values.map((value) => space.placed(state.z, [[latent, value]])),
       );
       const means = await state.means(asked.flat());
       points = asked;

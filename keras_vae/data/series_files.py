@@ -1,0 +1,151 @@
+"""Time series in files: arrays with lengths, or tables with one row a step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_vae.data.content import DataError, listed, reading
+from keras_vae.data.frames import is_numeric
+from keras_vae.data.sequences import padded
+from keras_vae.data.tables import TABLE_SUFFIXES, load_frame
+
+__all__ = ["Series", "load_series"]
+
+_VALUES = ("values", "x", "X", "data", "series", "arr_0")
+_LENGTHS = "lengths"
+
+
+class Series(NamedTuple):
+    """Time series as one array.
+
+    Attributes:
+        x: float32 or float64 [N, T, D], NaN where nothing was observed.
+        names: names of the D columns of a table; empty for an array.
+    """
+
+    x: np.ndarray
+    names: tuple[str, ...]
+
+
+def load_series(
+    source: str | os.PathLike[str],
+    *,
+    id_column: str = "",
+    time_column: str = "",
+    drop: tuple[str, ...] = (),
+) -> Series:
+    """Reads time series of different lengths.
+
+    Args:
+        source: a .npy file of an array [N, T] or [N, T, D], NaN where nothing was observed; a .npz
+            file of such an array, `values`, and of the number of steps of each series, `lengths`;
+            or a table, one row a step.
+        id_column: column of a table that says to which series a row belongs. A series keeps its
+            rows together however they are ordered, and series are in the order in which they come.
+        time_column: column of a table by which the steps of a series are ordered; empty keeps the
+            order of the rows. Steps are taken to be equally long.
+        drop: columns of a table to leave out.
+
+    Raises:
+        DataError: if the file cannot be read or holds no such series.
+    """
+    path = Path(source).expanduser()
+    name = path.name.lower()
+    if name.endswith(TABLE_SUFFIXES):
+        return _of_table(path, id_column, time_column, drop)
+    if id_column or time_column or drop:
+        raise DataError(f"{path} is no table, so it has no columns to name: leave them out.")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. Give the path of a file of series.")
+    if name.endswith(".npy"):
+        with reading(path, "a .npy array"):
+            return Series(_checked(path, np.load(path, allow_pickle=False)), ())
+    if not name.endswith(".npz"):
+        raise DataError(
+            f"Expected series in a file that ends in "
+            f"{', '.join(('.npy', '.npz', *TABLE_SUFFIXES))}; got {path}."
+        )
+    with reading(path, "a .npz archive"), np.load(path, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    key = next((key for key in _VALUES if key in arrays), None)
+    if key is None:
+        raise DataError(
+            f"{path} has no array `values`; it holds {listed(list(arrays)) or 'nothing'}. Save the "
+            "series as np.savez(file, values=..., lengths=...)."
+        )
+    return Series(_ended(path, _checked(path, arrays[key]), arrays.get(_LENGTHS)), ())
+
+
+def _checked(path: Path, x: np.ndarray) -> np.ndarray:
+    """Returns series [N, T, D] of floats."""
+    if x.dtype.kind not in "biuf" or x.ndim not in (2, 3) or not x.size:
+        raise DataError(
+            f"Expected {path} to hold numbers of shape [series, steps] or [series, steps, "
+            f"entries]; got shape {x.shape} of dtype {x.dtype}."
+        )
+    x = x[..., np.newaxis] if x.ndim == 2 else x
+    x = x if x.dtype.kind == "f" else x.astype(np.float64)
+    if np.isinf(x).any():
+        raise DataError(f"{path} holds infinite numbers. Leave them out as NaN, or clip them.")
+    return x
+
+
+def _ended(path: Path, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """Makes the steps after the end of each series absent."""
+    if lengths is None:
+        return x
+    whole = lengths.dtype.kind in "iu" or bool((lengths == np.rint(lengths)).all())
+    fits = lengths.shape == (len(x),) and whole
+    if not fits or not ((lengths >= 1) & (lengths <= x.shape[1])).all():
+        raise DataError(
+            f"Expected `lengths` of {path} to be {len(x)} whole numbers from 1 to {x.shape[1]}; "
+            f"got an array of shape {lengths.shape}{'' if not fits else ' with others'}."
+        )
+    ended = np.arange(x.shape[1]) >= lengths[:, np.newaxis]
+    return np.where(ended[..., np.newaxis], np.asarray(np.nan, x.dtype), x)
+
+
+def _of_table(path: Path, id_column: str, time_column: str, drop: tuple[str, ...]) -> Series:
+    frame: Any = load_frame(path)
+    for column in filter(None, (id_column, time_column, *drop)):
+        if column not in frame.columns:
+            raise DataError(
+                f"{path} has no column {column!r}; it has {listed(list(frame.columns))}."
+            )
+    if not id_column:
+        raise DataError(
+            f"{path} is a table: name the column that says to which series a row belongs with "
+            f"--id-column, and the one of the times with --time-column. It has "
+            f"{listed(list(frame.columns))}."
+        )
+    frame = frame.drop(columns=list(drop))
+    keys = [id_column, *filter(None, [time_column])]
+    absent = frame[keys].isna().any(axis=1)
+    if absent.any():
+        raise DataError(
+            f"{path}, row {int(absent.argmax())} (counted from 0), has no {' or no '.join(keys)}."
+        )
+    names = [name for name in frame.columns if name not in keys]
+    text = [name for name in names if not is_numeric(frame[name].dtype)]
+    if text or not names:
+        what = f"{text[0]!r} holds text or dates; leave it out with --drop" if text else "none"
+        raise DataError(f"Expected columns of numbers in {path} beside {', '.join(keys)}: {what}.")
+    if time_column:
+        twice = frame.duplicated(keys)
+        if twice.any():
+            row = frame[twice].iloc[0]
+            raise DataError(
+                f"{path} has two rows of the series {row[id_column]} at {row[time_column]}. Keep "
+                "one of them."
+            )
+        frame = frame.sort_values(time_column, kind="stable")
+    groups = frame.groupby([id_column], sort=False)[names]
+    first = dict.fromkeys(frame.sort_index()[id_column])
+    x = padded([groups.get_group((key,)).to_numpy(np.float64) for key in first])
+    if np.isinf(x).any():
+        raise DataError(f"{path} holds infinite numbers. Leave the cells empty, or clip them.")
+    return Series(x, tuple(names))

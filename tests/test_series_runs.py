@@ -1,0 +1,172 @@
+"""Runs of time series: tables with one row a step, arrays with lengths, holes and units."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from click.testing import CliRunner
+
+from keras_vae import commands
+from keras_vae.cli import main
+from keras_vae.data import DataError, lengths
+from keras_vae.data.preparation import Preparation
+from keras_vae.data.series_files import load_series
+from keras_vae.distributions.supports import reals
+from keras_vae.report import draws
+from keras_vae.report.subject import Subject
+from keras_vae.runs import baselines, sequences
+from keras_vae.runs.config import RunConfig
+from keras_vae.runs.run import Run
+
+COUNTS = [6, 4, 6, 5] * 10
+
+
+def table() -> pd.DataFrame:
+    """Series of two columns in units of their own, rows in no order, one cell empty."""
+    rng = np.random.default_rng(0)
+    frames = [
+        pd.DataFrame(
+            {
+                "patient": f"p{k:02d}",
+                "hour": np.arange(count) * 0.5,
+                "pulse": 70.0 + 5.0 * rng.normal(size=count),
+                "pressure": 120.0 + 20.0 * rng.normal(size=count),
+            }
+        )
+        for k, count in enumerate(COUNTS)
+    ]
+    frame = pd.concat(frames, ignore_index=True)
+    frame.loc[7, "pulse"] = np.nan
+    return frame
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with series.csv, and the run of a model trained on it."""
+    folder = tmp_path_factory.mktemp("series")
+    table().sample(frac=1.0, random_state=0).to_csv(folder / "series.csv", index=False)
+    words = [
+        *("train", "--data", folder / "series.csv", "--out", folder / "run"),
+        *("--id-column", "patient", "--time-column", "hour", "--network", "convolution"),
+        *("--hidden", 4, "--latent", 2, "--epochs", 2, "--batch-size", 10, "--seasons", 3),
+    ]
+    result = CliRunner().invoke(main, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+    assert "36 training and 4 test examples; 6 steps of pulse, pressure" in result.output
+    return folder
+
+
+def test_rows_become_series_whatever_their_order(folder: Path) -> None:
+    found = load_series(folder / "series.csv", id_column="patient", time_column="hour")
+    assert found.names == ("pulse", "pressure")
+    by_patient = dict(
+        zip(pd.read_csv(folder / "series.csv")["patient"].unique(), found.x, strict=True)
+    )
+    frame = table()
+    for patient, x in by_patient.items():
+        own = frame[frame["patient"] == patient][["pulse", "pressure"]].to_numpy()
+        np.testing.assert_allclose(x[: len(own)], own, rtol=1e-12)  # text of doubles
+        assert np.isnan(x[len(own) :]).all()
+
+
+def test_nats_are_those_of_the_units_of_the_file(folder: Path) -> None:
+    """log p of the numbers in the file is that of the standardised ones minus log of the spreads
+    of what is present."""
+    run = Run(folder / "run")
+    vae, how = run.load(), run.preparation
+    raw = run.raw()[1]
+    present = ~np.isnan(raw)
+    assert how.spread[1] > 10.0
+    x = how.array(raw)
+    np.testing.assert_allclose(x[present], ((raw - how.center) / how.spread)[present], atol=1e-4)
+    offset = -(present * np.log(how.spread)).sum(axis=(1, 2))
+    values = commands.evaluate(
+        run, num_samples=5, limit=0, seed=0, progress=False, report=lambda line: None
+    )
+    elbo = np.asarray(vae.elbo(x, seed=0).elbo, np.float64) + offset
+    assert values["elbo"]["mean"] == pytest.approx(elbo.mean(), rel=1e-12)
+    steps = int(lengths(raw).sum())
+    assert values["per_step"]["elbo"] == pytest.approx(elbo.sum() / steps, rel=1e-12)
+    assert "perplexity" not in values["per_step"]
+    assert values["bits_per_dim"] is None
+    units = run.units(vae)
+    assert units.offset_of("test") == pytest.approx(offset.mean(), rel=1e-12)
+    train = ~np.isnan(run.raw()[0])
+    mean = -(train * np.log(how.spread)).sum(axis=(1, 2)).mean()
+    assert units.offset_of("train") == pytest.approx(mean, rel=1e-12)
+
+
+def test_independent_entries_of_what_is_present() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(30, 4, 2)) * [1.0, 9.0] + [0.0, 50.0]
+    x[::3, 2:] = np.nan
+    x[1, 0, 1] = np.nan
+    how = Preparation(center=(0.0, 50.0), spread=(1.0, 9.0))
+    (found,) = baselines.log_probs(x[:20], x[20:], how, reals(), 2).values()
+    train = x[:20].reshape(-1, 2)
+    normal = scipy.stats.norm(np.nanmean(train, axis=0), np.nanstd(train, axis=0))
+    expected = np.nansum(normal.logpdf(x[20:]), axis=(1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)  # the preparation is in float32
+
+
+def test_what_is_present_has_the_statistics_of_the_entries() -> None:
+    x = np.full((2, 3, 2), np.nan)
+    x[0] = [[1.0, 5.0], [2.0, np.nan], [3.0, np.nan]]
+    x[1, 0] = [4.0, 7.0]
+    found = sequences.present_steps(x)
+    assert found.shape == (4, 1, 2)
+    assert sorted(found[:, 0, 0]) == [1.0, 2.0, 3.0, 4.0]
+    assert sorted(found[:, 0, 1]) == [5.0, 5.0, 7.0, 7.0]
+    with pytest.raises(DataError, match="never observed"):
+        sequences.present_steps(x * [1.0, np.nan])
+
+
+def test_report_draws_lines_with_gaps(folder: Path) -> None:
+    titles = [each.title for each in draws.draws(Subject.of(Run(folder / "run"), 0))]
+    assert titles[0] == "Test data, channel 0"
+    assert len(titles) == 4
+
+
+def test_arrays_with_lengths(tmp_path: Path) -> None:
+    values = np.arange(24.0).reshape(4, 6)
+    np.savez(tmp_path / "s.npz", values=values, lengths=[6, 2, 1, 5])
+    x = load_series(tmp_path / "s.npz").x
+    assert x.shape == (4, 6, 1)
+    assert lengths(x).tolist() == [6, 2, 1, 5]
+    np.save(tmp_path / "s.npy", values.astype(int))
+    np.testing.assert_array_equal(load_series(tmp_path / "s.npy").x[..., 0], values)
+    for name, arrays, message in (
+        ("a.npz", {"values": values, "lengths": [7, 1, 1, 1]}, "4 whole numbers from 1 to 6"),
+        ("b.npz", {"values": values, "lengths": [1.5] * 4}, "4 whole numbers from 1 to 6"),
+        ("c.npz", {"other": values}, "has no array `values`; it holds other"),
+        ("d.npz", {"values": np.array([["a"]])}, "to hold numbers of shape"),
+        ("e.npz", {"values": np.full((2, 3), np.inf)}, "infinite"),
+    ):
+        np.savez(tmp_path / name, **arrays)
+        with pytest.raises(DataError, match=message):
+            load_series(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a,b\n1,2\n", {}, "name the column that says to which series a row belongs"),
+        ("a,b\n1,2\n", {"id_column": "c"}, "has no column 'c'; it has a, b"),
+        ("a,b\n1,2\n,3\n", {"id_column": "a"}, r"row 1 \(counted from 0\), has no a"),
+        ("a,b\n1,x\n", {"id_column": "a"}, "'b' holds text or dates; leave it out with --drop"),
+        ("a,b,t\n1,2,1\n1,3,1\n", {"id_column": "a", "time_column": "t"}, "two rows of the series"),
+    ],
+)
+def test_what_is_no_series_is_refused_in_a_sentence(
+    text: str, options: dict, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_series(tmp_path / "s.csv", **options)
+
+
+def test_digits_are_no_sequences() -> None:
+    with pytest.raises(DataError, match="digits are images"):
+        sequences.read_series(RunConfig(data="digits", network="recurrent"))
