@@ -129,7 +129,24 @@ class Source(NamedTuple):
         def with_rows(epoch: tf.Tensor, first: tf.Tensor, rows: tf.Tensor) -> Any:
             return epoch, first, rows, {name: rows_of(table, rows) for name, table in read.items()}
 
-        return positions.map(with_rows).prefetch(1)
+        return positions.map(_as_it_is(with_rows)).prefetch(1)
+
+    def in_batches(self) -> tf.data.Dataset:
+        """Makes the dataset of the batches, one after another, of every epoch."""
+        import tensorflow as tf
+
+        tables = self.all_tables
+        fixed_size = self.batch_size if self.steps * self.batch_size <= self.examples else None
+
+        def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
+            rows.set_shape([fixed_size])
+            return self.gather(tables, epoch, batch, rows)
+
+        ends = np.minimum(np.arange(1, self.steps + 1) * self.batch_size, self.examples)
+        positions = self.positions(range(self.steps), ends.tolist())
+        found = positions.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        count = tf.data.experimental.assert_cardinality(len(self.epochs) * self.steps)
+        return found.apply(count).prefetch(tf.data.AUTOTUNE)
 
     def positions(self, firsts: Sequence[int], ends: Sequence[int]) -> tf.data.Dataset:
         """Makes a dataset of epoch, first batch and row indices, for the chunks of every epoch."""
@@ -144,11 +161,14 @@ class Source(NamedTuple):
             if self.shuffle:
                 key = tf.stack([self.seed, epoch])
                 order = tf.random.experimental.stateless_shuffle(order, key, alg="philox")
-            return bounds.map(
-                lambda first, end: (epoch, first, order[first * self.batch_size : end])
-            )
 
-        return tf.data.Dataset.range(self.epochs.start, self.epochs.stop).flat_map(of_epoch)
+            def rows(first: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                return epoch, first, order[first * self.batch_size : end]
+
+            return bounds.map(_as_it_is(rows))
+
+        epochs = tf.data.Dataset.range(self.epochs.start, self.epochs.stop)
+        return epochs.flat_map(_as_it_is(of_epoch))
 
 
 @dataclass(frozen=True)
@@ -242,6 +262,14 @@ def _transformed(
         return transform(values, key)
 
     return of_batch
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Spares `tf.data` the conversion of a function without Python branches by AutoGraph."""
+    import tensorflow as tf
+
+    plain: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
+    return plain
 
 
 def rows_of(table: Any, rows: tf.Tensor) -> tf.Tensor:

@@ -188,9 +188,40 @@ def batches(
         >>> [batch.numpy().tolist() for batch in stream.take(3)], len(stream)
         ([[0.0, 1.0], [2.0, 3.0], [4.0]], 9)
     """
-    import tensorflow as tf
-
     from keras_vae.data.batch_dataset import BatchDataset
+
+    source = source_of_arrays(
+        x,
+        batch_size,
+        epochs=epochs,
+        seed=seed,
+        initial_epoch=initial_epoch,
+        shuffle=shuffle,
+        drop_remainder=drop_remainder,
+        rescale=rescale,
+        transform=transform,
+        condition=condition,
+        sample_weight=sample_weight,
+    )
+    return BatchDataset(source.in_batches(), source)
+
+
+def source_of_arrays(
+    x: ArrayLike | Mapping[str, ArrayLike],
+    batch_size: int,
+    *,
+    epochs: int = 1,
+    seed: int = 0,
+    initial_epoch: int = 0,
+    shuffle: bool = True,
+    drop_remainder: bool = False,
+    rescale: float | Mapping[str, float] | None = None,
+    transform: _Transform | Mapping[str, _Transform] | None = None,
+    condition: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> Source:
+    """Makes the source of `batches`, from its arguments; `fit` needs no dataset beside it."""
+    import tensorflow as tf
 
     x = as_known(x)
     alone = not isinstance(x, Mapping)
@@ -222,7 +253,7 @@ def batches(
         seed = tf.constant(seed, tf.int64)
     epoch_range = range(initial_epoch, epochs)
     gather = Gather(alone and condition is None, changes)
-    source = Source(
+    return Source(
         tables,
         gather,
         n,
@@ -235,19 +266,6 @@ def batches(
         names,
         whole,
     )
-    every = source.all_tables
-    fixed_size = batch_size if drop_remainder or n % batch_size == 0 else None
-
-    def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
-        rows.set_shape([fixed_size])
-        return source.gather(every, epoch, batch, rows)
-
-    ends = np.minimum(np.arange(1, per_epoch + 1) * batch_size, n)
-    positions = source.positions(range(per_epoch), ends.tolist())
-    stream = positions.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    stream = stream.apply(tf.data.experimental.assert_cardinality(len(epoch_range) * per_epoch))
-    stream = stream.prefetch(tf.data.AUTOTUNE)
-    return BatchDataset(stream, source)
 
 
 def _changes(

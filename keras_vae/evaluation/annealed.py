@@ -114,11 +114,11 @@ def forward(
     sampling; Wu et al. (2017), On the quantitative analysis of decoder-based generative models,
     arXiv:1611.04273.
     """
-    adapt, measure, _ = _runners(vae, x, settings, progress)
+    run = _compiled_run(vae, x, settings, progress)
 
     def both(batch: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        steps = adapt(batch, _fold(seed, 0))[3]
-        _, log_w, acceptance, _ = measure(batch, _fold(seed, 1), steps)
+        steps = run(batch, _fold(seed, 0))[3]
+        _, log_w, acceptance, _ = run(batch, _fold(seed, 1), steps)
         return log_w, acceptance
 
     return _over_batches(vae, x, settings, seed, memory, both)[0]
@@ -148,12 +148,12 @@ def round_trip(
         end: draws from the posterior p(z | x), [N, L]. None takes the ends of the forward chains,
             drawn by their weights, which are such draws only in the limit of many temperatures.
     """
-    adapt, measure, go_back = _runners(vae, x, settings, progress)
+    run = _compiled_run(vae, x, settings, progress)
     ends = iter(())
 
     def both(batch: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        steps = adapt(batch, _fold(seed, 0))[3]
-        z, log_w, acceptance, _ = measure(batch, _fold(seed, 1), steps)
+        steps = run(batch, _fold(seed, 0))[3]
+        z, log_w, acceptance, _ = run(batch, _fold(seed, 1), steps)
         if end is None:
             picked = tf.random.stateless_categorical(
                 tf.transpose(log_w), settings.chains, _fold(seed, 2)
@@ -161,7 +161,7 @@ def round_trip(
             z = tf.transpose(tf.gather(tf.transpose(z, [1, 0, 2]), picked, batch_dims=1), [1, 0, 2])
         else:
             z = tf.repeat(next(ends)[tf.newaxis], settings.chains, axis=0)
-        _, back, back_acceptance, _ = go_back(batch, _fold(seed, 3), steps, z)
+        _, back, back_acceptance, _ = run(batch, _fold(seed, 3), steps, z)
         return log_w, acceptance, -back, back_acceptance
 
     if end is not None:
@@ -199,20 +199,30 @@ def _fold(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(seed, data)
 
 
-def _runners(
+def _compiled_run(
     vae: VAE, x: Any, settings: Settings, progress: Progress
-) -> tuple[Callable[..., Any], ...]:
-    """Compiles three runs: adapting step sizes, forward with them, and backward with them.
+) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Compiles the run of chains, one graph for every use of it.
 
-    They take a batch, a seed, step sizes [T, B] (from the second on) and ends [C, B, L] (the
-    third), and return z, log w, the acceptance and the step sizes.
+    It takes a batch, a seed, step sizes [T, B] and ends [C, B, L], and returns z, log w, the
+    acceptance and the step sizes. Without step sizes it adapts them; with ends it runs backward.
     """
-    run, dtype = _make_run(vae, settings, progress), vae.float_dtype
-    steps = tf.TensorSpec([settings.temperatures, None], dtype)
+    dtype = vae.float_dtype
     latents = FlatLatents(trace_of(vae, vae.data.zeros(), 1, tf.zeros([2], tf.int32))).size
+    steps = tf.TensorSpec([settings.temperatures, None], dtype)
     end = tf.TensorSpec([settings.chains, None, latents], dtype)
-    arguments = [spec_of(x), SEED, steps, end]
-    return tuple(compiled(run, *arguments[:count]) for count in (2, 3, 4))
+    graph = compiled(_make_run(vae, settings, progress), spec_of(x), SEED, steps, end)
+    no_steps, no_end = (
+        tf.zeros([steps.shape[0], 0], dtype),
+        tf.zeros([end.shape[0], 0, latents], dtype),
+    )
+
+    def run(
+        batch: Any, seed: tf.Tensor, steps: tf.Tensor = no_steps, end: tf.Tensor = no_end
+    ) -> tuple[tf.Tensor, ...]:
+        return graph(batch, seed, steps, end)
+
+    return run
 
 
 def _make_run(
@@ -221,9 +231,9 @@ def _make_run(
     chains, temperatures = settings.chains, settings.temperatures
     ladder = schedule(temperatures)
 
-    def run(
-        x: Any, seed: tf.Tensor, steps: tf.Tensor | None = None, end: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, ...]:
+    def run(x: Any, seed: tf.Tensor, steps: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Runs the chains; empty steps are adapted, and an empty end is a forward run."""
+        adapting, forward = tf.size(steps) == 0, tf.size(end) == 0
         inference = vae.infer(x)
         size, dtype = tf.shape(tf.nest.flatten(x)[0])[0], vae.float_dtype
         betas = tf.constant(ladder, dtype)
@@ -233,12 +243,13 @@ def _make_run(
         q_scale = flat.joined(_scales(trace, of_prior=False))
         from_prior = settings.start == "prior"
         start_scale = flat.joined(_scales(trace, of_prior=True)) if from_prior else q_scale
-        if end is not None:
-            z = end
-        elif from_prior:
-            z = flat.joined(prior_draws(vae, x, trace, [chains], size, own_seed))
-        else:
-            z = flat.joined(draws)
+
+        def first() -> tf.Tensor:
+            if from_prior:
+                return flat.joined(prior_draws(vae, x, trace, [chains], size, own_seed))
+            return flat.joined(draws)
+
+        z = tf.cond(forward, first, lambda: end)
 
         @tf.function(autograph=False)
         def at(z: tf.Tensor) -> _State:
@@ -254,13 +265,11 @@ def _make_run(
             log_step: tf.Tensor,
             used: tf.Tensor,
         ) -> tuple[Any, ...]:
-            level = index if end is None else temperatures - 1 - index
+            level = tf.where(forward, index, temperatures - 1 - index)
             beta, before = betas[level + 1], betas[level]
             precision = (1.0 - beta) / start_scale**2 + beta / q_scale**2
-            step = tf.exp(log_step) if steps is None else steps[level]
-            if end is None:
-                log_w += (beta - before) * state.ratio
-            state, chance = _transition(
+            step = tf.cond(adapting, lambda: tf.exp(log_step), lambda: steps[level])
+            moved, chance = _transition(
                 at,
                 state,
                 beta,
@@ -268,13 +277,11 @@ def _make_run(
                 settings.leapfrog_steps,
                 _fold(seed, level),
             )
-            if end is not None:
-                log_w += (beta - before) * state.ratio
-            if steps is None:
-                used = used.write(level, step)
-                log_step += rate * (chance - _ACCEPTANCE)
+            log_w += (beta - before) * tf.where(forward, state.ratio, moved.ratio)
+            used = used.write(level, step)
+            log_step += rate * (chance - _ACCEPTANCE)
             progress.add_in_graph(chains * settings.leapfrog_steps * size)
-            return index + 1, state, log_w, accepted + chance, log_step, used
+            return index + 1, moved, log_w, accepted + chance, log_step, used
 
         zeros = tf.zeros([size], dtype)
         first_step = zeros + math.log(0.7 / flat.size**0.25)
@@ -292,7 +299,7 @@ def _make_run(
             ),
             parallel_iterations=1,
         )
-        return state.z, log_w, accepted / temperatures, used.stack() if steps is None else steps
+        return state.z, log_w, accepted / temperatures, used.stack()
 
     return run
 
@@ -318,16 +325,12 @@ def _at(trace_at: Callable[[tf.Tensor], Trace], z: tf.Tensor, from_prior: bool) 
     z is copied: TFP remembers the noise of a draw, and would not differentiate at the draw.
     """
     z = tf.identity(z)
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         tape.watch(z)
         trace = trace_at(z)
         base = trace.log_prior() if from_prior else trace.log_posterior()
-    base_gradient = tape.gradient(base, z)
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        trace = trace_at(z)
         ratio = trace.log_likelihood() if from_prior else trace.log_weights()
-    return _State(z, base, ratio, base_gradient, tape.gradient(ratio, z))
+    return _State(z, base, ratio, tape.gradient(base, z), tape.gradient(ratio, z))
 
 
 def _transition(
@@ -358,14 +361,21 @@ def _transition(
     step = step * jitter[:, tf.newaxis]
     start = tf.random.stateless_normal(tf.shape(state.z), momentum_seed, dtype=dtype)
 
-    def kick(point: _State, momentum: tf.Tensor, share: float) -> tf.Tensor:
+    def kick(point: _State, momentum: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
         return momentum + share * step * (point.base_gradient + beta * point.ratio_gradient)
 
-    momentum = kick(state, start, 0.5)
-    point = state
-    for index in range(leapfrog_steps):
+    def leap(index: tf.Tensor, point: _State, momentum: tf.Tensor) -> tuple[Any, ...]:
         point = at(point.z + step * momentum)
-        momentum = kick(point, momentum, 1.0 if index < leapfrog_steps - 1 else 0.5)
+        share = tf.where(index < leapfrog_steps - 1, tf.ones([], dtype), half)
+        return index + 1, point, kick(point, momentum, share)
+
+    half = tf.constant(0.5, dtype)
+    _, point, momentum = tf.while_loop(
+        lambda index, *_: index < leapfrog_steps,
+        leap,
+        (tf.constant(0), state, kick(state, start, half)),
+        parallel_iterations=1,
+    )
     energy = point.base + beta * point.ratio - 0.5 * tf.reduce_sum(momentum**2, axis=-1)
     before = state.base + beta * state.ratio - 0.5 * tf.reduce_sum(start**2, axis=-1)
     gain = energy - before

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_vae.data.batch_dataset import source_of
 from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.data.source import Gather, Source, Tables
-from keras_vae.data.stream import batches, steps
+from keras_vae.data.stream import source_of_arrays, steps
 from keras_vae.devices import Device
 from keras_vae.distributions.noise import from_seeds
 from keras_vae.distributions.supports import DataError
@@ -24,7 +24,7 @@ from keras_vae.training.step import draw_noise, train_on
 __all__ = [
     "Loop",
     "acts_within_epochs",
-    "array_stream",
+    "array_source",
     "compiles_well",
     "pays_to_compile",
     "placed",
@@ -263,14 +263,14 @@ def stream_source(x: Any, options: dict[str, Any]) -> Source | None:
     return source if source.steps == (total if given is None else given) else None
 
 
-def array_stream(
+def array_source(
     x: Any, weights: np.ndarray | None, options: dict[str, Any], order: Callable[[int], int]
-) -> tuple[tf.data.Dataset | None, dict[str, Any]]:
-    """Makes the stream of checked arrays, and the options of `fit` that go with it.
+) -> tuple[Source | None, dict[str, Any]]:
+    """Makes the source of checked arrays, and the options of `fit` that go with it.
 
     `order` maps the number of steps before the initial epoch to the seed of the shuffling.
 
-    The stream is None if a part is no array, or the options need more than a stream can do: a
+    The source is None if a part is no array, or the options need more than a source can do: a
     different number of steps per epoch, a `shuffle` that is not a boolean, or float64.
     """
     arrays = list(x.values()) if isinstance(x, dict) else [x]
@@ -303,7 +303,7 @@ def array_stream(
         False  # the stream is shuffled, and Keras would warn that it cannot shuffle it
     )
     passed = options.get("initial_epoch", 0) * steps(kept, batch_size)
-    stream = batches(
+    source = source_of_arrays(
         x,
         batch_size,
         epochs=max(options.get("epochs", 1), options.get("initial_epoch", 0) + 1),
@@ -313,7 +313,7 @@ def array_stream(
         sample_weight=weights,
     )
     options["steps_per_epoch"] = steps(kept, batch_size)
-    return stream, options
+    return source, options
 
 
 def steps_at_once(source: Source, noise: int, device: Device) -> int:

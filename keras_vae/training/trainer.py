@@ -35,7 +35,7 @@ from keras_vae.training.data_spec import DataError, DataSpec
 from keras_vae.training.fast_loop import (
     Loop,
     acts_within_epochs,
-    array_stream,
+    array_source,
     pays_to_compile,
     steps_at_once,
     stream_source,
@@ -268,8 +268,7 @@ class Trainer(CheckedModel):
             x, targets, sample_weight = spec.weighted(x, sample_weight)
             spec.check_resolution(given if is_stream(given) else x)
             if in_graph:
-                rows, kwargs = array_stream(x, sample_weight, kwargs, self._order)
-                source = source_of(rows)
+                source, kwargs = array_source(x, sample_weight, kwargs, self._order)
                 _say_what_is_slow(given, kwargs)
         self.feature_names = spec.feature_names
         guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
