@@ -11,7 +11,7 @@ from keras_vae.distributions import Likelihood, Parts, Posterior
 from keras_vae.distributions.codes import CodePosterior
 from keras_vae.distributions.noise import checked_draw, from_seed, only_own_draws
 from keras_vae.distributions.priors import Components, Prior, refuse_other_space
-from keras_vae.distributions.spheres import projected
+from keras_vae.distributions.spheres.distributions import projected
 from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import Bound
 from keras_vae.likelihood_model import LikelihoodModel, build_on

@@ -15,7 +15,7 @@ from keras_vae import estimators, random
 from keras_vae.conformal import p_values
 from keras_vae.distributions.codes import CodePrior
 from keras_vae.distributions.noise import centre, from_rows
-from keras_vae.distributions.spheres import projected
+from keras_vae.distributions.spheres.distributions import projected
 from keras_vae.imputation import (
     PosteriorDraws,
     absent_draws,
