@@ -219,7 +219,8 @@ class _Work:
             with loading.traceable(self._vae):
                 for name, signature in self.signatures.items():
                     self.functions[name] = onnx_graphs.traced(signature)
-            draw = live.draws(self.signatures["sample"].function, self.about)
+            sample = self.functions["sample"]
+            draw = live.draws(lambda **inputs: sample(*inputs.values()), self.about)
             with without_tensor_float_32():
                 cases = live.make_cases(live.shapes_of(self.signatures), self.about, draw)
                 self.expected = live.reference(self.functions, cases)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from keras_vae.arguments import as_shape
 from keras_vae.distributions import HeadSizeError, Likelihood, Parts
 from keras_vae.distributions.noise import Noise
 from keras_vae.latent_variable_model import LatentVariableModel
-from keras_vae.observed import Observations, Sites
+from keras_vae.observed import Observation, Observations, Site, Sites
 from keras_vae.trace import no_noise, spread
 from keras_vae.training.data_spec import DataSpec, Part
 
@@ -184,10 +185,15 @@ class LikelihoodModel(LatentVariableModel):
         """Returns each part's likelihood at the decoder's input; see `sites_of`."""
         return sites_of(self.likelihood, inputs, training, noise)
 
-    def _observations(self, values: Mapping[str, tf.Tensor], sites: Sites) -> Observations:
-        """Returns each part as an observation, whose absent entries are masked."""
+    def _observations(
+        self,
+        values: Mapping[str, tf.Tensor],
+        sites: Sites,
+        others: Mapping[str, Observation] = MappingProxyType({}),
+    ) -> Observations:
+        """Returns each part as an observation, whose absent entries are masked, and the others."""
         masks = {name: part.mask_of for name, part in self.data.observed.items()}
-        return Observations(values, sites, masks)
+        return Observations(values, sites, masks, others)
 
     def _observe(
         self, values: Mapping[str, tf.Tensor], sites: Sites, sample_weight: tf.Tensor | None
@@ -218,7 +224,11 @@ def training_noise_of(likelihood: Likelihood | Parts) -> dict[str, Noise]:
 
 
 def sites_of(
-    likelihood: Likelihood | Parts, inputs: Any, training: bool, noise: Callable[[str], Any]
+    likelihood: Likelihood | Parts,
+    inputs: Any,
+    training: bool,
+    noise: Callable[[str], Any],
+    others: Mapping[str, Site] = MappingProxyType({}),
 ) -> Sites:
     """Returns each part's likelihood at the decoder's input.
 
@@ -228,9 +238,10 @@ def sites_of(
         training: whether its networks are in training mode.
         noise: function from a name to noise of the trace, such as `LatentOf` has; that of a
             training step disturbs the parameters.
+        others: distributions of what is observed beside the parts, by name.
     """
     numbers = {name: noise(_TRAINING + name) for name in likelihood.by_part() if training}
-    return Sites(likelihood, inputs, training, numbers)
+    return Sites(likelihood, inputs, training, numbers, others)
 
 
 def build_on(layer: Any, shapes: Any, what: str) -> None:

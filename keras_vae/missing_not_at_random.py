@@ -186,7 +186,7 @@ class MissingNotAtRandom(LatentVariableModel):
                 vae._observe(values, sites, sample_weight)
             own = self.mechanism.distribution(self._joined(completed, z.value), training)
             of_mask = Observation(tf.cast(mask, self.float_dtype), own)
-            return Trace(latents, {**vae._observations(values, sites), "mask": of_mask})
+            return Trace(latents, vae._observations(values, sites, {"mask": of_mask}))
 
         return Inference.by(say)
 

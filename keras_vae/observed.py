@@ -140,6 +140,7 @@ class Sites(Mapping[str, Site]):
         training: whether Dropout, BatchNormalization and their like are in training mode.
         noise: noise by part that disturbs its parameters in a training step; None where there is
             none.
+        others: distributions of what is observed beside the parts, by name.
     """
 
     def __init__(
@@ -148,8 +149,9 @@ class Sites(Mapping[str, Site]):
         c: Any,
         training: bool = False,
         noise: Mapping[str, Any] = MappingProxyType({}),
+        others: Mapping[str, Site] = MappingProxyType({}),
     ) -> None:
-        self.layers = likelihood.by_part()
+        self.layers: dict[str, Any] = likelihood.by_part()
         self._blocks: dict[tuple[str, ...], Any] = {}
         if isinstance(likelihood, Parts):
             self._blocks = {block.names: block for block in likelihood.blocks}
@@ -162,9 +164,13 @@ class Sites(Mapping[str, Site]):
                 own = self._parameters[name,]
                 self._parameters[name,] = self.layers[name].disturbed(own, numbers)
         self._home = {name: names for names in self._parameters for name in names}
+        self._others = dict(others)
+        self.layers |= {name: site.layer for name, site in others.items()}
 
     def __getitem__(self, name: str) -> Site:
         """Returns the distribution of one part."""
+        if name in self._others:
+            return self._others[name]
         names = self._home[name]
         if (block := self._blocks.get(names)) is None:
             return Site(self.layers[name], self._parameters[names])
@@ -215,6 +221,7 @@ class Observations(Mapping[str, Observation]):
         values: data by part, [B, *D].
         sites: distributions of the parts.
         masks: functions by part from data to its mask, and to what stands for absent entries.
+        others: observations beside the parts, by name.
     """
 
     def __init__(
@@ -222,21 +229,25 @@ class Observations(Mapping[str, Observation]):
         values: Mapping[str, tf.Tensor],
         sites: Sites,
         masks: Mapping[str, Mask],
+        others: Mapping[str, Observation] = MappingProxyType({}),
     ) -> None:
         self._values, self._sites, self._masks = values, sites, masks
+        self._others = dict(others)
 
     def __getitem__(self, name: str) -> Observation:
         """Returns the observation of one part."""
+        if name in self._others:
+            return self._others[name]
         value = self._values[name]
         return Observation(value, self._sites[name].distribution, *self._masks[name](value))
 
     def __iter__(self) -> Iterator[str]:
-        """Iterates over the names of the parts."""
-        return iter(self._sites)
+        """Iterates over the names of the parts, and then of the others."""
+        return iter([*self._sites, *self._others])
 
     def __len__(self) -> int:
-        """Returns the number of parts."""
-        return len(self._sites)
+        """Returns the number of observations."""
+        return len(self._sites) + len(self._others)
 
     def joint(self, names: tuple[str, ...]) -> Observation:
         """Returns the observation of a block, whose data is [B, P, *D]."""
@@ -246,11 +257,12 @@ class Observations(Mapping[str, Observation]):
 
     def log_probs(self, of: LogProb) -> dict[str, tf.Tensor]:
         """Returns log p of each part, [S, B]; `of` as for `Observation.log_prob`."""
-        return self._sites.of_each(
+        found = self._sites.of_each(
             lambda name: self[name].log_prob(of),
             lambda names: self.joint(names).log_prob(of),
             event=False,
         )
+        return found | {name: each.log_prob(of) for name, each in self._others.items()}
 
 
 def observations_of(

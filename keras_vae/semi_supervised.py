@@ -20,16 +20,8 @@ from keras_vae.imputation import Classification, classes_of
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.likelihood_model import part_of, sites_of, training_noise_of
 from keras_vae.objectives import Objective, SemiSupervised
-from keras_vae.trace import (
-    Generation,
-    Inference,
-    LatentOf,
-    Observation,
-    Site,
-    Trace,
-    no_noise,
-    spread,
-)
+from keras_vae.observed import Observations, Site, Sites
+from keras_vae.trace import Generation, Inference, LatentOf, Trace, no_noise, spread
 from keras_vae.training.data_spec import DataSpec
 
 __all__ = ["SemiSupervisedVAE"]
@@ -242,7 +234,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         cross_entropy = -tf.reduce_sum(label * tf.nn.log_softmax(logits), axis=-1)
         own = {"logits": tf.where(known, _CERTAIN * label, logits)}
         features = inputs if self.trunk is None else self.trunk(inputs, training=training)
-        observed = self.data.parts
+        masks = {name: part.mask_of for name, part in self.data.parts.items()}
 
         def say(latent: LatentOf) -> Trace:
             y = latent("label", self.classifier, own, self._label_prior())
@@ -251,15 +243,11 @@ class SemiSupervisedVAE(LatentVariableModel):
             q = self.posterior.parameters([spread(features, y.value), y.value], training)
             z = latent("z", self.posterior, q, self.prior.distribution())
             sites = self._sites(z.value, y.value, training, latent.noise)
-            p = {name: site.distribution for name, site in sites.items()}
             if training:
                 for name, part in self.likelihood.by_part().items():
-                    part.observe(values[name], p[name], sample_weight)
-            observations = {
-                name: Observation(values[name], p[name], *observed[name].mask_of(values[name]))
-                for name in observed
-            }
-            return Trace({_LABEL: y, "z": z}, observations)
+                    if part.observes:
+                        part.observe(values[name], sites[name].distribution, sample_weight)
+            return Trace({_LABEL: y, "z": z}, Observations(values, sites, masks))
 
         return Inference.by(say)
 
@@ -278,10 +266,10 @@ class SemiSupervisedVAE(LatentVariableModel):
         y: tf.Tensor,
         training: bool = False,
         noise: Callable[[str], Any] = no_noise,
-    ) -> dict[str, Site]:
+    ) -> Sites:
         """Returns the distribution of each part, and that of the label, which y decides."""
-        sites = sites_of(self.likelihood, [z, y], training, noise)
-        return {**sites, _LABEL: Site(self.label, _certain(y))}
+        label = {_LABEL: Site(self.label, _certain(y))}
+        return sites_of(self.likelihood, [z, y], training, noise, label)
 
     def _label_prior(self) -> tfd.Distribution:
         return self.label.make_distribution(**self._prior_parameters())

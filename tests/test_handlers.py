@@ -1,5 +1,6 @@
 """Every handler: the op is converted, and right in ONNX Runtime over its whole range."""
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -13,8 +14,12 @@ import tensorflow as tf
 import tf2onnx
 from converted import convert
 
+from export import onnx_graphs
 from export.handlers import CUSTOM_OP_HANDLERS
+from export.onnx_graphs import conversion
+from keras_vae import random
 from keras_vae.distributions.tfp import tfd
+from keras_vae.signatures import Signature
 
 RNG_SEED = 7
 DTYPES = (np.float32, np.float64)
@@ -291,6 +296,24 @@ def test_what_cannot_be_converted_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert "Expected Expm1 'Expm1' on floats or integers; got complex64." in logged
     assert "Expm1" in {node.op_type for node in model.graph.node}
+
+
+def test_quick_passes_of_tf2onnx_give_the_same_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    def function(*, x: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        u = random.uniform(seed, (3,), stream=random.OBSERVATION)
+        spare = tf.transpose(tf.transpose(x))
+        found = {f"count_{k}": random.poisson(u + k, spare + k) for k in range(2)}
+        return found | {"twice": tf.reshape(x, [-1, 3]) + tf.constant(2.0) * tf.constant(3.0)}
+
+    specs = {"x": tf.TensorSpec([None, 3], name="x")}
+    specs["seed"] = tf.TensorSpec([None, 2], tf.int32, "seed")
+    outputs = ("count_0", "count_1", "twice")
+    signature = Signature("draws", function, specs, outputs, "Counts.")
+    quick = onnx_graphs.convert(signature).model.SerializeToString(deterministic=True)
+    monkeypatch.setattr(conversion, "quick_passes", contextlib.nullcontext)
+    slow = onnx_graphs.convert(signature).model.SerializeToString(deterministic=True)
+    assert quick == slow
+    assert b"Loop" in quick
 
 
 def test_every_handler_is_tested() -> None:

@@ -10,7 +10,9 @@ import tensorflow as tf
 import keras_vae
 from keras_vae import IWAE, DiagonalNormal, MissingNotAtRandom, PartsEncoder, StandardNormal, random
 from keras_vae.distributions import inverse_positive
-from keras_vae.distributions.noise import from_seed
+from keras_vae.distributions.noise import from_rows, from_seed
+from keras_vae.observed import log_probs
+from keras_vae.random import row_seeds
 from keras_vae.signatures import signatures
 from tests.models import terms_of
 
@@ -159,6 +161,25 @@ def test_parts_with_a_network_of_all_parts_are_trained_and_saved(tmp_path):
     found = loaded.impute(x, 50, multiple=3, seed=0)
     assert not np.isnan(found.draws["a"]).any()
     assert model.sample(3, seed=0)["a"].shape == (3, 2)
+
+
+def test_like_parts_are_scored_together_beside_the_mask():
+    parts = {name: keras_vae.Normal(1, scale="learned", missing=True) for name in "ab"}
+    made = keras_vae.VAE(
+        prior=StandardNormal(2),
+        likelihood=keras_vae.Parts(parts),
+        posterior=DiagonalNormal(2, network=PartsEncoder()),
+    )
+    model = MissingNotAtRandom(made)
+    x = {"a": np.float32([[0.5], [np.nan]]), "b": np.float32([[1.0], [2.0]])}
+    noise = from_rows(model.noise(), row_seeds(0, 2), 3)
+    observed = model.infer(x).trace(noise).observations
+    assert list(observed) == ["a", "b", "mask"]
+    joined = log_probs(observed)
+    assert list(joined) == list(observed)
+    for name, each in observed.items():
+        np.testing.assert_allclose(joined[name], each.log_prob(), rtol=1e-6)  # vectors of floats
+    np.testing.assert_array_equal(joined["a"][:, 1], 0.0)
 
 
 def test_the_importance_weighted_bound_of_data_with_holes_is_that_of_miwae():

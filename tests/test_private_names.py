@@ -22,6 +22,7 @@ PRIVATE = {
     "_inbound_nodes": (keras.layers.Layer, "sizes of activations, for chunks of rows"),
     "_inputs": (tf.data.Dataset, "the datasets that a dataset was made of"),
     "_layers": (None, "whether an objective has networks"),
+    "_optimize": (None, "tf2onnx: one optimization, without what it repeats after each"),
     "_start_batch": (keras.callbacks.TensorBoard, "whether it profiles, which needs every step"),
     "_variant_tensor": (tf.data.Dataset, "a dataset class of our own"),
 }

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from scipy import special, stats
 
 from keras_vae import random
+from keras_vae.distributions.noise import Noise, Wanted, from_rows, from_rows_at_once
 from keras_vae.random.elementary import log
 from keras_vae.random.inversion import gammas
 from tests.converted import convert
@@ -522,3 +523,37 @@ def test_several_draws_are_those_drawn_alone() -> None:
                 for one, numbers in zip(requests, found, strict=True):
                     alone = make[one.kind](seed, one.shape, stream=one.stream, index=one.index)
                     np.testing.assert_array_equal(numbers, alone)
+
+
+def test_eager_draws_of_counts_run_in_a_graph_with_the_bits_of_their_operations() -> None:
+    u = random.uniform(random.row_seeds(2, 40), (9,), stream=random.OBSERVATION)
+    rng = np.random.default_rng(0)
+    mean, dispersion = (np.exp(rng.normal(1.0, 1.5, (40, 9))).astype("float32") for _ in "md")
+    total, share = np.float32(rng.integers(1, 60, (40, 1))), np.float32(rng.random(9))
+    for draw, parameters in (
+        (random.poisson, (mean,)),
+        (random.binomial, (total, share)),
+        (random.negative_binomial, (mean, dispersion)),
+        (random.beta_binomial, (total, mean, dispersion)),
+    ):
+        eager = draw.__wrapped__(u, *map(tf.constant, parameters))
+        np.testing.assert_array_equal(draw(u, *parameters), eager)
+        with tf.GradientTape() as tape:
+            moving = tf.constant(parameters[0])
+            tape.watch(moving)
+            drawn = draw(u, moving, *parameters[1:])
+        assert tape.gradient(drawn, moving) is None
+
+
+def test_noise_drawn_at_once_is_that_of_each_alone() -> None:
+    seed = random.row_seeds(1, 4)
+    steps = {"a": Noise((2,), "uniform", random.PREPARATION), "b": Noise((), "uniform", 4, 1)}
+    q = {"z": Noise((3,), "normal", random.POSTERIOR)}
+    found = from_rows_at_once([Wanted(steps), Wanted(q, 5, "float64"), Wanted({})], seed)
+    assert found[2] == {}
+    for name, each in steps.items():
+        np.testing.assert_array_equal(found[0][name], from_rows(each, seed))
+    np.testing.assert_array_equal(found[1]["z"], from_rows(q["z"], seed, 5, "float64"))
+    assert found[1]["z"].dtype == tf.float64
+    with pytest.raises(ValueError, match="would share their numbers"):
+        from_rows_at_once([Wanted(q), Wanted(q)], seed)

@@ -285,6 +285,11 @@ def test_named_parts_beside_the_label_are_the_single_x_of_their_columns():
     np.testing.assert_allclose(decoded, whole.decode(ones, y).mean(), atol=1e-12)
 
 
+def test_scores_of_rows_need_a_draw_of_every_latent():
+    with pytest.raises(TypeError, match="sums 'label' out"):
+        keras_vae.evaluation.row_scores(exact(), {"x": X})
+
+
 def test_a_model_of_the_latents_of_another_bounds_the_two_level_model():
     """M1+M2, where the labels of `exact` shift the mean of z1, and x is linear in z1."""
     rng, scale = np.random.default_rng(4), 0.5

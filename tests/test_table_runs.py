@@ -200,6 +200,21 @@ def test_multiple_imputations_are_one_file_each(folder: Path) -> None:
     assert not list(folder.glob(".keras_vae*"))
 
 
+def test_scores_of_rows_are_the_bound_and_its_terms_in_nats_of_the_table(folder: Path) -> None:
+    run = Run(folder / "run")
+    vae, table = run.load(), run.table()
+    scores = evaluation.row_scores(vae, table.test_x, seed=0)
+    expected = vae.elbo(table.test_x, seed=0).elbo + table.schema.row_nats(table.test_x)
+    np.testing.assert_allclose(scores["elbo"], expected, rtol=1e-5)  # float32 sums of five terms
+    names = list(table.schema.columns)
+    terms = scores[[f"log p({name})" for name in names]].set_axis(names, axis=1)
+    np.testing.assert_array_equal(terms.isna(), table.test[names].isna())
+    assert terms.isna().to_numpy().any()
+    np.testing.assert_allclose(terms.sum(axis=1) - scores["rate"], scores["elbo"], rtol=1e-12)
+    of_frame = evaluation.row_scores(vae, table.test.iloc[3:6])
+    assert list(of_frame.index) == list(table.test.index[3:6])
+
+
 def test_the_report_shows_columns_and_drawn_rows(folder: Path, evaluated: dict) -> None:
     run = Run(folder / "run")
     subject = Subject.of(run, 0)
@@ -210,6 +225,11 @@ def test_the_report_shows_columns_and_drawn_rows(folder: Path, evaluated: dict) 
     compared = evaluation.synthetic_report(
         real, subject.vae.sample(40, 0)[list(real)], real[:60], most=20
     )
+    columns, pairs = table_draws.compared(compared)
+    assert columns.title == "Columns, one by one"
+    worst = (compared.pairs["train"] - compared.pairs["synthetic"]).abs().idxmax()
+    assert "6 pairs of columns" in pairs.caption
+    assert f"{worst[0]} and {worst[1]}, " in pairs.caption
     text = page.page(subject, "Fine.", [("Data and draws", pictures)], None, compared)
     assert "4 of 5 columns, each with its own likelihood" in text
     assert "mean or mode" in text

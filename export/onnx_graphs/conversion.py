@@ -6,7 +6,7 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ from export.handlers.values import Handler, Value, handler, where
 from export.onnx_files import Graph, Weight
 from export.onnx_graphs.canonical import canonical, lay_out
 from export.onnx_graphs.checks import OPSETS, check, refuse_foreign
+from export.onnx_graphs.quick_passes import quick_passes
 from export.onnx_graphs.rewrites import (
     count_axes_from_the_front,
     drop_whole_slices,
@@ -127,7 +128,7 @@ def _from_function(
 
     By default, tf2onnx copies the graph before each of its optimizations, so that it can undo one
     that fails. Without copies, and without garbage collection in a heap that holds TensorFlow, it
-    takes half the time; the result is the same. So it is with `_one_walk`.
+    takes half the time; the result is the same. So it is with `quick_passes`.
 
     Args:
         function: the traced signature.
@@ -142,7 +143,7 @@ def _from_function(
     os.environ[variable] = copies
     gc.disable()
     try:
-        with _captured_errors() as problems, _one_walk():
+        with _captured_errors() as problems, quick_passes():
             model, _ = tf2onnx.convert.from_function(
                 function,
                 input_signature=function.input_signature,
@@ -157,42 +158,6 @@ def _from_function(
         else:
             os.environ[variable] = saved
     return model, problems
-
-
-@contextlib.contextmanager
-def _one_walk() -> Iterator[None]:
-    """Makes tf2onnx look for the nodes that its graph needs once, not once for each output.
-
-    It does so after each of its optimizations, and a table has dozens of outputs.
-    """
-    from tf2onnx.graph import Graph as Converted
-
-    def needed(
-        graph: Any,
-        outputs_name: Sequence[str],
-        input_checker: Callable[[Any], bool] | None = None,
-        remove_unused_inputs: bool = True,
-    ) -> list[Any]:
-        names = list(outputs_name)
-        if not remove_unused_inputs:
-            names += [entry.output[0] for entry in graph.inputs]
-        found: set[Any] = set()
-        while names:
-            node = graph.get_node_by_output(names.pop(), search_in_parent_graphs=False)
-            if node is None or node in found:
-                continue
-            if input_checker is not None and input_checker(node) is False:
-                continue
-            found.add(node)
-            names += [*node.input, *node.get_implicit_inputs()]
-        return list(found)
-
-    saved = Converted.extract_sub_graph_nodes
-    Converted.extract_sub_graph_nodes = needed
-    try:
-        yield
-    finally:
-        Converted.extract_sub_graph_nodes = saved
 
 
 @contextlib.contextmanager

@@ -14,9 +14,11 @@ from keras_vae.random import many
 __all__ = [
     "Draw",
     "Noise",
+    "Wanted",
     "centre",
     "checked_draw",
     "from_rows",
+    "from_rows_at_once",
     "from_seed",
     "from_seeds",
     "log_standard_normal",
@@ -146,6 +148,20 @@ def refuse_shared(noise: Any) -> None:
             )
 
 
+class Wanted(NamedTuple):
+    """Noise that `from_rows_at_once` draws for each row.
+
+    Attributes:
+        noise: structure of `Noise`.
+        num_samples: draws S per row; None is one, without the axis S.
+        dtype: dtype of the result.
+    """
+
+    noise: Any
+    num_samples: int | None = None
+    dtype: str = "float32"
+
+
 def from_rows(
     noise: Any, seed: tf.Tensor, num_samples: int | None = None, dtype: str = "float32"
 ) -> Any:
@@ -163,22 +179,28 @@ def from_rows(
     Raises:
         ValueError: if two of the structure would have the same numbers.
     """
-    refuse_shared(noise)
+    return from_rows_at_once([Wanted(noise, num_samples, dtype)], seed)[0]
 
-    leading = () if num_samples is None else (num_samples,)
-    flat = tf.nest.flatten(noise)
-    requests = [
-        random.Request(one.kind, (*leading, *one.shape), one.stream, one.index) for one in flat
-    ]
 
-    def drawn(numbers: tf.Tensor) -> tf.Tensor:
-        numbers = tf.cast(numbers, dtype)
-        if num_samples is None:
-            return numbers
-        return tf.transpose(numbers, [1, 0, *range(2, numbers.shape.rank)])
+def from_rows_at_once(wanted: Sequence[Wanted], seed: tf.Tensor) -> list[Any]:
+    """Draws what `from_rows` draws of each, from one run of the generator.
 
-    found = [drawn(numbers) for numbers in random.several(seed, requests)]
-    return tf.nest.pack_sequence_as(noise, found)
+    Raises:
+        ValueError: if two draws would have the same numbers.
+    """
+    refuse_shared([each.noise for each in wanted])
+    flat = [(one, each) for each in wanted for one in tf.nest.flatten(each.noise)]
+    requests = []
+    for one, each in flat:
+        leading = () if each.num_samples is None else (each.num_samples,)
+        requests.append(random.Request(one.kind, (*leading, *one.shape), one.stream, one.index))
+    drawn = []
+    for numbers, (_, each) in zip(random.several(seed, requests), flat, strict=True):
+        numbers = tf.cast(numbers, each.dtype)
+        if each.num_samples is not None:
+            numbers = tf.transpose(numbers, [1, 0, *range(2, numbers.shape.rank)])
+        drawn.append(numbers)
+    return tf.nest.pack_sequence_as([each.noise for each in wanted], drawn)
 
 
 def from_seed(noise: Any, seed: tf.Tensor, leading: Sequence[Any], dtype: str = "float32") -> Any:

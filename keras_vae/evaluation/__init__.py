@@ -38,6 +38,7 @@ from keras_vae.evaluation.novelty import mutated as mutated
 from keras_vae.evaluation.novelty import typicality as typicality
 from keras_vae.evaluation.rate_distortion import RateDistortion as RateDistortion
 from keras_vae.evaluation.rate_distortion import rate_distortion as rate_distortion
+from keras_vae.evaluation.row_scores import row_scores as row_scores
 from keras_vae.evaluation.score_table import Auroc as Auroc
 from keras_vae.evaluation.score_table import ScoreTable as ScoreTable
 from keras_vae.evaluation.score_table import auroc as auroc

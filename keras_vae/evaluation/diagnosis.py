@@ -331,16 +331,17 @@ def _log_aggregate(found: dict[str, np.ndarray], memory: int) -> np.ndarray:
 
 
 def _sensitivity(vae: VAE, x: Any, loc: np.ndarray, size: int) -> np.ndarray:
+    shifts = _STEP * np.eye(vae.latent_size)
+
     def squares(batch: Any, centre: tf.Tensor) -> tf.Tensor:
         inference = vae.infer(batch)
-        rows = []
-        for axis in np.eye(vae.latent_size):
-            shift = tf.constant(_STEP * axis, centre.dtype)
+
+        def of_one(shift: tf.Tensor) -> tf.Tensor:
             trace = inference.at({"z": tf.stack([centre + shift, centre - shift])})
-            rows.append(
-                reduce(add, (_slope(each.p.mean()) for each in trace.observations.values()))
-            )
-        return tf.stack(rows, axis=-1)
+            return reduce(add, (_slope(each.p.mean()) for each in trace.observations.values()))
+
+        rows = tf.map_fn(of_one, tf.constant(shifts, centre.dtype), parallel_iterations=1)
+        return tf.transpose(rows)
 
     graph = compiled(squares, spec_of(x), tf.TensorSpec([None, vae.latent_size], loc.dtype))
     parts = [

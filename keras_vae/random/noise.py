@@ -290,11 +290,16 @@ def _several(seed: Tensor, requests: tuple[Request, ...]) -> tuple[Tensor, ...]:
     for request in requests:
         _checked(seed, request.stream)
     found: dict[int, Tensor] = {}
-    for kind, convert in (("uniform", _to_uniforms), ("normal", _to_normals)):
-        places = [k for k, request in enumerate(requests) if request.kind == kind]
-        if places:
-            wanted = [requests[k] for k in places]
-            found |= dict(zip(places, _of_one_kind(seed, wanted, convert), strict=True))
+    places: dict[str, list[int]] = {}
+    for place, request in enumerate(requests):
+        if math.prod(request.shape):
+            places.setdefault(request.kind, []).append(place)
+        else:
+            found[place] = _empty(seed, request.shape, tf.float32)
+    wanted = {kind: [requests[place] for place in own] for kind, own in places.items()}
+    for kind, words in _words_by_kind(seed, wanted).items():
+        parts = _of_one_kind(_CONVERT[kind](*words), wanted[kind])
+        found |= dict(zip(places[kind], parts, strict=True))
     return tuple(found[place] for place in range(len(requests)))
 
 
@@ -302,21 +307,46 @@ def _to_uniforms(even: Word, odd: Word) -> tuple[Tensor, Tensor]:
     return _to_uniform(even), _to_uniform(odd)
 
 
-def _of_one_kind(
-    seed: Tensor, requests: Sequence[Request], convert: Callable[..., tuple[Tensor, Tensor]]
-) -> list[Tensor]:
-    """Draws the noise of requests of one kind from one run of the generator."""
-    blocks = [-(-math.prod(request.shape) // 4) for request in requests]
-    counters = [
+_CONVERT = {"normal": _to_normals, "uniform": _to_uniforms}
+
+
+def _words_by_kind(seed: Tensor, wanted: dict[str, list[Request]]) -> dict[str, tuple[Word, Word]]:
+    """Returns the words for the requests of each kind, all from one run of the generator."""
+    counters = {
+        kind: np.concatenate([_counters(request) for request in own], axis=1)
+        for kind, own in wanted.items()
+    }
+    if not counters:
+        return {}
+    sizes = [each.shape[1] for each in counters.values()]
+    both = philox_at(seed, np.concatenate(list(counters.values()), axis=1))
+    if len(sizes) == 1:
+        return dict.fromkeys(counters, both)
+    even, odd = (
+        zip(*(tf.split(limb, sizes, axis=2) for limb in word), strict=True) for word in both
+    )
+    return dict(zip(counters, zip(even, odd, strict=True), strict=True))
+
+
+def _counters(request: Request) -> np.ndarray:
+    """Returns block, index and stream of the counters of a request, [3, blocks]."""
+    count = _blocks(request)
+    return np.stack(
         [np.arange(count), np.full(count, request.index), np.full(count, request.stream)]
-        for request, count in zip(requests, blocks, strict=True)
-    ]
-    even, odd = convert(*philox_at(seed, np.concatenate(counters, axis=1)))
-    values = _interleave(even, odd, [4 * sum(blocks)])
-    parts = tf.split(values, [4 * count for count in blocks], axis=1)
+    )
+
+
+def _blocks(request: Request) -> int:
+    """Returns the number of blocks of four words that a request takes."""
+    return -(-math.prod(request.shape) // 4)
+
+
+def _of_one_kind(values: tuple[Tensor, Tensor], requests: Sequence[Request]) -> list[Tensor]:
+    """Cuts numbers of one kind into the requests of that kind."""
+    blocks = [_blocks(request) for request in requests]
+    joined = _interleave(*values, [4 * sum(blocks)])
+    parts = tf.split(joined, [4 * count for count in blocks], axis=1)
     return [
         tf.reshape(part[:, : math.prod(request.shape)], [-1, *request.shape])
-        if math.prod(request.shape)
-        else _empty(seed, request.shape, tf.float32)
         for request, part in zip(requests, parts, strict=True)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from keras_vae import evaluation
-from keras_vae.report import bounds, draws, latents, page
+from keras_vae.report import bounds, draws, latents, page, table_draws
 from keras_vae.report.figures import Picture
 from keras_vae.report.subject import Subject
 from keras_vae.runs.run import Run
@@ -17,7 +17,6 @@ from keras_vae.training.monitor import ACTIVE
 __all__ = ["write"]
 
 _FEWEST_ROWS = 60
-_MOST_DRAWN = 2000
 _MOST_COMPARED = 500
 
 
@@ -54,6 +53,8 @@ def write(
         report("What the model draws")
         shown = draws.draws(subject)
         synthetic = _synthetic(subject)
+        if synthetic is not None:
+            shown += table_draws.compared(synthetic)
         verdict = _verdict(subject)
     text = page.page(
         subject,
@@ -80,11 +81,14 @@ def _distance(subject: Subject, report: Callable[[str], None]) -> list[Picture]:
     """
     if subject.is_discrete:
         return bounds.frontier(subject)
-    report("The bound with more draws and by annealing: up to a minute for large examples")
-    distance = [bounds.bounds(subject)]
+    measured = None
     if subject.is_normal:
-        report("What the gap is made of, by fitting q to examples: the longest step")
-        distance.append(bounds.gap(subject))
+        report("How far the bound is from log p(x), by fitting q to examples: the longest step")
+        measured = bounds.measured_gap(subject)
+    report("The bound with more draws")
+    distance = [bounds.bounds(subject, measured)]
+    if measured is not None:
+        distance.append(bounds.gap(subject, measured))
     return [*distance, *bounds.frontier(subject)]
 
 
@@ -112,7 +116,7 @@ def _synthetic(subject: Subject) -> evaluation.SyntheticReport | None:
     if schema is None or subject.available < _FEWEST_ROWS:
         return None
     table, names = subject.run.table(), list(schema.columns)
-    drawn = subject.vae.sample(min(subject.available, _MOST_DRAWN), subject.seed)
+    drawn = subject.drawn_rows
     return evaluation.synthetic_report(
         table.train.few().frame[names],
         drawn[names],

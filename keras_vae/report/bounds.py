@@ -28,13 +28,19 @@ from keras_vae.report.subject import Subject
 from keras_vae.runs import measurements
 from keras_vae.runs.units import Units
 
-__all__ = ["bounds", "curves", "frontier", "gap", "watched"]
+__all__ = ["bounds", "curves", "frontier", "gap", "measured_gap", "watched"]
 
 _HARD = 64
 _GAP = 32
 _FEWEST = 16
 _NUMBERS = 2**14
 _DRAWS = 1000
+_METHODS = {
+    "exact": "exact log p(x)",
+    "quadrature": "log p(x) by quadrature",
+    "annealed": "annealed importance sampling",
+}
+_SETTINGS = " (8 chains, 200 temperatures)"
 
 
 def curves(subject: Subject) -> list[Picture]:
@@ -92,9 +98,27 @@ def watched(subject: Subject) -> list[Picture]:
     ]
 
 
-def bounds(subject: Subject) -> Picture:
-    """Plots the multi-sample bounds against k, and annealed importance sampling."""
-    few, units = _few(subject, _HARD), subject.units
+def measured_gap(subject: Subject) -> evaluation.BoundGap:
+    """Measures log p(x) and the gap of the bound for a few examples; the posterior is normal."""
+    return evaluation.bound_gap(
+        subject.vae,
+        _few(subject, _GAP),
+        steps=200,
+        num_samples=64,
+        num_chains=8,
+        temperatures=200,
+        seed=subject.seed,
+    )
+
+
+def bounds(subject: Subject, measured: evaluation.BoundGap | None = None) -> Picture:
+    """Plots the multi-sample bounds against k, and log p(x) by another method.
+
+    Args:
+        subject: the run.
+        measured: its gap, which knows log p(x); None anneals, if the posterior has a density.
+    """
+    few, units = _few(subject, _HARD if measured is None else _GAP), subject.units
     log_w = _log_weights(subject.vae, few, subject.seed)
     count, offsets = log_w.shape[1], subject.offsets(few)
     sizes = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
@@ -110,15 +134,13 @@ def bounds(subject: Subject) -> Picture:
         f"Means over {subject.examples(count)}: ELBO = L_1 = {means[0]:.2f}, L_1000 = "
         f"{means[-1]:.2f}"
     )
-    if subject.has_levels or subject.vae.posterior.tells_density:
-        annealed = evaluation.log_marginal(
-            subject.vae, few, "annealed", num_samples=8, temperatures=200, seed=subject.seed
-        )
-        top, top_error = evaluation.mean_and_error(annealed.value + offsets)
-        axes.axhline(top, color=ORANGE, label="annealed importance sampling")
+    truth, method = _truth(subject, few, measured)
+    if truth is not None:
+        top, top_error = evaluation.mean_and_error(truth + offsets)
+        axes.axhline(top, color=ORANGE, label=_METHODS[method])
         caption += (
-            f", AIS (8 chains, 200 temperatures) = {top:.2f}; the examples scatter by "
-            f"{top_error:.2f} (standard error), which all share"
+            f", {_METHODS[method]}{_SETTINGS if method == 'annealed' else ''} = {top:.2f}; the "
+            f"examples scatter by {top_error:.2f} (standard error), which all share"
         )
     caption += "."
     axes.set_xscale("log")
@@ -129,28 +151,32 @@ def bounds(subject: Subject) -> Picture:
     return drawn("The bound rises towards log p(x)", caption, figure)
 
 
-def gap(subject: Subject) -> Picture:
-    """Plots the gap log p(x) - ELBO and its causes."""
-    few = _few(subject, _GAP)
-    found = evaluation.bound_gap(
-        subject.vae,
-        few,
-        steps=200,
-        num_samples=64,
-        num_chains=8,
-        temperatures=200,
-        seed=subject.seed,
+def _truth(
+    subject: Subject, few: Any, measured: evaluation.BoundGap | None
+) -> tuple[np.ndarray | None, str]:
+    """Returns log p(x) of a few examples, or None, and how it was computed."""
+    if measured is not None:
+        return measured.log_marginal, measured.method
+    if not (subject.has_levels or subject.vae.posterior.tells_density):
+        return None, ""
+    annealed = evaluation.log_marginal(
+        subject.vae, few, "annealed", num_samples=8, temperatures=200, seed=subject.seed
     )
+    return annealed.value, "annealed"
+
+
+def gap(subject: Subject, measured: evaluation.BoundGap) -> Picture:
+    """Plots the gap log p(x) - ELBO and its causes."""
     shares = {
-        "the family of q": float(np.mean(found.approximation)),
-        "one encoder for all": float(np.mean(found.amortisation)),
+        "the family of q": float(np.mean(measured.approximation)),
+        "one encoder for all": float(np.mean(measured.amortisation)),
     }
     figure, axes = axes_of()
     axes.barh([*shares], [*shares.values()], color=[BLUE, ORANGE])
     axes.invert_yaxis()
     axes.set_xlabel("nats per example", fontsize=9)
     axes.tick_params(labelsize=8)
-    caption = f"Mean over {subject.examples(len(found.approximation))}: {found}."
+    caption = f"Mean over {subject.examples(len(measured.approximation))}: {measured}."
     return drawn("Why the bound is below log p(x)", caption, figure)
 
 

@@ -21,6 +21,7 @@ from keras_vae.signatures import Signature, signatures
 __all__ = ["Subject", "described"]
 
 _EXAMPLES = 1000
+_MOST_DRAWN = 2000
 _LEVELS = 6
 
 
@@ -114,6 +115,11 @@ class Subject:
     def offsets(self, x: Any) -> Any:
         """Returns the nats that turn log p of prepared examples into that of the data."""
         return self.run.row_nats(x)
+
+    @cached_property
+    def drawn_rows(self) -> Any:
+        """Rows of a table drawn from p(x), as many as there are test rows or 2000."""
+        return self.vae.sample(min(self.available, _MOST_DRAWN), self.seed)
 
     def draws(self, count: int) -> dict[str, np.ndarray]:
         """Draws x and returns it with the means at the same z, in the units of the file."""

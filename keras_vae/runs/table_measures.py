@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from keras_vae import evaluation
 from keras_vae.data import Schema
-from keras_vae.distributions.noise import from_rows
 from keras_vae.evaluation.pareto import TRUSTED
+from keras_vae.evaluation.row_scores import terms_of_rows
 from keras_vae.model import VAE
-from keras_vae.observed import log_probs
 from keras_vae.runs import measurements
 from keras_vae.runs.run import Run
 from keras_vae.runs.tables import Sample, Table
@@ -145,17 +143,8 @@ def column_distortions(vae: VAE, x: Any, seed: int) -> dict[str, np.ndarray]:
 
     Their sum over the columns is the distortion of `vae.elbo` with the same seed.
     """
-
-    def terms(inputs: Any) -> dict[str, tf.Tensor]:
-        rows, seeds = inputs
-        noise = from_rows(vae.noise(), seeds, 1, vae.float_dtype)
-        observed = vae.infer(rows).trace(noise).observations
-        return {name: -log_prob[0] for name, log_prob in log_probs(observed).items()}
-
-    arrays = vae.data.arrays(x, in_support=True)
-    seeds = vae._row_seeds(len(next(iter(arrays.values()))), seed)
-    found = vae._by_rows("column distortions", terms, [arrays, seeds])
-    return {name: np.asarray(value, np.float64) for name, value in found.items()}
+    by_column, _ = terms_of_rows(vae, vae.data.arrays(x, in_support=True), seed)
+    return {name: -log_p for name, log_p in by_column.items()}
 
 
 def columns(

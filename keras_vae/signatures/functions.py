@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ import tensorflow as tf
 from keras_vae import estimators, random
 from keras_vae.conformal import p_values
 from keras_vae.distributions.codes import CodePrior
-from keras_vae.distributions.noise import centre, from_rows
+from keras_vae.distributions.noise import Noise, Wanted, centre, from_rows, from_rows_at_once
 from keras_vae.distributions.spheres.distributions import projected
 from keras_vae.imputation import (
     PosteriorDraws,
@@ -159,8 +160,9 @@ class Functions(Layout):
 
     def score(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
         """Returns the bound on log p of what is present, and its terms, from one draw."""
-        x = self._data(inputs, seed)
-        trace, name = self._trace(x, seed), self._model.summed_out
+        steps, noise = self._noise(seed)
+        x = self._data(inputs, steps)
+        trace, name = self._trace(x, noise), self._model.summed_out
         weights = None if name is None else tf.exp(trace.latents[name].log_q())
         distortions = {
             k: -self._averaged(log_prob, weights) - self._volume(k, x)
@@ -189,10 +191,11 @@ class Functions(Layout):
 
     def impute(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
         """Returns single imputations, means, and one draw of what is absent, from K draws."""
-        x = self._data(inputs, seed)
+        resampling = Noise((1,), "uniform", random.RESAMPLING)
+        steps, noise, u = self._noise(seed, self._num_samples, resampling)
+        x = self._data(inputs, steps)
         statistics = {part.name: statistic_of(part.part) for part in self.absent}
-        drawn = self._posterior_draws(x, seed, statistics)
-        u = tf.cast(random.uniform(seed, (1,), stream=random.RESAMPLING), self._dtype)
+        drawn = self._posterior_draws(x, noise, statistics)
         latents = resampled(drawn, tf.transpose(u))
         draws = absent_draws(self._model, self._model.data.together(x), latents, seed)
         found = {}
@@ -231,7 +234,8 @@ class Functions(Layout):
 
     def _classify(self, seed: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
         """Returns probabilities and effective sample sizes of the other parts with classes."""
-        x, parts = self._data(inputs, seed), self.classified
+        steps, noise = self._noise(seed, self._num_samples)
+        x, parts = self._data(inputs, steps), self.classified
         hidden = {
             name: tf.concat(
                 [value * np.nan if part.name == name else value for part in parts], axis=0
@@ -239,7 +243,8 @@ class Functions(Layout):
             for name, value in x.items()
         }
         statistics = {part.name: class_probabilities(part.part) for part in parts}
-        drawn = self._posterior_draws(hidden, tf.tile(seed, [len(parts), 1]), statistics)
+        noise = tf.nest.map_structure(lambda one: tf.concat([one] * len(parts), axis=1), noise)
+        drawn = self._posterior_draws(hidden, noise, statistics)
         found = {}
         for place, part in enumerate(parts):
             of_classes = drawn.expectations[part.name]
@@ -249,14 +254,13 @@ class Functions(Layout):
         return found
 
     def _posterior_draws(
-        self, x: Tensors, seed: tf.Tensor, statistics: Mapping[str, Any]
+        self, x: Tensors, noise: Any, statistics: Mapping[str, Any]
     ) -> PosteriorDraws:
         """Draws K latents from q, weighs them, and averages statistics of the parts."""
         if not isinstance(self._model, VAE):
-            noise = from_rows(self._model.noise(), seed, self._num_samples, self._dtype)
             x = self._model.data.together(x)
             return posterior_draws(self._model, x, noise, statistics)
-        trace = self._trace(x, seed, self._num_samples)
+        trace = self._trace(x, noise)
         log_w = trace.log_likelihood()
         for latent in trace.latents.values():
             log_w += self._log_p(latent) - _log_q(latent)
@@ -269,20 +273,31 @@ class Functions(Layout):
         ess = 1.0 / tf.reduce_sum(weights**2, axis=0)
         return PosteriorDraws(latents, weights, ess, expectations)
 
-    def _trace(self, x: Tensors, seed: tf.Tensor, num_samples: int | None = None) -> Trace:
-        """Returns the trace at posterior draws from row seeds, or at each class that is summed out.
+    def _noise(
+        self, seed: tf.Tensor, num_samples: int | None = None, *more: Noise
+    ) -> tuple[Any, ...]:
+        """Returns noise of the random steps of the preparation, of q, and more, from row seeds.
 
         One draw of a VAE has no axis S, with which ONNX Runtime cannot reshape an empty batch.
         """
         model = self._model
+        steps = {name: part.noise for name, part in self._parts.items() if part.noise}
+        if isinstance(model, VAE):
+            latents = Wanted(model.posterior.noise(), num_samples, self._dtype)
+        else:
+            latents = Wanted(model.noise(), num_samples or 1, self._dtype)
+        others = (Wanted(one, dtype=self._dtype) for one in more)
+        return tuple(from_rows_at_once([Wanted(steps), latents, *others], seed))
+
+    def _trace(self, x: Tensors, noise: Any) -> Trace:
+        """Returns the trace at the noise of q, or at each class that is summed out."""
+        model = self._model
         if not isinstance(model, VAE):
-            noise = from_rows(model.noise(), seed, num_samples or 1, self._dtype)
             inference = model.infer(model.data.together(x))
             if model.summed_out is None or inference.over is None:
                 return inference.trace(noise)
             return inference.over(noise, model.summed_out)
         posterior, parameters = model.posterior, self._posterior(model, x)
-        noise = from_rows(posterior.noise(), seed, num_samples, self._dtype)
         draw = posterior.draw(noise, **parameters)
         condition = x.get("condition")
         sites = model.generate(latents={"z": draw.value}, condition=condition).observations
@@ -320,13 +335,13 @@ class Functions(Layout):
         flat = self._model.prior.log_density(tf.reshape(z, [-1, z.shape[-1]]), **self._prior)
         return tf.reshape(flat, tf.shape(z)[:-1])
 
-    def _data(self, inputs: Tensors, seed: tf.Tensor | None = None) -> Tensors:
-        """Returns the model data of all parts by name; draws random steps from row seeds."""
-        steps = {name: part.noise for name, part in self._parts.items() if part.noise}
-        noise = {} if seed is None else from_rows(steps, seed)
+    def _data(
+        self, inputs: Tensors, steps: Mapping[str, tf.Tensor] = MappingProxyType({})
+    ) -> Tensors:
+        """Returns the model data of all parts by name; random steps by their noise."""
         return {
             name: self._parts[name].prepared(
-                inputs[self._parts[name].tensor("x")], noise.get(name), self._dtype
+                inputs[self._parts[name].tensor("x")], steps.get(name), self._dtype
             )
             if name in self._parts
             else self._cast(inputs[name])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_vae.random.elementary import horner, log1p, log1p_near
+from keras_vae.random.in_a_graph import in_a_graph
 from keras_vae.random.philox import Tensor
 
 __all__ = [
@@ -69,6 +70,7 @@ def _deviance(k: Tensor, excess: Tensor) -> Tensor:
     return excess * ratio * horner(ratio, [(-1) ** j / (j + 2) for j in range(8)])
 
 
+@in_a_graph
 def poisson(u: Tensor, rate: Tensor) -> Tensor:
     """Draws from Poisson distributions by inversion, visiting counts outwards from the mode.
 
@@ -95,6 +97,7 @@ def poisson(u: Tensor, rate: Tensor) -> Tensor:
     return _walk(u, mode, mass, lambda k: rate / (k + 1.0), lambda k: k / floor)
 
 
+@in_a_graph
 def binomial(u: Tensor, total_count: Tensor, probs: Tensor) -> Tensor:
     """Draws from binomial distributions by inversion, visiting counts outwards from the mode.
 
@@ -144,6 +147,7 @@ def binomial(u: Tensor, total_count: Tensor, probs: Tensor) -> Tensor:
     return tf.where(is_flipped, n - draw, draw)
 
 
+@in_a_graph
 def negative_binomial(u: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
     """Draws from negative binomial distributions by inversion, in blocks outwards from the mode.
 
@@ -198,6 +202,7 @@ def negative_binomial(u: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
     return _walk_in_blocks(u, mode, mass, blocks, 2.0**-36 / size(width))
 
 
+@in_a_graph
 def beta_binomial(u: Tensor, total_count: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Draws from beta-binomial distributions by inversion, in blocks outwards from the mode.
 
