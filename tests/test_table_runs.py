@@ -203,16 +203,17 @@ def test_multiple_imputations_are_one_file_each(folder: Path) -> None:
 def test_scores_of_rows_are_the_bound_and_its_terms_in_nats_of_the_table(folder: Path) -> None:
     run = Run(folder / "run")
     vae, table = run.load(), run.table()
-    scores = evaluation.row_scores(vae, table.test_x, seed=0)
-    expected = vae.elbo(table.test_x, seed=0).elbo + table.schema.row_nats(table.test_x)
+    x, frame = table.test.x, table.test.frame
+    scores = evaluation.row_scores(vae, x, seed=0)
+    expected = vae.elbo(x, seed=0).elbo + table.schema.row_nats(x)
     np.testing.assert_allclose(scores["elbo"], expected, rtol=1e-5)  # float32 sums of five terms
     names = list(table.schema.columns)
     terms = scores[[f"log p({name})" for name in names]].set_axis(names, axis=1)
-    np.testing.assert_array_equal(terms.isna(), table.test[names].isna())
+    np.testing.assert_array_equal(terms.isna(), frame[names].isna())
     assert terms.isna().to_numpy().any()
     np.testing.assert_allclose(terms.sum(axis=1) - scores["rate"], scores["elbo"], rtol=1e-12)
-    of_frame = evaluation.row_scores(vae, table.test.iloc[3:6])
-    assert list(of_frame.index) == list(table.test.index[3:6])
+    of_frame = evaluation.row_scores(vae, frame.iloc[3:6])
+    assert list(of_frame.index) == list(frame.index[3:6])
 
 
 def test_the_report_shows_columns_and_drawn_rows(folder: Path, evaluated: dict) -> None:

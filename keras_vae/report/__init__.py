@@ -54,7 +54,7 @@ def write(
         shown = draws.draws(subject)
         synthetic = _synthetic(subject)
         if synthetic is not None:
-            shown += table_draws.compared(synthetic)
+            shown = [*shown, *table_draws.compared(synthetic)]
         verdict = _verdict(subject)
     text = page.page(
         subject,
