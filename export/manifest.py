@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from export.calibration import CALIBRATION_SEED
@@ -24,9 +22,10 @@ from keras_vae.distributions.tfp import tfd
 from keras_vae.integrity import as_word
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.model import VAE
+from keras_vae.runs.weights import digest
 from keras_vae.signatures import Preparations, RawPart, Signature, raw_parts
 
-__all__ = ["build", "digest", "metadata", "properties", "stated"]
+__all__ = ["build", "metadata", "properties", "stated"]
 
 _OF_THE_ARTIFACT = frozenset(
     {"digest", "schema_version", "name", "signatures", "omitted"}
@@ -334,18 +333,6 @@ def properties(about: dict[str, Any], signature: str) -> dict[str, str]:
         f"keras_vae.{key}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         for key, value in entries.items()
     }
-
-
-def digest(vae: LatentVariableModel) -> str:
-    """Returns the SHA-256 of the weights in order: shape, dtype and bytes of each."""
-    result = hashlib.sha256()
-    layers = (vae.prior, vae.likelihood, vae.posterior) if isinstance(vae, VAE) else (vae,)
-    for layer in layers:
-        for weight in layer.weights:
-            array = np.ascontiguousarray(tf.convert_to_tensor(weight))
-            result.update(f"{array.dtype.str}{array.shape}".encode())
-            result.update(array.data)
-    return result.hexdigest()
 
 
 def _tensor(spec: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def model_card(manifest: dict[str, Any]) -> str:
         lines += [f"Trained under {' and '.join(trained_in)}; computes in float32 here.", ""]
     if manifest["condition_shape"] is not None:
         lines += [f"Conditional: shape {tuple(manifest['condition_shape'])} beside each x.", ""]
-    lines += ["## Measurements", "", *_measurements(training.get("evaluation"))]
+    lines += ["## Measurements", "", *measurements.in_markdown(training.get("evaluation"))]
     config = training.get("config")
     if config:
         beta = training["final_beta"]
@@ -168,22 +168,6 @@ def _columns(names: list[str]) -> str:
     more = f" and {rest} more, which manifest.json lists" if rest > 0 else ""
     shown = ", ".join(f"`{' '.join(name.split())}`" for name in names[:_COLUMNS])
     return f"Columns, in this order: {shown}{more}."
-
-
-def _measurements(evaluation: dict[str, Any] | None) -> list[str]:
-    if not evaluation:
-        return ["Not measured before the export. `keras-vae evaluate RUN` measures a run."]
-    title, rows, notes = measurements.table(evaluation)
-    gap = evaluation["log_marginal"]["mean"] - evaluation["elbo"]["mean"]
-    return [
-        f"{title}, natural logarithm.",
-        "",
-        "| model | log p(x) | standard error |",
-        "|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-        f"The bound lies at least {gap:.2f} nats below log p(x). {' '.join(notes)}",
-    ]
 
 
 def _variants(entries: dict[str, Any]) -> list[str]:

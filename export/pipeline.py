@@ -54,6 +54,10 @@ class Options:
             absent; 0 leaves these signatures out.
         calibration: file of held-out normal examples, or "held-out" for the test examples of the
             run, with whose scores `score` computes p-values; None leaves these out.
+
+    Example:
+        >>> Options(runtimes=("openvino",)).verified_in
+        ['onnxruntime', 'saved_model', 'openvino']
     """
 
     version: int | None = None
@@ -92,7 +96,14 @@ class Options:
 def export(
     model: Path, target: Path, options: Options | None = None, report: Report = silent
 ) -> Path:
-    """Exports the model in a file; takes the arguments of `export_model`."""
+    """Exports the model in a file; takes the arguments of `export_model`.
+
+    Example:
+        >>> export(Path("runs/none/model.keras"), Path("artifacts/none"))
+        Traceback (most recent call last):
+            ...
+        export.errors.ExportError: runs/none/model.keras is not a file; ...
+    """
     options = options or Options()
     _check_target(target, options.version)
     vae, preparation, training = loading.load(model)
@@ -137,6 +148,12 @@ def export_model(
 
     Raises:
         ExportError: if any check fails; the target is then unchanged.
+
+    Example:
+        >>> export_model("model.keras", Path("artifacts/none"))
+        Traceback (most recent call last):
+            ...
+        export.errors.ExportError: Expected a keras_vae.VAE or another ...
     """
     options, target = options or Options(), Path(target).absolute()
     _check_target(target, options.version)

@@ -50,6 +50,8 @@ from keras_vae.factories import table_vae as table_vae
 from keras_vae.factories import vq_vae as vq_vae
 from keras_vae.hierarchical import HierarchicalVAE as HierarchicalVAE
 from keras_vae.hierarchical import TopDownBlock as TopDownBlock
+from keras_vae.hub import from_hub as from_hub
+from keras_vae.hub import push_to_hub as push_to_hub
 from keras_vae.imputation import Classification as Classification
 from keras_vae.imputation import Imputation as Imputation
 from keras_vae.latent_variable_model import LatentVariableModel as LatentVariableModel

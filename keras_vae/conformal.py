@@ -15,6 +15,11 @@ class Guarantee(NamedTuple):
     Attributes:
         expected: mean over calibration sets; at most alpha.
         low, high: interval in which the share lies for 95 % of the calibration sets.
+
+    Example:
+        >>> found = Conformal(np.arange(99.0)).guarantee(0.05)
+        >>> found.low < found.expected < found.high
+        True
     """
 
     expected: float

@@ -38,6 +38,11 @@ class LossExplanation:
         constant_at_scale: the same for the Normal of that scale, D/2 log(2 pi scale^2).
         code: the same model in keras_vae.
         sentence: the whole explanation in words.
+
+    Example:
+        >>> found = explain_loss("mse", reduction="sum", data_shape=(28, 28, 1), latent_size=16)
+        >>> found.likelihood, found.beta, found.factor
+        ('Normal', 0.5, 0.5)
     """
 
     likelihood: Literal["Normal", "Bernoulli"]

@@ -26,6 +26,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "yaml",
     ),
     "batch": ("jsonschema", "onnxruntime", "pyarrow", "ray"),
+    "hub": ("huggingface_hub", "jsonschema"),
 }
 """Modules that each extra installs."""
 

@@ -31,6 +31,12 @@ class Bound(NamedTuple):
         elbo: lower bound on log p(x), -(distortion + rate).
         distortion: -E_q log p(x | z), with every constant.
         rate: KL(q(z | x) || p(z)).
+
+    Example:
+        >>> import keras_vae, numpy as np
+        >>> bound = keras_vae.mlp_vae(4, 2, hidden=(8,)).elbo(np.zeros([3, 4]), seed=0)
+        >>> np.allclose(bound.elbo, -(bound.distortion + bound.rate))
+        True
     """
 
     elbo: tf.Tensor
@@ -57,6 +63,11 @@ class LatentVariableModel(Trainer, abc.ABC):
     Example:
         docs/architecture.md has a chain of two latents, z2 -> z1 -> x, with
         q(z2 | x) q(z1 | z2, x).
+
+        >>> import keras_vae
+        >>> model = keras_vae.hierarchical_vae((4,), (2, 3), hidden=(8,), network="mlp")
+        >>> isinstance(model, LatentVariableModel), list(model.noise())
+        (True, ['z1', 'z2'])
     """
 
     @abc.abstractmethod

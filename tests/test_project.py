@@ -130,6 +130,9 @@ def test_core_imports_nothing_of_the_extras():
     assert found == {
         ("keras_vae/data/foreign.py", "pyarrow"),
         ("keras_vae/data/tables.py", "pyarrow"),
+        ("keras_vae/hub/card.py", "huggingface_hub"),
+        ("keras_vae/hub/push.py", "huggingface_hub"),
+        ("keras_vae/hub/remote.py", "huggingface_hub"),
         ("keras_vae/integrity/entries.py", "jsonschema"),
     }
 

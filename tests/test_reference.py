@@ -1,5 +1,6 @@
 """The API reference has every public name once, and its pages know the structure of the site."""
 
+import doctest
 import importlib
 import re
 import sys
@@ -40,6 +41,21 @@ def test_every_public_name_says_what_it_is(reference):
         for name in section.names:
             value = reference._find(name)
             assert (value.__doc__ or "").strip(), name
+
+
+def test_every_public_name_has_an_example_that_runs(reference):
+    parser = doctest.DocTestParser()
+    names = [name for section in reference.sections().values() for name in section.names]
+    lacking = {
+        name
+        for name in names
+        if all(
+            doctest.SKIP in example.options
+            for example in parser.get_examples(reference._find(name).__doc__ or "")
+        )
+    }
+    assert not lacking, lacking
+    assert len(names) > 150
 
 
 def test_pages_of_the_reference_are_in_the_menu(reference, tmp_path):

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from models import assert_same_weights, binary, compiled, tiny_vae
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -46,6 +48,25 @@ def test_tensorboard_logs_the_history_in_the_loop(tmp_path: Path) -> None:
         for prefix, found in logged.items():
             values = histories[0][prefix + name]
             np.testing.assert_allclose(found[f"epoch_{name}"], values, rtol=1e-6)  # float32
+
+
+def test_a_tracker_may_read_all_that_fit_hands_to_keras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MLflow's autolog does, which wraps `keras.Model.fit` and hashes its data."""
+    original, read = keras.Model.fit, []
+
+    def autologged(self: keras.Model, x: tf.data.Dataset, **options: Any) -> Any:
+        read.append(sum(1 for _ in x))
+        return original(self, x, **options)
+
+    histories = []
+    for method in (original, autologged):
+        monkeypatch.setattr(keras.Model, "fit", method)
+        keras.utils.set_random_seed(0)
+        vae = compiled(tiny_vae(), **GRAPH, optimizer="adam")
+        histories.append(vae.fit(X, batch_size=8, epochs=3, verbose=0).history)
+        assert vae._loop is not None
+    assert histories[0] == histories[1]
+    assert len(read) == 1
 
 
 def test_trackers_that_log_epochs_are_known(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import keras_vae
-from export.model_card import _measurements as card_lines
 from keras_vae import commands, evaluation
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare
@@ -80,7 +79,7 @@ def test_every_number_of_an_evaluation_stands_on_the_same_examples(tmp_path: Pat
         assert found == pytest.approx(expected, abs=1e-9)
     # More draws tighten the bound; on two data sets this failed by 5 nats.
     assert few["log_marginal"]["mean"] > few["elbo"]["mean"]
-    for text in (measurements.table(few).title, card_lines(few)[0]):
+    for text in (measurements.table(few).title, measurements.in_markdown(few)[0]):
         assert text.startswith(
             "The first 40 of 300 test examples: log-density of the data in the file"
         )

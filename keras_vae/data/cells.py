@@ -21,6 +21,11 @@ class Cells(NamedTuple):
         condition: float32 [N, G + 1]: the batch one-hot, then the logarithm of the cell's total.
         feature_names: names of the features.
         groups: names of the batches, in the order of the condition; empty without batches.
+
+    Example:
+        >>> cells = Cells(np.ones([2, 3]), np.zeros([2, 1], "float32"), ("a", "b", "c"), ())
+        >>> sorted(cells.inputs)
+        ['condition', 'x']
     """
 
     x: Any

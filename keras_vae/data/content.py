@@ -14,7 +14,15 @@ LABEL_NAMES = ("label", "labels", "y", "target", "class")
 
 
 class DataError(ValueError):
-    """Data that cannot be read or used; the message names the file and says what to do."""
+    """Data that cannot be read or used; the message names the file and says what to do.
+
+    Example:
+        >>> import keras_vae
+        >>> keras_vae.data.load("nowhere.csv")
+        Traceback (most recent call last):
+            ...
+        keras_vae.data.content.DataError: nowhere.csv does not exist. Give the path of a file ...
+    """
 
 
 @dataclass(frozen=True, eq=False)

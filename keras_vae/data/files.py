@@ -38,6 +38,11 @@ class Data:
         feature_names: Column names of a table, None otherwise.
         left_out: Reasons why parts of the source are not in `x`, by name: "labels" or "dropped".
         identifiers: Names of features that look like identifiers or row numbers.
+
+    Example:
+        >>> found = load("digits", labels=True)
+        >>> found.name, found.x.shape, found.groups[:3]
+        ('digits', (1797, 8, 8, 1), ('0', '1', '2'))
     """
 
     x: np.ndarray

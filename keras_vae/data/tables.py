@@ -45,6 +45,14 @@ def load_frame(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         DataError: if the file is missing, of another kind or damaged.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pandas as pd
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "people.csv")
+        >>> pd.DataFrame({"age": [31.0, None], "city": ["Oslo", "Rome"]}).to_csv(path, index=False)
+        >>> load_frame(path)["age"].isna().tolist()
+        [False, True]
     """
     return _named(_read(_table_path(path), as_text=True))
 

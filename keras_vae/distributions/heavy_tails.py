@@ -159,6 +159,11 @@ class StudentTPosterior(_Posterior):
 
     Raises:
         ValueError: if `df` is out of range.
+
+    Example:
+        >>> q = StudentTPosterior(2, df=4.0).distribution(tf.zeros([5, 3]))
+        >>> q.batch_shape, q.event_shape
+        (TensorShape([5]), TensorShape([2]))
     """
 
     def __init__(
@@ -189,6 +194,10 @@ class StudentTPrior(_Prior):
 
     Raises:
         ValueError: if `df` is out of range.
+
+    Example:
+        >>> float(StudentTPrior(1, df=4.0)(tf.zeros([1, 1]))[0])  # log(3 / 8)
+        -0.981
     """
 
     def __init__(self, latent_size: int, df: float = 4.0, **kwargs: Any) -> None:

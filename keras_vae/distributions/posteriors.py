@@ -38,7 +38,14 @@ class DiagonalNormal(Posterior):
 
 @register
 class IsotropicNormal(Posterior):
-    """Normal q(z | x) with one scale for all latents."""
+    """Normal q(z | x) with one scale for all latents.
+
+    Example:
+        >>> q = IsotropicNormal(2).distribution(tf.ones([1, 3]))
+        >>> scale = q.stddev().numpy()[0]
+        >>> bool(scale[0] == scale[1])
+        True
+    """
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """Returns a centre per latent and one scale."""
@@ -56,7 +63,12 @@ class IsotropicNormal(Posterior):
 
 @register
 class FullCovarianceNormal(Posterior):
-    """Normal q(z | x) with any covariance, by its lower triangular factor `scale_tril`."""
+    """Normal q(z | x) with any covariance, by its lower triangular factor `scale_tril`.
+
+    Example:
+        >>> FullCovarianceNormal(2).distribution(tf.zeros([5, 3])).covariance().shape
+        TensorShape([5, 2, 2])
+    """
 
     def parameter_specs(self) -> dict[str, Parameter]:
         """Returns a centre per latent and the L (L + 1) / 2 numbers of the factor."""

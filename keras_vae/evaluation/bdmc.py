@@ -31,6 +31,12 @@ class Bracket:
         x: the examples, [N, *D], or a dict of their parts.
         condition: their conditions, or None.
         acceptance: share of the Hamiltonian proposals accepted, [N].
+
+    Example:
+        >>> none = np.zeros(2)
+        >>> x = np.zeros([2, 4])
+        >>> Bracket(np.array([-2.0, -3.0]), np.array([-1.5, -2.0]), none, none, x, None, none).width
+        0.75
     """
 
     lower: np.ndarray

@@ -26,6 +26,11 @@ class CodeUsage:
         frequencies: share of each code among all positions and examples, [stages, K].
         used: number of codes that occur; of several stages, the mean.
         perplexity: exp of the entropy of the frequencies, from 1 to K; likewise.
+
+    Example:
+        >>> found = CodeUsage((3,), 4, np.array([[0.5, 0.5, 0.0, 0.0]]), used=2.0, perplexity=2.0)
+        >>> f"{found.used:g} of {found.num_codes} codes occur"
+        '2 of 4 codes occur'
     """
 
     shape: tuple[int, ...]

@@ -58,6 +58,12 @@ class BoundGap:
         elbo_error: largest standard error of the three bounds, [N].
         method: how log p(x) was computed.
         family: family of q.
+
+    Example:
+        >>> bounds = np.array([[-3.4], [-3.2], [-3.1], [-3.0], [-3.0], [-3.0], [0.0], [0.0]])
+        >>> found = BoundGap(*bounds, method="quadrature", family="diagonal")
+        >>> found.gap, found.approximation, found.amortisation
+        (array([0.4]), array([0.2]), array([0.2]))
     """
 
     elbo: np.ndarray

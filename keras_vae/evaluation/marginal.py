@@ -71,6 +71,13 @@ class LogMarginal:
         pareto_k: shape of the weights' tail, [N], if there were enough weighted draws; above 0.7,
             the value and its error are not reliable.
         acceptance: share of the Hamiltonian proposals accepted, [N], of annealed chains.
+
+    Example:
+        >>> import keras_vae
+        >>> vae = keras_vae.LinearGaussian([[1.0]], [0.0], 0.5**0.5).vae()
+        >>> found = log_marginal(vae, [[1.0], [2.0]], num_samples=10)
+        >>> found.method, found.num_samples, found.standard_error.shape
+        ('importance', 10, (2,))
     """
 
     value: np.ndarray

@@ -118,6 +118,13 @@ def likelihood_ratio(
 
     Warns:
         UserWarning: as `log_marginal`.
+
+    Example:
+        >>> import keras_vae
+        >>> narrow = keras_vae.LinearGaussian([[1.0]], [0.0], 1.0).vae()
+        >>> wide = keras_vae.LinearGaussian([[3.0]], [0.0], 1.0).vae()
+        >>> likelihood_ratio(narrow, wide, [[0.0], [9.0]], num_samples=100) > 0.0
+        array([False,  True])
     """
     own, other = (
         {
@@ -219,6 +226,11 @@ def input_complexity(log_prob: Any, x: Any, compressor: Compressor = "zlib") -> 
         log_prob: log p(x) or a bound on it, [N], in nats.
         x: data [N, *D] for `compressed_bits`.
         compressor: see `compressed_bits`.
+
+    Example:
+        >>> x = np.zeros((1, 784), np.uint8)  # 128 bits of zlib
+        >>> input_complexity([-100.0 * np.log(2.0)], x)
+        array([-28.])
     """
     return -np.asarray(log_prob, np.float64) / math.log(2.0) - compressed_bits(x, compressor)
 

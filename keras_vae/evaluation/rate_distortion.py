@@ -35,6 +35,12 @@ class RateDistortion:
         rate: KL(q(z | x) || p(z)).
         distortion: -E_q log p(x | z).
         rate_error, distortion_error: standard errors, from the scatter of the examples.
+
+    Example:
+        >>> error = np.array([0.1, 0.1])
+        >>> beta, rate, distortion = np.array([[0.5, 1.0], [3.0, 2.0], [7.0, 7.5]])
+        >>> RateDistortion(beta, rate, distortion, error, error).elbo
+        array([-10. ,  -9.5])
     """
 
     beta: np.ndarray

@@ -28,6 +28,10 @@ class Auroc:
     Attributes:
         value: from 0 to 1; ties count half.
         error: standard error over examples (DeLong, DeLong and Clarke-Pearson 1988).
+
+    Example:
+        >>> print(auroc([0.0, 1.0, 2.0, 1.5], [0, 0, 1, 1]))
+        1.000 +- 0.000
     """
 
     value: float
@@ -80,6 +84,14 @@ class ScoreTable:
         scores: area under the ROC curve by the name of the score.
         trivial: that of scores which need no model worth the name.
         counts: number of normal examples and of anomalies.
+
+    Example:
+        >>> print(ScoreTable({"elbo": Auroc(0.9, 0.02)}, {"mean": Auroc(0.6, 0.05)}, (50, 10)))
+        AUROC, 50 normal examples and 10 anomalies
+          scores
+            elbo  0.900 +- 0.020
+          trivial
+            mean  0.600 +- 0.050
     """
 
     scores: dict[str, Auroc]
@@ -112,6 +124,14 @@ def score_table(
 
     Raises:
         ValueError: as `auroc`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> train, x = rng.normal(size=(50, 3)), np.repeat([[0.1], [0.2], [5.0], [6.0]], 3, axis=1)
+        >>> size = x.sum(axis=1)
+        >>> found = score_table({"size": size}, [0, 0, 1, 1], train=train, x=x, latent_size=1)
+        >>> found.scores["size"].value
+        1.0
     """
     truth = np.asarray(labels).astype(bool)
     trivial = trivial_scores(train, x, latent_size)
@@ -149,6 +169,12 @@ def trivial_scores(train: Any, x: Any, latent_size: int = 10) -> dict[str, np.nd
 
     Returns:
         Scores [N] by name; larger is more novel.
+
+    Example:
+        >>> train = np.random.default_rng(0).normal(size=(50, 3))
+        >>> found = trivial_scores(train, np.array([[0.0, 0.0, 0.0], [5.0, 5.0, 5.0]]))
+        >>> int(found["independent entries"].argmax())
+        1
     """
     if np.ndim(train) > 2:
         train, x = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (train, x))

@@ -37,6 +37,12 @@ class AnomalyScores:
         negative_elbo: -ELBO(x), distortion plus rate.
         reconstruction: -log p(x | z) at the mean of q(z | x).
         auroc: area under the ROC curve of each score by its name, if labels were given.
+
+    Example:
+        >>> import keras_vae
+        >>> vae = keras_vae.LinearGaussian([[1.0]], [0.0], 0.5**0.5).vae()
+        >>> int(anomaly_scores(vae, [[0.0], [4.0]], num_samples=10).negative_elbo.argmax())
+        1
     """
 
     negative_log_marginal: np.ndarray

@@ -40,6 +40,12 @@ class SyntheticReport:
         pairs: association of each pair of columns in the training data and in the synthetic table:
             rank correlation of numbers, bias-corrected Cramer's V of categories (Bergsma 2013),
             correlation ratio of ranks for a number and a category.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> first, second, third = (pd.DataFrame({"a": rng.normal(size=60)}) for _ in range(3))
+        >>> list(synthetic_report(first, second, third).table.columns)
+        ['synthetic', 'real', 'independent']
     """
 
     table: pd.DataFrame

@@ -123,6 +123,11 @@ def conv_vae(
 
     Raises:
         ValueError: if a name is unknown, or the data is not images.
+
+    Example:
+        >>> vae = conv_vae((8, 8, 1), 4, "bernoulli", filters=(4, 8), width=16)
+        >>> vae.latent_size, vae.event_shape
+        (4, (8, 8, 1))
     """
     shape, condition = as_shape(event_shape, "conv_vae"), as_condition(condition_shape)
     make = look_up("likelihood", LIKELIHOODS, likelihood)

@@ -39,6 +39,14 @@ class Imputation(NamedTuple):
         lower: lower end of an interval for each entry, from the draws, [N, *D]; None without draws.
             NaN for absent one-hot variables, which have no order.
         upper: its upper end.
+
+    Example:
+        >>> import keras_vae, pandas as pd
+        >>> frame = pd.DataFrame({"age": [20.0, None, 60.5], "sex": ["f", "m", None]})
+        >>> vae = keras_vae.table_vae(keras_vae.data.Schema.of(frame), 2, hidden=(8,))
+        >>> found = vae.impute(frame, num_samples=10, seed=0)
+        >>> found.values.isna().any().tolist(), found.ess.shape
+        ([False, False], (3,))
     """
 
     values: Any

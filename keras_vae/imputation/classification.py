@@ -28,6 +28,14 @@ class Classification(NamedTuple):
             [N, *D, K].
         ess: effective sample size of the importance weights, [N]. Where the part is classified by
             a network instead, there are no weights, and it is NaN.
+
+    Example:
+        >>> import keras_vae, pandas as pd
+        >>> frame = pd.DataFrame({"age": [20.0, 40.5, 60.0], "sex": ["f", "m", None]})
+        >>> vae = keras_vae.table_vae(keras_vae.data.Schema.of(frame), 2, hidden=(8,))
+        >>> found = vae.classify(frame, part="sex", num_samples=10, seed=0)
+        >>> found.probabilities.shape, found.ess.shape
+        ((3, 2), (3,))
     """
 
     probabilities: np.ndarray

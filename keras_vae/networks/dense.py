@@ -32,6 +32,10 @@ def mlp(
 
     Raises:
         ValueError: if there is no layer.
+
+    Example:
+        >>> mlp((8, 8, 1), (32, 16)).output_shape
+        (None, 16)
     """
     if not hidden:
         raise ValueError("Expected at least one hidden layer; got none. (network=None is linear.)")
@@ -49,6 +53,10 @@ def logarithm(size: float) -> keras.Model:
 
     Args:
         size: typical log(1 + x), which is mapped to 0.
+
+    Example:
+        >>> float(logarithm(2.0)(keras.ops.zeros([1, 1]))[0, 0])
+        -1.0
     """
     x = keras.Input((1,))
     return keras.Model(x, keras.ops.log1p(x) / size - 1.0)
@@ -82,7 +90,14 @@ def with_condition(
 def rescaled(
     x: keras.KerasTensor, offset: float = 0.0, scale: float = 1.0, logarithm: bool = False
 ) -> keras.KerasTensor:
-    """Maps an input to (x - offset) * scale, and to log(1 + x) of it if asked for."""
+    """Maps an input to (x - offset) * scale, and to log(1 + x) of it if asked for.
+
+    Example:
+        >>> x = keras.Input([2])
+        >>> network = keras.Model(x, rescaled(x, offset=1.0, scale=0.5))
+        >>> network(keras.ops.convert_to_tensor([[1.0, 3.0]])).numpy()
+        array([[0., 1.]], dtype=float32)
+    """
     if offset != 0.0 or scale != 1.0:
         x = keras.layers.Rescaling(scale, offset=-offset * scale)(x)
     return keras.ops.log1p(x) if logarithm else x

@@ -37,6 +37,10 @@ def conv_encoder(
     Raises:
         ValueError: if the input is not an image, there is no convolution, or the activation is
             glu.
+
+    Example:
+        >>> conv_encoder((8, 8, 1), (4, 8), width=16).output_shape
+        (None, 16)
     """
     check_image(input_shape, filters, activation)
     x = keras.Input(input_shape, name="x")
@@ -73,6 +77,10 @@ def conv_decoder(
     Raises:
         ValueError: if the output is not an image, there is no convolution, or the activation is
             glu.
+
+    Example:
+        >>> conv_decoder(2, (8, 8, 1), (8, 4), width=16).output_shape
+        (None, 8, 8, 4)
     """
     check_image(output_shape, filters, activation)
     z = keras.Input((latent_size,), name="z")
@@ -106,6 +114,10 @@ def grid_encoder(
     Raises:
         ValueError: if the input is not an image, there is no convolution, or the activation is
             glu.
+
+    Example:
+        >>> grid_encoder((8, 8, 1), (4, 8)).output_shape
+        (None, 2, 2, 8)
     """
     check_image(input_shape, filters, activation)
     x = keras.Input(input_shape, name="x")
@@ -135,6 +147,10 @@ def grid_decoder(
     Raises:
         ValueError: if the output is not an image, there is no convolution, or the activation is
             glu.
+
+    Example:
+        >>> grid_decoder((2, 2, 8), (8, 8, 1), (8, 4)).output_shape
+        (None, 8, 8, 4)
     """
     check_image(output_shape, filters, activation)
     z = keras.Input(tuple(grid_shape), name="z")
@@ -173,6 +189,13 @@ def check_image(shape: Sequence[int], filters: Sequence[int], activation: str) -
     Raises:
         ValueError: if the shape is not an image's, there is no convolution, or the activation is
             glu.
+
+    Example:
+        >>> check_image((28, 28, 1), (32, 64), "relu")
+        >>> check_image((28, 28), (32, 64), "relu")
+        Traceback (most recent call last):
+            ...
+        ValueError: ...
     """
     if not filters:
         raise ValueError("Expected at least one convolution; got no filters.")

@@ -22,6 +22,7 @@ __all__ = [
     "columns",
     "examples",
     "heavy_tails",
+    "in_markdown",
     "rate_per_latent",
     "rate_per_level",
     "read",
@@ -166,6 +167,23 @@ def table(values: dict[str, Any]) -> Table:
         rows=[(name, f"{value['mean']:.2f}", _error(value)) for name, value in rows],
         notes=_notes(values),
     )
+
+
+def in_markdown(values: dict[str, Any] | None) -> list[str]:
+    """Formats the content of an `evaluation.json`, or its absence, as lines of Markdown."""
+    if not values:
+        return ["Not measured. `keras-vae evaluate RUN` measures a run."]
+    title, rows, notes = table(values)
+    gap = values["log_marginal"]["mean"] - values["elbo"]["mean"]
+    return [
+        f"{title}, natural logarithm.",
+        "",
+        "| model | log p(x) | standard error |",
+        "|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"The bound lies at least {gap:.2f} nats below log p(x). {' '.join(notes)}",
+    ]
 
 
 class Columns(NamedTuple):

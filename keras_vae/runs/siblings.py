@@ -1,4 +1,4 @@
-"""Commands of `export` and `serving`, the packages beside this one.
+"""Commands of `export` and `serving`, the packages beside this one, and of modules of its own.
 
 A user's own directory may have the same name, and Python would find it first. So the commands load
 the packages by their path, and never run another package of the same name.
@@ -23,10 +23,18 @@ COMMANDS: dict[str, str] = {
     "explore": "serving.explore.command:explore",
     "score": "serving.score.command:score_command",
     "serve": "serving.cli:serve",
+    "push": "keras_vae.hub_commands:push_command",
+    "pull": "keras_vae.hub_commands:pull_command",
 }
 """Location of each command, as MODULE:NAME."""
 
-EXTRAS: dict[str, str] = {"explore": "serving", "serve": "serving", "score": "batch"}
+EXTRAS: dict[str, str] = {
+    "explore": "serving",
+    "serve": "serving",
+    "score": "batch",
+    "push": "hub",
+    "pull": "hub",
+}
 """The extra that a command needs, if not `export`."""
 
 

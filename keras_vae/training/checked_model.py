@@ -1,6 +1,7 @@
 """Base of the model: methods inherited from Keras check their data or say what to do instead."""
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -116,6 +117,8 @@ class CheckedModel(keras.Model):
     ) -> None:
         """Saves the model as a .keras file, as `keras.Model.save` does.
 
+        An address hf://OWNER/NAME pushes it by `keras_vae.push_to_hub`, whose options apply.
+
         Raises:
             ValueError: for an HDF5 file, from which Keras cannot load a model of this class.
         """
@@ -125,6 +128,9 @@ class CheckedModel(keras.Model):
                 f'{os.fspath(filepath)!r}. Call save("model.keras"), or for the weights '
                 'alone save_weights("x.weights.h5").'
             )
+        if os.fspath(filepath).startswith("hf://"):
+            importlib.import_module("keras_vae.hub").push_to_hub(self, filepath, **kwargs)
+            return
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> None:

@@ -9,7 +9,12 @@ __all__ = ["NonFiniteError", "NonFiniteGuard", "check_step", "saves_within_epoch
 
 
 class NonFiniteError(FloatingPointError):
-    """Error raised when a term of the loss, or a weight, becomes NaN or infinite."""
+    """Error raised when a term of the loss, or a weight, becomes NaN or infinite.
+
+    Example:
+        >>> issubclass(NonFiniteError, FloatingPointError)
+        True
+    """
 
 
 class NonFiniteGuard(keras.callbacks.Callback):

@@ -338,9 +338,11 @@ class Trainer(CheckedModel):
         self.steps_per_execution = steps
         pace, chunks = loop.prepare(source, steps, capacity, validation=given or 1)
         options["steps_per_epoch"] = source.steps
+        epochs = max(options.get("epochs", 1) - options.get("initial_epoch", 0), 0)
         stepwise, self.train_function = self.train_function, loop
         try:
-            return super().fit(chunks.repeat(), callbacks=[pace, *callbacks], **options)
+            # Finite, because a tracker may read all of it: MLflow's autolog computes a digest.
+            return super().fit(chunks.repeat(epochs + 1), callbacks=[pace, *callbacks], **options)
         finally:
             self.train_function = stepwise
             self.steps_per_execution = given or 1

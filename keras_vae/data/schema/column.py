@@ -88,6 +88,10 @@ class Column:
 
     Raises:
         DataError: if the entries do not go together.
+
+    Example:
+        >>> Column("city", "categorical", "str", categories=("Oslo", "Rome")).likelihood
+        'categorical'
     """
 
     name: str

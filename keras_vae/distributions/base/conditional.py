@@ -46,6 +46,12 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
         TypeError: if `network` or `head` is not a layer.
         HeadSizeError: when built, if the head emits another number of parameters than the
             distribution takes.
+
+    Example:
+        >>> import keras_vae
+        >>> layer = keras_vae.Normal(1, keras.layers.Dense(8, "relu"), scale="learned")
+        >>> layer.distribution(tf.zeros([4, 3])).log_prob(tf.zeros([4, 1])).shape
+        TensorShape([4])
     """
 
     tells_density = True
@@ -328,6 +334,12 @@ def distribution_of(output: Any) -> tfd.Distribution:
 
     Raises:
         ValueError: if it is anything else.
+
+    Example:
+        >>> import keras_vae
+        >>> layer = keras_vae.Normal(1, scale=2.0)
+        >>> distribution_of(layer(tf.zeros([3, 4]))).stddev().numpy().ravel()
+        array([2., 2., 2.], dtype=float32)
     """
     return _source(output)[1]
 

@@ -51,6 +51,12 @@ class Likelihood(ConditionalDistribution):
         joins: whether like parts of `Parts` are evaluated together: parameters and noise may have
             one more axis in front of the event. It holds for the class alone that defines it, not
             for its subclasses.
+
+    Example:
+        >>> import keras_vae
+        >>> likelihood = keras_vae.Bernoulli(3, keras.layers.Dense(8, "relu"))
+        >>> isinstance(likelihood, Likelihood), likelihood.support.is_discrete
+        (True, True)
     """
 
     reading: ClassVar[str] = ""

@@ -39,6 +39,10 @@ class Parameter(NamedTuple):
         size: how many numbers it takes on the last axis; 0 if the layer adds it itself, after the
             head, in `at_condition`.
         transform: map from the head's raw numbers [..., size] to the parameter.
+
+    Example:
+        >>> Parameter(1, tf.nn.softplus).transform(tf.zeros([1])).numpy()  # log 2
+        array([0.693], dtype=float32)
     """
 
     size: int

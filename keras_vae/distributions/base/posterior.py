@@ -21,6 +21,12 @@ class Posterior(ConditionalDistribution):
         latent_size: number L of latents.
         network: the encoder, from x to features.
         head: layer from features to raw parameters; None is one Dense layer.
+
+    Example:
+        >>> import keras_vae
+        >>> posterior = keras_vae.DiagonalNormal(2, keras.layers.Dense(8, "relu"))
+        >>> posterior.distribution(tf.zeros([5, 3])).sample(seed=0).shape
+        TensorShape([5, 2])
     """
 
     is_discrete: ClassVar[bool] = False

@@ -183,6 +183,12 @@ class TruncatedNormal(_Bounded):
 
     Raises:
         ValueError: if `low` and `high` are no limits, or `scale` is none of these.
+
+    Example:
+        >>> layer = TruncatedNormal(1, low=0.0, high=None)
+        >>> p = layer.make_distribution(tf.zeros([1]), tf.ones([1]))
+        >>> p.mean().numpy()  # sqrt(2 / pi)
+        array([0.798], dtype=float32)
     """
 
     joins = True
@@ -224,6 +230,12 @@ class CensoredNormal(_Bounded):
     Probabilities of both limits and the integral of the density between them add up to 1. Such nats
     compare with those of another model only if it has the same point masses. The mean is that of
     x, not of N. Arguments and errors are those of `TruncatedNormal`.
+
+    Example:
+        >>> layer = CensoredNormal(1, low=0.0, high=None)
+        >>> p = layer.make_distribution(tf.zeros([1]), tf.ones([1]))
+        >>> float(p.prob([0.0])), float(p.mean()[0])  # half of it is at the limit; 1 / sqrt(2 pi)
+        (0.5, 0.399)
     """
 
     joins = True

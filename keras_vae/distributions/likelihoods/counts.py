@@ -32,6 +32,10 @@ class Binomial(Likelihood):
 
     Raises:
         ValueError: if `total_count` is not a positive integer.
+
+    Example:
+        >>> Binomial(1, total_count=10).make_distribution(tf.zeros([1])).mean().numpy()
+        array([5.], dtype=float32)
     """
 
     joins = True
@@ -94,6 +98,11 @@ class Poisson(LogLinked):
 
     Raises:
         ValueError: if `link` is neither, or "softmax" without an offset.
+
+    Example:
+        >>> p = Poisson(1).make_distribution(tf.math.log([2.0]))
+        >>> float(p.prob([0.0]))  # exp(-2)
+        0.135
     """
 
     joins = True

@@ -217,6 +217,11 @@ class Laplace(_Real):
     """Likelihood of real data: log p(x | z) = -sum |x - loc| / scale - sum log(2 scale).
 
     `scale` as for `Normal`; the optimal one is the mean absolute error.
+
+    Example:
+        >>> p = Laplace(1, scale=1.0).make_distribution(tf.zeros([1]), tf.ones([1]))
+        >>> float(p.log_prob([0.0]))  # -log 2
+        -0.693
     """
 
     joins = True
@@ -326,6 +331,11 @@ class DiscretizedLogistic(LocationScale):
 
     Raises:
         ValueError: if `levels` is less than 2 or `scale` is none of these.
+
+    Example:
+        >>> p = DiscretizedLogistic(1, levels=3).make_distribution(tf.ones([1]), tf.ones([1]))
+        >>> float(sum(p.prob([level]) for level in (0.0, 1.0, 2.0)))
+        1.0
     """
 
     joins = True

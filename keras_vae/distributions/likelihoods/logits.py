@@ -76,6 +76,11 @@ class ContinuousBernoulli(Likelihood):
 
     It is a cross entropy on grey pixels with its normaliser C. Source: Loaiza-Ganem and Cunningham
     (2019), The continuous Bernoulli, arXiv:1907.06845.
+
+    Example:
+        >>> p = ContinuousBernoulli(1).make_distribution(tf.zeros([1]))
+        >>> float(p.prob([0.3]))  # uniform
+        1.0
     """
 
     joins = True
@@ -117,6 +122,11 @@ class Categorical(Likelihood):
     """Likelihood of one-hot data [..., K]: P(x = e_k) = softmax(logits)_k on the last axis.
 
     The mean is the vector of probabilities, so `reconstruct` and `decode` return those.
+
+    Example:
+        >>> p = Categorical(4).make_distribution(tf.zeros([4]))
+        >>> float(p.prob([0.0, 0.0, 1.0, 0.0]))
+        0.25
     """
 
     joins = True

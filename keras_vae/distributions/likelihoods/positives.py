@@ -125,6 +125,11 @@ class LogNormal(LocationScale):
 
     Raises:
         ValueError: if `scale` is none of these.
+
+    Example:
+        >>> p = LogNormal(1, scale=1.0).make_distribution(tf.zeros([1]), tf.ones([1]))
+        >>> p.mean().numpy()  # exp(1/2)
+        array([1.649], dtype=float32)
     """
 
     joins = True

@@ -97,6 +97,10 @@ class NormalMixture(_Mixture):
 
     Raises:
         ValueError: if a size is not a positive integer.
+
+    Example:
+        >>> NormalMixture(2, num_components=3)(tf.zeros([4, 2])).shape  # log p(z)
+        TensorShape([4])
     """
 
     def __init__(self, latent_size: int, num_components: int, **kwargs: Any) -> None:
@@ -141,6 +145,12 @@ class VampPrior(_Mixture):
 
     Raises:
         ValueError: if a size is not a positive integer, or if used outside a VAE.
+
+    Example:
+        >>> import keras_vae
+        >>> vae = keras_vae.mlp_vae(4, 2, prior="vamp", num_components=3, hidden=(8,))
+        >>> vae.prior(tf.zeros([5, 2])).shape  # log p(z)
+        TensorShape([5])
     """
 
     on_sphere = None
