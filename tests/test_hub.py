@@ -59,7 +59,6 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with serving() as found:
         monkeypatch.setenv("HF_ENDPOINT", found.address)
-        monkeypatch.setattr(constants, "ENDPOINT", found.address)
         yield found
 
 
