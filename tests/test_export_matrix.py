@@ -147,6 +147,9 @@ STRUCTURES = {
     "residual, convolutions": lambda: keras_vae.hierarchical_vae(
         (8, 8, 1), (2, 1), structure="residual", network="conv", hidden=(4, 5)
     ),
+    "series of level, trend and seasons": lambda: keras_vae.sequence_vae(
+        (6, 2), 2, network="convolution", width=4, depth=1, seasons=(3,), scale="learned"
+    ),
     "codes, autoregressive": lambda: keras_vae.vq_vae(
         6, "bernoulli", codes=4, code_size=3, count=2, hidden=(5,), prior="autoregressive"
     ),
@@ -154,7 +157,7 @@ STRUCTURES = {
 
 
 @pytest.mark.parametrize("make", STRUCTURES.values(), ids=STRUCTURES)
-def test_levels_and_codes(make):
+def test_levels_series_and_codes(make):
     verify(make())
 
 

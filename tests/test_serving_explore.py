@@ -560,6 +560,40 @@ def test_levels_have_sliders_and_rates_of_their_own(tab, host, ort):
     assert tab.run("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_sliders_stay_on_the_sphere(tab, host, ort):
+    keras.utils.set_random_seed(2)
+    vae = keras_vae.mlp_vae(
+        (4, 4, 1),
+        3,
+        "bernoulli",
+        hidden=(8,),
+        posterior="von_mises_fisher",
+        prior="uniform_sphere",
+    )
+    names = {"decode", "encode", "sample"}
+    artifact = quick(vae, None, names, host[0].parent / "artifacts" / "sphere" / "1")
+    assert Artifact.read(artifact).manifest["latents"]["z"]["support"] == "sphere"
+    site.bundle(Artifact.read(artifact), runtime.find(ort), host[0] / "sphere")
+    tab.open(f"{host[1]}/sphere/")
+    tab.wait(READY)
+    z = signatures(vae)["sample"].function(seed=tf.constant([[0, 0]]))["z"][0].numpy()
+    assert is_at(tab, z)
+    assert tab.run("document.querySelector('.sliders input').max") == "1"
+    fill(tab, "[aria-label^='z1']", "0.8")
+    tab.wait(f"!document.querySelector({json.dumps(DRAW + ' canvas')})")
+    moved = z * 0.6 / np.hypot(z[0], z[2])
+    moved[1] = 0.8
+    assert is_at(tab, moved)
+    mean = vae.decode(moved[np.newaxis]).mean()[0].numpy()
+    assert np.abs(pixels(tab, MEAN) - levels(mean).astype(int)).max() <= 1
+    assert "Points have length 1" in said(tab, "#latents .note")
+    assert "All to 0" not in tab.run("document.body.textContent")
+    see(tab, "map", 121)
+    fill(tab, "#path [aria-label='From: seed']", "3")
+    fill(tab, "#path .controls label select", "linear")
+    tab.wait("document.querySelector('#path .note').textContent.includes('brought back to')")
+
+
 def test_codes_are_picked_in_a_grid(tab, host, ort):
     keras.utils.set_random_seed(2)
     layers = [keras.layers.Flatten(), keras.layers.Dense(24), keras.layers.Reshape((2, 3, 4))]

@@ -14,6 +14,7 @@ from keras_vae import evaluation, random
 from keras_vae.distributions.noise import from_rows
 from keras_vae.distributions.spheres.concentration import log_area, peak
 from keras_vae.distributions.tfp import tfd
+from keras_vae.signatures import signatures
 
 SIZES = (2, 3, 5, 20, 100)
 CONCENTRATIONS = (1e-3, 0.5, 3.0, 30.0, 1e3, 1e5)
@@ -194,6 +195,22 @@ def test_every_gradient_estimator_takes_it(objective):
     vae = tiny_vae(posterior="von_mises_fisher", prior="uniform_sphere")
     vae.compile("adam", objective())
     assert np.isfinite(vae.fit(binary(32), verbose=0).history["elbo"][0])
+
+
+def test_decode_takes_a_vector_for_its_direction():
+    """In Python and in the signature alike; the first axis stands for 0."""
+    vae = tiny_vae(posterior="von_mises_fisher", prior="uniform_sphere")
+    size = vae.latent_size
+    z = tf.constant(np.random.default_rng(3).normal(size=(4, size)), tf.float32)
+    unit = tf.linalg.normalize(z, axis=-1)[0]
+    first = tf.one_hot([0], size)
+    asked = tf.concat([unit, z, 1e30 * z, tf.zeros([1, size])], axis=0)
+    expected = tf.concat([unit, unit, unit, first], axis=0)
+    decode = signatures(vae)["decode"].function
+    whole = vae.likelihood.distribution(expected).mean()
+    for found in (vae.decode(asked).mean(), decode(z=asked)["mean"]):
+        np.testing.assert_array_equal(found[:4], whole[:4])
+        np.testing.assert_allclose(found, whole, rtol=1e-5)  # of a length in float32
 
 
 def test_what_needs_all_vectors_refuses_unit_vectors():

@@ -167,7 +167,7 @@ def plan(
         raise ServingError(f"Expected 32-bit seeds; got {seed} to {seed + samples - 1}.")
     parts = tuple(integrity.observations(artifact.manifest).values())
     named = "x" not in inputs
-    numbers = max(1, sum(part.size for part in parts))
+    numbers = max(1, sum(part.size * len(part.tokens or "x") for part in parts))
     if batch_size is None:
         batch_size = 2 ** min(12, max(4, (_BATCH_NUMBERS // numbers).bit_length() - 1))
     sources: list[Source] = []
