@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,14 @@ def sources(folder: Path, x: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
     return found
 
 
-def growth(rows: int, size: int, hidden: tuple[int, ...], batch: int, few: int) -> float:
+def growth(
+    rows: int,
+    size: int,
+    hidden: tuple[int, ...],
+    batch: int,
+    few: int,
+    python: Sequence[str] = (sys.executable,),
+) -> float:
     """MiB by which a process grows that trains an epoch from a file, after one from a few rows.
 
     Args:
@@ -53,6 +61,7 @@ def growth(rows: int, size: int, hidden: tuple[int, ...], batch: int, few: int) 
         hidden: widths of the layers.
         batch: examples of a step.
         few: rows that the process trained on before.
+        python: command that starts Python.
     """
     program = f"""
 import re, sys, numpy as np, keras_vae
@@ -72,7 +81,7 @@ print(memory("VmHWM") - before)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.npy"
         np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size))
-        command = [sys.executable, "-c", program, str(path)]
+        command = [*python, "-c", program, str(path)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return float(found.stdout.split()[-1])

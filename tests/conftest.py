@@ -27,7 +27,7 @@ import pytest
 from export.runtimes import RUNTIMES
 
 RUNNER = RUNTIMES["saved_model"]
-FORKED = dataclasses.replace(RUNNER, command=preloaded.command)
+FORKED = dataclasses.replace(RUNNER, command=preloaded.runner)
 SEED = 20131220  # arXiv:1312.6114 is dated 20 December 2013
 
 # No deadline, since the first example may trace a graph. In CI the examples are always the same.

@@ -1,10 +1,10 @@
 """Calls on large arrays: the values and gradients of one pass, in the memory of a chunk."""
 
 import subprocess
-import sys
 
 import keras
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 
@@ -223,7 +223,7 @@ for call, few, many in ((vae.reconstruct, x[:20_000], x), (vae.sample, 20_000, 8
 
 def test_memory_is_that_of_the_result_and_a_chunk():
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+        [*preloaded.python(), "-c", PROGRAM], capture_output=True, text=True, check=True
     )
     reconstruct, sample = map(float, done.stdout.split())
     size = 80_000 * 500 * 4 / 2**20  # MiB; the second result takes the place of the first

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import onnx
 import onnxruntime
+import preloaded
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -313,12 +314,11 @@ def test_consumer_without_tensorflow_prints_the_models_own_sample(published, run
 # Publishing
 
 
-COMMAND = [sys.executable, "-m", "export"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def start(run, target):
-    command = [*COMMAND, str(run / "model.keras"), "--to", str(target)]
+    command = [*preloaded.python(), "-m", "export", str(run / "model.keras"), "--to", str(target)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
     )

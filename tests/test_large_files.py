@@ -1,11 +1,11 @@
 """Commands on files larger than memory: the numbers of the same array in memory, in few bytes."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import preloaded
 import pytest
 
 from keras_vae import commands, data
@@ -140,7 +140,10 @@ def test_commands_on_a_file_take_the_memory_of_chunks(tmp_path: Path) -> None:
     for name, rows in (("small", 6000), ("large", 480 * 2**20 // size)):
         np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", np.uint8, (rows, size))
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, check=False
+        [*preloaded.python(), "-c", PROGRAM, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 288.0

@@ -10,13 +10,13 @@ import pty
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
+import preloaded
 import pytest
 import rich.console
 from click.testing import CliRunner
@@ -100,13 +100,13 @@ def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(
 @pytest.mark.slow
 def test_kill_9_leaves_a_readable_run_and_resume_continues(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "keras_vae", "train", "--out", str(out)]
+    command = [*preloaded.python(), "-m", "keras_vae", "train", "--out", str(out)]
     first = ["--data=digits", "--likelihood=bernoulli", "--hidden=8", "--latent=2"]
     first.append("--batch-size=300")
     for attempt in range(2):
         words = ["--resume"] if attempt else [*first, "--epochs", "400"]
         finished_before = len(Run(out).history()) if attempt else 0
-        process = subprocess.Popen([*command, *words])
+        process = subprocess.Popen([*command, *words], stdout=subprocess.PIPE)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
@@ -114,7 +114,7 @@ def test_kill_9_leaves_a_readable_run_and_resume_continues(tmp_path: Path) -> No
                 break
         assert process.poll() is None, "the training ended before it was killed"
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         run = Run(out)
         iterations = int(run.load().optimizer.iterations.numpy())
         assert iterations % 6 == 0  # 1 617 examples in batches of 300
@@ -166,7 +166,7 @@ def test_an_interrupted_training_names_the_command_that_continues_it(tmp_path: P
     words = ["--data=digits", "--likelihood=bernoulli", "--hidden=8", "--latent=2"]
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_vae", "train", *words, "--epochs=5000", f"--out={out}"],
+        [*preloaded.python(), "-m", "keras_vae", "train", *words, "--epochs=5000", f"--out={out}"],
         stdin=slave,
         stdout=slave,
         stderr=slave,

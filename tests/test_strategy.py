@@ -6,12 +6,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
+import preloaded
 import pytest
 
 import keras_vae
@@ -26,7 +26,7 @@ PATIENCE = 240  # seconds: far longer than two cores need, so that a hang fails 
 def process(*arguments, **environment):
     clean = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
+        [*preloaded.python(), *map(str, arguments)],
         env={**clean, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -6,6 +6,7 @@ import sys
 
 import keras
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
@@ -262,7 +263,8 @@ def test_file_opens_in_a_fresh_process(tmp_path):
     )
     paths = [str(tmp_path / name) for name in ("m.keras", "x.npy", "elbo.npy")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", program, *paths], check=True, env=environment)
+    command = [*preloaded.python(), "-c", program, *paths]
+    subprocess.run(command, check=True, env=environment)
     np.testing.assert_array_equal(np.load(paths[2]), vae.elbo(X, seed=1).elbo)
 
 
