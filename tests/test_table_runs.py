@@ -14,7 +14,7 @@ from keras_vae.cli import main
 from keras_vae.data import DataError
 from keras_vae.data.encoded import encoded_rows
 from keras_vae.data.lazy_rows import LazyRows
-from keras_vae.report import page, table_draws
+from keras_vae.report import figures, page, table_draws
 from keras_vae.report.subject import Subject
 from keras_vae.runs import table_files, table_measures, tables
 from keras_vae.runs.config import RunConfig, RunError
@@ -214,6 +214,31 @@ def test_scores_of_rows_are_the_bound_and_its_terms_in_nats_of_the_table(folder:
     np.testing.assert_allclose(terms.sum(axis=1) - scores["rate"], scores["elbo"], rtol=1e-12)
     of_frame = evaluation.row_scores(vae, frame.iloc[3:6])
     assert list(of_frame.index) == list(frame.index[3:6])
+
+
+def test_a_number_that_most_rows_have_is_told_and_not_drawn() -> None:
+    real = pd.Series([0] * 30 + [*range(1, 21)])
+    made = pd.Series([0] * 10 + [*range(1, 31)])
+    found, drawn, words = table_draws._without_most_frequent(real, made)
+    assert (len(found), len(drawn)) == (20, 30)
+    assert "other than 0, which 60.0% of the test data and 25.0% of the draws have" in words
+    for rows in (made, real.where(real > 12, 0)):  # no such number, and too few others
+        kept = table_draws._without_most_frequent(rows, made)
+        assert kept[0] is rows
+        assert not kept[2]
+
+
+def test_bars_of_whole_numbers_hold_equally_many_of_them() -> None:
+    rng = np.random.default_rng(0)
+    for top in (40, 90, 5000):
+        real = rng.integers(17, top, 1000).astype(float)
+        ends = figures.edges(real, real)
+        steps = np.diff(ends)
+        assert len(steps) <= 62
+        np.testing.assert_array_equal(steps, np.round(steps[0]))
+        assert ((ends - 0.5) % 1.0 == 0.0).all()
+        assert ends[0] < np.quantile(real, 0.005)
+        assert ends[-1] > np.quantile(real, 0.995)
 
 
 def test_the_report_shows_columns_and_drawn_rows(folder: Path, evaluated: dict) -> None:

@@ -14,8 +14,8 @@ from keras_vae.report.figures import (
     Picture,
     Words,
     axes_of,
-    bars,
     drawn,
+    edges,
     label,
     legend,
     pixels,
@@ -142,9 +142,9 @@ def _tables(subject: Subject) -> list[Picture]:
     )
     for column in shown:
         figure, axes = axes_of()
-        edges = _edges(raw[:, column], found[:, column])
-        axes.hist(raw[:, column], edges, density=True, color=GREY, alpha=0.6, label="test data")
-        axes.hist(found[:, column], edges, density=True, histtype="step", color=BLUE, label="draws")
+        ends = edges(raw[:, column], found[:, column])
+        axes.hist(raw[:, column], ends, density=True, color=GREY, alpha=0.6, label="test data")
+        axes.hist(found[:, column], ends, density=True, histtype="step", color=BLUE, label="draws")
         legend(axes)
         label(axes, names[column], "density")
         pictures.append(drawn(names[column], about + left_out, figure))
@@ -177,15 +177,6 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     values = values[~np.isnan(values)]
     margin = 0.25 * float(np.ptp(values)) + 1e-9
     return float(values.min()) - margin, float(values.max()) + margin
-
-
-def _edges(raw: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Returns edges of a histogram: one bar for each whole number if there are few."""
-    low, high = np.quantile(raw, [0.005, 0.995])
-    if (raw == np.round(raw)).all() and high - low <= 60.0:
-        return np.arange(low - 1.5, high + 2.5)
-    values = np.clip(np.concatenate([raw, found]), low, high)
-    return np.histogram_bin_edges(values, bars(len(raw)))
 
 
 def _interpolations(subject: Subject, rows: int) -> np.ndarray:

@@ -24,6 +24,7 @@ __all__ = [
     "axes_of",
     "bars",
     "drawn",
+    "edges",
     "label",
     "legend",
     "pixels",
@@ -31,6 +32,7 @@ __all__ = [
 
 BLUE, ORANGE, GREY = "#2a6fbb", "#d9822b", "#8a8a8a"
 _SIZE = (4.1, 2.8)
+_EACH = 60.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,23 @@ def axes_of() -> tuple[Figure, Any]:
 def bars(count: int) -> int:
     """Returns how many bars the histogram of so many values has."""
     return int(np.clip(2.0 * math.sqrt(count), 8, 40))
+
+
+def edges(real: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """Returns the edges of a histogram of data and draws.
+
+    Bars of whole numbers hold equally many of them, one if there are few. The rarest numbers of the
+    data, half a percent at either end, set no edge.
+    """
+    low, high = np.quantile(real, [0.005, 0.995])
+    if (real == np.round(real)).all():
+        few = high - low <= _EACH
+        step = 1.0 if few else np.ceil((high - low) / bars(len(real)))
+        margin = 1.0 if few else 0.0
+        return np.arange(np.floor(low) - 0.5 - margin, high + step + margin, step)
+    if not high > low:
+        low, high = real.min() - 0.5, real.max() + 0.5
+    return np.histogram_bin_edges(np.clip(np.concatenate([real, made]), low, high), bars(len(real)))
 
 
 def label(axes: Any, x: str, y: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_vae.evaluation import SyntheticReport
-from keras_vae.report.figures import BLUE, GREY, Picture, axes_of, bars, drawn, label, legend
+from keras_vae.report.figures import BLUE, GREY, Picture, axes_of, drawn, edges, label, legend
 from keras_vae.report.subject import Subject
 
 __all__ = ["compared", "table_draws"]
@@ -15,6 +15,7 @@ __all__ = ["compared", "table_draws"]
 _COLUMNS = 24
 _BARS = 12
 _DISTANCES = 12
+_MOST, _FEWEST = 0.5, 10
 _LONGEST = 14
 _LEVEL = 24  # letters of the labels that fit side by side
 
@@ -31,22 +32,39 @@ def table_draws(subject: Subject) -> list[Picture]:
         if not len(real):
             continue
         figure, axes = axes_of()
+        more = ""
         if column.is_coded:
-            _bars(axes, real, made, column.categories)
+            more = _bars(axes, real, made, column.categories)
             label(axes, name, "share")
         else:
-            edges = _edges(*(each.to_numpy(np.float64) for each in (real, made)))
+            real, made, more = _without_most_frequent(real, made)
+            ends = edges(*(each.to_numpy(np.float64) for each in (real, made)))
             for values, title, style in (
                 (real, "test data", {"color": GREY, "alpha": 0.6}),
                 (made, "draws", {"color": BLUE, "histtype": "step"}),
             ):
-                axes.hist(values.to_numpy(np.float64), edges, density=True, label=title, **style)
+                axes.hist(values.to_numpy(np.float64), ends, density=True, label=title, **style)
+            axes.xaxis.get_major_locator().set_params(nbins=5)
             label(axes, name, "density")
         legend(axes)
         missing = raw[name].isna().mean()
-        more = f" {missing:.1%} of the test data is missing." if missing else ""
+        more += f" {missing:.1%} of the test data is missing." if missing else ""
         pictures.append(drawn(name, about + more, figure))
     return pictures
+
+
+def _without_most_frequent(real: Any, made: Any) -> tuple[Any, Any, str]:
+    """Takes out a number that most rows have, beside which no other would be seen, and says so."""
+    shares = real.value_counts(normalize=True)
+    value = shares.index[0]
+    others = [each[each != value] for each in (real, made)]
+    if shares.iloc[0] < _MOST or min(map(len, others)) < _FEWEST:
+        return real, made, ""
+    words = (
+        f" Shown are the values other than {value:g}, which {shares.iloc[0]:.1%} of the test data "
+        f"and {(made == value).mean():.1%} of the draws have."
+    )
+    return others[0], others[1], words
 
 
 def compared(report: SyntheticReport) -> list[Picture]:
@@ -95,8 +113,8 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
-def _bars(axes: Any, real: Any, made: Any, categories: tuple[Any, ...]) -> None:
-    """Draws the shares of the most frequent labels."""
+def _bars(axes: Any, real: Any, made: Any, categories: tuple[Any, ...]) -> str:
+    """Draws the shares of the most frequent labels; returns how many are left out, if any."""
     shares = real.value_counts(normalize=True)
     kept = sorted(categories, key=lambda each: -float(shares.get(each, 0.0)))[:_BARS]
     kept = [each for each in categories if each in kept]
@@ -113,13 +131,5 @@ def _bars(axes: Any, real: Any, made: Any, categories: tuple[Any, ...]) -> None:
     if sum(map(len, names)) > _LEVEL:
         for text in axes.get_xticklabels():
             text.set(rotation=35, ha="right", rotation_mode="anchor")
-
-
-def _edges(real: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """Returns edges of a histogram: one bar for each whole number if there are few."""
-    low, high = np.quantile(real, [0.005, 0.995])
-    if (real == np.round(real)).all() and high - low <= 60.0:
-        return np.arange(low - 1.5, high + 2.5)
-    if not high > low:
-        low, high = real.min() - 0.5, real.max() + 0.5
-    return np.histogram_bin_edges(np.clip(np.concatenate([real, made]), low, high), bars(len(real)))
+    left_out = len(categories) > len(kept)
+    return f" The {len(kept)} most frequent of {len(categories)} labels." if left_out else ""
