@@ -35,8 +35,8 @@ from sklearn.model_selection import train_test_split
 
 import keras_vae
 from keras_vae.evaluation import anomaly_scores, log_marginal, mean_and_error
+from keras_vae.runs.building import build
 from keras_vae.runs.config_file import read_config
-from keras_vae.runs.train import build
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "tabular-anomaly.toml"
 STEPS = 100  # between two looks at the held-out bound

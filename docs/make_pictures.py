@@ -10,6 +10,7 @@ pictures.
 import contextlib
 import io
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -205,8 +206,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
                 readme(run_page(HERE.parent / "README.md"))
         else:
-            with contextlib.chdir(HERE / "images"):
+            with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
                 run_page(tutorials[name])
+                for picture in Path(directory).glob("*.png"):
+                    shutil.copy(picture, HERE / "images")
 
 
 if __name__ == "__main__":

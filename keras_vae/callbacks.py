@@ -1,6 +1,7 @@
 """Callbacks: schedules that move a variable of the objective, and the backup of a training."""
 
 import abc
+import importlib
 from typing import Any, Literal
 
 import keras
@@ -9,7 +10,7 @@ from keras_vae.arguments import as_count, as_weight
 from keras_vae.objectives import Objective
 from keras_vae.training.backup import Backup as Backup
 
-__all__ = ["Backup", "CyclicalSchedule", "LinearSchedule"]
+__all__ = ["Backup", "CyclicalSchedule", "LinearSchedule", "OptunaPruning"]
 
 Schedulable = Literal["beta", "capacity"]
 
@@ -168,3 +169,58 @@ class CyclicalSchedule(_Schedule):
             return self.stop
         fraction = min(1.0, passed / (self.rise * self.cycle_epochs))
         return self.start + (self.stop - self.start) * fraction
+
+
+class OptunaPruning(keras.callbacks.Callback):
+    """Report of the held-out bound to a trial of Optuna, which ends a training that is behind.
+
+    After each epoch the trial gets `val_elbo`, whatever the loss is: the loss of another beta is
+    another quantity, so trials cannot be compared by it. If the pruner of the study says so,
+    `optuna.TrialPruned` ends the training. Training runs at full speed.
+
+    Args:
+        trial: trial of a study that maximises one value.
+
+    Raises:
+        ValueError: if the study minimises, or `fit` has no validation data.
+
+    Example:
+        >>> import keras_vae, numpy as np, optuna
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> x = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+        >>> def objective(trial):
+        ...     vae = keras_vae.mlp_vae(
+        ...         3, trial.suggest_int("latents", 1, 2), "normal", hidden=(4,)
+        ...     )
+        ...     vae.compile()
+        ...     pruning = OptunaPruning(trial)
+        ...     history = vae.fit(x, validation_data=x, callbacks=[pruning], verbose=0).history
+        ...     return history["val_elbo"][-1]
+        >>> study = optuna.create_study(direction="maximize")
+        >>> study.optimize(objective, n_trials=1)
+        >>> len(study.trials)
+        1
+    """
+
+    def __init__(self, trial: Any) -> None:
+        super().__init__()
+        self.trial = trial
+        study = getattr(trial, "study", None)
+        if study is not None and study.direction.name != "MAXIMIZE":
+            raise ValueError(
+                "OptunaPruning reports val_elbo, which is higher for better models, and this study "
+                'minimises: make it with optuna.create_study(direction="maximize").'
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Reports the bound, and ends the training if the pruner says so."""
+        value = (logs or {}).get("val_elbo")
+        if value is None:
+            raise ValueError(
+                "OptunaPruning expects val_elbo after each epoch; got none. Give fit "
+                "validation_data."
+            )
+        self.trial.report(float(value), epoch)
+        if self.trial.should_prune():
+            pruned = importlib.import_module("optuna").TrialPruned
+            raise pruned(f"val_elbo was {value:.2f} nats after epoch {epoch + 1}.")

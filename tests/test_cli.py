@@ -28,7 +28,7 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 HELP = ["keras_vae", "keras_vae export", "keras_vae verify", "keras_vae explore", "keras_vae score"]
-HELP += ["keras_vae serve", "keras_vae serve local", "export", "serving"]
+HELP += ["keras_vae serve", "keras_vae serve local", "keras_vae choose", "export", "serving"]
 
 
 def before_tensorflow(words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

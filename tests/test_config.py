@@ -14,7 +14,7 @@ from keras_vae.cli import main
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare
 from keras_vae.distributions import names
-from keras_vae.runs import train
+from keras_vae.runs.building import build
 from keras_vae.runs.config import RunConfig, RunError, override, settings
 from keras_vae.runs.config_file import read_config
 
@@ -196,7 +196,7 @@ def test_sizes_of_flows_and_mixtures_reach_the_model() -> None:
         prior_transform="spline",
     )
     config.refuse_idle()
-    vae = train.build(config, (6,))
+    vae = build(config, (6,))
     assert (vae.posterior.steps.num_layers, tuple(vae.posterior.steps.hidden)) == (2, (3, 5))
     assert (vae.prior.steps.num_layers, vae.prior.steps.transform) == (1, "spline")
     mixture = RunConfig(posterior="normal_mixture", posterior_components=3, prior="vamp")

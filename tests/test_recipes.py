@@ -16,10 +16,11 @@ from keras_vae.data import Vocabulary
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare
 from keras_vae.factories import LIKELIHOODS
+from keras_vae.runs.building import build
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.config_file import read_config
 from keras_vae.runs.run import Run
-from keras_vae.runs.train import build, learning_rate, train
+from keras_vae.runs.train import learning_rate, train
 from tests.models import tiny_vae
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))

@@ -18,9 +18,10 @@ from keras_vae.distributions.noise import from_rows
 from keras_vae.factories import LIKELIHOODS
 from keras_vae.report import bounds, draws
 from keras_vae.report.subject import Subject, described
+from keras_vae.runs.building import build
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
-from keras_vae.runs.train import build, train
+from keras_vae.runs.train import train
 from tests.test_units import untrained
 
 

@@ -15,9 +15,9 @@ from keras_vae.data.proposal import prepare
 from keras_vae.distributions.supports import Support
 from keras_vae.factories import LIKELIHOODS
 from keras_vae.runs import baselines, measurements
+from keras_vae.runs.building import build
 from keras_vae.runs.config import RunConfig
 from keras_vae.runs.run import Run
-from keras_vae.runs.train import build
 from keras_vae.runs.units import Units, share_at_atoms
 from tests.models import tiny_vae
 

@@ -19,6 +19,7 @@ _MODULES = {
     "evaluation": ("Evaluation", "keras_vae.evaluation"),
     "data": ("Data", "keras_vae.data"),
     "callbacks": ("Callbacks", "keras_vae.callbacks"),
+    "choosing": ("Choosing a model", "keras_vae.choosing"),
     "networks": ("Networks", "keras_vae.networks"),
     "sklearn": ("scikit-learn estimators", "keras_vae.sklearn"),
     "export": ("Export", "export.pipeline"),

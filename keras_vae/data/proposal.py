@@ -21,11 +21,14 @@ class Proposal(NamedTuple):
         likelihood: name as in `keras_vae.mlp_vae`.
         options: arguments of the likelihood.
         reason: what the data looks like, for readers.
+        rivals: names of other likelihoods of such data, with which `keras_vae.choosing` compares
+            it.
     """
 
     likelihood: str
     options: dict[str, Any]
     reason: str
+    rivals: tuple[str, ...] = ()
 
 
 class Family(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,10 @@ class Listed(click.ParamType):
         return tuple(word.strip() for word in value.split(","))
 
 
-def add_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds an option to a command for each setting of a run."""
+def add_settings(
+    command: Callable[..., Any], leave_out: Collection[str] = ()
+) -> Callable[..., Any]:
+    """Adds an option to a command for each setting of a run but some."""
     defaults = {entry.name: entry.default for entry in dataclasses.fields(RunConfig)}
     options = []
     for name, setting in configs.settings().items():
@@ -52,7 +54,7 @@ def add_settings(command: Callable[..., Any]) -> Callable[..., Any]:
                 )
                 for option, about in _LIKELIHOOD_OPTIONS.items()
             ]
-        if not setting.is_option:
+        if not setting.is_option or name in leave_out:
             continue
         (item, is_list), default = configs.kinds()[name], defaults[name]
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default

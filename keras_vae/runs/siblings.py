@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "serve": "serving.cli:serve",
     "push": "keras_vae.hub_commands:push_command",
     "pull": "keras_vae.hub_commands:pull_command",
+    "choose": "keras_vae.choose_command:choose_command",
 }
 """Location of each command, as MODULE:NAME."""
 

@@ -119,7 +119,8 @@ class Poisson(LogLinked):
         if facts.are_levels or not (facts.are_counts and facts.are_sparse):
             return None
         reason = f"counts up to {facts.highest:g}, {facts.zeros:.0%} of them 0"
-        return Proposal(cls.key(), {}, reason)
+        rivals = ("zero_inflated_poisson", "negative_binomial", "zero_inflated_negative_binomial")
+        return Proposal(cls.key(), {}, reason, rivals)
 
     def make_distribution(self, log_rate: tf.Tensor) -> tfd.Distribution:
         """Returns independent Poisson distributions."""

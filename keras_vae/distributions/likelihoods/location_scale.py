@@ -161,6 +161,18 @@ class _Real(LocationScale):
         return mean
 
 
+def _rivals(facts: Facts) -> tuple[str, ...]:
+    """Returns the names of other likelihoods of data for which a normal one is proposed."""
+    rivals = ["laplace", "student_t"]
+    if facts.are_counts:
+        return "poisson", "negative_binomial", *rivals
+    if facts.lowest > 0.0:
+        rivals += ["gamma", "log_normal"]
+    if facts.lowest > 0.0 and facts.highest < 1.0:
+        rivals.append("beta")
+    return tuple(rivals)
+
+
 @register
 class Normal(_Real):
     """Likelihood of real data: log p = -1/2 |(x - loc) / scale|^2 - sum log scale - D/2 log 2 pi.
@@ -191,7 +203,8 @@ class Normal(_Real):
         numbers = "whole numbers" if is_whole else "real numbers"
         if facts.whole.any() and not is_whole:
             numbers += f" and {int(facts.whole.sum())} features of whole numbers"
-        return Proposal(cls.key(), {"scale": facts.scale}, f"{facts.kind} of {numbers}")
+        reason = f"{facts.kind} of {numbers}"
+        return Proposal(cls.key(), {"scale": facts.scale}, reason, _rivals(facts))
 
     def make_distribution(self, loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
         """Returns independent normal distributions."""
@@ -370,7 +383,8 @@ class DiscretizedLogistic(LocationScale):
         """Proposes the family for images of up to 1024 levels."""
         if not facts.are_few_levels:
             return None
-        return Proposal(cls.key(), {}, f"images of levels 0 to {facts.top:g}")
+        rivals = ("beta_binomial", "mixture_of_logistics", "normal")
+        return Proposal(cls.key(), {}, f"images of levels 0 to {facts.top:g}", rivals)
 
     @classmethod
     def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:

@@ -97,7 +97,11 @@ class ContinuousBernoulli(Likelihood):
     def proposal(cls, facts: Facts) -> Proposal | None:
         """Proposes the family for images of numbers in [0, 1]."""
         is_unit = facts.rank == 4 and facts.lowest >= 0.0 and facts.highest <= 1.0
-        return Proposal(cls.key(), {}, "images of numbers in [0, 1]") if is_unit else None
+        if not is_unit:
+            return None
+        is_open = facts.lowest > 0.0 and facts.highest < 1.0
+        rivals = ("normal", "truncated_normal", *(["beta"] if is_open else []))
+        return Proposal(cls.key(), {}, "images of numbers in [0, 1]", rivals)
 
     @classmethod
     def prepare(cls, facts: Facts) -> tuple[Preparation, dict[str, Any]]:
