@@ -148,6 +148,8 @@ def _of_texts(config: RunConfig, run: Run | None, report: Report) -> tuple[RunCo
     """Returns the completed configuration of texts, and the task."""
     if run is None:
         config = sequences.decided_texts(config, report)
+    else:
+        config = dataclasses.replace(config, preparation=run.preparation)
     tokens = (config.preparation or Preparation()).vocabulary
     if tokens is None:
         raise RunError("The configuration of texts has no vocabulary.")
