@@ -97,10 +97,13 @@ def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
 def test_fewer_examples_are_annealed_where_they_are_large(
     shape: tuple[int, ...], count: int
 ) -> None:
-    subject = SimpleNamespace(
-        vae=SimpleNamespace(numbers_per_example=math.prod(shape)), x=np.arange(100)
-    )
-    assert len(bounds._few(subject, 64)) == count
+    for network, expected in (("mlp", count), ("recurrent", 16)):
+        subject = SimpleNamespace(
+            vae=SimpleNamespace(numbers_per_example=math.prod(shape)),
+            x=np.arange(100),
+            run=SimpleNamespace(config=RunConfig(network=network)),
+        )
+        assert len(bounds._few(subject, 64)) == expected
 
 
 def test_report_needs_a_model(tmp_path: Path) -> None:

@@ -204,7 +204,11 @@ def frontier(subject: Subject) -> list[Picture]:
 
 
 def _few(subject: Subject, most: int) -> Any:
-    """Selects the first examples, fewer of large ones: annealing evaluates each 16 000 times."""
+    """Selects the first examples, fewer of large ones and of sequences, whose steps take time.
+
+    Annealing evaluates each 16 000 times.
+    """
+    most = _FEWEST if subject.run.config.is_sequence else most
     count = max(_FEWEST, min(most, _NUMBERS // subject.vae.numbers_per_example))
     return keras.tree.map_structure(lambda part: part[:count], subject.x)
 
