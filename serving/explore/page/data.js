@@ -1,7 +1,7 @@
 // Data: the kind of one example, its display scale, and the conversion of files to examples.
 
 /** What the examples of a model are: kind, sizes, range and whether they are whole numbers. */
-export function describe({ data }, { whole, parts }) {
+export function describe({ data, observations }, { whole, parts }) {
   if (parts) return describeParts(parts);
   const { preparation, one_hot: oneHot } = data;
   return {
@@ -10,6 +10,7 @@ export function describe({ data }, { whole, parts }) {
     high: data.range[1],
     names: data.feature_names?.length === product(data.shape) ? data.feature_names : null,
     categories: preparation.categories || 0,
+    vocabulary: observations?.x?.vocabulary ?? null,
     isWhole: whole || preparation.step === "dequantize",
     mayBeAbsent: data.missing ?? false,
     center: preparation.center ?? [],
@@ -62,11 +63,19 @@ export function label(about, i) {
   return about.names?.[i] ?? `x[${i}]`;
 }
 
-/** The mean in the units of the data: of categories, whose mean is their probabilities, the expected one. */
+/**
+ * The mean in the units of the data: of categories, whose mean is their probabilities, the expected
+ * one, and of texts the number of the most probable token.
+ */
 export function inUnits(about, mean) {
   if (!about.categories) return mean;
   const values = new Float32Array(about.size);
   for (let i = 0; i < about.size; i++) {
+    if (about.vocabulary) {
+      const own = mean.subarray(i * about.categories, (i + 1) * about.categories);
+      values[i] = own.indexOf(Math.max(...own));
+      continue;
+    }
     for (let k = 0; k < about.categories; k++) values[i] += k * mean[i * about.categories + k];
   }
   return values;
@@ -116,6 +125,13 @@ function reach(examples, start, end) {
     }
   }
   return low <= high ? [low, high] : [0, 1];
+}
+
+/** The text of numbers of tokens, up to its first end. */
+export function textOf({ vocabulary: { unit, tokens } }, x) {
+  const end = x.findIndex((number) => !(number > 0));
+  const words = Array.from(end < 0 ? x : x.subarray(0, end), (number) => tokens[number]);
+  return words.join(unit === "words" ? " " : "");
 }
 
 /** The most probable token of each step of a sequence of one-hot vectors; empty where it is absent. */

@@ -1,6 +1,6 @@
 // Large pictures of examples: canvases, or for tables an HTML table with a bar beside each number.
 
-import { label as labelOf, position, text, tokensOf } from "./data.js";
+import { label as labelOf, position, text, textOf, tokensOf } from "./data.js";
 import { percent, sharesOf } from "./parts.js";
 import { h } from "./dom.js";
 import { enlarged, onPaper } from "./draw.js";
@@ -19,7 +19,9 @@ export class Pair {
     this.examples = examples;
     const { kind } = this.painter.about;
     if (kind === "table" || kind === "row") {
-      this.element.replaceChildren(table(this.painter, examples, captions, this.titles));
+      const { about } = this.painter;
+      const texts = about.vocabulary ? examples.map((x, i) => x && h("p", { class: "tokens" }, `${captions[i]}: ${textOf(about, x)}`)) : [];
+      this.element.replaceChildren(...texts.filter(Boolean), table(this.painter, examples, captions, this.titles));
       return;
     }
     const figures = examples.map((x, i) =>
