@@ -113,6 +113,8 @@ class Case:
         learning_rate: of Adam; the default is that of Keras.
         held_out: examples that are not trained on and that the loss is computed on after every
             epoch; 0 computes it once, on examples of the training.
+        band: relative distance of a system's loss from the median of all above which its row is
+            void. Other seeds move the loss of a ladder by 7 % after its first hundred steps.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Case:
     task: str = "fit"
     learning_rate: float = 1e-3
     held_out: int = 0
+    band: float = 0.02
 
     def to_json(self) -> str:
         """The attributes, for another process."""
@@ -255,7 +258,9 @@ CASES = {
         Case("conv-64", (64, 64, 3), 64, 64, 128, (32, 64, 128, 256), "normal", convolutional=True),
         Case("table-20", (20,), 4, 128, 25_600, (64, 64), "normal"),
         _mlp("flow-prior", 100, 10_000, model="flow"),
-        Case("ladder-4", (784,), 120, 100, 10_000, model="ladder", levels=(8, 16, 32, 64)),
+        Case(
+            "ladder-4", (784,), 120, 100, 10_000, model="ladder", levels=(8, 16, 32, 64), band=0.08
+        ),
         Case(
             "vq-vae",
             (28, 28, 1),

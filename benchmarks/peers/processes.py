@@ -23,13 +23,13 @@ _ROOT = Path(__file__).parents[2]
 class Worker:
     """A system in its own process, stopped unless it is its turn."""
 
-    def __init__(self, system: str, case: Case, path: Path, python: Path) -> None:
+    def __init__(self, system: str, case: Case, path: Path, python: Path, clock: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
         command = [str(python), "-W", "ignore", "-m", "benchmarks.peers.worker"]
         self.system = system
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [*command, system, case.to_json(), str(path)],
+            [*command, system, case.to_json(), str(path), clock],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -93,13 +93,16 @@ def _used(process: int) -> float:
 
 
 @contextlib.contextmanager
-def workers(systems: list[str], case: Case, path: Path, peers: Path) -> Iterator[list[Worker]]:
+def workers(
+    systems: list[str], case: Case, path: Path, peers: Path, clock: str = "wall"
+) -> Iterator[list[Worker]]:
     """The systems, started together, and ended at the end whatever happens."""
     started: list[Worker] = []
     try:
         for system in systems:
             ours = MODULES[system] == "keras_systems"
-            started.append(Worker(system, case, path, Path(sys.executable) if ours else peers))
+            python = Path(sys.executable) if ours else peers
+            started.append(Worker(system, case, path, python, clock))
         for worker in started:
             worker.wait()
         yield started
