@@ -72,7 +72,7 @@ class Choice:
     @property
     def header(self) -> list[str]:
         """Titles of the columns of `rows`; a setting that all trials share has none."""
-        return [*(_COLUMNS[name] for name in self._varied), "nats", "difference", "epochs", "s", ""]
+        return [*(_COLUMNS[name] for name in self._varied), "nats", "difference", "s", ""]
 
     @property
     def rows(self) -> list[list[str]]:
@@ -93,7 +93,6 @@ class Choice:
             *(str(getattr(trial.candidate, name)) for name in self._varied),
             f"{trial.mean:.2f}",
             "-" if is_chosen else f"{mean:+.2f} ± {error:.2f}",
-            str(trial.epochs),
             f"{trial.seconds:.0f}",
             f"*{mark}" if is_chosen else mark,
         ]

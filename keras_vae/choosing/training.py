@@ -21,6 +21,7 @@ __all__ = ["trained"]
 _PATIENCE = 20
 _SHARE_OF_PATIENCE = 5
 _FIRST_CHECK = 4
+_HOPE = 2.0
 _REPAYS_XLA = 60.0
 
 
@@ -37,8 +38,8 @@ def trained(
 
     Training ends when the held-out bound has not risen for 20 epochs, or for a fifth of them if
     that is more, and when the time is up. After 4, 8, 16, ... epochs a candidate is dropped if it
-    could not catch up with its rival even if every doubling of its epochs that is left gained as
-    much as the last one did. Its best weights are measured.
+    could not catch up with its rival even if every doubling of its epochs that is left gained twice
+    as much as the last one did. Its best weights are measured.
 
     Args:
         problem: the data.
@@ -133,7 +134,7 @@ class _Race(keras.callbacks.Callback):
         if self._rival is None or done < _FIRST_CHECK or done & (done - 1):
             return False
         gain = self._best[-1] - self._best[done // 2 - 1]
-        hope = gain * math.log2(min(done + left, self._limit) / done)
+        hope = _HOPE * gain * math.log2(min(done + left, self._limit) / done)
         if self._best[-1] + hope >= self._rival.mean:
             return False
         bounds = self._problem.validation(self.model, self._candidate)
