@@ -24,6 +24,10 @@ class Candidate(NamedTuple):
         width: width of each hidden layer; filters of the last convolution.
         prior: name as in `keras_vae.mlp_vae`.
         repeat: 0, or the number of a training with another seed.
+
+    Example:
+        >>> print(Candidate("normal", 1, 50, "flow"))
+        normal, 1 latent, width 50, flow
     """
 
     likelihood: str

@@ -44,6 +44,28 @@ class Choice:
         seconds: time that the choice took.
         out: directory of the trials and of `config.toml`.
         notes: further notes on the data.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_vae.choosing import Candidate
+        >>> candidate = Candidate("normal", 2, 50, "standard_normal")
+        >>> trial = Trial(candidate, np.array([-3.0, -1.0]), 9, 4.0, "settled", 20.0)
+        >>> found = Choice(
+        ...     [trial],
+        ...     trial,
+        ...     is_complete=True,
+        ...     again=None,
+        ...     config=RunConfig(),
+        ...     test=(-2.0, 1.0),
+        ...     examples=(8, 2, 3),
+        ...     units="nats",
+        ...     seconds=4.0,
+        ...     out=Path("runs/choice"),
+        ... )
+        >>> found.rows
+        [['-2.00', '-', '4', '*']]
+        >>> found.command
+        'keras-vae train --config runs/choice/config.toml --out runs/choice/run'
     """
 
     trials: Sequence[Trial]

@@ -50,6 +50,11 @@ class Trial:
         ended: "settled" (no better for many epochs), "time", "epochs" (their limit) or "behind"
             (dropped).
         share: seconds of training that it was allowed.
+
+    Example:
+        >>> candidate = Candidate("normal", 2, 50, "standard_normal")
+        >>> Trial(candidate, np.array([-3.0, -1.0]), 9, 4.0, "settled", 20.0).mean
+        -2.0
     """
 
     candidate: Candidate
