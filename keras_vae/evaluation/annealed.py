@@ -361,21 +361,14 @@ def _transition(
     step = step * jitter[:, tf.newaxis]
     start = tf.random.stateless_normal(tf.shape(state.z), momentum_seed, dtype=dtype)
 
-    def kick(point: _State, momentum: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    def kick(point: _State, momentum: tf.Tensor, share: float) -> tf.Tensor:
         return momentum + share * step * (point.base_gradient + beta * point.ratio_gradient)
 
-    def leap(index: tf.Tensor, point: _State, momentum: tf.Tensor) -> tuple[Any, ...]:
+    momentum = kick(state, start, 0.5)
+    point = state
+    for index in range(leapfrog_steps):
         point = at(point.z + step * momentum)
-        share = tf.where(index < leapfrog_steps - 1, tf.ones([], dtype), half)
-        return index + 1, point, kick(point, momentum, share)
-
-    half = tf.constant(0.5, dtype)
-    _, point, momentum = tf.while_loop(
-        lambda index, *_: index < leapfrog_steps,
-        leap,
-        (tf.constant(0), state, kick(state, start, half)),
-        parallel_iterations=1,
-    )
+        momentum = kick(point, momentum, 1.0 if index < leapfrog_steps - 1 else 0.5)
     energy = point.base + beta * point.ratio - 0.5 * tf.reduce_sum(momentum**2, axis=-1)
     before = state.base + beta * state.ratio - 0.5 * tf.reduce_sum(start**2, axis=-1)
     gain = energy - before
