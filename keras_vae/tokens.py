@@ -62,7 +62,7 @@ class Tokens:
 
     def numbers(self, text: str) -> list[int]:
         """Returns the numbers of the tokens of a text, with that of its end."""
-        return [*(self._places.get(token, 1) for token in split(text, self.unit)), 0]
+        return [*(self._places.get(token) or 1 for token in split(text, self.unit)), 0]
 
     def text(self, numbers: Sequence[int]) -> str:
         """Returns the text of tokens up to the first end."""
@@ -87,7 +87,7 @@ class Tokens:
             return f"has {len(words)} {self.unit}, and the most are {steps - 1}"
         if not self.unknown:
             for word in words:
-                if word not in self._places:
+                if self._places.get(word, 0) < 2:
                     kind = self.unit.removesuffix("s")
                     return f"holds the {kind} {word!r}, which is not in the vocabulary of the model"
         return None

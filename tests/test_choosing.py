@@ -17,6 +17,7 @@ from keras_vae import data, evaluation
 from keras_vae.choosing import choose, training
 from keras_vae.choosing.candidates import Axis, Candidate, axes_of, first_of
 from keras_vae.choosing.problem import Problem
+from keras_vae.choosing.records import Records
 from keras_vae.choosing.search import DROPPED, Search, Spent, Trial, difference
 from keras_vae.cli import main
 from keras_vae.data.proposal import propose
@@ -120,6 +121,14 @@ def test_a_candidate_that_cannot_be_trained_is_passed_over() -> None:
     assert Search(AXES, lambda one, rival: None).run(START) is None
 
 
+def test_another_likelihood_is_first_where_the_first_one_cannot_be_trained() -> None:
+    refused = START.likelihood
+    search = Search(AXES, lambda one, rival: None if one.likelihood == refused else trial(one, 0))
+    found = search.run(START)
+    assert found is not None
+    assert found.candidate.likelihood == AXES[0].values[1]
+
+
 def test_sizes_follow_the_data() -> None:
     axes = axes_of(likelihoods=["normal"], size=6)
     assert axes[1].values == (2, 4)
@@ -211,7 +220,48 @@ def test_trials_of_other_data_or_settings_are_refused(folder: Path, chosen: str)
     words = ("choose", folder / "counts.csv", "--budget", "2m", "--out", folder / "choice", *QUICK)
     code, output = invoke(*words, "--resume", "--likelihood", "poisson")
     assert code == 1
-    assert "holds trials with another batch_size, likelihood" in output
+    assert "holds trials of other batch_size, likelihood" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("trial.json", b"{"),
+        ("trial.json", b"[]"),
+        ("trial.json", b"{}"),
+        ("trial.json", b'{"ended": "failed", "seconds": 1}'),
+        ("bounds.npy", b""),
+        ("bounds.npy", b"hello"),
+        ("model.keras", None),
+    ],
+)
+def test_damaged_trials_are_named(tmp_path: Path, name: str, content: bytes | None) -> None:
+    folder = tmp_path / "trials" / "poisson-1-8-flow-0"
+    folder.mkdir(parents=True)
+    values = {"epochs": 2, "seconds": 1.0, "ended": "settled", "share": 9}
+    (folder / "trial.json").write_text(json.dumps(values))
+    (folder / "model.keras").write_bytes(b"")
+    np.save(folder / "bounds.npy", np.zeros(3))
+    (tmp_path / "settings.json").write_text("{}")
+    records = Records(tmp_path, resume=True)
+    candidate = Candidate("poisson", 1, 8, "flow")
+    assert records.load(candidate, 1.0, 3).bounds.shape == (3,)
+    with pytest.raises(RunError, match=r"bounds.npy is missing or damaged"):
+        records.load(candidate, 1.0, 4)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(RunError, match=rf"{name} is missing or damaged. Remove the directory"):
+        records.load(candidate, 1.0, 3)
+
+
+def test_a_choice_without_any_model_leaves_nothing(folder: Path, amounts: np.ndarray) -> None:
+    words = ("choose", folder / "amounts.npy", "--out", folder / "none", "--budget", "1s", *QUICK)
+    code, output = invoke(*words, "--likelihood", "poisson")
+    assert code == 1
+    assert "No model could be trained. Left out poisson, 1 latent" in output
+    assert not (folder / "none").exists()
 
 
 def problem(path: Path, likelihoods: tuple[str, ...] = (), **settings: object) -> Problem:

@@ -17,7 +17,7 @@ from keras_vae.distributions.supports import reals
 from keras_vae.report import draws
 from keras_vae.report.subject import Subject
 from keras_vae.runs import baselines, sequences
-from keras_vae.runs.config import RunConfig
+from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
 
 COUNTS = [6, 4, 6, 5] * 10
@@ -143,10 +143,17 @@ def test_arrays_with_lengths(tmp_path: Path) -> None:
         ("c.npz", {"other": values}, "has no array `values`; it holds other"),
         ("d.npz", {"values": np.array([["a"]])}, "to hold numbers of shape"),
         ("e.npz", {"values": np.full((2, 3), np.inf)}, "infinite"),
+        ("f.npz", {"values": np.full((2, 3), 1e39)}, "float32 cannot hold"),
+        ("g.npz", {"values": values, "lengths": ["a"] * 4}, "4 whole numbers from 1 to 6.*<U1"),
+        ("h.npz", {"values": values, "lengths": [np.nan] * 4}, "4 whole numbers from 1 to 6"),
+        ("i.npz", {"values": values, "lengths": [1, 2]}, r"got an array of shape \(2,\)"),
     ):
         np.savez(tmp_path / name, **arrays)
         with pytest.raises(DataError, match=message):
             load_series(tmp_path / name)
+    (tmp_path / "j.npz").write_text("hello")
+    with pytest.raises(DataError, match=r"j.npz is no .npz archive, or incomplete"):
+        load_series(tmp_path / "j.npz")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +164,20 @@ def test_arrays_with_lengths(tmp_path: Path) -> None:
         ("a,b\n1,2\n,3\n", {"id_column": "a"}, r"row 1 \(counted from 0\), has no a"),
         ("a,b\n1,x\n", {"id_column": "a"}, "'b' holds text or dates; leave it out with --drop"),
         ("a,b,t\n1,2,1\n1,3,1\n", {"id_column": "a", "time_column": "t"}, "two rows of the series"),
+        ("a,b\n", {"id_column": "a"}, "no rows below its header"),
+        ("a\n1\n", {"id_column": "a"}, "columns of numbers in .* beside a: got none"),
+        ("a,b\n1,2\n", {"id_column": "a", "time_column": "a"}, "got 'a' twice. Name each once"),
+        ("a,b\n1,2\n", {"id_column": "a", "drop": ("a",)}, "got 'a' twice. Name each once"),
+        (
+            "a,b,t\n1,2,t9\n1,3,t10\n",
+            {"id_column": "a", "time_column": "t"},
+            "Expected numbers or dates such as .*in 't'.*got 't9'",
+        ),
+        (
+            "a,b,t\n1,2,28/02/2024\n1,3,01/03/2024\n",
+            {"id_column": "a", "time_column": "t"},
+            "Text has no order in time: write the times as numbers",
+        ),
     ],
 )
 def test_what_is_no_series_is_refused_in_a_sentence(
@@ -165,6 +186,17 @@ def test_what_is_no_series_is_refused_in_a_sentence(
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         load_series(tmp_path / "s.csv", **options)
+
+
+def test_dates_order_the_steps(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("a,b,t\n1,2,2024-10-01\n1,3,2024-09-30 23:00\n")
+    x = load_series(tmp_path / "s.csv", id_column="a", time_column="t").x
+    assert x[..., 0].tolist() == [[3.0, 2.0]]
+
+
+def test_networks_that_take_no_series_say_which_do() -> None:
+    with pytest.raises(RunError, match="with network = 'mlp', only with recurrent, convolution"):
+        RunConfig(data="s.csv", id_column="a").refuse_idle()
 
 
 def test_digits_are_no_sequences() -> None:

@@ -177,6 +177,9 @@ def test_report_shows_texts(folder: Path) -> None:
         (b"a\n" * 9, {"hidden": (4, 5)}, r"the same width for each layer.*got 4, 5"),
         (b"a\n" * 9, {"latents": "codes"}, r"is for arrays and images.*leave it out"),
         (b"a\n" * 9, {"text_column": "words"}, r"no columns: leave the column out"),
+        (b"a\n" * 9, {"vocabulary_size": 2}, r"at least 3 tokens.*got 2. Choose a larger size"),
+        (b"a\n" * 9, {"likelihood": "normal"}, r"likelihood of their own: leave it out"),
+        (b"a\n" * 9 + b"a" * 10001, {}, r"Text 10 has 10001 .*at most 1; .*--longest 10001"),
     ],
 )
 def test_what_is_no_corpus_is_refused_in_a_sentence(
@@ -204,6 +207,10 @@ def test_texts_in_columns_and_in_json_lines(tmp_path: Path) -> None:
     for column, message in (("words", "line 2, has no key 'words'"), ("", "line 1, has no key")):
         with pytest.raises(DataError, match=message):
             sequences.load_texts(tmp_path / "bad.jsonl", column)
+    for line, message in (("", "is empty"), ("{", "is no JSON"), ('"\\ud800"', "half of a surrog")):
+        (tmp_path / "bad.jsonl").write_text(f'"a"\n{line}\n"b"')
+        with pytest.raises(DataError, match=f"line 2, {message}|line 2, holds {message}"):
+            sequences.load_texts(tmp_path / "bad.jsonl")
     (tmp_path / "hole.csv").write_text("text,id\na b,1\n,2\n")
     with pytest.raises(DataError, match=r"row 1 \(counted from 0\), holds no text in 'text'"):
         sequences.load_texts(tmp_path / "hole.csv")
@@ -266,3 +273,12 @@ def test_files_of_texts_are_scored(folder: Path, artifact: Artifact, tmp_path: P
     job = plan(artifact, path, part_rows=16)
     with pytest.raises(ServingError, match=r"row 1: the text in 'text' holds the word 'cow'"):
         Worker(_task(artifact, job, tmp_path, out)).publish(Part(job.sources[0], 0, 2, "p"))
+
+
+def test_names_of_the_special_tokens_in_a_text_are_unknown_words() -> None:
+    vocabulary = Vocabulary.of(["a <end> b", "<unknown> a"], "words")
+    assert vocabulary.coding.unknown
+    assert vocabulary.ids(["a <end> b", "<unknown> b a"]).tolist() == [[2, 1, 3, 0], [1, 3, 2, 0]]
+    closed = Vocabulary.of(["a b"], "words").coding
+    assert "holds the word '<end>', which is not" in str(closed.problem("a <end>", 9))
+    assert "holds the word '<unknown>', which is not" in str(closed.problem("<unknown>", 9))

@@ -125,14 +125,16 @@ def choose(
         train, held_out, test = problem.examples
         report(
             f"{train} training, {held_out} validation and {test} test examples. Each model may "
-            f"train for {share:.0f} s. Differences are to the best so far, with standard errors:"
+            f"train for {share:.{0 if share >= 10 else 1}f} s. Differences are to the best so far, "
+            "with standard errors:"
         )
         run = _Run(problem, records, share, limit - records.seconds, began, epochs, report, watch)
         search = Search(axes, run.measure)
         with _quiet_tensorflow():
             found = search.run(first_of(axes, problem.size))
             if found is None:
-                raise RunError(f"The first model could not be trained: {run.reasons[0]}")
+                records.remove()
+                raise RunError(f"No model could be trained. {run.reasons[0]}")
             again = run.again(found) if search.is_complete else None
         chosen = problem.recommended(found.candidate, found.epochs)
         with write_atomically(out / "config.toml") as temporary:
@@ -176,11 +178,11 @@ class _Run:
 
     def measure(self, candidate: Candidate, rival: Trial | None) -> Trial | None:
         """Returns the trial of a candidate; None if it could not be trained."""
-        known = self._records.load(candidate, self._share)
+        known = self._records.load(candidate, self._share, self._problem.examples[1])
         if known is None:
             known = self._trained(candidate, rival)
         if isinstance(known, str):
-            self.reasons.append(f"{candidate} could not be trained: {known}")
+            self.reasons.append(f"Left out {candidate}: {known}")
             return None
         self._longest = max(self._longest, known.seconds)
         self._number += 1

@@ -11,15 +11,17 @@ import keras
 import numpy as np
 
 from keras_vae.choosing.candidates import Candidate
-from keras_vae.choosing.search import Trial
+from keras_vae.choosing.search import DROPPED, Trial
 from keras_vae.likelihood_model import LikelihoodModel
 from keras_vae.runs.config import RESTORE, RunError
+from keras_vae.runs.setting import is_a
 from keras_vae.training.backup import write_atomically
 
 __all__ = ["Records"]
 
 _SETTINGS = "settings.json"
 _LEAST_SHARE = 0.8
+_OF_TRIAL = ("epochs", "seconds", "ended", "share")
 
 
 class Records:
@@ -65,34 +67,45 @@ class Records:
         names = [name for name in both if settings.get(name) != known.get(name)]
         if names:
             raise RunError(
-                f"{self.path} holds trials with another {', '.join(names)}. Continue them with "
-                "the same command, or choose another --out."
+                f"{self.path} holds trials of other {', '.join(names)}. Continue them with the "
+                "same command and the same data, or choose another --out."
             )
 
     @property
     def seconds(self) -> float:
         """Time that all trials on disk took."""
-        return sum(_read(path)["seconds"] for path in self.path.glob("trials/*/trial.json"))
+        return sum(_trial(path)["seconds"] for path in self.path.glob("trials/*/trial.json"))
 
-    def load(self, candidate: Candidate, share: float) -> Trial | str | None:
+    def load(self, candidate: Candidate, share: float, examples: int) -> Trial | str | None:
         """Returns a finished trial, why it failed, or None if it must be trained.
 
         A trial whose time was up is trained again if it may now take longer.
+
+        Args:
+            candidate: the settings.
+            share: seconds that the training may now take.
+            examples: number of validation examples.
+
+        Raises:
+            RunError: if a file of the trial is damaged or missing.
         """
         folder = self._folder(candidate)
         if not (folder / "trial.json").is_file():
             return None
-        values = _read(folder / "trial.json")
+        values = _trial(folder / "trial.json")
         if values["ended"] == "failed":
-            return str(values["reason"])
+            return values["reason"]
         if values["ended"] == "time" and values["share"] < _LEAST_SHARE * share:
             return None
         try:
             bounds = np.load(folder / "bounds.npy")
-        except (OSError, ValueError) as error:
-            raise RunError(f"{folder / 'bounds.npy'} cannot be read: {RESTORE}.") from error
-        names = ("epochs", "seconds", "ended", "share")
-        return Trial(candidate, bounds, *(values[name] for name in names))
+        except (EOFError, OSError, ValueError) as error:
+            raise _damaged(folder / "bounds.npy") from error
+        if bounds.shape != (examples,) or bounds.dtype.kind != "f":
+            raise _damaged(folder / "bounds.npy")
+        if values["ended"] != DROPPED and not (folder / "model.keras").is_file():
+            raise _damaged(folder / "model.keras")
+        return Trial(candidate, bounds, *(values[name] for name in _OF_TRIAL))
 
     def save(self, trial: Trial, vae: LikelihoodModel | None) -> None:
         """Writes a trial, and its model unless it is None."""
@@ -102,8 +115,7 @@ class Records:
         if vae is not None:
             with write_atomically(folder / "model.keras") as temporary:
                 vae.save(temporary)
-        names = ("epochs", "seconds", "ended", "share")
-        values = {name: getattr(trial, name) for name in names}
+        values = {name: getattr(trial, name) for name in _OF_TRIAL}
         self._commit(folder, {**trial.candidate._asdict(), "elbo": trial.mean, **values})
 
     def fail(self, candidate: Candidate, reason: str, seconds: float) -> None:
@@ -117,7 +129,12 @@ class Records:
         try:
             return keras.saving.load_model(path)
         except Exception as error:
-            raise RunError(f"{path} cannot be read: {RESTORE}. {error}") from error
+            raise _damaged(path) from error
+
+    def remove(self) -> None:
+        """Removes all trials and the settings, when there is nothing to continue."""
+        shutil.rmtree(self.path / "trials", ignore_errors=True)
+        (self.path / _SETTINGS).unlink()
 
     def _folder(self, candidate: Candidate) -> Path:
         return self.path / "trials" / "-".join(map(str, candidate))
@@ -135,6 +152,30 @@ class Records:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise TypeError("Expected an object.")
+    except (OSError, TypeError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {RESTORE}.") from error
+    return values
+
+
+def _trial(path: Path) -> dict[str, Any]:
+    """Reads the record of a trial."""
+    try:
+        values = _read(path)
+    except RunError as error:
+        raise _damaged(path) from error
+    has_failed = values.get("ended") == "failed"
+    kinds = {"ended": str, "seconds": float}
+    kinds |= {"reason": str} if has_failed else {"epochs": int, "share": float}
+    if not all(is_a(kind, values.get(name)) for name, kind in kinds.items()):
+        raise _damaged(path)
+    return values
+
+
+def _damaged(path: Path) -> RunError:
+    return RunError(
+        f"{path} is missing or damaged. Remove the directory {path.parent}, and --resume trains "
+        "this model again."
+    )

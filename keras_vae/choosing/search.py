@@ -111,8 +111,13 @@ class Search:
         self._lost: set[tuple[str, object]] = set()
 
     def run(self, start: Candidate) -> Trial | None:
-        """Returns the recommended trial; None if the first candidate could not be trained."""
-        leader = self._trained(start)
+        """Returns the recommended trial; None if no first candidate could be trained.
+
+        If `start` cannot be trained, the other values of the first setting take its place.
+        """
+        first = self._axes[0]
+        others = (start._replace(**{first.name: value}) for value in first.values)
+        leader = next(filter(None, map(self._trained, (start, *others))), None)
         for _ in range(_ROUNDS):
             if leader is None:
                 return None

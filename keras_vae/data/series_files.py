@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +70,8 @@ def load_series(
             f"Expected series in a file that ends in "
             f"{', '.join(('.npy', '.npz', *TABLE_SUFFIXES))}; got {path}."
         )
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is no .npz archive, or incomplete: write or download it again.")
     with reading(path, "a .npz archive"), np.load(path, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in archive.files}
     key = next((key for key in _VALUES if key in arrays), None)
@@ -89,21 +92,29 @@ def _checked(path: Path, x: np.ndarray) -> np.ndarray:
         )
     x = x[..., np.newaxis] if x.ndim == 2 else x
     x = x if x.dtype.kind == "f" else x.astype(np.float64)
-    if np.isinf(x).any():
-        raise DataError(f"{path} holds infinite numbers. Leave them out as NaN, or clip them.")
+    _refuse_infinite(path, x)
     return x
+
+
+def _refuse_infinite(path: Path, x: np.ndarray) -> None:
+    if (np.abs(x) > np.finfo(np.float32).max).any():
+        raise DataError(
+            f"{path} holds infinite numbers, or such that float32 cannot hold. Leave them out as "
+            "NaN, or clip them."
+        )
 
 
 def _ended(path: Path, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
     """Makes the steps after the end of each series absent."""
     if lengths is None:
         return x
-    whole = lengths.dtype.kind in "iu" or bool((lengths == np.rint(lengths)).all())
-    fits = lengths.shape == (len(x),) and whole
-    if not fits or not ((lengths >= 1) & (lengths <= x.shape[1])).all():
+    is_number = lengths.dtype.kind in "iuf"
+    fits = is_number and (lengths >= 1) & (lengths <= x.shape[1]) & (lengths == np.rint(lengths))
+    if lengths.shape != (len(x),) or not np.all(fits):
         raise DataError(
             f"Expected `lengths` of {path} to be {len(x)} whole numbers from 1 to {x.shape[1]}; "
-            f"got an array of shape {lengths.shape}{'' if not fits else ' with others'}."
+            f"got an array of shape {lengths.shape} and dtype {lengths.dtype}"
+            f"{'' if lengths.shape != (len(x),) else ' with others'}. Correct it, or leave it out."
         )
     ended = np.arange(x.shape[1]) >= lengths[:, np.newaxis]
     return np.where(ended[..., np.newaxis], np.asarray(np.nan, x.dtype), x)
@@ -114,27 +125,38 @@ def _of_table(path: Path, id_column: str, time_column: str, drop: tuple[str, ...
     for column in filter(None, (id_column, time_column, *drop)):
         if column not in frame.columns:
             raise DataError(
-                f"{path} has no column {column!r}; it has {listed(list(frame.columns))}."
+                f"{path} has no column {column!r}; it has {listed(list(frame.columns))}. Name one "
+                "of these."
             )
+    if not len(frame):
+        raise DataError(f"{path} has no rows below its header. Write or download it again.")
     if not id_column:
         raise DataError(
             f"{path} is a table: name the column that says to which series a row belongs with "
             f"--id-column, and the one of the times with --time-column. It has "
             f"{listed(list(frame.columns))}."
         )
-    frame = frame.drop(columns=list(drop))
     keys = [id_column, *filter(None, [time_column])]
+    twice_named = [key for key in keys if key in drop or keys.count(key) > 1]
+    if twice_named:
+        raise DataError(
+            f"Expected different columns for --id-column, --time-column and --drop; got "
+            f"{twice_named[0]!r} twice. Name each once."
+        )
+    frame = frame.drop(columns=list(drop))
     absent = frame[keys].isna().any(axis=1)
     if absent.any():
         raise DataError(
-            f"{path}, row {int(absent.argmax())} (counted from 0), has no {' or no '.join(keys)}."
+            f"{path}, row {int(absent.argmax())} (counted from 0), has no {' or no '.join(keys)}. "
+            "Fill it, or remove the row."
         )
     names = [name for name in frame.columns if name not in keys]
     text = [name for name in names if not is_numeric(frame[name].dtype)]
     if text or not names:
-        what = f"{text[0]!r} holds text or dates; leave it out with --drop" if text else "none"
+        what = f"{text[0]!r} holds text or dates; leave it out with --drop" if text else "got none"
         raise DataError(f"Expected columns of numbers in {path} beside {', '.join(keys)}: {what}.")
     if time_column:
+        frame[time_column] = _times(path, frame[time_column])
         twice = frame.duplicated(keys)
         if twice.any():
             row = frame[twice].iloc[0]
@@ -146,6 +168,20 @@ def _of_table(path: Path, id_column: str, time_column: str, drop: tuple[str, ...
     groups = frame.groupby([id_column], sort=False)[names]
     first = dict.fromkeys(frame.sort_index()[id_column])
     x = padded([groups.get_group((key,)).to_numpy(np.float64) for key in first])
-    if np.isinf(x).any():
-        raise DataError(f"{path} holds infinite numbers. Leave the cells empty, or clip them.")
+    _refuse_infinite(path, x)
     return Series(x, tuple(names))
+
+
+def _times(path: Path, column: Any) -> Any:
+    """Returns times that can be ordered: numbers, dates, or the dates that text holds."""
+    import pandas as pd
+
+    if is_numeric(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return column
+    try:
+        return pd.to_datetime(column, format="ISO8601", utc=True)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"Expected numbers or dates such as 2024-01-31 12:00 in {column.name!r} of {path}; "
+            f"got {column.iloc[0]!r}. Text has no order in time: write the times as numbers."
+        ) from error

@@ -79,18 +79,23 @@ class Vocabulary:
             texts: the texts.
             unit: "characters" or "words".
             size: largest number of tokens, with the two special ones; None is no limit.
-            least: how often a token must occur.
+            least: how often a token must occur. The words "<end>" and "<unknown>" of a text are
+                unknown tokens.
 
         Raises:
-            DataError: if no token is left.
+            DataError: if no token is left, or the size leaves no room for one.
         """
+        if size is not None and size < 3:
+            raise DataError(
+                f"Expected a vocabulary of at least 3 tokens, of which {END} and {UNKNOWN} are "
+                f"two; got {size}. Choose a larger size."
+            )
         counts = Counter(token for text in texts for token in split(text, unit))
-        for special in (END, UNKNOWN):
-            counts.pop(special, None)
+        specials = [special for special in (END, UNKNOWN) if counts.pop(special, 0)]
         found = sorted(counts, key=lambda token: (-counts[token], token))
         kept = [token for token in found if counts[token] >= least]
-        kept = kept if size is None else kept[: max(0, size - 2)]
-        has_others = len(kept) < len(found)
+        kept = kept if size is None else kept[: size - 2]
+        has_others = bool(specials) or len(kept) < len(found)
         if not kept:
             raise DataError(
                 f"Expected texts with tokens that occur {least} times or more; found none. Give "

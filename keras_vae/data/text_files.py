@@ -79,10 +79,14 @@ def _lines(path: Path) -> list[str]:
 
 def _of_json(line: str, column: str, path: Path, row: int) -> str:
     where = f"{path}, line {row}"
+    if not line.strip():
+        raise DataError(f"{where}, is empty; every line is a text. Remove it.")
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where}, is no JSON: {reason(error)}.") from error
+        raise DataError(
+            f"{where}, is no JSON: {reason(error)}. Write a string or an object on each line."
+        ) from error
     if isinstance(value, dict):
         key = column or _COLUMN
         if key not in value:
@@ -93,6 +97,11 @@ def _of_json(line: str, column: str, path: Path, row: int) -> str:
         value = value[key]
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}, holds no text but {json.dumps(value):.40}. Remove it.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(
+            f"{where}, holds half of a surrogate pair, which is no character and which UTF-8 "
+            "cannot hold. Remove it."
+        )
     return value
 
 

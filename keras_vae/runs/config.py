@@ -116,6 +116,11 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
                 "network = 'conv' is for images, and texts are sequences: choose "
                 f"{', '.join(SEQUENCE_NETWORKS)}."
             )
+        if self.data.lower().endswith(TEXT_SUFFIXES) and not self.is_text:
+            raise RunError(
+                f"likelihood = {self.likelihood!r} is for numbers, and {self.data} holds texts, "
+                "whose tokens have a likelihood of their own: leave it out."
+            )
         if not self.is_sequence:
             return
         if len(set(self.hidden)) > 1:
@@ -189,7 +194,8 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
             if allowed is None:
                 found[entry.name] = f"{entry.name} does nothing without {other}"
             else:
-                found[entry.name] = f"{entry.name} does nothing with {other} = {beside!r}"
+                but = f", only with {', '.join(allowed)}" if other == "network" else ""
+                found[entry.name] = f"{entry.name} does nothing with {other} = {beside!r}{but}"
         return found
 
     def refuse_idle(self, given: Collection[str] = ()) -> None:

@@ -43,6 +43,9 @@ _HELD = 2**28
 """Most bytes of one-hot vectors that are kept; those of more texts are made when they are read."""
 
 
+_LONG = 10_000
+"""Most tokens of a text, unless the configuration says how long the longest one is."""
+
 _DRAWN = 1000
 """Texts that are drawn at once."""
 
@@ -61,7 +64,7 @@ def decided_texts(
         texts = texts + load_texts(config.test_data, config.text_column)
     unit: Any = config.tokens
     vocabulary = Vocabulary.of(texts, unit, size=config.vocabulary_size or None)
-    longest = config.longest or max(len(split(text, unit)) for text in texts)
+    longest = config.longest or _longest(texts, unit)
     sentence = f"texts as {unit}, {len(vocabulary)} different ones, at most {longest} a text"
     preparation = Preparation(
         categories=len(vocabulary), sentence=sentence, vocabulary=vocabulary.coding
@@ -77,6 +80,18 @@ def decided_texts(
     )
     config.refuse_idle()
     return config
+
+
+def _longest(texts: list[str], unit: str) -> int:
+    sizes = [len(split(text, unit)) for text in texts]
+    longest = max(sizes)
+    if longest > _LONG:
+        raise DataError(
+            f"Text {sizes.index(longest) + 1} has {longest} {unit}, and half of the texts at most "
+            f"{int(np.median(sizes))}; each text would take as many steps. Split it into several "
+            f"texts, or allow so many with --longest {longest}."
+        )
+    return longest
 
 
 def read_texts(config: RunConfig, tokens: Tokens) -> tuple[Any, Any]:
