@@ -13,6 +13,7 @@ from typing import Any
 __all__ = ["plain_to_rst", "process", "signature", "skip"]
 
 _CODE = re.compile(r"(``[^`]+``|`[^`]+`)")
+_SEVERAL = re.compile(r"(?P<indent>\s+)(?P<names>\w+(?:, \w+)+):(?P<rest> .*)")
 _SPECIAL = re.compile(r"(?<!\\)([*|])|(?<=\w)_(?=\W|$)")
 _KERAS = {
     "build",
@@ -86,9 +87,34 @@ def plain_to_rst(lines: list[str]) -> list[str]:
     return out
 
 
+def one_by_one(lines: list[str]) -> list[str]:
+    """Returns a docstring with an entry for each attribute that shares one with others.
+
+    Sphinx would take the first of the names for the type of the second.
+    """
+    out: list[str] = []
+    section, index = "", 0
+    while index < len(lines):
+        line = lines[index]
+        if line.strip() and not line.startswith(" "):
+            section = line.strip()
+        found = _SEVERAL.fullmatch(line) if section == "Attributes:" else None
+        index += 1
+        if found is None:
+            out.append(line)
+            continue
+        text = [found["rest"]]
+        while index < len(lines) and _indent(lines[index]) > _indent(line):
+            text.append(lines[index])
+            index += 1
+        for name in found["names"].split(", "):
+            out += [f"{found['indent']}{name}:{text[0]}", *text[1:]]
+    return out
+
+
 def process(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Changes the lines of a docstring in place, before napoleon reads its sections."""
-    lines[:] = plain_to_rst(lines)
+    lines[:] = plain_to_rst(one_by_one(lines))
 
 
 def skip(app: Any, what: str, name: str, value: Any, skipped: bool, options: Any) -> bool | None:
