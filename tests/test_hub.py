@@ -18,11 +18,14 @@ from models import tiny_vae
 import keras_vae
 from keras_vae import hub
 from keras_vae.cli import main
+from keras_vae.data import Vocabulary
 from keras_vae.hub import contents
 from keras_vae.integrity import ArtifactError
+from keras_vae.runs import sequences
 from keras_vae.runs.config import RunConfig
 from keras_vae.runs.config_file import read_run
 from keras_vae.runs.measurements import SCHEMA_VERSION
+from keras_vae.runs.run import SCHEMA
 
 ROOT = Path(__file__).resolve().parent.parent
 # huggingface_hub 2.4 uploads large files by an argument that httpx2 deprecates.
@@ -129,6 +132,14 @@ def test_a_run_comes_back_as_it_was_with_its_artifact(server, run, artifact, vae
     expected = {"model.keras", "config.toml", "evaluation.json", "README.md", "artifact"}
     assert {path.name for path in target.iterdir()} == expected
     assert len(said) == 2  # nothing more to say of a pinned commit
+
+
+def test_a_run_of_texts_keeps_its_vocabulary(server, run, tmp_path):
+    assert {"config.toml", "history.csv", SCHEMA, sequences.VOCABULARY} <= set(contents.RUN)
+    Vocabulary(["a", "b"]).save(run / "vocabulary.json")
+    hub.push_to_hub(run, "ada/texts", report=lambda said: None)
+    hub.pull("ada/texts", tmp_path / "pulled", report=lambda said: None)
+    assert Vocabulary.load(tmp_path / "pulled" / "vocabulary.json").tokens[2:] == ("a", "b")
 
 
 def test_commands_push_and_pull(server, run, tmp_path):
@@ -257,6 +268,7 @@ def test_code_of_a_stranger_is_refused_and_named(server, tmp_path, monkeypatch):
             "'function'",
         ),
         ("cut", {**plain, "config.json": b"{"}, "config.json is damaged"),
+        ("list", {**plain, "config.json": b"[]"}, "config.json is damaged: it states no class"),
         ("none", {"config.json": plain["config.json"]}, "lacks model.weights.h5"),
         ("weights", {**plain, "model.weights.h5": b"no HDF5"}, "model.weights.h5 is damaged"),
     ):

@@ -33,7 +33,7 @@ CARD = "README.md"
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 EVALUATION = "evaluation.json"
 
-RUN = ("config.toml", "schema.toml", "history.csv", EVALUATION)
+RUN = ("config.toml", "schema.toml", "vocabulary.json", "history.csv", EVALUATION)
 """Files of a run that are pushed beside its model."""
 
 _MEMBERS = (CONFIG, "metadata.json", WEIGHTS)
@@ -165,6 +165,8 @@ def _refuse_classes(text: bytes, source: str) -> None:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise HubError(f"{source}: {CONFIG} is damaged: {error}") from error
+    if not isinstance(config, dict) or "class_name" not in config:
+        raise HubError(f"{source}: {CONFIG} is damaged: it states no class.")
     registered = keras.saving.get_custom_objects()
     for about in _objects(config):
         name, module = about["class_name"], about.get("module")
