@@ -10,6 +10,8 @@ __all__ = ["END", "TEXT_SUFFIXES", "UNKNOWN", "Tokens", "split"]
 
 END, UNKNOWN = "<end>", "<unknown>"
 
+_SHOWN = 40
+
 TEXT_SUFFIXES = (".txt", ".jsonl")
 """Endings of files of texts."""
 
@@ -89,7 +91,10 @@ class Tokens:
             for word in words:
                 if self._places.get(word, 0) < 2:
                     kind = self.unit.removesuffix("s")
-                    return f"holds the {kind} {word!r}, which is not in the vocabulary of the model"
+                    shown = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
+                    return (
+                        f"holds the {kind} {shown!r}, which is not in the vocabulary of the model"
+                    )
         return None
 
     def padded(self, text: str, steps: int) -> list[float]:

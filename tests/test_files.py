@@ -203,10 +203,19 @@ def test_cache_that_was_killed_or_damaged_is_not_used(tmp_path, monkeypatch):
     (folder / ".part-of-another").mkdir()
     shape = data.load(source, cache=folder).x.shape
     (entry,) = (name for name in os.listdir(folder) if not name.startswith("."))
-    os.truncate(folder / entry / "x.npy", 1000)
-    with pytest.raises(DataError, match=r"x\.npy cannot be read"):
-        data.load(source, cache=folder)
     assert shape == (1000, 3)
+    path = folder / entry / "about.json"
+    about = path.read_text()
+    for content in ("{", "[]", "{}", about.replace("1000", "999"), None):
+        path.unlink() if content is None else path.write_text(content)
+        with pytest.raises(DataError, match=r"is damaged. Remove it, and it will be written again"):
+            data.load(source, cache=folder)
+    path.write_text(about)
+    os.truncate(folder / entry / "x.npy", 1000)
+    with pytest.raises(DataError, match=r"is damaged. Remove it, and it will be written again"):
+        data.load(source, cache=folder)
+    with pytest.raises(DataError, match=r"is a file; choose a directory for the cache"):
+        data.load(source, cache=path)
 
 
 @pytest.mark.parametrize(

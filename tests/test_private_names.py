@@ -57,7 +57,7 @@ OVERRIDDEN = {
 """Methods of `keras.Model` that `VAE` overrides, and why."""
 
 ROOT = Path(keras_vae.__file__).parents[1]
-OURS = {"_replace", "_keras_vae_source"}  # documented, of named tuples; set on our own outputs
+OURS = {"_asdict", "_replace", "_keras_vae_source"}  # of named tuples; set on our own outputs
 
 
 def trees():

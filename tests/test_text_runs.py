@@ -142,9 +142,11 @@ def test_an_edited_or_lost_vocabulary_is_refused(folder: Path, tmp_path: Path) -
     path.write_text(path.read_text().replace("cat", "cow"))
     with pytest.raises(RunError, match=r"\[preparation\] has the digest"):
         Run(tmp_path).load()
-    path.unlink()
-    with pytest.raises(RunError, match=r"vocabulary\.json.*restore it from a backup"):
-        Run(tmp_path)
+    for content in ("[1]", "{}", '{"unit": "words", "tokens": ["a", "a"]}', "\0", None):
+        path.unlink() if content is None else path.write_text(content)
+        message = r"vocabulary\.json is no vocabulary .*[^.]\. It belongs.* from a backup"
+        with pytest.raises(RunError, match=message):
+            Run(tmp_path)
 
 
 def test_report_shows_texts(folder: Path) -> None:
@@ -282,3 +284,4 @@ def test_names_of_the_special_tokens_in_a_text_are_unknown_words() -> None:
     closed = Vocabulary.of(["a b"], "words").coding
     assert "holds the word '<end>', which is not" in str(closed.problem("a <end>", 9))
     assert "holds the word '<unknown>', which is not" in str(closed.problem("<unknown>", 9))
+    assert len(str(closed.problem("x" * 10**5, 9))) < 120

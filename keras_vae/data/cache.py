@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_vae.data.arrays import npy
-from keras_vae.data.content import Content, DataError, reading
+from keras_vae.data.content import Content, DataError, reading, reason
 
 __all__ = ["Rows", "cached"]
 
@@ -65,6 +65,8 @@ def cached(
         DataError: if the source cannot be used, or the entry is damaged.
     """
     entry = Path(folder) / f"{source.resolve().name}-{_fingerprint(source, files, options)}"
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise DataError(f"{folder} is a file; choose a directory for the cache.")
     if not entry.is_dir():
         with reading(Path(folder), "a directory of the cache"):
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -79,13 +81,24 @@ def cached(
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    with reading(entry, "an entry of the cache"):
-        about = json.loads((entry / "about.json").read_text())
-        x = npy(entry / "x.npy").x
-        if list(x.shape) != about["shape"]:
-            raise DataError(f"{entry} is damaged. Remove it, and it will be written again.")
-        labels = np.load(entry / "labels.npy") if about["labels"] else None
-        names = about["feature_names"]
+    try:
+        return _read(entry)
+    except PermissionError as error:
+        raise DataError(f"{entry} cannot be opened: {reason(error)}. Ask for access.") from error
+    except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{entry} of the cache is damaged. Remove it, and it will be written again."
+        ) from error
+
+
+def _read(entry: Path) -> Content:
+    """Maps the rows of an entry; raises any exception if it is damaged."""
+    about = json.loads((entry / "about.json").read_text())
+    x = npy(entry / "x.npy").x
+    if list(x.shape) != about["shape"]:
+        raise ValueError(f"Expected rows of shape {about['shape']}; got {x.shape}.")
+    labels = np.load(entry / "labels.npy") if about["labels"] else None
+    names = about["feature_names"]
     return Content(x, labels, tuple(names) if names else None, about["left_out"])
 
 

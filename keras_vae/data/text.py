@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_vae.data.content import DataError
+from keras_vae.data.content import DataError, reason
 from keras_vae.tokens import END, UNKNOWN, Tokens, split
 
 __all__ = ["Vocabulary"]
@@ -185,9 +185,12 @@ class Vocabulary:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(content, dict) or not isinstance(content.get("tokens"), list):
+                raise TypeError("it has no list of tokens")
             unknown = bool(content.get("unknown", True))
-            return cls(content["tokens"], content["unit"], unknown=unknown)
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            unit: Any = content.get("unit")
+            return cls(content["tokens"], unit, unknown=unknown)
+        except (OSError, TypeError, ValueError) as error:
             raise DataError(
-                f"Expected a vocabulary, as Vocabulary.save writes it, in {path}: {error}"
+                f"{path} is no vocabulary as Vocabulary.save writes it: {reason(error)}."
             ) from error

@@ -111,7 +111,7 @@ class Run:
         """
         if self.schema is None:
             raise RunError(
-                f"{self.path} is a run of an array of numbers, not of a table as it is. Train one "
+                f"{self.path} is no run of a table as it is. Train one "
                 "with `keras-vae train --likelihood table`."
             )
         return self.schema
