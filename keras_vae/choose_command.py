@@ -69,13 +69,13 @@ def choose_command(
     most_epochs: int,
     **options: Any,
 ) -> None:
-    """Choose likelihood, number of latents, width and prior by held-out nats.
+    """Choose a model of FILE by paired held-out nats.
 
-    FILE is an array, images, counts or a table, as `keras-vae train --data` takes them. Models are
-    compared on validation examples, pair by pair, in nats with standard errors. The search stops
-    when no change of one setting is ahead, or when the budget is spent. It writes the simplest of
-    the best models as config.toml, for `keras-vae train --config`. A choice that is killed
-    continues with --resume.
+    Likelihood, number of latents, width and prior are varied. FILE is an array, images, counts or a
+    table, as `keras-vae train --data` takes them. Models are compared on validation examples, pair
+    by pair, in nats with standard errors. The search stops when no change of one setting is ahead,
+    or when the budget is spent. It writes the simplest of the best models as config.toml, for
+    `keras-vae train --config`. A choice that is killed continues with --resume.
     """
     as_seconds(budget)
     config = settings_of(None, {"data": str(file), **options}, resume_from=None)

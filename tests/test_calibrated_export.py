@@ -51,7 +51,7 @@ def inputs_of(run, frame, seed):
 def test_p_values_rank_the_score_among_the_held_out_rows(run, published):
     manifest = json.loads((published / "manifest.json").read_text())
     known = manifest["calibration"]
-    test = run.table().test
+    test = run.table().test.frame
     assert known["n"] == len(test) == 200
     vae = run.load()
     score = signatures(vae)["score"].function

@@ -469,7 +469,10 @@ def test_a_sampled_table_is_read_back(suffix: str, mean: bool, table: Run, tmp_p
         ("data = 'digits'\nlatent_size = 3", "unknown settings: latent_size"),
         ("latent = 3", "names no data"),
         ("data = [", "is not TOML"),
-        ("data = 'digits'\nnetwork = 'rnn'", "network to be one of mlp, conv; got 'rnn'"),
+        (
+            "data = 'digits'\nnetwork = 'rnn'",
+            "network to be one of mlp, conv, recurrent, convolution, attention; got 'rnn'",
+        ),
         ("data = 'digits'\nepochs = 0", "epochs of at least 1; got 0"),
         ("data = 'digits'\nlearning_rate = -1.0", "positive learning_rate"),
     ],
