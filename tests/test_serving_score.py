@@ -433,6 +433,7 @@ def test_command_refuses_in_one_sentence(artifact, tmp_path):
         done = CliRunner().invoke(main, ["score", str(artifact.path), *options])
         assert done.exit_code == 1
         assert sentence in done.output
+    assert "Give Parquet files, or texts in .txt or .jsonl" in " ".join(done.output.split())
 
 
 def test_without_ray_the_command_says_what_to_install(artifact, data, tmp_path, monkeypatch):

@@ -33,7 +33,11 @@ def schema_and_rows(path: Path) -> tuple[pa.Schema, int]:
     try:
         footer = pq.read_metadata(path)
     except (OSError, ValueError) as error:
-        raise ServingError(f"{path} cannot be read as a Parquet file: {error}") from error
+        raise ServingError(
+            f"{path} cannot be read as a Parquet file: {str(error).rstrip('.')}. Give Parquet "
+            f"files, or texts in {' or '.join(SUFFIXES)}; pandas.read_csv(...).to_parquet(...) "
+            "converts a CSV file."
+        ) from error
     return footer.schema.to_arrow_schema(), footer.num_rows
 
 
