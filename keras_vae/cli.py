@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -481,21 +480,13 @@ def quickstart_command(
         click.echo(f"  {path}")
     click.secho("4/4  Exporting, and verifying in other processes", bold=True)
     context.invoke(siblings.command("export"), model=run.model_path, target=artifacts)
-    keras_vae = _invoked()
+    keras_vae = commands.invoked()
     click.echo(
         f"\nLook at {out / 'samples.png'} first. Then train on your own data:\n"
         f"  {keras_vae} train --data FILE --out runs/mine\n"
         f"  {keras_vae} evaluate runs/mine\n"
         f"  {keras_vae} export runs/mine --to artifacts/mine"
     )
-
-
-def _invoked() -> str:
-    """Returns how this command was called, for commands that the user types next."""
-    path = Path(sys.argv[0])
-    if path.name == "__main__.py":
-        return f"{sys.executable} -m keras_vae"
-    return path.name if shutil.which(path.name) == str(path) else str(path)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -33,7 +35,14 @@ from keras_vae.runs.units import share_at_atoms, shown_range
 from keras_vae.signatures import signatures
 from keras_vae.training.backup import write_atomically
 
-__all__ = ["evaluate", "print_evaluation", "quickstart_config", "rate_distortion", "sample"]
+__all__ = [
+    "evaluate",
+    "invoked",
+    "print_evaluation",
+    "quickstart_config",
+    "rate_distortion",
+    "sample",
+]
 
 Report = Callable[[str], None]
 _CHUNK = 1000
@@ -393,3 +402,11 @@ class EpochProgress(keras.callbacks.Callback):
         every = max(1, self.params["epochs"] // 10)
         if not self._is_terminal and (epoch + 1) % every == 0:
             self._report(f"epoch {epoch + 1}/{self.params['epochs']}: {numbers}")
+
+
+def invoked() -> str:
+    """Returns how this command was called, for commands that the user types next."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return f"{sys.executable} -m keras_vae"
+    return path.name if shutil.which(path.name) == str(path) else str(path)

@@ -174,7 +174,7 @@ def _moved_book(averages: Averages, rows: jax.Array, chosen: jax.Array) -> Avera
 
 
 def first_averages(case: Case, weights: Weights, x: jax.Array) -> Averages:
-    """What moves with the batches before the first one: a book of the k-means of its features."""
+    """Returns the averages before the first batch: a book of the k-means of its features."""
     if case.model != "codes":
         return {}
     features = apply(case, "features", weights, apply(case, "encoder", weights, x))

@@ -79,7 +79,7 @@ def _transposed(kernel: np.ndarray) -> np.ndarray:
 
 
 def _image(rows: int, channels: int) -> np.ndarray:
-    """Where each number of a mirrored image with its channels first lies in that of Keras."""
+    """Returns the place in Keras' image of each number of a mirrored one, channels first."""
     places = np.arange(rows * rows * channels).reshape(rows, rows, channels)
     return places[::-1, ::-1].transpose(2, 0, 1).ravel()
 

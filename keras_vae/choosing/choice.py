@@ -164,7 +164,7 @@ class Choice:
 
     @property
     def title(self) -> str:
-        """What the table shows."""
+        """Title of the table."""
         train, held, _ = self.examples
         return f"Held-out ELBO of {held} examples, trained on {train}: {self.units}."
 

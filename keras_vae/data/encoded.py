@@ -50,7 +50,7 @@ def encoded_rows(
                 stop = start + len(frame)
                 raise DataError(
                     f"{path}, in a group of rows that begins at row {start} and ends before "
-                    f"{stop}, counted from its begin: {error}"
+                    f"{stop}, counted from its start: {error}"
                 ) from error
             yield np.concatenate([each.reshape(len(frame), 1) for each in found.values()], 1), None
             start += len(frame)

@@ -38,16 +38,23 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> LikelihoodModel:
         event_shape,
         config.latent,
         config.likelihood,
-        activation=config.activation,
-        posterior=config.posterior,
-        prior=config.prior,
-        num_components=config.components,
-        posterior_options=config.options_of("posterior"),
-        prior_options=config.options_of("prior"),
+        **_of_vector(config),
         **widths,
         **config.likelihood_options,
     )
     return _compiled(config, vae)
+
+
+def _of_vector(config: RunConfig) -> dict[str, Any]:
+    """Returns the arguments that all models of one latent vector take."""
+    return {
+        "activation": config.activation,
+        "posterior": config.posterior,
+        "prior": config.prior,
+        "num_components": config.components,
+        "posterior_options": config.options_of("posterior"),
+        "prior_options": config.options_of("prior"),
+    }
 
 
 def _of_sequences(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
@@ -60,15 +67,10 @@ def _of_sequences(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
         network=network,
         width=config.hidden[0],
         depth=len(config.hidden),
-        activation=config.activation,
         seasons=config.seasons or None,
         autoregressive=config.autoregressive,
         word_dropout=config.word_dropout,
-        posterior=config.posterior,
-        prior=config.prior,
-        num_components=config.components,
-        posterior_options=config.options_of("posterior"),
-        prior_options=config.options_of("prior"),
+        **_of_vector(config),
         **config.likelihood_options,
     )
 
@@ -118,12 +120,7 @@ def build_table(config: RunConfig, schema: Schema) -> LikelihoodModel:
         schema,
         config.latent,
         hidden=config.hidden,
-        activation=config.activation,
-        posterior=config.posterior,
-        prior=config.prior,
-        num_components=config.components,
-        posterior_options=config.options_of("posterior"),
-        prior_options=config.options_of("prior"),
+        **_of_vector(config),
         drop=config.drop_observed,
     )
     return _compiled(config, vae)

@@ -182,11 +182,12 @@ class Schema:
         Args:
             x: model numbers by name, as `encode` returns them.
         """
-        values = {name: self._of(x, name) for name in self.columns}
+        offsets = self.nats_offset
+        values = {name: self._of(x, name) for name in offsets}
         found = np.zeros(len(next(iter(values.values()))))
         for start in range(0, len(found), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            for name, nats in self.nats_offset.items():
+            for name, nats in offsets.items():
                 is_absent = np.isnan(np.asarray(values[name][rows])).any(axis=-1)
                 found[rows] += np.where(is_absent, 0.0, nats)
         return found
@@ -236,20 +237,17 @@ class Schema:
             seed: as for `encode`.
             one_hot: whether categories become one-hot vectors; otherwise they stay codes [n].
         """
-        streams = (
-            {}
-            if seed is None
-            else {
-                name: np.random.default_rng([seed, index])
-                for index, (name, column) in enumerate(self.columns.items())
-                if column.preparation.noise.size
-            }
-        )
+        columns = self.columns
+        streams = {
+            name: np.random.default_rng([seed, index])
+            for index, (name, column) in enumerate(columns.items())
+            if seed is not None and column.preparation.noise.size
+        }
 
         def encode(frame: Any) -> dict[str, np.ndarray]:
             found = {}
             for name, raw in self.raw(frame).items():
-                column = self.columns[name]
+                column = columns[name]
                 noise = streams[name].random(raw.shape) if name in streams else None
                 is_code = column.form == "one_hot" and not one_hot
                 found[name] = raw if is_code else column.encode(raw, noise)

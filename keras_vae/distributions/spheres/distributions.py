@@ -12,7 +12,7 @@ __all__ = ["UniformOnSphere", "VonMisesFisherVectors", "around", "directions"]
 
 _HALF_A_STEP = 2.0**-24
 _ROUNDING = 1e-5
-"""How far the square of the length of a unit vector may be from 1, for up to 1e4 latents."""
+"""Most that the squared length of a unit vector differs from 1, for up to 1e4 latents."""
 
 _SHORTEST = 1e-30
 """Square of the length below which a vector has no direction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from keras_vae.distributions.names import CODE_PRIORS, POSTERIORS, PRIORS
 from keras_vae.runs.setting import setting
@@ -19,6 +20,26 @@ def _taking(kind: str, option: str) -> tuple[str, tuple[str, ...]]:
     """Returns a setting, and its values whose families take an option."""
     families = FAMILIES[kind].items()
     return kind, tuple(name for name, family in families if option in family.options)
+
+
+def _widths_of_steps(kind: str) -> Any:
+    """Declares the widths of the networks of a flow posterior or prior."""
+    return setting(
+        (64, 64),
+        "Widths of the network of each of its steps.",
+        interval="[1, inf)",
+        only=_taking(kind, "hidden"),
+    )
+
+
+def _steps(kind: str) -> Any:
+    """Declares what the steps of a flow posterior or prior are."""
+    return setting(
+        "affine",
+        "What each of its steps is.",
+        choices=_TRANSFORMS,
+        only=_taking(kind, "transform"),
+    )
 
 
 @dataclass(frozen=True)
@@ -94,18 +115,8 @@ class ModelSettings:
         interval="[1, inf)",
         only=_taking("posterior", "num_layers"),
     )
-    posterior_hidden: tuple[int, ...] = setting(
-        (64, 64),
-        "Widths of the network of each of its steps.",
-        interval="[1, inf)",
-        only=_taking("posterior", "hidden"),
-    )
-    posterior_transform: str = setting(
-        "affine",
-        "What each of its steps is.",
-        choices=_TRANSFORMS,
-        only=_taking("posterior", "transform"),
-    )
+    posterior_hidden: tuple[int, ...] = _widths_of_steps("posterior")
+    posterior_transform: str = _steps("posterior")
     posterior_components: int = setting(
         5,
         "Components of a mixture posterior.",
@@ -116,18 +127,8 @@ class ModelSettings:
     prior_layers: int = setting(
         4, "Steps of a flow prior.", interval="[1, inf)", only=_taking("prior", "num_layers")
     )
-    prior_hidden: tuple[int, ...] = setting(
-        (64, 64),
-        "Widths of the network of each of its steps.",
-        interval="[1, inf)",
-        only=_taking("prior", "hidden"),
-    )
-    prior_transform: str = setting(
-        "affine",
-        "What each of its steps is.",
-        choices=_TRANSFORMS,
-        only=_taking("prior", "transform"),
-    )
+    prior_hidden: tuple[int, ...] = _widths_of_steps("prior")
+    prior_transform: str = _steps("prior")
     components: int = setting(
         50,
         "Components of a mixture or vamp prior.",
