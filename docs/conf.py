@@ -38,6 +38,7 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
+templates_path = ["site_tools/templates"]
 html_theme = "furo"
 html_static_path = ["site_tools/static"]
 html_css_files = ["site.css"]
@@ -46,7 +47,7 @@ html_show_sourcelink = False
 html_show_sphinx = False
 html_show_search_summary = False  # fetches pages, which a browser refuses of local files
 html_theme_options = {"navigation_with_keys": True}
-pygments_style = "friendly"
+pygments_style = "a11y-high-contrast-light"  # of accessible-pygments, which furo brings
 pygments_dark_style = "monokai"
 
 

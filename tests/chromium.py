@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ FLAGS = (
     "--force-color-profile=srgb",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
+ALL_VIEWS = ((1280, "light"), (1280, "dark"), (360, "light"), (360, "dark"))
+VIEWS = (ALL_VIEWS[0], ALL_VIEWS[3])
+FAULTS = (Path(__file__).parent / "page_faults.js").read_text()
 PATIENCE = 60.0  # seconds for anything to happen
 
 
@@ -79,6 +82,24 @@ class Browser:
             self.call("Page.navigate", url=place)
             if not self._loaded.wait(PATIENCE):
                 raise TimeoutError(f"{place} was not loaded")
+
+    def faults(self, views: Iterable[tuple[int, str]] = VIEWS) -> list[str]:
+        """Lists what is wrong with the page that is open; tests/page_faults.js says what can be.
+
+        Args:
+            views: width of the window in pixels, and colour scheme.
+        """
+        found = list(self.complaints)
+        for width, scheme in views:
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            self.call("Emulation.setDeviceMetricsOverride", **size)
+            media = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+            features = [{"name": name, "value": value} for name, value in media.items()]
+            self.call("Emulation.setEmulatedMedia", features=features)
+            found += [f"{width}, {scheme}: {fault}" for fault in self.run(FAULTS)]
+        self.call("Emulation.clearDeviceMetricsOverride")
+        self.call("Emulation.setEmulatedMedia", features=[])
+        return found
 
     def run(self, script: str) -> Any:
         """Evaluates an expression in the page; awaits a promise."""

@@ -3,11 +3,9 @@
 import doctest
 import importlib
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-import preloaded
 import pytest
 
 import keras_vae
@@ -107,13 +105,3 @@ def test_attributes_that_share_an_entry_get_one_each(docstrings):
     ]
     arguments = ["Args:", "    low, high: its ends."]
     assert docstrings.one_by_one(arguments) == arguments
-
-
-def test_the_site_builds_without_warnings(tmp_path):
-    words = ("-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q")
-    folders = ("-d", tmp_path / "doctrees", DOCS, tmp_path / "html")
-    done = subprocess.run(
-        [*preloaded.python(), *words, *folders], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "html" / "index.html").is_file()
