@@ -877,6 +877,18 @@ def test_mapped_stream_has_the_bits_of_the_one_in_memory(tmp_path, shuffle):
         assert_same_bits(drawn(batches(mapped, 4, **options)), drawn(batches(x, 4, **options)))
 
 
+@pytest.mark.parametrize("kind", ["u1", ">f4", "columns", "fortran"])
+def test_a_large_array_is_not_copied_and_gives_the_same_bits(kind, monkeypatch):
+    x = EXAMPLES.astype(">f4" if kind == ">f4" else "u1")
+    x = {"columns": x[:, ::2], "fortran": np.asfortranarray(x)}.get(kind, x)
+    options = {"epochs": 2, "rescale": 1 / 255, "transform": binarize}
+    copied = batches(x, 4, **options)
+    monkeypatch.setattr("keras_vae.data.mapped._COPIED", 0)
+    by_rows = batches(x, 4, **options)
+    assert by_rows.source.tables["x"] is x
+    assert_same_bits(drawn(by_rows), drawn(copied))
+
+
 def test_only_a_mapped_stream_calls_python(tmp_path, monkeypatch):
     traced = []
     numpy_function = tf.numpy_function

@@ -13,8 +13,10 @@ import numpy as np
 from keras_vae.data.content import DataError
 from keras_vae.data.lazy_rows import LazyRows
 
-__all__ = ["chunks", "is_mapped", "read"]
+__all__ = ["chunks", "is_mapped", "read", "reads_by_rows"]
 
+_COPIED = 2**26
+"""Most bytes of an array in memory that training copies into a tensor."""
 
 _END = 64
 """Number of bytes at each end of a file by which it is recognised."""
@@ -43,6 +45,11 @@ def is_mapped(array: Any) -> bool:
     return isinstance(base, mmap.mmap)
 
 
+def reads_by_rows(array: Any) -> bool:
+    """Tells whether batches are read from an array, which is mapped or too large to be copied."""
+    return is_mapped(array) or array.nbytes > _COPIED
+
+
 def read(array: np.ndarray | LazyRows, rows: np.ndarray) -> np.ndarray:
     """Reads rows of an array in the given order, into memory and the machine's byte order.
 
@@ -55,6 +62,9 @@ def read(array: np.ndarray | LazyRows, rows: np.ndarray) -> np.ndarray:
     """
     if isinstance(array, LazyRows):
         return array.read(rows)
+    if not is_mapped(array):
+        found = array.take(rows, axis=0) if array.flags.c_contiguous else array[rows]
+        return found.astype(array.dtype.newbyteorder("="), copy=False)
     place = _place(array) if len(rows) else None
     if place is None:
         return _through_the_map(array, rows)

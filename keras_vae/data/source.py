@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_vae.data.mapped import is_mapped, read
+from keras_vae.data.mapped import read
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -36,7 +36,7 @@ class Tables(NamedTuple):
     """Tables that the batches of a source are gathered from.
 
     Attributes:
-        parts: tables by the name of the part, tensors [N, ...] or arrays in files.
+        parts: tables by the name of the part, tensors [N, ...] or arrays that are read by rows.
         seed: seed of order and transforms, int64.
         weight: weight of each example, float32 [N], or None.
         read: rows of a batch that were already taken from their table, by the name of the part.
@@ -56,7 +56,8 @@ class Source(NamedTuple):
     """The arrays behind a dataset of `batches`, from which a training loop gathers many batches.
 
     Attributes:
-        tables: the parts of an example by name, "x" if it is alone: tensors, or arrays in files.
+        tables: the parts of an example by name, "x" if it is alone: tensors, or arrays that are
+            read by rows, because they are in files or too large to copy.
         gather: function that gathers a batch from the tables, made of TensorFlow ops.
         examples: number of rows of each table.
         batch_size: rows of a batch; the last of an epoch may be shorter.
@@ -83,14 +84,8 @@ class Source(NamedTuple):
 
     @property
     def all_tables(self) -> Tables:
-        """The tables, in memory and in files."""
+        """The tables, tensors and arrays."""
         return Tables(self.tables, self.seed, self.weight, {})
-
-    @property
-    def resident(self) -> Tables:
-        """The tables in memory."""
-        kept = {name: table for name, table in self.tables.items() if not is_mapped(table)}
-        return Tables(kept, self.seed, self.weight, {})
 
     @property
     def numbers_per_example(self) -> int:
@@ -273,7 +268,7 @@ def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def rows_of(table: Any, rows: tf.Tensor) -> tf.Tensor:
-    """Returns rows of a table: gathered in the graph, or read from a file as the graph runs."""
+    """Returns rows of a table: gathered in the graph, or read by NumPy as the graph runs."""
     import tensorflow as tf
 
     if tf.is_tensor(table):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from keras_vae.data.content import DataError
 from keras_vae.data.foreign import as_known
 from keras_vae.data.frames import frame_names, rows_of_numbers, whole_columns
-from keras_vae.data.mapped import is_mapped
+from keras_vae.data.mapped import is_mapped, reads_by_rows
 from keras_vae.data.row_views import SelectedRows
 from keras_vae.data.source import Change, Gather, Source
 from keras_vae.data.sparse_rows import SparseRows
@@ -145,7 +145,8 @@ def batches(
 
         vae.evaluate(batches(x_test, 100, shuffle=False, transform=binarize))
 
-    The array stays in memory as it is (uint8 stays uint8), and only a batch becomes float32. Rows
+    The array stays in memory as it is (uint8 stays uint8), and only a batch becomes float32. Up to
+    64 MiB are copied; a larger array is not, so do not change it while the stream is in use. Rows
     of a memory-mapped array, such as `load("x.npy").x`, are read as they are needed. So are those
     of a sparse matrix; only the rows of a batch become dense.
 
@@ -247,7 +248,7 @@ def source_of_arrays(
     weight = None if sample_weight is None else _weights(sample_weight, n)
     with tf.device("CPU:0"):
         for name, table in tables.items():
-            if not is_mapped(table):
+            if not reads_by_rows(table):
                 tables[name] = tf.constant(table.astype(table.dtype.newbyteorder("="), copy=False))
         weight = None if weight is None else tf.constant(weight)
         seed = tf.constant(seed, tf.int64)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.data.lazy_rows import LazyRows
-from keras_vae.data.mapped import is_mapped
+from keras_vae.data.mapped import reads_by_rows
 
 __all__ = ["CheckedPyDataset", "in_batches", "is_stream"]
 
@@ -82,8 +82,8 @@ def in_batches(
     """Returns x, y, sample_weight in a form that Keras reads in batches, and the batch size.
 
     Keras copies an array completely, even a memory-mapped one, before it takes batches of it, and
-    reads no sparse ones. So long arrays become a PyDataset, unless the user asks for small batches,
-    which are read faster from memory.
+    reads no sparse ones. So long arrays become a PyDataset, unless they are small and the user asks
+    for small batches, which are read faster from memory.
 
     Args:
         data: arrays, or a stream of batches.
@@ -94,8 +94,7 @@ def in_batches(
     size = given or most
     parts = (x,) if sample_weight is None else (x, y, sample_weight)
     arrays = keras.tree.flatten(parts)
-    in_files = any(map(is_mapped, arrays))
-    if is_stream(x) or not (given is None or in_files):
+    if is_stream(x) or not (given is None or any(map(reads_by_rows, arrays))):
         return data, size
     if len(arrays[0]) <= size:
         return (keras.tree.map_structure(_dense, x), y, sample_weight), size

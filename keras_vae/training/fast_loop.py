@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_vae.data.batch_dataset import source_of
 from keras_vae.data.lazy_rows import LazyRows
+from keras_vae.data.mapped import is_mapped
 from keras_vae.data.source import Gather, Source, Tables
 from keras_vae.data.stream import source_of_arrays, steps
 from keras_vae.devices import Device
@@ -343,16 +344,16 @@ def tables_within(source: Source, device: Device) -> frozenset[str]:
     """Returns the names of the tables from which the loop's graph gathers batches.
 
     The rows of the others are read while earlier chunks are trained on, and on a GPU moved to its
-    memory once a call. On a CPU these are tables in files. On a GPU, the smallest tables are held
-    as float32 in its memory while all of them take at most a quarter of it; there is no kernel
-    that gathers narrow integers there.
+    memory once a call. On a CPU these are tables in files and large arrays. On a GPU, the smallest
+    tables that are not in files are held as float32 in its memory while all of them take at most a
+    quarter of it; there is no kernel that gathers narrow integers there.
     """
-    held = source.resident.parts
+    held = {name: table for name, table in source.tables.items() if not is_mapped(table)}
     if device.is_gpu:
         sizes = {
             name: 4 * source.examples * math.prod(table.shape[1:])
             for name, table in held.items()
-            if name != "condition" or table.dtype.is_floating
+            if name != "condition" or tf.as_dtype(table.dtype).is_floating
         }
         names, total = [], 0
         for name in sorted(sizes, key=sizes.__getitem__):
@@ -360,12 +361,12 @@ def tables_within(source: Source, device: Device) -> frozenset[str]:
             if total <= device.table_bytes:
                 names.append(name)
         return frozenset(names)
-    return frozenset(held)
+    return frozenset(name for name, table in held.items() if tf.is_tensor(table))
 
 
 def placed(source: Source, names: frozenset[str], device: Device) -> Tables:
     """Returns the tables of these names, in the memory of the device."""
-    tables = source.resident
+    tables = source.all_tables
     held = {name: table for name, table in tables.parts.items() if name in names}
     if not device.is_gpu:
         return tables._replace(parts=held)
