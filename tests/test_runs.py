@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import functools
 import io
+import itertools
 import os
 import pty
 import shutil
@@ -40,10 +41,6 @@ CONFIG = RunConfig(
 )
 
 
-class Killed(BaseException):
-    """A process that ends between two system calls."""
-
-
 def weights(run: Run) -> np.ndarray:
     return np.concatenate([weight.ravel() for weight in run.load().get_weights()])
 
@@ -54,8 +51,28 @@ def invoke(*words: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(CONFIG, tmp_path_factory.mktemp("run") / "digits")
+def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, `whole`, and with its directory before each file was replaced, 0 to 6.
+
+    Three epochs replace config.toml once, and history.csv and model.keras three times each.
+    """
+    folder = tmp_path_factory.mktemp("run")
+    replace, calls = Path.replace, itertools.count()
+
+    def copying_replace(self: Path, target: Path) -> Path:
+        shutil.copytree(folder / "whole", folder / str(next(calls)))
+        return replace(self, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", copying_replace)
+        train(CONFIG, folder / "whole")
+    assert next(calls) == 7
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(moments: Path) -> Run:
+    return Run(moments / "whole")
 
 
 def test_a_run_holds_what_it_promises(finished: Run) -> None:
@@ -69,32 +86,19 @@ def test_a_run_holds_what_it_promises(finished: Run) -> None:
     assert Run(finished.path).config == finished.config
 
 
-@pytest.mark.parametrize("call", range(7))
+@pytest.mark.parametrize("moment", [0, 1, 2, 3, 6])
 def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(
-    call: int, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: int, moments: Path, finished: Run
 ) -> None:
-    """Three epochs replace config.toml once, and history.csv and model.keras three times each."""
-    calls = 0
-    replace = Path.replace
-
-    def dying_replace(self: Path, target: Path) -> Path:
-        nonlocal calls
-        calls += 1
-        if calls == call + 1:
-            raise Killed
-        return replace(self, target)
-
-    out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", dying_replace)
-        with pytest.raises(Killed):
-            train(CONFIG, out)
+    """Before any file; with a configuration, a history, a model; with a history ahead of it."""
+    out = moments / str(moment)
+    assert len([*out.glob(".*")]) == 1, "the file that was about to replace another"
     run = train(CONFIG, out, resume=True)
     assert [row["epoch"] for row in run.history()] == [1, 2, 3]
     # The same operations on the same numbers, on one thread: equal but for nothing.
     np.testing.assert_array_equal(weights(run), weights(finished))
-    resumed, whole = run.history()[-1], finished.history()[-1]
-    assert resumed == whole
+    assert run.history()[-1] == finished.history()[-1]
+    assert not [*out.glob(".*")]
 
 
 @pytest.mark.slow
