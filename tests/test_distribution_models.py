@@ -59,9 +59,9 @@ def test_model_file_keeps_the_model(distributions, tmp_path):
     compiled(vae).fit(x, epochs=1, verbose=0)
     vae.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
-    np.testing.assert_array_equal(again.reconstruct(x), vae.reconstruct(x))
     np.testing.assert_array_equal(again.elbo(x, seed=1).elbo, vae.elbo(x, seed=1).elbo)
-    np.testing.assert_array_equal(again.sample(5, seed=1), vae.sample(5, seed=1))
+    for call in (lambda each: each.reconstruct(x), lambda each: each.sample(5, seed=1)):
+        keras.tree.map_structure(np.testing.assert_array_equal, call(again), call(vae))
     assert json.dumps(again.get_config()) == json.dumps(vae.get_config())  # lists for tuples
 
 
@@ -73,18 +73,11 @@ def test_model_trains_in_other_dtypes(distributions, dtype):
     vae, x = vae_of(**distributions, dtype=dtype)
     history = compiled(vae).fit(x, batch_size=8, verbose=0).history
     assert np.all(np.isfinite([history[name] for name in history]))
-    q, p = vae.encode(x), vae.decode(np.zeros((2, LATENTS)))
-    dtypes = {q.dtype.name, p.dtype.name, vae.sample(2).dtype.name, vae.elbo(x).elbo.dtype.name}
-    assert dtypes == {floatx}
+    q, p = vae.encode(x), tf.nest.flatten(vae.decode(np.zeros((2, LATENTS))))
+    means = [each.mean() for each in (q, *p)]
+    found = [*means, *tf.nest.flatten(vae.sample(2)), vae.elbo(x).elbo]
+    assert {each.dtype.name for each in found} == {floatx}
     assert {weight.dtype for weight in vae.weights} == {floatx}
-
-
-# Of the places of a scale one is enough: they differ in a weight and in no operation.
-SAME_OPERATIONS = {"normal", "normal_fixed", "normal_learned", "normal_per_feature", "diagonal"}
-SAME_OPERATIONS |= {"laplace_optimal", "discretized_logistic_learned", "standard_normal"}
-
-
-XLA = [*(name for name in MODELS if name not in SAME_OPERATIONS), *OBJECTIVES]
 
 
 def test_data_beyond_half_precision_reaches_the_network_whole():
@@ -112,7 +105,7 @@ def test_factories_follow_the_policy(policy):
     assert vae.sample(2).dtype == vae.likelihood.float_dtype == expected
 
 
-@pytest.mark.parametrize("name", XLA)
+@pytest.mark.parametrize("name", [*MODELS, *OBJECTIVES.keys() - {"elbo", "elbo_beta"}])
 def test_model_trains_under_xla(name):
     objective = OBJECTIVES.get(name, ELBO)()
     vae, x = vae_of(**MODELS.get(name, {}))
