@@ -19,6 +19,7 @@ from keras_vae.distributions.tfp import tfd
 from tests.models import mean_and_error, terms_of
 from tests.registry import (
     ATOMS,
+    CONDITIONALS,
     EVENT,
     LARGEST,
     LATENTS,
@@ -263,26 +264,33 @@ def test_config_makes_the_same_layer(make):
         assert (again.event_shape, again.name) == (layer.event_shape, "distribution")
 
 
-@every["conditional"]
-def test_layer_lives_in_functional_models_and_files(make, tmp_path):
-    layer, c = built(make)
-    inputs = keras.Input((WIDTH,))
-    outputs = layer(inputs)
-    assert outputs.shape == (None, *layer.event_shape)
-    model = keras.Sequential([keras.Model(inputs, outputs)])
+@pytest.mark.parametrize("first", range(3))
+def test_layers_live_in_functional_models_and_files(first, tmp_path):
+    """A third of all in a model, which is traced, saved and loaded once."""
+    layers, (c, *_) = zip(*map(built, [*CONDITIONALS.values()][first::3]), strict=True)
+    inputs, outer = keras.Input((WIDTH,)), keras.Input((WIDTH,))
+    outputs = [layer(inputs) for layer in layers]
+    model = keras.Model(outer, keras.Model(inputs, outputs)(outer))
     before = model.predict(c, verbose=0)
-    assert before.shape == (6, *layer.event_shape)
-    mean = layer.distribution(c).mean()
-    np.testing.assert_allclose(before, mean, rtol=2e-6, atol=1e-6)  # graph and eager
-    assert np.any(layer(c, training=True) != layer(c, training=True))
+    for layer, output, value in zip(layers, outputs, before, strict=True):
+        assert output.shape == (None, *layer.event_shape)
+        assert value.shape == (6, *layer.event_shape)
+        mean = layer.distribution(c).mean()
+        np.testing.assert_allclose(value, mean, rtol=2e-6, atol=1e-6)  # graph and eager
+        assert np.any(layer(c, training=True) != layer(c, training=True))
     model.save(tmp_path / "m.keras")
     after = keras.saving.load_model(tmp_path / "m.keras").predict(c, verbose=0)
-    np.testing.assert_array_equal(after, before)
+    for one, other in zip(after, before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+FIRST = {type(make()): name for name, make in reversed(CONDITIONALS.items())}.values()
+OF_EACH_CLASS = {name: CONDITIONALS[name] for name in (*FIRST, "normal_learned")}
 
 
 # Keras' own test feeds `fit` a generator, of which Keras warns that it will not be shuffled.
 @pytest.mark.filterwarnings("ignore:.shuffle=True. was passed:UserWarning")
-@every["conditional"]
+@pytest.mark.parametrize("make", OF_EACH_CLASS.values(), ids=OF_EACH_CLASS)
 def test_keras_accepts_the_layer(make):
     layer = make()
     arguments = inspect.signature(type(layer)).parameters
