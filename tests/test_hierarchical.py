@@ -463,6 +463,7 @@ def test_factory_takes_a_condition_and_refuses_what_it_cannot_build():
             keras_vae.hierarchical_vae(5, (2, 3), **options)
 
 
+@pytest.mark.parametrize("trained", ["residual"], indirect=True)
 def test_artifact_decodes_levels_by_name_and_scores_each(trained, tmp_path):
     model, _ = trained
     artifact = export_model(model, tmp_path)
