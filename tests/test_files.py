@@ -18,7 +18,6 @@ from tests.models import again, assert_same_weights, binary, compiled, tiny_vae
 
 X = binary(45)
 GRAPH = {"run_eagerly": False}
-JIT = {"run_eagerly": False, "jit_compile": True}
 
 
 def on_disk(folder, x):
@@ -32,7 +31,7 @@ def trained(x, options, **arguments):
     return vae
 
 
-@pytest.mark.parametrize("options", [{}, GRAPH, JIT], ids=["eager", "graph", "XLA"])
+@pytest.mark.parametrize("options", [{}, GRAPH], ids=["eager", "graph"])
 def test_mapped_stream_gives_the_same_bits(tmp_path, options):
     grey = np.random.default_rng(0).integers(0, 256, (45, 6), dtype=np.uint8)
 
