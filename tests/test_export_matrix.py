@@ -54,13 +54,22 @@ def test_every_family_goes_through_the_whole_pipeline():
     assert priors == set(PRIORS)
 
 
-@pytest.mark.parametrize(
-    ("names", "make"), list(EXPORTED.items()), ids=["-".join(c) for c in EXPORTED]
-)
-def test_whole_pipeline(names, make, tmp_path):
-    """What is published was compared in two runtimes, with draws and bounds that agree."""
+SMALL = [names for names in EXPORTED if names[1] not in ("diagonal", "isotropic", "full")]
+
+
+def case_of(names):
     likelihood, posterior, prior = names
-    vae = make(likelihood=likelihood, posterior=posterior, prior=prior)
+    return EXPORTED[names](likelihood=likelihood, posterior=posterior, prior=prior)
+
+
+def each(cases):
+    return pytest.mark.parametrize("names", cases, ids=["-".join(names) for names in cases])
+
+
+@each([names for names in EXPORTED if names not in SMALL])
+def test_whole_pipeline(names, tmp_path):
+    """What is published was compared in two runtimes, with draws and bounds that agree."""
+    vae = case_of(names)
     directory = pipeline.export_model(vae, tmp_path / "model")
     found = read_manifest(directory)
     assert found["omitted"] == {}
@@ -77,12 +86,21 @@ def test_whole_pipeline(names, make, tmp_path):
             assert entry["mean_nats"] < 1e-6 * 64 * 64 * 3
 
 
+@each(SMALL)
+def test_other_posteriors_and_priors(names):
+    """What `score` and `sample` ask of both is all that any signature asks of them."""
+    compared = verify(case_of(names), only=("encode", "sample", "score"))
+    (z,) = (each for each in compared if each.output == "z" and each.signature == "sample")
+    assert z.max_scaled < 1e-6
+
+
 OTHERS = {"coupling", "inverse_autoregressive", "flow", "autoregressive", "laplace", "student_t"}
 OTHERS |= {"von_mises_fisher", "uniform_sphere"}
 PAIRS = [pair for pair in itertools.product(POSTERIORS, PRIORS) if not OTHERS & set(pair)]
 PAIRS = [pair for pair in PAIRS if pair[0] != "normal_mixture"]
 PAIRS += [("coupling", "vamp"), ("full", "flow"), ("von_mises_fisher", "vamp")]
 PAIRS += [("normal_mixture", "vamp")]
+PAIRS = [pair for pair in PAIRS if pair not in {names[1:] for names in EXPORTED}]
 """Normal posteriors with mixtures of such; the pairs of others are exported whole, or here."""
 
 
@@ -120,11 +138,6 @@ def test_sizes_and_groups_of_rows_are_read_from_the_condition(likelihood, option
     vae = tiny_vae(likelihood, condition_shape=3, offset=True, **options)
     assert manifest.metadata(vae, Preparation())["likelihood"]["options"]["offset"] is True
     verify(vae, only=("decode", "sample"))
-
-
-def test_convolutions():
-    vae = keras_vae.conv_vae((8, 8, 1), 2, "discretized_logistic", filters=(4, 8), width=16)
-    verify(vae, only=("decode", "encode", "reconstruct"))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +241,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("layers", list(LAYERS.values()), ids=list(LAYERS))
 def test_layers_whose_ops_keep_lists_constants_or_requests(layers):
-    verify(encoder(*layers()), only=("encode", "reconstruct"))
+    verify(encoder(*layers()), only=("encode",))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +271,7 @@ def test_layers_whose_ops_keep_lists_constants_or_requests(layers):
 )
 def test_preparation_inside(likelihood, shape, preparation):
     scale = {"scale": 0.5} if likelihood in ("normal", "laplace") else {}
-    only = ("encode", "reconstruct", "score", *(["sample"] if preparation.center else []))
+    only = ("reconstruct", "score", *(["sample"] if preparation.center else []))
     verify(tiny_vae(likelihood, shape, **scale), preparation, only)
 
 
@@ -362,12 +375,15 @@ def test_values_missing_not_at_random():
 
 @pytest.mark.parametrize("third", range(3))
 def test_every_other_family_as_a_part_that_may_be_absent(third):
-    """Draws and scores of each part are outputs of their own, so a few models hold all families."""
+    """Scores of each part are outputs of their own, so a few models hold all families.
+
+    Their draws are converted one by one in test_random.py.
+    """
     parts = {name: make(missing=True) for name, make in list(PARTS.items())[third::3]}
     vae = keras_vae.VAE(
         prior=keras_vae.StandardNormal(2),
         likelihood=keras_vae.Parts(parts, network=keras.layers.Dense(4, "tanh")),
         posterior=keras_vae.DiagonalNormal(2, network=keras_vae.PartsEncoder()),
     )
-    compared = {each.output for each in verify(vae, only=("sample", "score"))}
-    assert compared >= {f"{kind}_{name}" for kind in ("sample", "distortion") for name in parts}
+    compared = {each.output for each in verify(vae, only=("score",))}
+    assert compared >= {f"distortion_{name}" for name in parts}
