@@ -24,6 +24,8 @@ from keras_vae.evaluation.disentanglement import sap as sap
 from keras_vae.evaluation.ex_post_codes import fit_code_prior as fit_code_prior
 from keras_vae.evaluation.ex_post_density import ex_post_density as ex_post_density
 from keras_vae.evaluation.full_gaussian import FullGaussian as FullGaussian
+from keras_vae.evaluation.geodesics import Geodesics as Geodesics
+from keras_vae.evaluation.geodesics import geodesics as geodesics
 from keras_vae.evaluation.independent_columns import IndependentColumns as IndependentColumns
 from keras_vae.evaluation.inference_gap import BoundGap as BoundGap
 from keras_vae.evaluation.inference_gap import bound_gap as bound_gap

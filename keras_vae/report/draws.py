@@ -29,6 +29,7 @@ _FEATURES = 24
 _LINES = 30
 _CHANNELS = 3
 _MOST_CORRELATED = 100
+_PAIRS = 4
 
 
 def draws(subject: Subject) -> Sequence[Picture | Words]:
@@ -73,9 +74,10 @@ def _images(subject: Subject) -> list[Picture]:
                 pixels(
                     "Interpolations",
                     "Decoder means on lines between posterior means of test pairs.",
-                    subject.means(_interpolations(subject, 4)),
+                    subject.means(_interpolations(subject, _PAIRS)),
                     span,
                 ),
+                _geodesics(subject),
                 pixels(
                     "Traversals",
                     "One latent from -3 to 3, the others at one example's posterior mean; the four "
@@ -85,6 +87,23 @@ def _images(subject: Subject) -> list[Picture]:
                 ),
             ]
     return [*found, _least_likely(subject)]
+
+
+def _geodesics(subject: Subject) -> Picture:
+    """Plots the same pairs joined by the curves that are shortest for the decoder."""
+    ends = subject.moments[0][: 2 * _PAIRS]
+    count = len(ends) // 2
+    found = evaluation.geodesics(
+        subject.vae, ends[: 2 * count : 2], ends[1 : 2 * count : 2], num_points=_COLUMNS
+    )
+    shorter = 1.0 - found.length.sum() / max(found.line_length.sum(), np.finfo(np.float64).tiny)
+    caption = (
+        "Decoder means between the same pairs on geodesics: curves along which the decoder mean "
+        f"changes least and evenly. On average they are {shorter:.0%} shorter than the lines "
+        "(evaluation.geodesics)."
+    )
+    z = found.z.reshape(-1, found.z.shape[-1])
+    return pixels("Interpolations on geodesics", caption, subject.means(z), subject.range)
 
 
 def _by_level(subject: Subject) -> Picture:
