@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.from_files import growth
 from keras_vae import data
-from keras_vae.data import cache, mapped
+from keras_vae.data import archives, cache, mapped
 from keras_vae.data.content import DataError
 from tests.models import again, assert_same_weights, binary, compiled, tiny_vae
 
@@ -174,6 +174,37 @@ def test_cache_holds_what_the_source_holds(tmp_path, kind, monkeypatch):
     os.utime(changed, ns=(1, 1))
     data.load(source, labels=True, cache=tmp_path / "cache")
     assert len(os.listdir(tmp_path / "cache")) == 2
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", ["u1", ">f4"])
+def test_large_arrays_of_an_archive_are_read_by_rows(tmp_path, monkeypatch, save, dtype):
+    x = np.random.default_rng(0).integers(0, 200, (3000, 5)).astype(dtype)
+    path, folder = tmp_path / "f.npz", tmp_path / "cache"
+    save(path, others=np.ones(3), x=x, y=np.arange(3000))
+    assert not mapped.is_mapped(data.load(path).x)
+    monkeypatch.setattr(archives, "_LARGE", 1000)
+    monkeypatch.setattr(archives, "_CHUNK", 700)
+    found = data.load(path, labels=True, cache=folder)
+    assert mapped.is_mapped(found.x)
+    assert folder.exists() == (save is np.savez_compressed)
+    np.testing.assert_array_equal(mapped.read(found.x, np.array([7, 8, 2])), x[[7, 8, 2]])
+    np.testing.assert_array_equal(found.x, x)
+    np.testing.assert_array_equal(found.labels, np.arange(3000))
+    assert found.left_out == {"y": "labels"}
+    assert found.x.dtype == x.dtype
+    whole = data.load(path)
+    assert mapped.is_mapped(whole.x) == (save is np.savez)
+    assert archives.compressed_bytes(path) == (0 if save is np.savez else x.nbytes)
+
+    stored, place = bytearray(path.read_bytes()), x.tobytes()[4000:4016]
+    at = stored.find(place) if save is np.savez else stored.find(b"x.npy") + 4000
+    stored[at] ^= 1
+    path.write_bytes(stored)
+    with pytest.raises(DataError, match=r"damaged: x.npy does not have the checksum|cannot be rea"):
+        data.load(path, cache=tmp_path / "another")
+    save(path, x=np.asfortranarray(x))
+    np.testing.assert_array_equal(data.load(path, cache=folder).x, x)
 
 
 def test_cache_keeps_what_is_asked_for_apart(tmp_path):

@@ -1,4 +1,4 @@
-"""Readers of array files: .npy, .npz and IDX, the format of MNIST."""
+"""Readers of array files: .npy and IDX, the format of MNIST."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import gzip
 import math
 import os
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from keras_vae.data.columns import Labels
-from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, only_label, reading
+from keras_vae.data.content import Content, DataError, listed, reading
 
-ARRAY_NAMES = ("x", "X", "data", "images", "arr_0")
 KNOWN_KINDS = (
     ".npy, .npz, .csv, .csv.gz, .tsv, .parquet, .feather, .mtx, IDX (gzip or not), "
     "or a directory of png, jpg, bmp, gif or webp images"
@@ -29,46 +27,6 @@ def npy(path: Path) -> Content:
     """Maps the array of a .npy file into memory, read-only."""
     with reading(path, "a .npy array"):
         return Content(np.lib.format.open_memmap(path, mode="r"))
-
-
-def npz(path: Path, key: str | None, labels: Labels) -> Content:
-    """Reads the array `key` of a .npz archive, or the one whose name marks it as the data."""
-    if not zipfile.is_zipfile(path):
-        raise DataError(
-            f"{path} cannot be read as a .npz archive: it is truncated or of another kind. "
-            "Write or download it again."
-        )
-    with reading(path, "a .npz archive"), np.load(path, allow_pickle=False) as archive:
-        key = _npz_key(path, archive.files, key)
-        label_key = _npz_label_key(path, archive.files, key) if labels else None
-        if label_key is None:
-            return Content(archive[key])
-        return Content(archive[key], archive[label_key], left_out={label_key: "labels"})
-
-
-def _npz_key(path: Path, keys: Sequence[str], chosen: str | None) -> str:
-    held = ", ".join(keys) or "nothing"
-    if chosen is not None:
-        if chosen in keys:
-            return chosen
-        raise DataError(f"{path} has no array {chosen!r}; it holds: {held}. Choose one of these.")
-    named = [key for key in keys if key in ARRAY_NAMES]
-    others = [key for key in keys if key.lower() not in LABEL_NAMES]
-    for candidates in (named, others, keys):
-        if len(candidates) == 1:
-            return candidates[0]
-    raise DataError(
-        f"{path} does not tell which of its arrays is the data; it holds: {held}. "
-        f'Choose one by writing "{path}:key".'
-    )
-
-
-def _npz_label_key(path: Path, keys: Sequence[str], key: str) -> str | None:
-    """Finds the key of the labels: `y_train` for `x_train`, otherwise one with a label's name."""
-    twin = "y" + key[1:]
-    if key[0] in "xX" and twin in keys:
-        return twin
-    return only_label(path, [k for k in keys if k != key])
 
 
 def idx(path: Path, labels: Labels) -> Content:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_vae.data.arrays import idx, mnist_images, mnist_part, npy, npz
+from keras_vae.data.archives import npz
+from keras_vae.data.arrays import idx, mnist_images, mnist_part, npy
 from keras_vae.data.cache import cached
 from keras_vae.data.columns import Labels, columns_line, identifiers
 from keras_vae.data.content import LABEL_NAMES, Content, DataError, listed, reason
@@ -118,8 +119,9 @@ def load(
     is data like the others. Fields of text are separated by commas, semicolons or tabs, with
     decimal points or commas. One axis [N] becomes [N, 1]. Three axes become images [N, H, W, 1] if
     they hold bytes, or rows of more than four whole numbers from 0 on or of numbers in [0, 1];
-    otherwise they are series [N, T, C]. Nothing is rescaled: use `batches(..., rescale=)`. Nothing
-    is ever unpickled.
+    otherwise they are series [N, T, C]. An array of more than 256 MiB in an .npz file that is not
+    compressed is mapped into memory. Nothing is rescaled: use `batches(..., rescale=)`. Nothing is
+    ever unpickled.
 
     Args:
         source: Path, or the word "digits" (`Path("digits")` is a path); or a data frame of pandas
@@ -128,8 +130,9 @@ def load(
             not.
         split: Part of a directory of MNIST-style files.
         cache: Directory for data that does not fit into memory: a table in text or Parquet, a
-            sparse matrix or a directory of images is written there once as rows of one file, which
-            is then mapped, and reused while the source is unchanged. Other sources ignore it.
+            sparse matrix, a directory of images or a compressed array of more than 256 MiB in an
+            .npz file is written there once as rows of one file, which is then mapped, and reused
+            while the source is unchanged. Other sources ignore it.
         drop: Names of columns of a table to leave out, such as identifiers.
         image_size: Height and width for a directory of images: each image is scaled to cover them
             and cropped at its centre.
@@ -249,7 +252,7 @@ def _file(
             return cached(cache, path, [path], lambda: dense_rows(read_sparse(path)))
         return dense(path, read_sparse(path))
     if name.endswith(".npz"):
-        return npz(path, key, labels)
+        return npz(path, key, labels, cache)
     if name.endswith((".h5ad", ".h5", ".hdf5")):
         raise DataError(
             f"{path} is an HDF5 file, which is not read. Save its matrix as .npz: for .h5ad "

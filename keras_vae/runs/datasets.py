@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_vae import data
+from keras_vae.data.archives import compressed_bytes
 from keras_vae.data.columns import positions
 from keras_vae.data.mapped import is_mapped
 from keras_vae.data.row_views import ComputedRows
@@ -92,18 +93,20 @@ def few(x: Any) -> Any:
 
 def advice(config: RunConfig) -> str | None:
     """Returns how to train on a large file without reading all of it; None for any other source."""
-    path = Path(config.data)
+    name, _, key = config.data.partition(".npz:")
+    path = Path(f"{name}.npz" if key else name)
     if config.cache or config.data == "digits" or not path.is_file():
         return None
-    size = path.stat().st_size
-    if size < _LARGE or path.suffix.lower() == ".npy":
+    if path.suffix.lower() == ".npz" and not is_sparse(path):
+        size = compressed_bytes(path, key or None)
+    else:
+        size = 0 if path.suffix.lower() == ".npy" else path.stat().st_size
+    if size < _LARGE:
         return None
-    remedy = (
-        "Save the array as .npy, which is read row by row."
-        if path.suffix.lower() == ".npz" and not is_sparse(path)
-        else "--cache DIRECTORY keeps its rows in a file there instead."
+    return (
+        f"{path} has {size / 2**30:.1f} GiB and is read into memory. --cache DIRECTORY keeps its "
+        "rows in a file there instead."
     )
-    return f"{path} has {size / 2**30:.1f} GiB and is read into memory. {remedy}"
 
 
 def _arranged(found: data.Data, names: tuple[str, ...], source: str) -> Any:
