@@ -31,7 +31,7 @@ from keras_vae.factories import LIKELIHOODS
 from keras_vae.runs import measurements, run
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.config_file import read_config
-from keras_vae.runs.run import Run
+from keras_vae.runs.run import FINGERPRINT, Run
 from keras_vae.runs.train import train
 from keras_vae.training.backup import write_atomically
 from keras_vae.training.guard import NonFiniteError
@@ -78,6 +78,7 @@ def finished(moments: Path) -> Run:
 def test_a_run_holds_what_it_promises(finished: Run) -> None:
     assert sorted(path.name for path in finished.path.iterdir()) == [
         "config.toml",
+        FINGERPRINT,
         "history.csv",
         "model.keras",
     ]
@@ -216,6 +217,25 @@ def test_more_epochs_can_be_asked_for(finished: Run, tmp_path: Path) -> None:
     train(dataclasses.replace(CONFIG, epochs=1), out)
     run = train(CONFIG, out, resume=True)
     np.testing.assert_array_equal(weights(run), weights(finished))
+
+
+def test_resume_notices_data_that_has_changed(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    out, more = tmp_path / "run", {"epochs": 2}
+    config = RunConfig(
+        data=str(tmp_path / "x.npy"), likelihood="normal", hidden=(2,), latent=1, epochs=1
+    )
+    np.save(config.data, x)
+    train(config, out)
+    x[17, 1] += 0.01
+    np.save(config.data, x)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(RunError, match=r"has changed or other data.* --data .* another --out"):
+        train(dataclasses.replace(config, **more), out, resume=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (out / FINGERPRINT).unlink()
+    assert len(train(dataclasses.replace(config, **more), out, resume=True).history()) == 2
+    assert (out / FINGERPRINT).is_file()
 
 
 def test_a_directory_that_is_in_use_is_left_alone(finished: Run, tmp_path: Path) -> None:

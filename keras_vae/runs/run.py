@@ -34,10 +34,13 @@ from keras_vae.runs.units import Units
 from keras_vae.tokens import Tokens
 from keras_vae.training.backup import write_atomically
 
-__all__ = ["SCHEMA", "Run", "read_json", "refuse_damaged", "resume_command"]
+__all__ = ["FINGERPRINT", "SCHEMA", "Run", "read_json", "refuse_damaged", "resume_command"]
 
 SCHEMA = "schema.toml"
 """Name of the file with the columns of a table."""
+
+FINGERPRINT = "data.sha256"
+"""Name of the file with the fingerprint of the data."""
 
 
 class Run:

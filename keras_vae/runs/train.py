@@ -14,10 +14,10 @@ import keras
 
 from keras_vae import callbacks, data
 from keras_vae.likelihood_model import LikelihoodModel
-from keras_vae.runs import sequences
+from keras_vae.runs import fingerprint, sequences
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.lock import held
-from keras_vae.runs.run import SCHEMA, Run
+from keras_vae.runs.run import FINGERPRINT, SCHEMA, Run
 from keras_vae.runs.tasks import Task, task_of
 from keras_vae.training.backup import write_atomically
 
@@ -51,7 +51,8 @@ def train(
         extra_callbacks: Keras callbacks, such as a progress bar.
 
     Raises:
-        RunError: if the directory is in use, or a setting has no effect.
+        RunError: if the directory is in use, a setting has no effect, or the data of the run that
+            is continued has changed.
         DataError: if the data cannot be read or does not suit the likelihood.
         NonFiniteError: if training is no longer finite; the last good model stays.
         OSError: if the directory cannot be written.
@@ -87,6 +88,9 @@ def _fit(
 ) -> Run:
     keras.utils.set_random_seed(config.seed)
     finished, vae = 0, None
+    of_data = fingerprint.fingerprint(task)
+    if run is not None:
+        fingerprint.refuse_changed(run, of_data)
     if run is not None and run.model_path.is_file():
         vae = run.load()
         finished = run.finished(vae, task.examples)
@@ -108,6 +112,7 @@ def _fit(
     with write_atomically(out / "config.toml") as temporary:
         temporary.write_text(config.to_toml())
     run = Run(out)
+    fingerprint.write(run, of_data)
     if finished:
         report(f"Continuing after epoch {finished} of {config.epochs}.")
     with _kept_or_removed(run, is_new):
@@ -169,7 +174,7 @@ def _kept_or_removed(run: Run, is_new: bool) -> Iterator[None]:
         yield
     except Exception:
         if is_new and not run.model_path.is_file():
-            for name in ("config.toml", "history.csv", SCHEMA, sequences.VOCABULARY):
+            for name in ("config.toml", "history.csv", SCHEMA, FINGERPRINT, sequences.VOCABULARY):
                 (run.path / name).unlink(missing_ok=True)
         raise
 
