@@ -8,6 +8,7 @@ import preloaded
 import pytest
 import tensorflow as tf
 
+import keras_vae
 from keras_vae.distributions import supports
 from keras_vae.random import row_seeds
 from keras_vae.signatures import signatures
@@ -110,6 +111,26 @@ def test_gradients_of_chunks_are_those_of_one_pass(seven_at_once):
     assert all(np.any(gradient) for gradient in whole["elbo"][2:])
     seven_at_once()
     same(gradients(), whole)
+
+
+def test_log_joint_of_a_hierarchy_goes_through_chunks(seven_at_once):
+    vae, rng = keras_vae.hierarchical_vae(6, (2, 3), hidden=(8,)), np.random.default_rng(0)
+    sizes = {name: block.latent_shape for name, block in vae.blocks.items()}
+    z = {
+        name: tf.constant(rng.normal(size=(30, *size)), tf.float32) for name, size in sizes.items()
+    }
+
+    def both():
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            log_joint = vae.log_joint(binary(30), z)
+        return {"log_joint": log_joint, "gradient": tape.gradient(log_joint, z)}
+
+    whole = both()
+    assert not vae._graphs
+    seven_at_once()
+    same(both(), whole)
+    assert vae._graphs
 
 
 def test_bound_of_a_row_stands_alone_and_is_the_exported_one():

@@ -289,12 +289,19 @@ class HierarchicalVAE(LikelihoodModel):
             DataError: if x lies outside the support of the likelihood.
             ValueError: if a level is missing or has another shape.
         """
-        x, z = self._cast(self._checked(x, in_support=True)), self._levels(z)
+        x, z = self._checked(x, in_support=True), self._levels(z)
         count, latents = len(keras.tree.flatten(x)[0]), len(next(iter(z.values())))
         if count != latents:
             raise ValueError(f"x holds {count} examples and z {latents} of them.")
-        trace = self.infer(x).at({name: value[tf.newaxis] for name, value in z.items()})
-        return trace.log_joint()[0]
+
+        def of_rows(inputs: Any) -> tf.Tensor:
+            x, z = inputs
+            trace = self.infer(self._cast(x)).at(
+                {name: value[tf.newaxis] for name, value in z.items()}
+            )
+            return trace.log_joint()[0]
+
+        return self._by_rows("log_joint", of_rows, [x, z])
 
     def _levels(self, z: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Returns checked latents of every level."""
