@@ -9,6 +9,13 @@ import pytest
 from models import tiny_vae
 
 from export import pipeline
+from keras_vae.model import VAE
+
+
+def published_vae() -> VAE:
+    """Makes the model that is published."""
+    keras.utils.set_random_seed(1)
+    return tiny_vae("bernoulli", (4, 4, 1))
 
 
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -20,6 +27,5 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (root / "published.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (target / "1").is_dir():
-            keras.utils.set_random_seed(1)
-            pipeline.export_model(tiny_vae("bernoulli", (4, 4, 1)), target)
+            pipeline.export_model(published_vae(), target)
     return target / "1"

@@ -10,16 +10,14 @@ import threading
 import time
 
 import grpc
-import keras
 import numpy as np
 import onnxruntime
 import pytest
-from models import tiny_vae
+from artifacts import published
 from stub_server import MODELS, PEM, answer, serve_grpc, serve_rest
 
 from export import saved_model
 from export.cases import Case, read_answers, write_cases
-from export.pipeline import export_model
 from export.runtimes import RUNTIMES
 from serving import AsyncClient, Client
 from serving.artifact import Artifact
@@ -426,13 +424,12 @@ class LocalServer:
 
     def wait_ready(self):
         for url in self.urls.values():
-            ask("blocking", url, "wait_ready", 600.0, model="tiny")
+            ask("blocking", url, "wait_ready", 600.0, model="digits")
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
-    keras.utils.set_random_seed(7)
-    return Artifact.read(export_model(tiny_vae(), tmp_path_factory.mktemp("artifacts") / "tiny"))
+    return Artifact.read(published(tmp_path_factory))
 
 
 @pytest.fixture(scope="module")
@@ -464,7 +461,7 @@ def onnx(artifact):
 def some(artifact, name, rows):
     generator = np.random.default_rng(rows)
     draws = {
-        "x": generator.integers(0, 2, (rows, 6)).astype(np.float32),
+        "x": generator.integers(0, 2, (rows, 4, 4, 1)).astype(np.float32),
         "z": generator.standard_normal((rows, 2)).astype(np.float32),
         "seed": generator.integers(-(2**31), 2**31, (rows, 2)).astype(np.int32),
     }
@@ -485,7 +482,7 @@ def test_local_server_answers_what_onnx_runtime_does(
         inputs = some(artifact, name, 70)
         options = {"layout": layout, "max_rows": 32}
         arguments = [inputs[key] for key in artifact.signatures[name].inputs]
-        got = ask(kind, server.urls[interface], name, *arguments, model="tiny", options=options)
+        got = ask(kind, server.urls[interface], name, *arguments, model="digits", options=options)
         want = onnx(name, inputs)
         assert list(got) == list(want) or set(got) == set(want)
         for key, value in want.items():
@@ -496,13 +493,13 @@ def test_local_server_answers_what_onnx_runtime_does(
 
 def test_local_server_describes_the_artifact(artifact, server):
     for url in server.urls.values():
-        metadata = ask("blocking", url, "metadata", model="tiny", options={"version": 1})
+        metadata = ask("blocking", url, "metadata", model="digits", options={"version": 1})
         assert metadata.version == artifact.version
         for name, signature in artifact.signatures.items():
             read = metadata.signatures[name]
             assert (read.inputs, read.outputs) == (signature.inputs, signature.outputs)
         with pytest.raises(UnknownModelError, match="version 9"):
-            ask("blocking", url, "metadata", model="tiny", options={"version": 9})
+            ask("blocking", url, "metadata", model="digits", options={"version": 9})
 
 
 def test_c_interface_of_tensorflow_answers_the_same(artifact, server, onnx, tmp_path):
@@ -524,7 +521,7 @@ def test_c_interface_of_tensorflow_answers_the_same(artifact, server, onnx, tmp_
                 "predict",
                 case.signature,
                 case.inputs,
-                model="tiny",
+                model="digits",
                 options={"layout": layout},
             )
             for key, value in want.items():
@@ -614,7 +611,7 @@ def test_ten_thousand_requests_while_the_server_is_killed(server, onnx):
         async def main():
             async with contextlib.AsyncExitStack() as stack:
                 clients = [
-                    await stack.enter_async_context(AsyncClient(url, "tiny", **options))
+                    await stack.enter_async_context(AsyncClient(url, "digits", **options))
                     for url, options in itertools.product(urls, (FOREVER, impatient))
                 ]
                 share = CALLERS // 2 // len(clients)
@@ -624,7 +621,7 @@ def test_ten_thousand_requests_while_the_server_is_killed(server, onnx):
 
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(Client(url, "tiny", **options))
+            stack.enter_context(Client(url, "digits", **options))
             for url, options in itertools.product(server.urls.values(), (FOREVER, impatient))
         ]
         callers = [
