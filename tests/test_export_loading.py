@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import preloaded
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -252,9 +253,9 @@ def make():
 SAVE = "import sys; sys.path.append(''); from my.module import make; make().save('own.keras')"
 
 
-def run(command, directory, **environment):
+def run(command, directory, python=(sys.executable,), **environment):
     return subprocess.run(
-        [sys.executable, *command],
+        [*python, *command],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
@@ -267,7 +268,7 @@ def test_classes_of_a_users_own_without_onednn(tmp_path):
     """`--import` names their module; without it the message does. TensorFlow without oneDNN."""
     (tmp_path / "my").mkdir()
     (tmp_path / "my" / "module.py").write_text(MODULE)
-    saved = run(["-c", SAVE], tmp_path)
+    saved = run(["-c", SAVE], tmp_path, preloaded.python())
     assert saved.returncode == 0, saved.stderr
     path = tmp_path / "own.keras"
     assert f"{path} holds " in (message := error_of([path, "--to", tmp_path / "a"]))
