@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from chromium import ALL_VIEWS, browser
 
 from keras_vae import commands, random, report
 from keras_vae.data.proposal import prepare
@@ -89,6 +90,11 @@ def test_report_is_one_self_contained_page(kind: str, tmp_path: Path) -> None:
     assert f"the first 32 of {available} test examples" in text
     assert ("Draws, each number 0 or 1" in text) == (kind == "images")
     assert ("Each pair of 4 columns" in text) == (kind == "table")
+    if kind == "images":
+        assert "Interpolations on geodesics" in text
+        with browser() as tab:
+            tab.open(path.resolve().as_uri())
+            assert tab.faults(ALL_VIEWS) == []
     for part in ("Rate against distortion", "Active latents", "2.0e-06", "2 of 2 comparisons"):
         assert (part in text) == (kind == "images")
 

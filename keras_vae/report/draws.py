@@ -77,7 +77,7 @@ def _images(subject: Subject) -> list[Picture]:
                     subject.means(_interpolations(subject, _PAIRS)),
                     span,
                 ),
-                _geodesics(subject),
+                *_geodesics(subject),
                 pixels(
                     "Traversals",
                     "One latent from -3 to 3, the others at one example's posterior mean; the four "
@@ -89,10 +89,15 @@ def _images(subject: Subject) -> list[Picture]:
     return [*found, _least_likely(subject)]
 
 
-def _geodesics(subject: Subject) -> Picture:
-    """Plots the same pairs joined by the curves that are shortest for the decoder."""
+def _geodesics(subject: Subject) -> list[Picture]:
+    """Plots the same pairs joined by the curves that are shortest for the decoder, if it has means.
+
+    A Student-t distribution of few degrees of freedom has none.
+    """
     ends = subject.moments[0][: 2 * _PAIRS]
     count = len(ends) // 2
+    if not np.isfinite(subject.means(_interpolations(subject, _PAIRS))).all():
+        return []
     found = evaluation.geodesics(
         subject.vae, ends[: 2 * count : 2], ends[1 : 2 * count : 2], num_points=_COLUMNS
     )
@@ -103,7 +108,7 @@ def _geodesics(subject: Subject) -> Picture:
         "(evaluation.geodesics)."
     )
     z = found.z.reshape(-1, found.z.shape[-1])
-    return pixels("Interpolations on geodesics", caption, subject.means(z), subject.range)
+    return [pixels("Interpolations on geodesics", caption, subject.means(z), subject.range)]
 
 
 def _by_level(subject: Subject) -> Picture:
