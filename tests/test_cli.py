@@ -4,20 +4,23 @@ import json
 import subprocess
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import preloaded
 import pytest
 from click.testing import CliRunner
 
 from keras_vae import cli
 
 
-def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *words: str, cwd: Path, python: Sequence[str] = (sys.executable,)
+) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).parent.parent
-    command = [sys.executable, "-m", *words]
     return subprocess.run(
-        command,
+        [*python, "-m", *words],
         cwd=cwd,
         env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "HOME": str(cwd)},
         capture_output=True,
@@ -207,7 +210,8 @@ def test_debug_shows_the_traceback_and_nothing_else_does(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_the_quickstart_trains_measures_exports_and_draws(tmp_path: Path) -> None:
-    result = run("keras_vae", "quickstart", "--epochs", "15", cwd=tmp_path)
+    python = preloaded.python()
+    result = run("keras_vae", "quickstart", "--epochs", "15", cwd=tmp_path, python=python)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
     out = tmp_path / "runs" / "quickstart"
@@ -219,7 +223,7 @@ def test_the_quickstart_trains_measures_exports_and_draws(tmp_path: Path) -> Non
     artifact = tmp_path / "artifacts" / "quickstart" / "1"
     assert (artifact / "manifest.json").is_file()
     assert (artifact / "onnx" / "decode.onnx").is_file()
-    verify = run("keras_vae", "verify", str(artifact), cwd=tmp_path)
+    verify = run("keras_vae", "verify", str(artifact), cwd=tmp_path, python=python)
     assert verify.returncode == 0, verify.stderr
     assert "is unchanged since it was published" in verify.stdout
     card = (artifact / "MODEL_CARD.md").read_text()
