@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from keras_vae import estimators, imputation, random
 from keras_vae.arguments import as_count, is_integer
+from keras_vae.data.content import DataError
 from keras_vae.data.foreign import as_known
-from keras_vae.data.frames import is_frame, numbers
+from keras_vae.data.frames import is_frame, numbers, refuse_infinite
 from keras_vae.devices import without_tensor_float_32
 from keras_vae.distributions.noise import centre, from_rows, from_seed, numbered, refuse_shared
 from keras_vae.imputation import Classification, Imputation
@@ -42,6 +43,22 @@ class Bound(NamedTuple):
     elbo: tf.Tensor
     distortion: tf.Tensor
     rate: tf.Tensor
+
+
+def finite_tensor(name: str, value: Any, dtype: str) -> tf.Tensor:
+    """Returns latents that a caller gives as a tensor of floats; symbolic ones are not checked.
+
+    Raises:
+        DataError: if they are no numbers, or a number is not finite.
+    """
+    if not tf.is_tensor(value):
+        value = tf.convert_to_tensor(numbers(value, name))
+    if not (value.dtype.is_floating or value.dtype.is_integer or value.dtype.is_bool):
+        raise DataError(f"Expected {name} as numbers; got a tensor of {value.dtype.name}.")
+    value = tf.cast(value, dtype)
+    if not tf.is_symbolic_tensor(value):
+        refuse_infinite(np.asarray(value), name)
+    return value
 
 
 class LatentVariableModel(Trainer, abc.ABC):

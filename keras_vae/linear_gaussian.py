@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vae.data.frames import numbers
+from keras_vae.data.frames import numbers, refuse_infinite
 from keras_vae.data.holes import alike, column_means
 from keras_vae.distributions import (
     DiagonalNormal,
@@ -76,10 +76,10 @@ class LinearGaussian:
     """
 
     def __init__(self, weights: Any, bias: Any, scale: float, dtype: str = "float64") -> None:
-        self.weights = np.asarray(weights, dtype)
-        self.bias = np.asarray(bias, dtype)
-        self.scale = float(scale)
         self.dtype = dtype
+        self.weights = self._finite("weights", weights)
+        self.bias = self._finite("bias", bias)
+        self.scale = float(scale)
         if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[:1]:
             raise ValueError(
                 f"Expected weights [D, L] and bias [D]; got {self.weights.shape} and "
@@ -229,9 +229,12 @@ class LinearGaussian:
             x: data [N, D]; absent entries are NaN.
             loc: centres [N, L].
             covariance: [L, L] or [N, L, L].
+
+        Raises:
+            DataError: if a number is infinite, or NaN in an argument other than x.
         """
-        covariance = np.asarray(covariance, self.dtype)
-        loc = np.asarray(loc, self.dtype)
+        covariance = self._finite("covariance", covariance)
+        loc = self._finite("loc", loc)
         variance = self.scale**2
         x, observed = self._read(x)
         residual = x - loc @ self.weights.T - self.bias
@@ -375,4 +378,11 @@ class LinearGaussian:
     def _read(self, x: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns x [N, D] in the model's dtype, and which entries are observed."""
         x = numbers(x, "x", missing=True).astype(self.dtype).reshape(len(x), -1)
+        refuse_infinite(x, "x", missing=True)
         return x, ~np.isnan(x)
+
+    def _finite(self, name: str, value: Any) -> np.ndarray:
+        """Returns finite numbers in the model's dtype."""
+        array = numbers(value, name).astype(self.dtype)
+        refuse_infinite(array, name)
+        return array

@@ -13,7 +13,7 @@ from keras_vae.distributions.noise import checked_draw, from_seed, only_own_draw
 from keras_vae.distributions.priors import Components, Prior, refuse_other_space
 from keras_vae.distributions.spheres.distributions import projected
 from keras_vae.distributions.tfp import tfd
-from keras_vae.latent_variable_model import Bound
+from keras_vae.latent_variable_model import Bound, finite_tensor
 from keras_vae.likelihood_model import LikelihoodModel, build_on
 from keras_vae.observed import log_likelihood, means_of
 from keras_vae.trace import (
@@ -191,6 +191,7 @@ class VAE(LikelihoodModel):
             The distribution; of a model with named parts a dict of the distribution of each.
 
         Raises:
+            DataError: if a number of z is not finite.
             ValueError: if the last axis of z is not the latents, or the condition is missing.
         """
         z = self._latents(z)
@@ -221,7 +222,7 @@ class VAE(LikelihoodModel):
             z: latents [B, L] or [S, B, L].
 
         Raises:
-            DataError: if x lies outside the support of the likelihood.
+            DataError: if x lies outside the support of the likelihood, or z is not finite.
         """
         x, z = self._checked(x, in_support=True), self._latents(z)
         count = keras.tree.flatten(x)[0].shape[:1]
@@ -247,7 +248,7 @@ class VAE(LikelihoodModel):
 
     def _latents(self, z: Any) -> tf.Tensor:
         """Returns latents as a tensor, whose last axis must be theirs."""
-        z = tf.convert_to_tensor(z, dtype=self.likelihood.float_dtype)
+        z = finite_tensor("z", z, self.likelihood.float_dtype)
         if z.shape.rank < 2 or z.shape[-1] != self.latent_size:
             raise ValueError(f"z must have shape [n, {self.latent_size}]; got {z.shape.as_list()}.")
         return z

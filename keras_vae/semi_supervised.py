@@ -17,7 +17,7 @@ from keras_vae.distributions.noise import Draw, Noise, checked_draw, from_rows
 from keras_vae.distributions.priors import Prior, refuse_other_space
 from keras_vae.distributions.tfp import tfd
 from keras_vae.imputation import Classification, classes_of
-from keras_vae.latent_variable_model import LatentVariableModel
+from keras_vae.latent_variable_model import LatentVariableModel, finite_tensor
 from keras_vae.likelihood_model import part_of, sites_of, training_noise_of
 from keras_vae.objectives import Objective, SemiSupervised
 from keras_vae.observed import Observations, Site, Sites
@@ -343,9 +343,11 @@ class SemiSupervisedVAE(LatentVariableModel):
             label: one-hot labels [B, K].
 
         Raises:
+            DataError: if a number is not finite.
             ValueError: if a shape is wrong.
         """
-        z, label = (tf.convert_to_tensor(part, self.float_dtype) for part in (z, label))
+        z = finite_tensor("z", z, self.float_dtype)
+        label = finite_tensor(_LABEL, label, self.float_dtype)
         for name, value, size in (
             ("z", z, self.latent_size),
             ("label", label, self.num_classes),

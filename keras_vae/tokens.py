@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["END", "TEXT_SUFFIXES", "UNKNOWN", "Tokens", "split"]
+__all__ = ["END", "TEXT", "TEXT_SUFFIXES", "UNKNOWN", "Tokens", "split", "text_of_json"]
 
 END, UNKNOWN = "<end>", "<unknown>"
 
@@ -14,6 +15,9 @@ _SHOWN = 40
 
 TEXT_SUFFIXES = (".txt", ".jsonl")
 """Endings of files of texts."""
+
+TEXT = "text"
+"""Key of a text in a line of JSON, and its column in a table, unless another is named."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,41 @@ class Tokens:
 def split(text: str, unit: str) -> Sequence[str]:
     """Returns the tokens of a text."""
     return text if unit == "characters" else text.split()
+
+
+def text_of_json(line: str, key: str = TEXT) -> str:
+    """Returns the text in a line of JSON Lines, a JSON string or an object with a key.
+
+    Raises:
+        ValueError: if there is none; the message is the end of a sentence that begins with the
+            place of the line.
+
+    Example:
+        >>> text_of_json('"a"'), text_of_json('{"text": "b"}')
+        ('a', 'b')
+    """
+    if not line.strip():
+        raise ValueError("is empty; every line is a text. Remove it.")
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise ValueError(
+            f"is no JSON: {error}. Write a string or an object on each line."
+        ) from error
+    if isinstance(value, dict):
+        if key not in value:
+            names = [str(name) for name in value]
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise ValueError(
+                f"has no key {key!r}; it has {', '.join(names[:5]) or 'none'}{more}. Write the "
+                "text under that key; training takes the name of another by --text-column."
+            )
+        value = value[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"holds no text but {json.dumps(value):.40}. Remove it.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(
+            "holds half of a surrogate pair, which is no character and which UTF-8 cannot hold. "
+            "Remove it."
+        )
+    return value

@@ -654,3 +654,10 @@ def test_what_codes_cannot_do_is_refused_with_what_works():
 def test_sizes_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("code", [-1, 3, 0.5, np.nan, "a"])
+def test_what_is_no_code_is_refused(code):
+    posterior = keras_vae.CategoricalLatent(2, 3)
+    with pytest.raises(ValueError, match="Expected codes as whole numbers from 0 to 2; got"):
+        posterior.embed(np.array([[0, code]], type(code)))

@@ -309,6 +309,10 @@ def test_levels_are_encoded_and_decoded_by_name(trained):
         (np.zeros([2, 5]), "got a ndarray"),
         ({"top": np.zeros([2, 2]), "low": np.zeros([2, 2])}, r"low must have shape \[n, 3\]"),
         ({"top": np.zeros([2, 2]), "low": np.zeros([3, 3])}, "2 of top, 3 of low"),
+        (
+            {"top": np.zeros([2, 2]), "low": np.full([2, 3], np.nan)},
+            r"Expected finite numbers in low; got nan at \[0, 0\]",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             model.decode(z)

@@ -203,6 +203,15 @@ def test_steps_climb_to_where_the_gradient_vanishes(kind):
     np.testing.assert_allclose(model.log_prob(x), expected, atol=EXACT)
 
 
+def test_column_that_is_constant_but_for_rounding_moves_no_other():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(60, 2)), np.full((60, 1), -0.1 / 3.0)], axis=1)
+    x[rng.random(x.shape) < 0.3] = np.nan
+    later = np.where(np.arange(3) == 2, 4.0, np.nan) * np.ones((5, 1))
+    filled = FullGaussian.fit(x, ridge=1e-2).impute(later)
+    assert np.abs(filled[:, :2]).max() < 1.0
+
+
 def test_ridge_fits_fewer_rows_than_columns():
     x = RNG.normal(size=(6, 9))
     x[0, 0] = np.nan

@@ -9,9 +9,10 @@ from sklearn.decomposition import PCA
 
 import keras_vae
 from keras_vae import ELBO, IWAE, LinearGaussian
+from keras_vae.data import DataError
 from keras_vae.distributions import inverse_positive
 from keras_vae.distributions.noise import from_seed
-from keras_vae.evaluation import log_marginal
+from keras_vae.evaluation import FullGaussian, log_marginal
 from tests.models import (
     digits,
     flat,
@@ -257,11 +258,29 @@ def test_round_trip_through_a_vae(model):
         (([[1.0]], [0.0, 1.0], 1.0), r"weights \[D, L\] and bias \[D\]; got \(1, 1\) and \(2,\)"),
         (([[1.0]], [0.0], 0.0), "positive finite scale; got 0.0"),
         (([[1.0]], [0.0], float("nan")), "positive finite scale; got nan"),
+        (([[np.nan]], [0.0], 1.0), r"finite numbers in weights; got nan at \[0, 0\]"),
     ],
 )
 def test_refuses_impossible_parameters(arguments, message):
     with pytest.raises(ValueError, match=message):
         LinearGaussian(*arguments)
+
+
+def test_refuses_numbers_that_are_not_finite(model):
+    x, vae = np.zeros((2, len(model.bias))), model.vae()
+    loc, covariance = np.zeros((2, model.latent_size)), np.eye(model.latent_size)
+    for given in ((x + np.inf, loc, covariance), (x, loc + np.nan, covariance)):
+        with pytest.raises(DataError, match="Expected finite numbers in"):
+            model.elbo(*given)
+    with pytest.raises(DataError, match=r"in x; got inf at \[0, 0\]"):
+        FullGaussian.fit(x + np.inf)
+    for z, message in ((loc + np.nan, "got nan at"), (loc.astype(str), "must be an array of num")):
+        with pytest.raises(DataError, match=message):
+            vae.decode(z)
+        with pytest.raises(DataError, match=message):
+            vae.log_joint(x, z)
+    with pytest.raises(DataError, match="got a tensor of string"):
+        vae.decode(tf.constant(loc.astype(str)))
 
 
 @pytest.mark.parametrize(("latents", "message"), [(0, "from 1 to 5; got 0"), (3, "lies in 3 dim")])

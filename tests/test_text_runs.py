@@ -22,6 +22,7 @@ from keras_vae.runs.train import train
 from serving.artifact import Artifact
 from serving.errors import DtypeError, ServingError, ValueRangeError
 from serving.protocol.checks import check_inputs
+from serving.score.files import schema_and_rows
 from serving.score.plan import Part, plan
 from serving.score.run import _task
 from serving.score.worker import Worker
@@ -213,6 +214,8 @@ def test_texts_in_columns_and_in_json_lines(tmp_path: Path) -> None:
         (tmp_path / "bad.jsonl").write_text(f'"a"\n{line}\n"b"')
         with pytest.raises(DataError, match=f"line 2, {message}|line 2, holds {message}"):
             sequences.load_texts(tmp_path / "bad.jsonl")
+        with pytest.raises(ServingError, match=f"line 2, {message}|line 2, holds {message}"):
+            schema_and_rows(tmp_path / "bad.jsonl")
     (tmp_path / "hole.csv").write_text("text,id\na b,1\n,2\n")
     with pytest.raises(DataError, match=r"row 1 \(counted from 0\), holds no text in 'text'"):
         sequences.load_texts(tmp_path / "hole.csv")

@@ -17,6 +17,7 @@ __all__ = [
     "is_frame",
     "is_numeric",
     "numbers",
+    "refuse_infinite",
     "rows_of_numbers",
     "whole_columns",
 ]
@@ -95,6 +96,21 @@ def numbers(
             f"{array.dtype}. Convert it to booleans, integers or floats first."
         )
     return array
+
+
+def refuse_infinite(array: np.ndarray, name: str, *, missing: bool = False) -> None:
+    """Refuses numbers that are not finite; NaN is let through if it says that a value is missing.
+
+    Raises:
+        DataError: if there is one; it names the first.
+    """
+    wrong = np.isinf(array) if missing else ~np.isfinite(array)
+    if wrong.any():
+        place = [int(axis[0]) for axis in np.nonzero(wrong)]
+        raise DataError(
+            f"Expected finite numbers in {name}; got {array[tuple(place)]} at {place}. Remove such "
+            "rows, or correct what computed them."
+        )
 
 
 def _check_unmasked(value: Any, name: str) -> None:

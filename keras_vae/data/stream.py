@@ -191,60 +191,64 @@ def batches(
     """
     from keras_vae.data.batch_dataset import BatchDataset
 
-    source = source_of_arrays(
-        x,
-        batch_size,
-        epochs=epochs,
-        seed=seed,
-        initial_epoch=initial_epoch,
-        shuffle=shuffle,
-        drop_remainder=drop_remainder,
-        rescale=rescale,
-        transform=transform,
-        condition=condition,
-        sample_weight=sample_weight,
-    )
-    return BatchDataset(source.in_batches(), source)
-
-
-def source_of_arrays(
-    x: ArrayLike | Mapping[str, ArrayLike],
-    batch_size: int,
-    *,
-    epochs: int = 1,
-    seed: int = 0,
-    initial_epoch: int = 0,
-    shuffle: bool = True,
-    drop_remainder: bool = False,
-    rescale: float | Mapping[str, float] | None = None,
-    transform: _Transform | Mapping[str, _Transform] | None = None,
-    condition: ArrayLike | None = None,
-    sample_weight: ArrayLike | None = None,
-) -> Source:
-    """Makes the source of `batches`, from its arguments; `fit` needs no dataset beside it."""
-    import tensorflow as tf
-
     x = as_known(x)
-    alone = not isinstance(x, Mapping)
     given: dict[str, Any] = dict(x) if isinstance(x, Mapping) else {"x": x}
-    names, whole = frame_names(given.get("x")), whole_columns(given.get("x"))
-    changes = _changes(given, alone, rescale, transform)
+    changes = _changes(given, not isinstance(x, Mapping), rescale, transform)
     if condition is not None:
         if "condition" in given:
             raise ValueError(
                 "Expected the condition once; got it in the dict x and as `condition`. Leave one "
                 "of them out."
             )
-        given["condition"] = condition
-    tables = _tables(given)
-    n = len(next(iter(tables.values())))
-    per_epoch = steps(n, batch_size, drop_remainder=drop_remainder)
-    _check_seed(seed)
+        x = {**given, "condition": condition}
+    source = source_of_arrays(
+        x,
+        batch_size,
+        epoch_range(initial_epoch, epochs),
+        seed=seed,
+        shuffle=shuffle,
+        drop_remainder=drop_remainder,
+        changes=changes,
+        sample_weight=sample_weight,
+    )
+    return BatchDataset(source.in_batches(), source)
+
+
+def epoch_range(initial_epoch: int, epochs: int) -> range:
+    """Returns the epochs of a stream.
+
+    Raises:
+        ValueError: if there are none.
+    """
     if not 0 <= initial_epoch < epochs:
         raise ValueError(
             f"Expected 0 <= initial_epoch < epochs; got initial_epoch={initial_epoch} and "
             f"epochs={epochs}. `epochs` is the end of the training, not the number still to run."
         )
+    return range(initial_epoch, epochs)
+
+
+def source_of_arrays(
+    x: ArrayLike | Mapping[str, ArrayLike],
+    batch_size: int,
+    epochs: range,
+    *,
+    seed: int,
+    shuffle: bool,
+    drop_remainder: bool = False,
+    changes: Mapping[str, Change] | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> Source:
+    """Makes the source behind a stream of `batches`; `fit` needs no dataset beside it."""
+    import tensorflow as tf
+
+    x = as_known(x)
+    given: dict[str, Any] = dict(x) if isinstance(x, Mapping) else {"x": x}
+    names, whole = frame_names(given.get("x")), whole_columns(given.get("x"))
+    tables = _tables(given)
+    n = len(next(iter(tables.values())))
+    per_epoch = steps(n, batch_size, drop_remainder=drop_remainder)
+    _check_seed(seed)
     weight = None if sample_weight is None else _weights(sample_weight, n)
     with tf.device("CPU:0"):
         for name, table in tables.items():
@@ -252,15 +256,14 @@ def source_of_arrays(
                 tables[name] = tf.constant(table.astype(table.dtype.newbyteorder("="), copy=False))
         weight = None if weight is None else tf.constant(weight)
         seed = tf.constant(seed, tf.int64)
-    epoch_range = range(initial_epoch, epochs)
-    gather = Gather(alone and condition is None, changes)
+    gather = Gather(not isinstance(x, Mapping), changes or {})
     return Source(
         tables,
         gather,
         n,
         batch_size,
         per_epoch,
-        epoch_range,
+        epochs,
         shuffle,
         seed,
         weight,

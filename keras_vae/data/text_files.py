@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from keras_vae.data.content import DataError, listed, reason
 from keras_vae.data.tables import TABLE_SUFFIXES, load_frame
-from keras_vae.tokens import TEXT_SUFFIXES
+from keras_vae.tokens import TEXT, TEXT_SUFFIXES, text_of_json
 
 __all__ = ["load_texts"]
-
-_COLUMN = "text"
 
 
 def load_texts(source: str | os.PathLike[str], column: str = "") -> list[str]:
@@ -38,7 +35,7 @@ def load_texts(source: str | os.PathLike[str], column: str = "") -> list[str]:
     path = Path(source).expanduser()
     name = path.name.lower()
     if name.endswith(TABLE_SUFFIXES):
-        return _of_table(path, column or _COLUMN)
+        return _of_table(path, column or TEXT)
     if not name.endswith(TEXT_SUFFIXES):
         raise DataError(
             f"Expected texts in a file that ends in "
@@ -78,31 +75,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _of_json(line: str, column: str, path: Path, row: int) -> str:
-    where = f"{path}, line {row}"
-    if not line.strip():
-        raise DataError(f"{where}, is empty; every line is a text. Remove it.")
     try:
-        value = json.loads(line)
+        return text_of_json(line, column or TEXT)
     except ValueError as error:
-        raise DataError(
-            f"{where}, is no JSON: {reason(error)}. Write a string or an object on each line."
-        ) from error
-    if isinstance(value, dict):
-        key = column or _COLUMN
-        if key not in value:
-            raise DataError(
-                f"{where}, has no key {key!r}; it has {listed(list(map(str, value)))}. Name the "
-                "one that holds the text with --text-column."
-            )
-        value = value[key]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}, holds no text but {json.dumps(value):.40}. Remove it.")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(
-            f"{where}, holds half of a surrogate pair, which is no character and which UTF-8 "
-            "cannot hold. Remove it."
-        )
-    return value
+        raise DataError(f"{path}, line {row}, {error}") from error
 
 
 def _of_table(path: Path, column: str) -> list[str]:

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_vae.data.frames import numbers
+from keras_vae.data.frames import numbers, refuse_infinite
 from keras_vae.data.holes import alike, column_means
 
 __all__ = ["FullGaussian"]
 
+_ROUNDING = 1e-12  # share of its numbers below which the spread of a column is rounding
 _AT_ONCE = 2**24  # numbers of the matrices of a chunk of rows
 
 
@@ -77,10 +78,11 @@ class FullGaussian:
             raise ValueError(f"Expected a ridge of at least 0; got {ridge!r}.")
         x, observed = _read(x)
         middle = column_means(x)
+        rounding = (_ROUNDING * np.nanmax(np.abs(x), axis=0)) ** 2
         x = x - middle
         spread = np.where(observed, x, 0.0)
         variances = (spread**2).sum(axis=0) / observed.sum(axis=0)
-        variances = np.where(variances > 0.0, variances, 1.0)
+        variances = np.where(variances > rounding, variances, 1.0)
         model, before = cls(np.zeros_like(middle), np.diag(variances)), -math.inf
         for _ in range(iterations):
             better, value = model._step(x, observed, ridge * variances)
@@ -165,4 +167,5 @@ class _Known(NamedTuple):
 
 def _read(x: Any) -> tuple[np.ndarray, np.ndarray]:
     x = numbers(x, "x", missing=True).astype(np.float64).reshape(len(x), -1)
+    refuse_infinite(x, "x", missing=True)
     return x, ~np.isnan(x)

@@ -16,6 +16,7 @@ from keras_vae.distributions.base.shapes import symbolic
 from keras_vae.distributions.noise import checked_draw
 from keras_vae.distributions.tfp import tfd
 from keras_vae.hierarchical.block import TopDownBlock
+from keras_vae.latent_variable_model import finite_tensor
 from keras_vae.likelihood_model import LikelihoodModel, batched, build_on
 from keras_vae.trace import Generation, Inference, Latent, LatentOf, Trace, constant_weights
 
@@ -258,6 +259,7 @@ class HierarchicalVAE(LikelihoodModel):
             The distribution; of a model with named parts a dict of the distribution of each.
 
         Raises:
+            DataError: if a number of z is not finite.
             ValueError: if a level is missing or has another shape, or the condition is missing.
         """
         z, condition = self._levels(z), self._condition(condition)
@@ -286,7 +288,7 @@ class HierarchicalVAE(LikelihoodModel):
             z: latents of every level by name, [B, *Z].
 
         Raises:
-            DataError: if x lies outside the support of the likelihood.
+            DataError: if x lies outside the support of the likelihood, or z is not finite.
             ValueError: if a level is missing or has another shape.
         """
         x, z = self._checked(x, in_support=True), self._levels(z)
@@ -310,7 +312,7 @@ class HierarchicalVAE(LikelihoodModel):
             raise ValueError(f"Expected a dict of the latents {', '.join(self.blocks)}; got {got}.")
         found = {}
         for name, block in self.blocks.items():
-            value = tf.convert_to_tensor(z[name], dtype=self.float_dtype)
+            value = finite_tensor(name, z[name], self.float_dtype)
             if value.shape.rank is None or value.shape[1:] != block.latent_shape:
                 raise ValueError(
                     f"{name} must have shape [n, {', '.join(map(str, block.latent_shape))}]; got "

@@ -14,7 +14,7 @@ from keras_vae.data.batch_dataset import source_of
 from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.data.mapped import is_mapped
 from keras_vae.data.source import Gather, Source, Tables
-from keras_vae.data.stream import source_of_arrays, steps
+from keras_vae.data.stream import epoch_range, source_of_arrays, steps
 from keras_vae.devices import Device
 from keras_vae.distributions.noise import from_seeds
 from keras_vae.distributions.supports import DataError
@@ -303,12 +303,12 @@ def array_source(
     options["shuffle"] = (
         False  # the stream is shuffled, and Keras would warn that it cannot shuffle it
     )
-    passed = options.get("initial_epoch", 0) * steps(kept, batch_size)
+    first = options.get("initial_epoch", 0)
+    passed = first * steps(kept, batch_size)
     source = source_of_arrays(
         x,
         batch_size,
-        epochs=max(options.get("epochs", 1), options.get("initial_epoch", 0) + 1),
-        initial_epoch=options.get("initial_epoch", 0),
+        epoch_range(first, max(options.get("epochs", 1), first + 1)),
         seed=order(passed) if shuffle else 0,
         shuffle=shuffle,
         sample_weight=weights,

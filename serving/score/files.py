@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from keras_vae.tokens import TEXT, TEXT_SUFFIXES, text_of_json
 from serving.errors import ServingError
 
-__all__ = ["SUFFIXES", "TEXT", "chunks", "schema_and_rows"]
-
-SUFFIXES = (".txt", ".jsonl")
-"""Endings of files of texts; all others are Parquet files."""
-
-TEXT = "text"
-"""Column of the texts of such a file."""
+__all__ = ["chunks", "schema_and_rows"]
 
 _SCHEMA = pa.schema([pa.field(TEXT, pa.string())])
 
@@ -28,15 +22,15 @@ def schema_and_rows(path: Path) -> tuple[pa.Schema, int]:
     Raises:
         ServingError: if it cannot be read.
     """
-    if path.name.lower().endswith(SUFFIXES):
+    if path.name.lower().endswith(TEXT_SUFFIXES):
         return _SCHEMA, sum(1 for _ in _texts(path))
     try:
         footer = pq.read_metadata(path)
     except (OSError, ValueError) as error:
         raise ServingError(
             f"{path} cannot be read as a Parquet file: {str(error).rstrip('.')}. Give Parquet "
-            f"files, or texts in {' or '.join(SUFFIXES)}; pandas.read_csv(...).to_parquet(...) "
-            "converts a CSV file."
+            f"files, or texts in {' or '.join(TEXT_SUFFIXES)}; pandas.read_csv(...).to_parquet(...)"
+            " converts a CSV file."
         ) from error
     return footer.schema.to_arrow_schema(), footer.num_rows
 
@@ -45,7 +39,7 @@ def chunks(
     path: Path, columns: Sequence[str], start: int, stop: int, size: int
 ) -> Iterator[pa.Table]:
     """Reads rows of a file as tables of at most `size` rows; skips row groups outside the range."""
-    if path.name.lower().endswith(SUFFIXES):
+    if path.name.lower().endswith(TEXT_SUFFIXES):
         yield from _chunks_of_texts(path, columns, start, stop, size)
         return
     with pq.ParquetFile(path, buffer_size=2**20) as file:
@@ -99,13 +93,6 @@ def _texts(path: Path) -> Iterator[str]:
 
 def _text_of(line: str, path: Path, row: int) -> str:
     try:
-        value = json.loads(line)
+        return text_of_json(line)
     except ValueError as error:
-        raise ServingError(f"{path}, line {row + 1}, is no JSON: {error}.") from error
-    value = value.get(TEXT) if isinstance(value, dict) else value
-    if not isinstance(value, str):
-        raise ServingError(
-            f"{path}, line {row + 1}: expected a JSON string, or an object with the key {TEXT!r}; "
-            f"got {line:.60}."
-        )
-    return value
+        raise ServingError(f"{path}, line {row + 1}, {error}") from error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vae import random
@@ -135,8 +136,11 @@ class CodePosterior(Posterior):
         """Returns codes [..., *codes_shape] as int32 [..., N].
 
         Raises:
-            ValueError: if the last axes are not those of the codes.
+            ValueError: if the last axes are not those of the codes, or values that are not symbolic
+                are no whole numbers below K.
         """
+        if not tf.is_symbolic_tensor(codes):
+            self._check_codes(np.asarray(codes))
         codes = tf.cast(tf.convert_to_tensor(codes), tf.int32)
         axes = len(self.codes_shape)
         if not codes.shape[-axes:].is_compatible_with(self.codes_shape):
@@ -145,6 +149,14 @@ class CodePosterior(Posterior):
                 f"{codes.shape.as_list()}."
             )
         return tf.reshape(codes, tf.concat([tf.shape(codes)[:-axes], [self.count]], 0))
+
+    def _check_codes(self, codes: np.ndarray) -> None:
+        wanted = f"Expected codes as whole numbers from 0 to {self.num_codes - 1}"
+        if codes.dtype.kind not in "biuf":
+            raise ValueError(f"{wanted}; got values of dtype {codes.dtype}.")
+        wrong = ~((codes >= 0) & (codes < self.num_codes) & (np.floor(codes) == codes))
+        if wrong.any():
+            raise ValueError(f"{wanted}; got {codes[wrong][0]}.")
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
