@@ -266,7 +266,10 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
         if ending == ".npy":
             np.save(temporary, means if mean else draws)
         elif ending in (".csv", ".parquet"):
-            _write_table(means if mean else draws, run.config.features, temporary)
+            numbers, names = (means if mean else draws), run.config.features
+            if run.config.entries:
+                numbers, names = sequences.rows_of_steps(numbers, run.config.entries)
+            _write_table(numbers, names, temporary)
         else:
             titles = pictures.titles(vae.likelihood.support)
             panels = {} if mean else {titles[0]: draws}

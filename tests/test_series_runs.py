@@ -1,5 +1,6 @@
 """Runs of time series: tables with one row a step, arrays with lengths, holes and units."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from keras_vae import commands
 from keras_vae.cli import main
 from keras_vae.data import DataError, lengths
+from keras_vae.data.long_series import cut, split_by_time
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.series_files import load_series
 from keras_vae.distributions.supports import reals
@@ -202,3 +204,92 @@ def test_networks_that_take_no_series_say_which_do() -> None:
 def test_digits_are_no_sequences() -> None:
     with pytest.raises(DataError, match="digits are images"):
         sequences.read_series(RunConfig(data="digits", network="recurrent"))
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with long.csv, one series whose entry is its time, rows in no order."""
+    folder = tmp_path_factory.mktemp("long")
+    hours = pd.date_range("2024-01-01", periods=100, freq="h").astype(str)
+    frame = pd.DataFrame({"hour": hours, "load": np.arange(100.0), "heat": 0.5})
+    frame.sample(frac=1.0, random_state=0).to_csv(folder / "long.csv", index=False)
+    return folder
+
+
+def test_windows_of_one_series_are_split_by_time(long: Path) -> None:
+    config = RunConfig(
+        data=str(long / "long.csv"),
+        time_column="hour",
+        network="recurrent",
+        window=8,
+        stride=3,
+        test_fraction=0.2,
+    )
+    found = sequences.read_series(config)
+    np.testing.assert_array_equal(found.train[:, 0, 0], np.arange(0.0, 73.0, 3.0))
+    np.testing.assert_array_equal(found.test[:, 0, 0], [80.0, 88.0])
+    steps = found.train[:, :1, 0] + np.arange(8)
+    np.testing.assert_array_equal(found.train[..., 0], steps)
+    assert found.train[..., 0].max() < found.test[..., 0].min()
+    assert found.sentence == (
+        "windows of 8 steps of load, heat, split by time. Training windows start every 3 steps; "
+        "test windows do not overlap, and lie in the last 20 of 100 steps"
+    )
+    other = dataclasses.replace(config, test_data=config.data, entries=("heat", "load"))
+    found = sequences.read_series(other)
+    assert found.names == ("heat", "load")
+    assert len(found.train) == 31
+    np.testing.assert_array_equal(found.test[:, 0, 1], np.arange(0.0, 89.0, 8.0))
+
+
+def test_windows_of_many_series_and_of_holes() -> None:
+    x = np.full((2, 12, 1), np.nan)
+    x[0, :, 0] = np.arange(12.0)
+    x[1, :6, 0] = 100.0 + np.arange(6.0)
+    x[0, 2:4] = np.nan
+    found = split_by_time(x, 2, 2, test_fraction=1 / 3)
+    assert found.train[:, 0, 0].tolist() == [0.0, 4.0, 6.0, 100.0, 102.0]
+    assert found.test[:, 0, 0].tolist() == [8.0, 10.0, 104.0]
+    assert (found.steps, found.test_steps, found.left_out) == (18, 6, 1)
+    assert cut(x, 5, 5)[:, 0, 0].tolist() == [0.0, 5.0, 100.0]
+    with pytest.raises(DataError, match=r"for the test in the last 6 of 18 steps of 2 series"):
+        split_by_time(x, 5, 1, test_fraction=1 / 3)
+    with pytest.raises(DataError, match="of 13 steps or more, the length of a window; got at most"):
+        cut(x, 13, 1)
+
+
+def test_long_series_from_the_command_line(long: Path) -> None:
+    def invoke(*words: object) -> tuple[int, str]:
+        result = CliRunner().invoke(main, list(map(str, words)))
+        return result.exit_code, " ".join(result.output.split())
+
+    about = ("--data", long / "long.csv", "--network", "convolution", "--hidden", 4)
+    code, output = invoke("train", *about, "--window", 8, "--out", long / "a")
+    assert (code, "order the steps by it with --time-column" in output) == (1, True)
+    code, output = invoke("train", *about, "--out", long / "a")
+    assert (code, "into windows with --window" in output) == (1, True)
+    code, output = invoke("train", *about, "--stride", 8, "--out", long / "a")
+    assert (code, "stride does nothing without window" in output) == (1, True)
+    code, output = invoke(
+        *("train", *about, "--time-column", "hour", "--window", 8, "--latent", 2),
+        *("--epochs", 1, "--out", long / "run"),
+    )
+    assert code == 0, output
+    assert "11 training and 1 test examples; windows of 8 steps of load, heat" in output
+    code, output = invoke("sample", long / "run", "--n", 3, "--out", long / "drawn.csv")
+    assert code == 0, output
+    drawn = load_series(long / "drawn.csv", id_column="series", time_column="step")
+    assert (drawn.x.shape, drawn.names) == ((3, 8, 2), ("load", "heat"))
+    invoke("sample", long / "run", "--n", 3, "--out", long / "drawn.npy")
+    np.testing.assert_allclose(drawn.x, np.load(long / "drawn.npy"), rtol=1e-8)  # nine digits
+
+
+def test_texts_have_no_windows() -> None:
+    with pytest.raises(RunError, match="window is for time series, and this data is texts"):
+        RunConfig(data="a.txt", window=4)
+
+
+def test_arrays_of_one_long_series(tmp_path: Path) -> None:
+    for shape in ((12,), (12, 1), (1, 12, 1)):
+        np.save(tmp_path / "long.npy", np.arange(12.0).reshape(shape))
+        assert load_series(tmp_path / "long.npy", long=True).x.shape == (1, 12, 1)

@@ -38,6 +38,7 @@ def load_series(
     id_column: str = "",
     time_column: str = "",
     drop: tuple[str, ...] = (),
+    long: bool = False,
 ) -> Series:
     """Reads time series of different lengths.
 
@@ -50,6 +51,7 @@ def load_series(
         time_column: column of a table by which the steps of a series are ordered; empty keeps the
             order of the rows. Steps are taken to be equally long.
         drop: columns of a table to leave out.
+        long: whether a table without `id_column` is one series, and an array [T] or [T, D], too.
 
     Raises:
         DataError: if the file cannot be read or holds no such series.
@@ -57,14 +59,14 @@ def load_series(
     path = Path(source).expanduser()
     name = path.name.lower()
     if name.endswith(TABLE_SUFFIXES):
-        return _of_table(path, id_column, time_column, drop)
+        return _of_table(path, id_column, time_column, drop, long)
     if id_column or time_column or drop:
         raise DataError(f"{path} is no table, so it has no columns to name: leave them out.")
     if not path.is_file():
         raise DataError(f"{path} does not exist. Give the path of a file of series.")
     if name.endswith(".npy"):
         with reading(path, "a .npy array"):
-            return Series(_checked(path, np.load(path, allow_pickle=False)), ())
+            return Series(_checked(path, np.load(path, allow_pickle=False), long), ())
     if not name.endswith(".npz"):
         raise DataError(
             f"Expected series in a file that ends in "
@@ -80,11 +82,14 @@ def load_series(
             f"{path} has no array `values`; it holds {listed(list(arrays)) or 'nothing'}. Save the "
             "series as np.savez(file, values=..., lengths=...)."
         )
-    return Series(_ended(path, _checked(path, arrays[key]), arrays.get(_LENGTHS)), ())
+    ends = arrays.get(_LENGTHS)
+    return Series(_ended(path, _checked(path, arrays[key], long and ends is None), ends), ())
 
 
-def _checked(path: Path, x: np.ndarray) -> np.ndarray:
+def _checked(path: Path, x: np.ndarray, long: bool) -> np.ndarray:
     """Returns series [N, T, D] of floats."""
+    if long and x.ndim in (1, 2):
+        x = x.reshape(1, len(x), -1) if x.size else x
     if x.dtype.kind not in "biuf" or x.ndim not in (2, 3) or not x.size:
         raise DataError(
             f"Expected {path} to hold numbers of shape [series, steps] or [series, steps, "
@@ -120,7 +125,9 @@ def _ended(path: Path, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
     return np.where(ended[..., np.newaxis], np.asarray(np.nan, x.dtype), x)
 
 
-def _of_table(path: Path, id_column: str, time_column: str, drop: tuple[str, ...]) -> Series:
+def _of_table(
+    path: Path, id_column: str, time_column: str, drop: tuple[str, ...], long: bool
+) -> Series:
     frame: Any = load_frame(path)
     for column in filter(None, (id_column, time_column, *drop)):
         if column not in frame.columns:
@@ -130,13 +137,13 @@ def _of_table(path: Path, id_column: str, time_column: str, drop: tuple[str, ...
             )
     if not len(frame):
         raise DataError(f"{path} has no rows below its header. Write or download it again.")
-    if not id_column:
+    if not id_column and not long:
         raise DataError(
             f"{path} is a table: name the column that says to which series a row belongs with "
-            f"--id-column, and the one of the times with --time-column. It has "
-            f"{listed(list(frame.columns))}."
+            f"--id-column, and the one of the times with --time-column; or cut one long series "
+            f"into windows with --window. It has {listed(list(frame.columns))}."
         )
-    keys = [id_column, *filter(None, [time_column])]
+    keys = [*filter(None, [id_column, time_column])]
     twice_named = [key for key in keys if key in drop or keys.count(key) > 1]
     if twice_named:
         raise DataError(
@@ -154,20 +161,24 @@ def _of_table(path: Path, id_column: str, time_column: str, drop: tuple[str, ...
     text = [name for name in names if not is_numeric(frame[name].dtype)]
     if text or not names:
         what = f"{text[0]!r} holds text or dates; leave it out with --drop" if text else "got none"
-        raise DataError(f"Expected columns of numbers in {path} beside {', '.join(keys)}: {what}.")
+        if text and not time_column:
+            what += ", or order the steps by it with --time-column"
+        beside = f" beside {', '.join(keys)}" if keys else ""
+        raise DataError(f"Expected columns of numbers in {path}{beside}: {what}.")
     if time_column:
         frame[time_column] = _times(path, frame[time_column])
         twice = frame.duplicated(keys)
         if twice.any():
             row = frame[twice].iloc[0]
-            raise DataError(
-                f"{path} has two rows of the series {row[id_column]} at {row[time_column]}. Keep "
-                "one of them."
-            )
+            of_one = f" of the series {row[id_column]}" if id_column else ""
+            raise DataError(f"{path} has two rows{of_one} at {row[time_column]}. Keep one of them.")
         frame = frame.sort_values(time_column, kind="stable")
-    groups = frame.groupby([id_column], sort=False)[names]
-    first = dict.fromkeys(frame.sort_index()[id_column])
-    x = padded([groups.get_group((key,)).to_numpy(np.float64) for key in first])
+    if id_column:
+        groups = frame.groupby([id_column], sort=False)[names]
+        first = dict.fromkeys(frame.sort_index()[id_column])
+        x = padded([groups.get_group((key,)).to_numpy(np.float64) for key in first])
+    else:
+        x = frame[names].to_numpy(np.float64)[np.newaxis]
     _refuse_infinite(path, x)
     return Series(x, tuple(names))
 

@@ -123,6 +123,9 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
             )
         if not self.is_sequence:
             return
+        for name in ("id_column", "time_column", "window", "seasons"):
+            if self.is_text and getattr(self, name):
+                raise RunError(f"{name} is for time series, and this data is texts: leave it out.")
         if len(set(self.hidden)) > 1:
             raise RunError(
                 f"Expected hidden to name the same width for each layer of network = "

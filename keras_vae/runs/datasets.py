@@ -36,12 +36,14 @@ class Datasets(NamedTuple):
             `LazyRows` or mapped.
         features: names of the columns, or empty.
         columns: description of how columns are used.
+        entries: names of the entries of a step of time series, or empty.
     """
 
     train: Any
     test: Any
     features: tuple[str, ...]
     columns: str
+    entries: tuple[str, ...] = ()
 
 
 def read(config: RunConfig) -> Datasets:
@@ -54,8 +56,8 @@ def read(config: RunConfig) -> Datasets:
     if not config.data:
         raise RunError("The configuration names no data: set data to a path.")
     if config.is_sequence:
-        train_x, test_x, steps = read_series(config)
-        return Datasets(train_x, test_x, (), steps)
+        found = read_series(config)
+        return Datasets(found.train, found.test, (), found.sentence, found.names)
     source = Path(config.data)
     in_two = config.data != "digits" and source.is_dir() and list(source.glob("t10k-images*"))
     if config.test_data or in_two:

@@ -7,15 +7,17 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_vae import data, random
 from keras_vae.data import DataError, Vocabulary
+from keras_vae.data.columns import positions
+from keras_vae.data.long_series import cut, split_by_time
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.row_views import SelectedRows
-from keras_vae.data.series_files import load_series
+from keras_vae.data.series_files import Series, load_series
 from keras_vae.data.text_files import load_texts
 from keras_vae.runs.config import TEXT, RunConfig, RunError
 from keras_vae.signatures import signatures
@@ -33,6 +35,7 @@ __all__ = [
     "read_series",
     "read_texts",
     "row_nats",
+    "rows_of_steps",
     "write_texts",
 ]
 
@@ -117,7 +120,8 @@ def read_examples(config: RunConfig, source: str, tokens: Tokens | None) -> np.n
     """
     if tokens is not None:
         return _numbers(config, source, tokens)
-    return _series(config, source)[0]
+    x = _series(config, source)[0]
+    return cut(x, config.window, config.window) if config.window else x
 
 
 def _numbers(config: RunConfig, source: str, tokens: Tokens) -> np.ndarray:
@@ -136,20 +140,35 @@ def of_texts(texts: Any, tokens: Tokens) -> list[str]:
     return [tokens.text([int(k) for k in row if not math.isnan(k)]) for row in np.asarray(texts)]
 
 
-def read_series(config: RunConfig) -> tuple[np.ndarray, np.ndarray, str]:
-    """Reads training and test set of time series, [N, T, D], and says what they are.
+class SeriesSets(NamedTuple):
+    """Time series of a run, [N, T, D], NaN where nothing was observed.
 
-    What was not observed is NaN.
+    Attributes:
+        train, test: training and test set.
+        names: names of the D entries; empty if the file has none.
+        sentence: description of both.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    names: tuple[str, ...]
+    sentence: str
+
+
+def read_series(config: RunConfig) -> SeriesSets:
+    """Reads training and test set of time series.
 
     Raises:
         DataError: if they cannot be read.
         RunError: if training and test series differ in their entries.
     """
     x, names = _series(config, config.data)
+    if config.window:
+        return _read_windows(config, x, names)
     columns = f"{x.shape[1]} steps of {', '.join(names) if names else f'{x.shape[2]} numbers'}"
     if not config.test_data:
         rows = data.split(np.arange(len(x)), test_fraction=config.test_fraction, seed=config.seed)
-        return x[rows[0]], x[rows[1]], columns
+        return SeriesSets(x[rows[0]], x[rows[1]], names, columns)
     test, others = _series(config, config.test_data)
     if others != names or test.shape[2] != x.shape[2] or test.shape[1] > x.shape[1]:
         raise RunError(
@@ -157,18 +176,56 @@ def read_series(config: RunConfig) -> tuple[np.ndarray, np.ndarray, str]:
             f"{', '.join(others) or f'{test.shape[2]} numbers'}. Give the same entries, and no "
             "longer series than the longest of training."
         )
-    return x, data.padded(list(test), x.shape[1]), columns
+    return SeriesSets(x, data.padded(list(test), x.shape[1]), names, columns)
 
 
-def _series(config: RunConfig, source: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _read_windows(config: RunConfig, x: np.ndarray, names: tuple[str, ...]) -> SeriesSets:
+    """Cuts long series into windows, and says in one sentence how."""
+    window, stride = config.window, config.stride or config.window
+    entries = ", ".join(names) or f"{x.shape[2]} numbers"
+    how = f"windows of {window} steps of {entries}"
+    each = f"Training windows start every {stride} steps; test windows do not overlap"
+    if config.test_data:
+        test, others = _series(config, config.test_data)
+        if others != names or test.shape[2] != x.shape[2]:
+            raise RunError(
+                f"Training series have {entries} at a step, those of {config.test_data} "
+                f"{', '.join(others) or f'{test.shape[2]} numbers'}. Give the same entries."
+            )
+        sets = cut(x, window, stride), cut(test, window, window)
+        return SeriesSets(*sets, names, f"{how}. {each}")
+    found = split_by_time(x, window, stride, test_fraction=config.test_fraction)
+    each += f", and lie in the last {found.test_steps} of {found.steps} steps"
+    each += f" of {len(x)} series" if len(x) > 1 else ""
+    if found.left_out:
+        each += f". Left out: {found.left_out} windows with nothing observed"
+    return SeriesSets(found.train, found.test, names, f"{how}, split by time. {each}")
+
+
+def _series(config: RunConfig, source: str) -> Series:
     if source == "digits":
         raise DataError("digits are images and no sequences: choose network = 'mlp' or 'conv'.")
-    return load_series(
+    found = load_series(
         Path(source),
         id_column=config.id_column,
         time_column=config.time_column,
         drop=config.drop,
+        long=bool(config.window),
     )
+    if not (config.entries and found.names):
+        return found
+    return Series(found.x[..., positions(found.names, config.entries, source)], config.entries)
+
+
+def rows_of_steps(x: np.ndarray, entries: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns series [N, T, D] as a table with one row a step, and the names of its columns.
+
+    Example:
+        >>> rows_of_steps(np.array([[[7.0], [8.0]]]), ("load",))[0].tolist()
+        [[0.0, 0.0, 7.0], [0.0, 1.0, 8.0]]
+    """
+    index = np.indices(x.shape[:2]).reshape(2, -1).T
+    return np.concatenate([index, x.reshape(len(index), -1)], 1), ("series", "step", *entries)
 
 
 def present_steps(x: np.ndarray) -> np.ndarray:

@@ -194,6 +194,7 @@ def _decided(
     return dataclasses.replace(
         config,
         features=sets.features,
+        entries=sets.entries,
         output_bias=output_bias,
         preparation=preparation,
         likelihood_options={**options, **config.likelihood_options},

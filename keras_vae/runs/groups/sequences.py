@@ -30,6 +30,11 @@ class SequenceSettings:
             and then stores it.
         id_column: column of a table that says to which time series a row belongs.
         time_column: column by which the steps of a time series are ordered.
+        window: steps of the windows that long series are cut into; 0 takes each series whole. The
+            last `test_fraction` of the steps of each series is then the test set.
+        stride: steps between the starts of two training windows; 0 is `window`, which makes them
+            disjoint. Test windows are always disjoint.
+        entries: names of the entries of a step, the columns of a table; filled in by training.
         autoregressive: whether each step depends on those before it.
         word_dropout: share of the steps that training hides from those after them.
         seasons: lengths of the seasons of a time series, whose decoder then has a level, a trend
@@ -55,6 +60,19 @@ class SequenceSettings:
     time_column: str = setting(
         "", "Column that orders the steps of a time series.", only=_OF_SEQUENCES
     )
+    window: int = setting(
+        0,
+        "Steps of the windows to cut long series into; tests on the last steps.",
+        interval="[0, inf)",
+        only=_OF_SEQUENCES,
+    )
+    stride: int = setting(
+        0,
+        "Steps between the starts of training windows; by default --window.",
+        interval="[0, inf)",
+        only=("window", None),
+    )
+    entries: tuple[str, ...] = setting((), is_option=False)
     autoregressive: bool = setting(
         False, "Let each step depend on those before it.", only=_OF_SEQUENCES
     )

@@ -1,0 +1,99 @@
+"""Windows of long series: training windows before a moment in time, test windows after it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_vae.data.content import DataError
+from keras_vae.data.sequences import lengths, windows
+
+__all__ = ["Windows", "cut", "split_by_time"]
+
+
+class Windows(NamedTuple):
+    """Training and test windows of long series.
+
+    Attributes:
+        train, test: [N, window, D], NaN where nothing was observed.
+        steps: number of steps of all series.
+        test_steps: number of those after the moments.
+        left_out: number of windows in which nothing was observed.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    steps: int
+    test_steps: int
+    left_out: int
+
+
+def split_by_time(x: np.ndarray, window: int, stride: int, *, test_fraction: float) -> Windows:
+    """Cuts windows of each series before and after a moment in time.
+
+    The last `test_fraction` of the steps of each series is for the test, so no step is in both a
+    training and a test window. Test windows are disjoint, so each step counts once.
+
+    Args:
+        x: series [N, T, D], NaN where nothing was observed and after their ends.
+        window: number of steps of a window.
+        stride: number of steps between the starts of two training windows.
+        test_fraction: share of the steps of each series for the test, between 0 and 1.
+
+    Raises:
+        DataError: if no series has a whole window on each side.
+
+    Example:
+        >>> found = split_by_time(np.arange(8.0).reshape(1, 8, 1), 2, 1, test_fraction=0.5)
+        >>> found.train[..., 0].tolist(), found.test[..., 0].tolist()
+        ([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]], [[4.0, 5.0], [6.0, 7.0]])
+    """
+    ends = lengths(x)
+    moments = ends - np.rint(ends * test_fraction).astype(int)
+    parts: list[list[np.ndarray]] = [[], []]
+    for row, moment, end in zip(x, moments, ends, strict=True):
+        parts[0].append(_windows(row[:moment], window, stride))
+        parts[1].append(_windows(row[moment:end], window, window))
+    (train, some), (test, others) = (_observed(np.concatenate(part)) for part in parts)
+    steps = int(moments.sum()), int((ends - moments).sum())
+    for found, which, count in (
+        (train, "for training in the first", steps[0]),
+        (test, "for the test in the last", steps[1]),
+    ):
+        if not len(found):
+            raise DataError(
+                f"Expected windows of {window} steps {which} {count} of {sum(steps)} steps"
+                f"{f' of {len(x)} series' if len(x) > 1 else ''}; got none. Choose "
+                "shorter windows or another --test-fraction, or give longer series."
+            )
+    return Windows(train, test, sum(steps), steps[1], some + others)
+
+
+def cut(x: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """Cuts all windows of series, [N, window, D].
+
+    Raises:
+        DataError: if no series has a whole window.
+    """
+    ends = lengths(x)
+    every = [_windows(row[:end], window, stride) for row, end in zip(x, ends, strict=True)]
+    found, _ = _observed(np.concatenate(every))
+    if not len(found):
+        raise DataError(
+            f"Expected series of {window} steps or more, the length of a window; got at most "
+            f"{int(ends.max())}. Give a longer one."
+        )
+    return found
+
+
+def _windows(series: np.ndarray, window: int, stride: int) -> np.ndarray:
+    if len(series) < window:
+        return np.empty((0, window, series.shape[1]), series.dtype)
+    return windows(series, window, stride)
+
+
+def _observed(found: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns the windows in which something was observed, and the number of the others."""
+    some = ~np.isnan(found).all(axis=(1, 2))
+    return found[some], int((~some).sum())
