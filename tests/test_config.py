@@ -118,6 +118,7 @@ OTHERWISE = {
     "learning_rate_milestones": (),
     "network": "mlp",
     "autoregressive": False,
+    "window": 0,
 }
 """For each setting that others depend on, a value with which those do nothing."""
 
@@ -143,6 +144,8 @@ OTHER_VALUES = {
     "longest": 9,
     "id_column": "patient",
     "time_column": "day",
+    "window": 24,
+    "stride": 4,
     "autoregressive": True,
     "seasons": (12,),
 }
