@@ -111,6 +111,8 @@ class Case:
         task: "fit"; "same" for the losses of `SAME_STEPS` steps on copied noise; or "evidence" for
             log p(x) from `num_samples` draws for each of `examples`.
         learning_rate: of Adam; the default is that of Keras.
+        decay: epochs in which the learning rate falls to zero, once an epoch, as a cosine; 0 keeps
+            it.
         held_out: examples that are not trained on and that the loss is computed on after every
             epoch; 0 computes it once, on examples of the training.
         band: relative distance of a system's loss from the median of all above which its row is
@@ -130,6 +132,7 @@ class Case:
     levels: tuple[int, ...] = ()
     task: str = "fit"
     learning_rate: float = 1e-3
+    decay: int = 0
     held_out: int = 0
     band: float = 0.02
 
@@ -149,6 +152,12 @@ class Case:
         if not self.held_out:
             return x, x[:CHECKED]
         return x[: self.examples], x[self.examples :]
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate in an epoch, counted from 0."""
+        if not self.decay:
+            return self.learning_rate
+        return self.learning_rate * (1 + math.cos(math.pi * epoch / self.decay)) / 2
 
     @property
     def steps(self) -> int:

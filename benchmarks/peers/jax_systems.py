@@ -4,6 +4,7 @@ The data is on the device, shuffled there each epoch, and Adam is a tree map of 
 """
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -29,7 +30,7 @@ def _noise(case: Case, key: jax.Array, batch: int) -> Noise:
 
 
 def _step(
-    case: Case, state: State, x: jax.Array, noise: Noise | None = None
+    case: Case, rate: jax.Array | float, state: State, x: jax.Array, noise: Noise | None = None
 ) -> tuple[State, jax.Array]:
     weights, averages, m, v, count, key = state
     key, now = jax.random.split(key)
@@ -39,7 +40,7 @@ def _step(
     count = count + 1
     m = jax.tree.map(lambda m, g: m + (1 - BETA_1) * (g - m), m, gradient)
     v = jax.tree.map(lambda v, g: v + (1 - BETA_2) * (g * g - v), v, gradient)
-    rate = case.learning_rate * jnp.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
+    rate = rate * jnp.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
     weights = jax.tree.map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) + EPSILON), weights, m, v)
     return (weights, averages, m, v, count, key), value
 
@@ -71,14 +72,14 @@ def scan(case: Case, x: np.ndarray, gate: Gate) -> None:
     state = _initial(case, rows[: case.batch])
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def epoch(state: State, rows: jax.Array) -> tuple[State, jax.Array]:
+    def epoch(state: State, rows: jax.Array, rate: jax.Array) -> tuple[State, jax.Array]:
         state, order = _shuffled(case, state)
-        state, losses = jax.lax.scan(lambda s, at: _step(case, s, rows[at]), state, order)
+        state, losses = jax.lax.scan(lambda s, at: _step(case, rate, s, rows[at]), state, order)
         return state, losses.mean()
 
-    while True:
+    for index in itertools.count():
         gate.begin()
-        state, mean = epoch(state, rows)
+        state, mean = epoch(state, rows, jnp.float32(case.rate(index)))
         float(mean)
         gate.end(lambda state=state: _check(case, state, checked))
 
@@ -93,7 +94,7 @@ def step(case: Case, x: np.ndarray, gate: Gate) -> None:
     def one(
         state: State, total: jax.Array, rows: jax.Array, order: jax.Array, index: jax.Array
     ) -> tuple[State, jax.Array]:
-        state, value = _step(case, state, rows[order[index]])
+        state, value = _step(case, case.learning_rate, state, rows[order[index]])
         return state, total + value
 
     while True:
@@ -108,7 +109,7 @@ def step(case: Case, x: np.ndarray, gate: Gate) -> None:
 
 def same(case: Case, x: np.ndarray, gate: Gate) -> None:
     """The losses of a few steps on copied noise."""
-    taken, losses = jax.jit(functools.partial(_step, case)), []
+    taken, losses = jax.jit(functools.partial(_step, case, case.learning_rate)), []
     state = _initial(case, jnp.asarray(x[: case.batch]))
     for batch, noise in checks(case, x):
         state, value = taken(state, batch, noise)

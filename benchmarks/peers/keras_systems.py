@@ -28,13 +28,15 @@ def versions() -> dict[str, str]:
 class _Epochs(keras.callbacks.Callback):
     """The gate, as a callback of epochs: it asks for no call per batch."""
 
-    def __init__(self, gate: Gate, loss) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, case: Case, gate: Gate, loss) -> None:  # type: ignore[no-untyped-def]
         super().__init__()
-        self.gate, self.loss = gate, loss
+        self.case, self.gate, self.loss = case, gate, loss
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Waits."""
         self.gate.begin()
+        if self.case.decay:
+            self.model.optimizer.learning_rate = self.case.rate(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Reports."""
@@ -112,7 +114,9 @@ def fit(case: Case, x: np.ndarray, gate: Gate) -> None:
         return float(tf.reduce_mean(terms.loss))
 
     vae.compile(keras.optimizers.Adam(case.learning_rate), _objective(case))
-    vae.fit(x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[_Epochs(gate, loss)])
+    vae.fit(
+        x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[_Epochs(case, gate, loss)]
+    )
 
 
 def same(case: Case, x: np.ndarray, gate: Gate) -> None:
@@ -227,7 +231,9 @@ def example(case: Case, x: np.ndarray, gate: Gate) -> None:
     def loss() -> float:
         return float(model.losses_of(tf.constant(checked))[0])
 
-    model.fit(x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[_Epochs(gate, loss)])
+    model.fit(
+        x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[_Epochs(case, gate, loss)]
+    )
 
 
 SYSTEMS = {

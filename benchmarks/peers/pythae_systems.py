@@ -101,6 +101,8 @@ def trainer(case: Case, x: np.ndarray, gate: Gate) -> None:
         output_dir=tempfile.mkdtemp(),
         learning_rate=case.learning_rate,
         optimizer_params={"betas": (BETA_1, BETA_2), "eps": EPSILON},
+        scheduler_cls="CosineAnnealingLR" if case.decay else None,
+        scheduler_params={"T_max": case.decay} if case.decay else None,
         per_device_train_batch_size=case.batch,
         num_epochs=_FOREVER,
         no_cuda=True,

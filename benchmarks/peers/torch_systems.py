@@ -1,5 +1,6 @@
 """A hand-written PyTorch loop, eager or compiled, and the matrix products of a step alone."""
 
+import itertools
 import time
 from collections.abc import Callable
 
@@ -38,8 +39,10 @@ def _train(case: Case, x: np.ndarray, gate: Gate, compiled: bool) -> None:
         model.train()
         return value
 
-    while True:
+    for epoch in itertools.count():
         gate.begin()
+        for group in optimizer.param_groups:
+            group["lr"] = case.rate(epoch)
         order = torch.randperm(case.examples)
         total = torch.zeros(())
         for start in range(0, case.steps * case.batch, case.batch):
