@@ -4,6 +4,7 @@ from typing import Any
 
 from keras_vae.integrity import codes_of
 from keras_vae.runs import measurements
+from keras_vae.spelling import counted
 
 __all__ = ["model_card"]
 
@@ -28,7 +29,7 @@ def model_card(manifest: dict[str, Any]) -> str:
             "",
             "## Training",
             "",
-            f"Data {config['data']}, {config['epochs']} epochs of batches of "
+            f"Data {config['data']}, {counted(config['epochs'], 'epoch')} of batches of "
             f"{config['batch_size']}, Adam at {config['learning_rate']:g}, objective "
             f"{config['objective']} with {config['num_samples']} "
             f"{'draw' if config['num_samples'] == 1 else 'draws'}, "
@@ -86,7 +87,7 @@ def _texts(manifest: dict[str, Any]) -> list[str]:
     )
     return [
         f"Texts are numbers of tokens, {unit}: a text ends with token 0, NaN follows, and "
-        f"{others}. The manifest has the {len(about['tokens'])} tokens.",
+        f"{others}. The manifest has the {counted(len(about['tokens']), 'token')}.",
         "",
     ]
 
@@ -127,7 +128,7 @@ def _latents(manifest: dict[str, Any]) -> str:
     """Describes the latents: their number, or the codes that they hold."""
     codes = codes_of(manifest)
     if codes is None:
-        return f"{manifest['latent_size']} latents"
+        return f"{counted(manifest['latent_size'], 'latent')}"
     return f"{' x '.join(map(str, codes['shape']))} codes of {codes['num_codes']}"
 
 

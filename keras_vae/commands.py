@@ -33,6 +33,7 @@ from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
 from keras_vae.runs.units import share_at_atoms, shown_range
 from keras_vae.signatures import signatures
+from keras_vae.spelling import counted
 from keras_vae.training.backup import write_atomically
 
 __all__ = [
@@ -87,7 +88,7 @@ def evaluate(
             vae, x, num_samples=num_samples, seed=seed, progress=progress
         )
     seconds = time.perf_counter() - started
-    report(f"Importance sampling took {seconds:.1f} s for {count} examples.")
+    report(f"Importance sampling took {seconds:.1f} s for {counted(count, 'example')}.")
     seen = datasets.few(train_raw)
     if len(seen) < len(train_raw):
         report(f"Simple models are fitted to {len(seen)} of {len(train_raw)} training examples.")
@@ -194,7 +195,7 @@ def rate_distortion(
         )
     models = {config.beta: run.load()}
     for beta in sorted(set(betas) - set(models)):
-        report(f"Training at beta {beta:g} for {config.epochs} epochs")
+        report(f"Training at beta {beta:g} for {counted(config.epochs, 'epoch')}")
         path = run.path / "rate_distortion" / f"beta_{beta:g}"
         models[beta] = train(dataclasses.replace(config, beta=beta), path, resume=True).load()
     x = (

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from keras_vae.spelling import counted
+
 __all__ = ["KL_REDUCTIONS", "REDUCTIONS", "LossExplanation", "explain_loss"]
 
 Reconstruction = Literal["mse", "bce"]
@@ -99,7 +101,7 @@ def explain_loss(
     error = "MSE" if reconstruction == "mse" else "BCE"
     words = {"mean": f"mean {error}", "sum": f"summed {error}"}
     name = words.get(reduction, f"{error} averaged over channels and summed over the rest")
-    kl = "KL" if kl_reduction == "sum" else f"KL averaged over {latent_size} latents"
+    kl = "KL" if kl_reduction == "sum" else f"KL averaged over {counted(latent_size, 'latent')}"
     weight = "" if kl_weight == 1.0 else f"{kl_weight:g} "
     loss = f"{name} + {weight}{kl} at {'x'.join(map(str, shape))}"
     if reconstruction == "bce":

@@ -16,6 +16,7 @@ from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import Bound, finite_tensor
 from keras_vae.likelihood_model import LikelihoodModel, build_on
 from keras_vae.observed import log_likelihood, means_of
+from keras_vae.spelling import counted
 from keras_vae.trace import (
     Generation,
     Inference,
@@ -227,7 +228,7 @@ class VAE(LikelihoodModel):
         x, z = self._checked(x, in_support=True), self._latents(z)
         count = keras.tree.flatten(x)[0].shape[:1]
         if not z.shape[-2:-1].is_compatible_with(count):
-            raise ValueError(f"x holds {count[0]} examples and z {z.shape[-2]} of them.")
+            raise ValueError(f"x holds {counted(count[0], 'example')} and z {z.shape[-2]} of them.")
         if z.shape.rank == 2:
             return self._by_rows("log_joint", self._log_joint, [x, z])
 

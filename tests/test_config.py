@@ -49,7 +49,7 @@ def read(tmp_path: Path, text: str) -> RunConfig:
         ),
         ("likelihood_options = 3", "Expected likelihood_options to be a table; got 3"),
         ("seed = -1", r"Expected seed in \[0, 2147483647\]; got -1"),
-        ("image_size = [64]", "image_size to be height and width; got 1 numbers"),
+        ("image_size = [64]", "image_size to be height and width; got 1 number"),
         ("latnt = 3", r"unknown settings: latnt \(did you mean latent\?\)\. Known ones"),
         (
             "likelihood = 'normal'\n[likelihood_options]\nscael = 1",

@@ -720,7 +720,7 @@ def test_reasons_are_chained(tmp_path):
         (lambda d: write_npz(d / "f.npz", data=TABLE, y=TABLE, label=TABLE), "several candidates"),
         (
             lambda d: write_csv(d / "t.csv", "a,y\n1,u\n2,\n"),
-            "1 rows without a label in column 'y'",
+            "1 row without a label in column 'y'",
         ),
         (lambda d: write_csv(d / "t.csv", "a,y,Class\n1,2,3\n"), "candidates .* y, Class"),
         (lambda d: bad_bytes(d, "train-images-idx3-ubyte", idx_bytes(IMAGES)), "has no labels"),

@@ -137,7 +137,7 @@ def test_unused_latent_is_counted():
     x = model.marginal().sample(500, seed=1).numpy()
     found = diagnose(model.vae(), x)
     assert found.active_units == 1
-    assert found.verdict.startswith("Partly collapsed, 1 latents unused: 1 of 2")
+    assert found.verdict.startswith("Partly collapsed, 1 latent unused: 1 of 2")
     assert found.sensitivity[1] == 0.0
 
 

@@ -333,12 +333,12 @@ def test_trivial_scores_of_a_table_with_holes_and_categories():
     numbers = (numbers - np.nanmean(numbers, axis=0)) / np.nanstd(numbers, axis=0)
     ppca = keras_vae.LinearGaussian.fit(numbers, 1)
     np.testing.assert_allclose(
-        found["probabilistic PCA, 1 latents"], -ppca.log_prob(numbers[:40]), atol=1e-8
+        found["probabilistic PCA, 1 latent"], -ppca.log_prob(numbers[:40]), atol=1e-8
     )
     assert all(np.isfinite(score).all() for score in found.values())
     holes = evaluation.trivial_scores(numbers, numbers[:40], latent_size=1)
     np.testing.assert_allclose(
-        holes["probabilistic PCA, 1 latents"], found["probabilistic PCA, 1 latents"], atol=1e-8
+        holes["probabilistic PCA, 1 latent"], found["probabilistic PCA, 1 latent"], atol=1e-8
     )
 
 

@@ -140,7 +140,7 @@ def test_epochs_are_what_was_asked_for_last(finished: Run, tmp_path: Path) -> No
         assert len(run.history()) == trained
         assert Run(out).config.epochs == kept
         assert (said[-1] == "Continuing after epoch 3 of 4.") == (epochs == 4)
-        assert (f"3 epochs are finished and {epochs} are requested" in said[-1]) == (epochs < 4)
+        assert (f"3 epochs finished, {epochs} requested" in said[-1]) == (epochs < 4)
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, NonFiniteError])
@@ -203,7 +203,7 @@ def test_a_recipe_resumes_the_run_that_it_made_and_no_other(finished: Run, tmp_p
     other.write_text("latent = 5\nepochs = 9\n[likelihood_options]\nscale = 0.5")
     code, output = invoke("train", "--config", same, "--resume", "--out", finished.path)
     assert code == 0, output
-    assert "3 epochs are finished and 3 are requested" in output
+    assert "3 epochs finished, 3 requested" in output
     code, output = invoke(
         "train", "--config", other, "--hidden", "9", "--resume", "--out", finished.path
     )

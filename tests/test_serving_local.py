@@ -478,7 +478,7 @@ def test_full_queue_is_refused_and_drains():
         await asyncio.sleep(0.05)  # the first one runs
         waiting += [asyncio.create_task(batcher(rows(i))) for i in range(1, 5)]
         await asyncio.sleep(0)
-        with pytest.raises(UnavailableError, match="4 rows are waiting"):
+        with pytest.raises(UnavailableError, match="4 rows already in the queue"):
             await batcher(rows(9.0))
         with pytest.raises(InputError, match="at most 3"):
             await batcher(rows(1, 2, 3, 4))

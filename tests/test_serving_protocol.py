@@ -496,7 +496,7 @@ def test_no_name_means_decode_and_a_default_of_its_own_goes_first():
         ({"elbo": np.float32([1.0])}, "holds elbo"),
         (
             {"elbo": np.float32([1.0, 2.0]), "rate": np.float32([1.0])},
-            "1 rows; it has 2",
+            "1 row; it has 2",
         ),
         ({"elbo": np.float32(1.0), "rate": np.float32([1.0])}, "has none"),
         ({"elbo": np.float64([1.0]), "rate": np.float32([1.0])}, "it is float64"),

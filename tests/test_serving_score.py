@@ -257,11 +257,11 @@ def test_killed_command_is_continued(artifact, data, whole, tmp_path):
     (tmp_path / ".file-000000-row-000000000064.parquet.0.tmp").write_text("half a part")
     done = CliRunner().invoke(main, ["score", *options])
     assert done.exit_code == 0, done.output
-    assert f"{64 * (len(parts) - 1)} rows were scored before" in done.output
+    assert f"Scored before: {64 * (len(parts) - 1)} rows" in done.output
     assert pq.read_table(tmp_path).equals(whole)
     assert not list(tmp_path.glob(".*"))
     again = CliRunner().invoke(main, ["score", *options])
-    assert f"{ROWS} rows were scored before" in again.output
+    assert f"Scored before: {ROWS} rows" in again.output
 
 
 def test_results_of_another_job_are_refused(artifact, data, whole, tmp_path):

@@ -17,6 +17,7 @@ from export.parity.answers import run_runtime
 from export.parity.other_codes import OtherCodes
 from export.parity.pairs import Pair
 from export.runtimes import RUNTIMES
+from keras_vae.spelling import counted
 
 __all__ = ["Comparison", "as_json", "compare", "compare_runtime", "refuse_failed"]
 
@@ -176,7 +177,8 @@ def refuse_failed(comparisons: Sequence[Comparison]) -> None:
         if not entry.passed:
             raise ExportError(
                 f"{entry.runtime} disagrees with the model: {entry.signature}, {entry.output} "
-                f"differs in {entry.different} of {entry.numbers} numbers; {entry.worst}. Rounding "
+                f"differs in {entry.different} of {counted(entry.numbers, 'number')}; "
+                f"{entry.worst}. Rounding "
                 "does not explain it: a layer is computed differently there. Export the model "
                 "without layers of your own to find it, and replace it."
             )
@@ -221,7 +223,7 @@ def _comparison(
         share = max(pair.case.sensitivity.get(output, 0.0) for pair in pairs)
         most = tolerances.allowed_draws(len(want), sigma, share)
         passed = different <= most
-        tolerance = f"equal but for {most} of {len(want)} draws near a threshold"
+        tolerance = f"equal but for {most} of {counted(len(want), 'draw')} near a threshold"
     elif pairs[0].is_threshold:
         tolerance = "equal but where u lies within the tolerance of its probability"
     else:
@@ -304,7 +306,8 @@ def _check_rows(
                 if not entry.passed:
                     raise ExportError(
                         f"{runtime}, {case.signature}: row {row} alone differs from row {row} "
-                        f"among {len(whole[case.signature][name])} rows; {pair.number()}. A layer "
+                        f"among {counted(len(whole[case.signature][name]), 'row')}; "
+                        f"{pair.number()}. A layer "
                         "mixes the rows of a batch, as a mean over axis 0 does: make each row's "
                         "result depend on that row alone."
                     )

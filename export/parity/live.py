@@ -15,6 +15,7 @@ from export.parity import tolerances
 from keras_vae import integrity
 from keras_vae.integrity import Observation
 from keras_vae.signatures import Signature
+from keras_vae.spelling import counted
 
 __all__ = [
     "Shapes",
@@ -187,7 +188,8 @@ def reference(functions: dict[str, Any], cases: Sequence[Case]) -> list[Tensors]
             if value.shape[:1] != (size,):
                 raise ExportError(
                     f"{case.signature}: axis 0 of {name} is not the batch: it has shape "
-                    f"{value.shape} for {size} rows. Server-side batching would give callers each "
+                    f"{value.shape} for {counted(size, 'row')}. Server-side batching would give "
+                    "callers each "
                     "other's rows."
                 )
             if not np.isfinite(value).all():

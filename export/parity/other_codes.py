@@ -12,6 +12,7 @@ from export.cases import Case, Tensors
 from export.errors import ExportError
 from export.parity import tolerances
 from export.parity.pairs import Pair
+from keras_vae.spelling import counted
 
 __all__ = ["OtherCodes"]
 
@@ -65,7 +66,8 @@ class OtherCodes:
             if others > most:
                 raise ExportError(
                     f"{runtime} disagrees with the model: {signature} chooses other codes in "
-                    f"{others} of {rows} rows, and rounding explains {most}. A layer is computed "
+                    f"{others} of {counted(rows, 'row')}, and rounding explains {most}. A layer "
+                    "is computed "
                     "differently there. Export the model without layers of your own to find it, "
                     "and replace it."
                 )

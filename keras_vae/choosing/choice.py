@@ -16,6 +16,7 @@ from rich.table import Table
 
 from keras_vae.choosing.search import CLEAR, DROPPED, Trial, difference
 from keras_vae.runs.config import RunConfig
+from keras_vae.spelling import counted
 
 __all__ = ["Choice"]
 
@@ -166,7 +167,7 @@ class Choice:
     def title(self) -> str:
         """Title of the table."""
         train, held, _ = self.examples
-        return f"Held-out ELBO of {held} examples, trained on {train}: {self.units}."
+        return f"Held-out ELBO of {counted(held, 'example')}, trained on {train}: {self.units}."
 
     def show(self, console: Console) -> None:
         """Prints table and sentences."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_vae.data.content import DataError, listed
 from keras_vae.data.sparse_rows import is_scipy_sparse
+from keras_vae.spelling import counted
 
 __all__ = ["Cells", "from_anndata"]
 
@@ -91,7 +92,7 @@ def from_anndata(
     totals = np.asarray(x.sum(axis=1), np.float64).reshape(-1)
     if (empty := totals == 0).any():
         raise DataError(
-            f"{where} has {int(empty.sum())} cells without a count, first cell "
+            f"{where} has {counted(int(empty.sum()), 'cell')} without a count, first cell "
             f"{int(empty.argmax())}; their size has no logarithm. Leave them out: "
             "scanpy.pp.filter_cells(adata, min_counts=1)."
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_vae.data.content import DataError, listed, only_label
 from keras_vae.data.mapped import chunks
-from keras_vae.spelling import meant
+from keras_vae.spelling import counted, meant
 
 __all__ = [
     "Columns",
@@ -155,7 +155,7 @@ def columns_line(
         line = f"images of {x.shape[1]} x {x.shape[2]} pixels (height x width)"
         line += f", {x.shape[3]} channels" if x.shape[3] > 1 else ""
     elif x.ndim == 3:
-        line = f"series of {x.shape[1]} steps and {x.shape[2]} channels"
+        line = f"series of {counted(x.shape[1], 'step')} and {counted(x.shape[2], 'channel')}"
     else:
         line = f"arrays of shape {tuple(map(int, x.shape[1:]))}"
     if left_out:

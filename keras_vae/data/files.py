@@ -22,6 +22,7 @@ from keras_vae.data.images import Form, image_paths, image_rows, images
 from keras_vae.data.mapped import chunks
 from keras_vae.data.sparse import dense, dense_rows, is_sparse, read_sparse
 from keras_vae.data.tables import TABLE_SUFFIXES, delimited_rows, frame_content, parquet_rows, table
+from keras_vae.spelling import counted
 
 _CHUNK_VALUES = 2**22
 _MOST_CHANNELS = 4
@@ -293,7 +294,7 @@ def _checked(path: Path, name: str, content: Content, labels: Labels) -> Data:
         )
     if given is not None and given.shape[:1] != x.shape[:1]:
         raise DataError(
-            f"{path} has {len(x)} examples but labels of shape {given.shape}. "
+            f"{path} has {counted(len(x), 'example')} but labels of shape {given.shape}. "
             "Expected one label for each example."
         )
     names, left_out = content.feature_names, content.left_out

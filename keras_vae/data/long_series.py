@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_vae.data.content import DataError
 from keras_vae.data.sequences import lengths, windows
+from keras_vae.spelling import counted
 
 __all__ = ["Windows", "cut", "split_by_time"]
 
@@ -63,7 +64,8 @@ def split_by_time(x: np.ndarray, window: int, stride: int, *, test_fraction: flo
     ):
         if not len(found):
             raise DataError(
-                f"Expected windows of {window} steps {which} {count} of {sum(steps)} steps"
+                f"Expected windows of {counted(window, 'step')} {which} {count} of "
+                f"{counted(sum(steps), 'step')}"
                 f"{f' of {len(x)} series' if len(x) > 1 else ''}; got none. Choose "
                 "shorter windows or another --test-fraction, or give longer series."
             )
@@ -81,7 +83,8 @@ def cut(x: np.ndarray, window: int, stride: int) -> np.ndarray:
     found, _ = _observed(np.concatenate(every))
     if not len(found):
         raise DataError(
-            f"Expected series of {window} steps or more, the length of a window; got at most "
+            f"Expected series of {counted(window, 'step')} or more, the length of a window; got "
+            "at most "
             f"{int(ends.max())}. Give a longer one."
         )
     return found

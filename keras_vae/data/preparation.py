@@ -20,6 +20,7 @@ from keras_vae.data.row_views import ComputedRows, DrawnRows
 from keras_vae.data.source import Source
 from keras_vae.data.stream import batches
 from keras_vae.data.transforms import binarize, dequantize
+from keras_vae.spelling import counted
 from keras_vae.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Preparation:
     def _check(self, raw: np.ndarray) -> None:
         if self.center and len(self.center) != raw.shape[-1]:
             raise DataError(
-                f"Expected the {len(self.center)} features of the training data; got "
+                f"Expected the {counted(len(self.center), 'feature')} of the training data; got "
                 f"{raw.shape[-1]}. Give the same ones."
             )
         if self.range is None:
@@ -278,7 +279,10 @@ def one_hot(facts: Facts) -> Preparation:
     if not facts.are_counts or facts.are_one_hot:
         return Preparation()
     count = int(facts.highest) + 1
-    return Preparation(categories=count, sentence=f"one-hot coded, {count} categories")
+    return Preparation(
+        categories=count,
+        sentence=f"one-hot coded, {counted(count, 'category', plural='categories')}",
+    )
 
 
 def real(facts: Facts, owner: str) -> Preparation:
@@ -350,7 +354,11 @@ def _feature(facts: Facts, index: int) -> str:
 
 
 def _dequantised(whole: np.ndarray) -> str:
-    which = "whole numbers" if whole.all() else f"{int(whole.sum())} features of whole numbers"
+    which = (
+        "whole numbers"
+        if whole.all()
+        else f"{counted(int(whole.sum()), 'feature')} of whole numbers"
+    )
     return f"{which} dequantised, x + u with u uniform on [0, 1)"
 
 

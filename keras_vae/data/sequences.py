@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_vae.data.content import DataError
+from keras_vae.spelling import counted
 
 __all__ = ["lengths", "padded", "windows"]
 
@@ -35,7 +36,8 @@ def windows(series: Any, length: int, stride: int = 1) -> np.ndarray:
         array = array[:, np.newaxis]
     if array.ndim != 2 or len(array) < length:
         raise DataError(
-            f"Expected a series [T] or [T, D] of at least {length} steps; got an array of shape "
+            f"Expected a series [T] or [T, D] of at least {counted(length, 'step')}; got an "
+            "array of shape "
             f"{np.asarray(series).shape}. Give shorter windows, or one series at a time."
         )
     view = np.lib.stride_tricks.sliding_window_view(array, length, axis=0)
@@ -68,7 +70,8 @@ def padded(sequences: Sequence[Any], length: int | None = None) -> np.ndarray:
     steps = longest if length is None else length
     if longest > steps:
         raise DataError(
-            f"Expected sequences of at most length={steps} steps; got one of {longest}. Cut it, or "
+            f"Expected sequences of at most length={counted(steps, 'step')}; got one of "
+            f"{longest}. Cut it, or "
             "raise length."
         )
     dtype = np.result_type(np.float32, *arrays)

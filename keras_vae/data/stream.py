@@ -16,6 +16,7 @@ from keras_vae.data.mapped import is_mapped, reads_by_rows
 from keras_vae.data.row_views import SelectedRows
 from keras_vae.data.source import Change, Gather, Source
 from keras_vae.data.sparse_rows import SparseRows
+from keras_vae.spelling import counted
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -103,7 +104,8 @@ def steps(n: int, batch_size: int, *, drop_remainder: bool = False) -> int:
             raise ValueError(f"Expected `{name}` of at least 1; got {value}.")
     if drop_remainder and n < batch_size:
         raise ValueError(
-            f"Expected at least `batch_size` = {batch_size} examples; got {n}, which make no full "
+            f"Expected at least `batch_size` = {counted(batch_size, 'example')}; got {n}, which "
+            "make no full "
             "batch. Give a smaller `batch_size` or `drop_remainder=False`."
         )
     return n // batch_size if drop_remainder else math.ceil(n / batch_size)

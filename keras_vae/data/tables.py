@@ -15,6 +15,7 @@ from keras_vae.data.columns import Columns, Labels, select
 from keras_vae.data.content import Content, DataError, listed, reading
 from keras_vae.data.delimited import DELIMITED_SUFFIXES, delimited_chunks, read_delimited
 from keras_vae.data.frames import column_numbers, is_numeric
+from keras_vae.spelling import counted
 
 __all__ = [
     "TABLE_SUFFIXES",
@@ -218,7 +219,8 @@ def _columns(
     count = len(frame) if rows is None else rows
     if not columns.data or not count:
         raise DataError(
-            f"{path} has {count} rows and {len(columns.data)} columns of data. "
+            f"{path} has {counted(count, 'row')} and {counted(len(columns.data), 'column')} of "
+            "data. "
             "Give at least one of each."
         )
     text = [
@@ -247,7 +249,7 @@ def _dtype(column: Any) -> np.dtype[Any]:
 def _labels(path: Path, column: Any) -> np.ndarray:
     if column.isna().any():
         raise DataError(
-            f"{path} has {int(column.isna().sum())} rows without a label in column "
+            f"{path} has {counted(int(column.isna().sum()), 'row')} without a label in column "
             f"{column.name!r}. Fill them in or leave the rows out."
         )
     return column_numbers(column) if is_numeric(column.dtype) else np.array(list(map(str, column)))

@@ -27,6 +27,7 @@ from keras_vae.evaluation._batches import (
 from keras_vae.evaluation._draws import only_posterior, refuse_other
 from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
+from keras_vae.spelling import counted
 from keras_vae.training.monitor import ACTIVE, marginal_rates
 
 __all__ = ["Calibration", "Diagnosis", "diagnose", "is_normal", "rate_per_latent"]
@@ -260,7 +261,7 @@ def _verdict(
     if collapsed:
         word = "Collapsed"
     elif active < latents:
-        word = f"Partly collapsed, {latents - active} latents unused"
+        word = f"Partly collapsed, {counted(latents - active, 'latent')} unused"
     else:
         word = "Not collapsed"
     cap = math.log(count)
@@ -268,7 +269,7 @@ def _verdict(
     return (
         f"{word}: {active} of {latents} latents are active (variance of the posterior mean above "
         f"{ACTIVE}), the rate is {rate:.3g} nats and x and z share {at_cap}{mutual:.3g} nats of "
-        f"at most {cap:.3g} that {count} examples can show."
+        f"at most {cap:.3g} that {counted(count, 'example')} can show."
     )
 
 

@@ -10,6 +10,7 @@ from keras_vae.distributions.priors import NormalMixture
 from keras_vae.evaluation._batches import batch_seed, batches, count_of, rows_in
 from keras_vae.evaluation._draws import refuse_other, trace_of
 from keras_vae.model import VAE
+from keras_vae.spelling import counted
 
 __all__ = ["ex_post_density"]
 
@@ -72,7 +73,7 @@ def ex_post_density(
     if count_of(x) * draws < max(2, num_components):
         raise ValueError(
             f"A mixture of {num_components} components needs at least as many draws, and 2 or "
-            f"more; got {count_of(x)} examples with {draws} draws each."
+            f"more; got {counted(count_of(x), 'example')} with {counted(draws, 'draw')} each."
         )
     z = np.concatenate(
         [

@@ -21,6 +21,7 @@ from keras_vae.evaluation._draws import (
 )
 from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
+from keras_vae.spelling import counted
 
 __all__ = ["Integral", "integrate"]
 
@@ -152,7 +153,8 @@ def integrate(
     doubtful = error > 100 * _tolerance(value, dtype)
     if doubtful.any():
         warnings.warn(
-            f"Quadrature is not reliable for {int(doubtful.sum())} of {len(value)} examples: "
+            f"Quadrature is not reliable for {int(doubtful.sum())} of "
+            f"{counted(len(value), 'example')}: "
             "the last refinement, or the mass outside of the grid, moves the value by up to "
             f"{error.max():.1e} nats.",
             stacklevel=4,

@@ -13,6 +13,7 @@ from scipy import special, stats
 from keras_vae.evaluation.independent_columns import IndependentColumns
 from keras_vae.evaluation.novelty import compressed_bits
 from keras_vae.linear_gaussian import LinearGaussian
+from keras_vae.spelling import counted
 
 __all__ = ["Auroc", "ScoreTable", "auroc", "score_table", "trivial_scores"]
 
@@ -216,7 +217,7 @@ def trivial_scores(train: Any, x: Any, latent_size: int = 10) -> dict[str, np.nd
             ppca = LinearGaussian.fit(train[:_MOST_ROWS], latents)
             least = math.sqrt(_RESOLUTION * float(np.nanvar(train, axis=0).mean()))
             ppca = LinearGaussian(ppca.weights, ppca.bias, max(ppca.scale, least))
-            found[f"probabilistic PCA, {latents} latents"] = -ppca.log_prob(x).numpy()
+            found[f"probabilistic PCA, {counted(latents, 'latent')}"] = -ppca.log_prob(x).numpy()
     return found
 
 

@@ -9,6 +9,7 @@ from keras_vae.arguments import as_count
 from keras_vae.distributions.noise import from_rows
 from keras_vae.latent_variable_model import Bound, LatentVariableModel
 from keras_vae.model import VAE
+from keras_vae.spelling import counted
 
 __all__ = ["stacked_elbo"]
 
@@ -71,7 +72,8 @@ def stacked_elbo(
     part = second.data.parts.get("x")
     if part is None or part.shape != (first.latent_size,):
         raise ValueError(
-            f"The first model has {first.latent_size} latents, and x of the second has shape "
+            f"The first model has {counted(first.latent_size, 'latent')}, and x of the second "
+            "has shape "
             f"{None if part is None else part.shape}. Build the second on x of shape "
             f"({first.latent_size},)."
         )

@@ -18,6 +18,7 @@ from keras_vae.distributions.tfp import tfd
 from keras_vae.hierarchical.block import TopDownBlock
 from keras_vae.latent_variable_model import finite_tensor
 from keras_vae.likelihood_model import LikelihoodModel, batched, build_on
+from keras_vae.spelling import counted
 from keras_vae.trace import Generation, Inference, Latent, LatentOf, Trace, constant_weights
 
 __all__ = ["HierarchicalVAE"]
@@ -294,7 +295,7 @@ class HierarchicalVAE(LikelihoodModel):
         x, z = self._checked(x, in_support=True), self._levels(z)
         count, latents = len(keras.tree.flatten(x)[0]), len(next(iter(z.values())))
         if count != latents:
-            raise ValueError(f"x holds {count} examples and z {latents} of them.")
+            raise ValueError(f"x holds {counted(count, 'example')} and z {latents} of them.")
 
         def of_rows(inputs: Any) -> tf.Tensor:
             x, z = inputs

@@ -14,6 +14,7 @@ from keras_vae import integrity
 from keras_vae.hub import contents, remote
 from keras_vae.hub.card import card
 from keras_vae.hub.contents import ARCHIVE, CARD, EVALUATION, HubError
+from keras_vae.spelling import counted
 
 __all__ = ["Pushed", "model_file", "push_to_hub"]
 
@@ -112,7 +113,7 @@ def push_to_hub(
         files[CARD] = folder / CARD
         with remote.explained(repo):
             pushed = _commit(api, repo, files, private, message)
-    report(f"Pushed {len(files)} files to {pushed.url}")
+    report(f"Pushed {counted(len(files), 'file')} to {pushed.url}")
     return pushed
 
 

@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from keras_vae.spelling import counted
+
 __all__ = ["warn_of_few"]
 
 _FEWEST_EFFECTIVE = 10.0
@@ -15,9 +17,11 @@ def warn_of_few(ess: np.ndarray, num_samples: int) -> None:
     doubtful = ess < _FEWEST_EFFECTIVE
     if num_samples > _FEWEST_EFFECTIVE and doubtful.mean() > _TOLERATED:
         warnings.warn(
-            f"The importance weights of {int(doubtful.sum())} of {len(ess)} examples have an "
+            f"The importance weights of {int(doubtful.sum())} of {counted(len(ess), 'example')} "
+            "have an "
             f"effective sample size below {_FEWEST_EFFECTIVE:.0f} (least {ess.min():.1f} of "
-            f"{num_samples} draws): what is imputed rests on few draws. Draw more samples, or "
+            f"{counted(num_samples, 'draw')}): what is imputed rests on few draws. Draw more "
+            "samples, or "
             "train a posterior that is closer, for example with objective=IWAE(20).",
             stacklevel=4,
         )

@@ -21,6 +21,7 @@ from keras_vae.report.figures import (
     pixels,
 )
 from keras_vae.report.subject import Subject
+from keras_vae.spelling import counted
 
 __all__ = ["draws"]
 
@@ -160,7 +161,8 @@ def _tables(subject: Subject) -> list[Picture]:
     pictures = []
     shown = _telling(raw)
     left_out = (
-        f" Shown are {len(shown)} of {raw.shape[1]} columns, those that take the most values."
+        f" Shown are {len(shown)} of {counted(raw.shape[1], 'column')}, those that take the most "
+        "values."
         if len(shown) < raw.shape[1]
         else ""
     )

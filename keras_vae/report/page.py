@@ -14,6 +14,7 @@ from keras_vae.report.figures import Picture, Words
 from keras_vae.report.subject import Subject, described
 from keras_vae.runs import measurements
 from keras_vae.runs.run import Run
+from keras_vae.spelling import counted
 
 __all__ = ["document", "figure_of", "page"]
 
@@ -62,7 +63,7 @@ def page(
         name=run.path.resolve().name,
         summary=(
             f"{html.escape(described(vae))}, likelihood {type(vae.likelihood).__name__}. "
-            f"{len(run.history())} epochs on {html.escape(run.config.data)}: "
+            f"{counted(len(run.history()), 'epoch')} on {html.escape(run.config.data)}: "
             f"{html.escape(_data(run))}."
         ),
         verdict=verdict,

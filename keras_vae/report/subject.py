@@ -17,6 +17,7 @@ from keras_vae.runs.pictures import is_image, titles
 from keras_vae.runs.run import Run
 from keras_vae.runs.units import Units, shown_range
 from keras_vae.signatures import Signature, signatures
+from keras_vae.spelling import counted
 
 __all__ = ["Subject", "described"]
 
@@ -166,10 +167,12 @@ def described(vae: Any) -> str:
             f"{name} of {' x '.join(map(str, block.latent_shape))}"
             for name, block in vae.blocks.items()
         )
-        return f"{vae.latent_size} latents on {len(vae.blocks)} levels: {sizes}"
+        return (
+            f"{counted(vae.latent_size, 'latent')} on {counted(len(vae.blocks), 'level')}: {sizes}"
+        )
     if vae.posterior.is_discrete:
         codes = vae.posterior
         latents = f"{' x '.join(map(str, codes.codes_shape))} codes of {codes.num_codes}"
     else:
-        latents = f"{vae.latent_size} latents"
+        latents = f"{counted(vae.latent_size, 'latent')}"
     return f"{latents}; prior {type(vae.prior).__name__}, posterior {type(vae.posterior).__name__}"

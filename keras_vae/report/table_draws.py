@@ -9,6 +9,7 @@ import numpy as np
 from keras_vae.evaluation import SyntheticReport
 from keras_vae.report.figures import BLUE, GREY, Picture, axes_of, drawn, edges, label, legend
 from keras_vae.report.subject import Subject
+from keras_vae.spelling import counted
 
 __all__ = ["compared", "table_draws"]
 
@@ -82,7 +83,11 @@ def compared(report: SyntheticReport) -> list[Picture]:
     axes.set_xlim(left=0.0)
     legend(axes)
     label(axes, "distance from the training data", "")
-    few = f"The {len(distances)} columns" if len(distances) < len(report.columns) else "All columns"
+    few = (
+        f"The {counted(len(distances), 'column')}"
+        if len(distances) < len(report.columns)
+        else "All columns"
+    )
     caption = (
         f"{few}, the farthest first: of numbers the largest difference of the distribution "
         "functions, of categories half the sum of the differences of their shares. 0 is equal; "

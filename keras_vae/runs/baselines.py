@@ -9,6 +9,7 @@ import numpy as np
 from keras_vae.data.preparation import Preparation
 from keras_vae.distributions.supports import Support
 from keras_vae.linear_gaussian import LinearGaussian
+from keras_vae.spelling import counted
 
 __all__ = ["log_probs"]
 
@@ -180,7 +181,7 @@ def _densities(
         )
     if 1 < size <= _MOST_FEATURES and len(train) > size:
         latents = min(latent_size, size - 1)
-        name = f"probabilistic PCA, {latents} latents"
+        name = f"probabilistic PCA, {counted(latents, 'latent')}"
         with contextlib.suppress(ValueError):  # the data lies in fewer dimensions
             ppca = LinearGaussian.fit(train, latents)
             if ppca.scale**2 > _LEAST_NOISE * train.var(axis=0).mean():

@@ -23,7 +23,7 @@ from keras_vae.runs.groups import (
     TrainingSettings,
 )
 from keras_vae.runs.setting import KINDS, RunError, Setting, checked, setting
-from keras_vae.spelling import meant
+from keras_vae.spelling import counted, meant
 from keras_vae.tokens import TEXT_SUFFIXES
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
         self._check_sequences()
         if len(self.image_size) not in (0, 2):
             raise RunError(
-                f"Expected image_size to be height and width; got {len(self.image_size)} numbers."
+                "Expected image_size to be height and width; got "
+                f"{counted(len(self.image_size), 'number')}."
             )
         milestones = self.learning_rate_milestones
         if any(later <= earlier for earlier, later in itertools.pairwise((0, *milestones))):

@@ -15,6 +15,7 @@ from keras_vae.data.row_views import ComputedRows
 from keras_vae.data.sparse import is_sparse
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.sequences import read_series
+from keras_vae.spelling import counted
 
 __all__ = ["Datasets", "advice", "few", "read"]
 
@@ -119,7 +120,7 @@ def _arranged(found: data.Data, names: tuple[str, ...], source: str) -> Any:
     if not names or found.feature_names is None:
         if names and x.shape[-1] != len(names):
             raise RunError(
-                f"{source} has {x.shape[-1]} columns without names; expected "
+                f"{source} has {counted(x.shape[-1], 'column')} without names; expected "
                 f"{len(names)}: {', '.join(names)}."
             )
         return x

@@ -14,6 +14,7 @@ from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
 from keras_vae.runs.run import read_json
+from keras_vae.spelling import counted
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -131,7 +132,7 @@ def use_in_words(values: dict[str, Any]) -> str:
     """Describes the content of `use_of_latents`."""
     codes = values.get("codes")
     if codes is None:
-        active = f"{values['active_units']} of {values['latent_size']} latents active"
+        active = f"{values['active_units']} of {counted(values['latent_size'], 'latent')} active"
         levels = values.get("rate_per_level", {})
         rates = ", ".join(f"{name} {rate:.2f}" for name, rate in levels.items())
         return f"{active}; nats per level: {rates}" if rates else active
@@ -231,7 +232,8 @@ def columns(values: dict[str, Any]) -> Columns | None:
         least = hidden["least_effective_sample_size"]
         notes.append(
             f"imputed, mean or mode: errors of {hidden['share']:.0%} of the cells of "
-            f"{hidden['rows']} rows, hidden at random: the share of labels that is wrong, and of "
+            f"{counted(hidden['rows'], 'row')}, hidden at random: the share of labels that is "
+            "wrong, and of "
             "numbers the root mean squared error over the standard deviation."
             + ("" if least is None else f" Least effective sample size: {least:.0f}.")
         )
@@ -250,7 +252,8 @@ def _cell(value: float | None) -> str:
 def heavy_tails(count: int, of: int) -> str:
     """Explains that so many examples have weights with a heavy tail."""
     return (
-        f"For {count} of {of} examples a few draws dominate the importance sampling (Pareto-k "
+        f"For {count} of {counted(of, 'example')} a few draws dominate the importance sampling "
+        "(Pareto-k "
         f"above {TRUSTED:g}): their log p(x) lies above the value; more draws (--samples) come "
         "closer."
     )

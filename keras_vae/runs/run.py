@@ -31,6 +31,7 @@ from keras_vae.runs import datasets, sequences, tables
 from keras_vae.runs.config import RESTORE, TABLE, TEXT, RunConfig, RunError
 from keras_vae.runs.config_file import read_run
 from keras_vae.runs.units import Units
+from keras_vae.spelling import counted
 from keras_vae.tokens import Tokens
 from keras_vae.training.backup import write_atomically
 
@@ -248,7 +249,8 @@ class Run:
             ) from error
         if len(rows) < finished or not rows:
             raise RunError(
-                f"Expected {path} to hold {max(finished, 1)} rows, one per finished epoch of the "
+                f"Expected {path} to hold {counted(max(finished, 1), 'row')}, one per finished "
+                "epoch of the "
                 f"model; it holds {len(rows)}: {RESTORE}."
             )
         return rows

@@ -21,6 +21,7 @@ from keras_vae.data.series_files import Series, load_series
 from keras_vae.data.text_files import load_texts
 from keras_vae.runs.config import TEXT, RunConfig, RunError
 from keras_vae.signatures import signatures
+from keras_vae.spelling import counted
 from keras_vae.tokens import Tokens, split
 from keras_vae.training.backup import write_atomically
 
@@ -165,15 +166,16 @@ def read_series(config: RunConfig) -> SeriesSets:
     x, names = _series(config, config.data)
     if config.window:
         return _read_windows(config, x, names)
-    columns = f"{x.shape[1]} steps of {', '.join(names) if names else f'{x.shape[2]} numbers'}"
+    columns = f"{counted(x.shape[1], 'step')} of {_entries(x, names)}"
     if not config.test_data:
         rows = data.split(np.arange(len(x)), test_fraction=config.test_fraction, seed=config.seed)
         return SeriesSets(x[rows[0]], x[rows[1]], names, columns)
     test, others = _series(config, config.test_data)
     if others != names or test.shape[2] != x.shape[2] or test.shape[1] > x.shape[1]:
         raise RunError(
-            f"Training series have {columns}, those of {config.test_data} {test.shape[1]} steps of "
-            f"{', '.join(others) or f'{test.shape[2]} numbers'}. Give the same entries, and no "
+            f"Training series have {columns}, those of {config.test_data} "
+            f"{counted(test.shape[1], 'step')} of "
+            f"{_entries(test, others)}. Give the same entries, and no "
             "longer series than the longest of training."
         )
     return SeriesSets(x, data.padded(list(test), x.shape[1]), names, columns)
@@ -182,24 +184,29 @@ def read_series(config: RunConfig) -> SeriesSets:
 def _read_windows(config: RunConfig, x: np.ndarray, names: tuple[str, ...]) -> SeriesSets:
     """Cuts long series into windows, and says in one sentence how."""
     window, stride = config.window, config.stride or config.window
-    entries = ", ".join(names) or f"{x.shape[2]} numbers"
-    how = f"windows of {window} steps of {entries}"
-    each = f"Training windows start every {stride} steps; test windows do not overlap"
+    entries = _entries(x, names)
+    how = f"windows of {counted(window, 'step')} of {entries}"
+    each = f"Training windows start every {counted(stride, 'step')}; test windows do not overlap"
     if config.test_data:
         test, others = _series(config, config.test_data)
         if others != names or test.shape[2] != x.shape[2]:
             raise RunError(
                 f"Training series have {entries} at a step, those of {config.test_data} "
-                f"{', '.join(others) or f'{test.shape[2]} numbers'}. Give the same entries."
+                f"{_entries(test, others)}. Give the same entries."
             )
         sets = cut(x, window, stride), cut(test, window, window)
         return SeriesSets(*sets, names, f"{how}. {each}")
     found = split_by_time(x, window, stride, test_fraction=config.test_fraction)
-    each += f", and lie in the last {found.test_steps} of {found.steps} steps"
+    each += f", and lie in the last {found.test_steps} of {counted(found.steps, 'step')}"
     each += f" of {len(x)} series" if len(x) > 1 else ""
     if found.left_out:
-        each += f". Left out: {found.left_out} windows with nothing observed"
+        each += f". Left out: {counted(found.left_out, 'window')} with nothing observed"
     return SeriesSets(found.train, found.test, names, f"{how}, split by time. {each}")
+
+
+def _entries(x: np.ndarray, names: tuple[str, ...]) -> str:
+    """Returns what a step of series [N, T, D] holds."""
+    return ", ".join(names) or counted(x.shape[2], "number")
 
 
 def _series(config: RunConfig, source: str) -> Series:

@@ -18,6 +18,7 @@ from keras_vae.imputation import Imputation, filled_column
 from keras_vae.runs.config import RunError
 from keras_vae.runs.endings import check_ending
 from keras_vae.runs.run import Run
+from keras_vae.spelling import counted
 from keras_vae.training.backup import write_atomically
 
 __all__ = ["impute", "sample", "write_frame"]
@@ -159,7 +160,7 @@ def _summary(
     total = sum(int(mask.sum()) for mask in absent.values())
     if not total:
         return ["The table has no missing values in the columns of the model."]
-    lines = [f"Filled {total} cells in {rows} of {len(frame)} rows:"]
+    lines = [f"Filled {counted(total, 'cell')} in {rows} of {counted(len(frame), 'row')}:"]
     width = max(len(name) for name, mask in absent.items() if mask.any())
     for name, mask in absent.items():
         if mask.any():
@@ -174,11 +175,14 @@ def _summary(
         lines.append(f"Left as they are, in columns without a model: {listed(left)}.")
     ess = found.ess[~np.isnan(found.ess)]
     few = int((ess < _FEWEST_EFFECTIVE).sum())
-    line = f"Effective sample size of {num_samples} draws: least {ess.min():.1f}, median "
+    line = (
+        f"Effective sample size of {counted(num_samples, 'draw')}: least {ess.min():.1f}, median "
+    )
     line += f"{np.median(ess):.0f}."
     if few:
         line += (
-            f" {few} rows rest on fewer than {_FEWEST_EFFECTIVE:.0f} draws; --num-samples draws "
+            f" Fewer than {_FEWEST_EFFECTIVE:.0f} draws are behind {counted(few, 'row')}; "
+            "--num-samples draws "
             "more."
         )
     return [*lines, line]

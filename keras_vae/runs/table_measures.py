@@ -17,6 +17,7 @@ from keras_vae.model import VAE
 from keras_vae.runs import measurements
 from keras_vae.runs.run import Run
 from keras_vae.runs.tables import Sample, Table
+from keras_vae.spelling import counted
 
 __all__ = ["column_distortions", "columns", "evaluate", "hidden_cells"]
 
@@ -54,7 +55,7 @@ def evaluate(
             vae, x, num_samples=num_samples, seed=seed, progress=progress
         )
     seconds = time.perf_counter() - started
-    report(f"Importance sampling took {seconds:.1f} s for {count} rows.")
+    report(f"Importance sampling took {seconds:.1f} s for {counted(count, 'row')}.")
     independent, log_q = _independent(table, count)
     values: dict[str, Any] = {
         "schema_version": measurements.SCHEMA_VERSION,

@@ -19,6 +19,7 @@ from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.lock import held
 from keras_vae.runs.run import FINGERPRINT, SCHEMA, Run
 from keras_vae.runs.tasks import Task, task_of
+from keras_vae.spelling import counted
 from keras_vae.training.backup import write_atomically
 
 __all__ = ["fit", "learning_rate", "train"]
@@ -97,7 +98,7 @@ def _fit(
         run.history(finished)
         if finished >= config.epochs:
             report(
-                f"{finished} epochs are finished and {config.epochs} are requested: nothing to do. "
+                f"{counted(finished, 'epoch')} finished, {config.epochs} requested: nothing to do. "
                 "Set --epochs to train longer."
             )
             return run

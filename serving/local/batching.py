@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_vae.spelling import counted
 from serving.errors import InputError, ServingError, UnavailableError
 from serving.local.settings import Settings
 
@@ -65,12 +66,14 @@ class Batcher:
         rows = len(next(iter(inputs.values())))
         if rows > self._settings.max_batch:
             raise InputError(
-                f"The request has {rows} rows, expected at most {self._settings.max_batch}; split "
+                f"The request has {counted(rows, 'row')}, expected at most "
+                f"{self._settings.max_batch}; split "
                 "it, or start the server with a larger --max-batch.",
             )
         if self._queued + rows > self._settings.max_queue:
             raise UnavailableError(
-                f"{self._queued} rows are waiting already; try again with growing delays."
+                f"{counted(self._queued, 'row')} already in the queue; try again with growing "
+                "delays."
             )
         loop = asyncio.get_running_loop()
         waiting = _Waiting(inputs, rows, loop.create_future())

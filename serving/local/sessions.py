@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 
 from keras_vae.integrity import one_line
+from keras_vae.spelling import counted
 from serving.artifact import Artifact, Signature, Tensor
 from serving.errors import ServingError
 
@@ -73,7 +74,7 @@ class Session:
             if value.shape[:1] != (rows,):
                 raise ServingError(
                     f"The output {name!r} of {self.signature.name!r} has shape {value.shape}, "
-                    f"expected {rows} rows."
+                    f"expected {counted(rows, 'row')}."
                 )
         return dict(zip(self._outputs, values, strict=True))
 

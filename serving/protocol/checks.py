@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_vae.spelling import counted
 from serving.artifact import Signature, Tensor
 from serving.errors import (
     DtypeError,
@@ -117,7 +118,7 @@ def check_outputs(signature: Signature, outputs: Mapping[str, np.ndarray], rows:
         array, where = outputs[name], f"{signature.name}: output {name!r} of the reply"
         if array.ndim == 0 or len(array) != rows:
             got = "none" if array.ndim == 0 else len(array)
-            raise ReplyError(f"{where} should have {rows} rows; it has {got}.")
+            raise ReplyError(f"{where} should have {counted(rows, 'row')}; it has {got}.")
         if array.shape[1:] != tensor.shape or array.dtype != tensor.dtype:
             raise ReplyError(
                 f"{where} should be {tensor.dtype} {_shape(tensor)}; it is {array.dtype} "

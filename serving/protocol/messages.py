@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
+from keras_vae.spelling import counted
 from serving.artifact import Signature, Tensor
 from serving.errors import DtypeError, InputError, MalformedError, ReplyError
 from serving.protocol import tensorflow_serving_pb2 as pb
@@ -125,7 +126,7 @@ def from_proto(proto: Any, name: str = "tensor") -> np.ndarray:
     values = np.array(proto.float_val if dtype == np.float32 else proto.int_val, dtype)
     if len(values) > count or (len(values) < count and count > _MOST_FILLED):
         raise MalformedError(
-            f"{name}: shape {list(shape)} is {count} numbers; got {len(values)} of them."
+            f"{name}: shape {list(shape)} is {counted(count, 'number')}; got {len(values)} of them."
         )
     filled = np.full(count, values[-1] if len(values) else 0, dtype)
     filled[: len(values)] = values

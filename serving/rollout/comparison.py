@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vae.spelling import counted
 from serving.artifact import Artifact, Signature
 from serving.client import Client
 from serving.deploy import warmup
@@ -105,7 +106,7 @@ class Comparison:
         checks = [
             Check("failed requests", str(len(self.failures)), "0", not self.failures),
             Check(
-                f"ELBO, nats per example, {self.rows} examples",
+                f"ELBO, nats per example, {counted(self.rows, 'example')}",
                 f"{gain:+.3f}{error} ({self.elbos[0]:.3f} -> {self.elbos[1]:.3f})",
                 f">= {-tolerance.elbo:g}",
                 gain >= -tolerance.elbo,

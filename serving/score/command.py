@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from keras_vae.spelling import counted
+
 __all__ = ["score_command"]
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -120,19 +122,25 @@ def score_command(
         batch_size=batch_size,
         part_rows=part_rows,
     )
-    click.echo(f"{signature} of {job.model} for {job.rows} rows in {len(job.sources)} files")
+    click.echo(
+        f"{signature} of {job.model} for {counted(job.rows, 'row')} in "
+        f"{counted(len(job.sources), 'file')}"
+    )
     with _Bar(job.rows) as bar:
         summary = score(model, job, data, out, workers=workers, address=address, progress=bar)
     kept = summary.rows - summary.scored
     if kept:
-        click.echo(f"{kept} rows were scored before")
+        click.echo(f"Scored before: {counted(kept, 'row')}")
     if summary.scored:
         speed = summary.scored / summary.scoring_seconds
         click.echo(
-            f"{summary.scored} rows in {summary.seconds:.1f} s; {speed:.0f} rows/s for each worker "
+            f"{counted(summary.scored, 'row')} in {summary.seconds:.1f} s; {speed:.0f} rows/s "
+            "for each worker "
             "once it had started"
         )
-    click.secho(f"{summary.rows} rows in {summary.parts} parts: {out}", bold=True)
+    click.secho(
+        f"{counted(summary.rows, 'row')} in {counted(summary.parts, 'part')}: {out}", bold=True
+    )
 
 
 class _Bar:
@@ -173,4 +181,4 @@ class _Bar:
         self._bar.update(self._task, completed=done, speed=speed or "starting Ray")
         if not self._is_terminal and now - self._said > _SECONDS_BETWEEN_LINES:
             self._said = now
-            click.echo(f"{done} of {total} rows, {speed}")
+            click.echo(f"{done} of {counted(total, 'row')}, {speed}")

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from keras_vae.integrity import Observation
+from keras_vae.spelling import counted
 from serving.errors import ServingError
 from serving.score.rows import Range, is_list, is_number, listed, refusal, tensor
 
@@ -74,7 +75,8 @@ def check_columns(
             continue
         if part.size != 1:
             raise ServingError(
-                f"{path}, column {name!r}: expected lists of {part.size} numbers; got {kind}."
+                f"{path}, column {name!r}: expected lists of {counted(part.size, 'number')}; got "
+                f"{kind}."
             )
         if not is_number(kind) and not (part.categories and _is_label(kind)):
             expected = "numbers or labels" if part.categories else "numbers"

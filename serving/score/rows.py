@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from keras_vae.integrity import Observation
+from keras_vae.spelling import counted
 from serving.artifact import Tensor
 from serving.errors import ServingError
 from serving.score.files import chunks
@@ -110,8 +111,10 @@ class Layout:
                 continue
             if len(names) != size or len(set(names)) < size:
                 raise ServingError(
-                    f"{path}: {what} of shape {shape} is in {size} columns of numbers or in one of "
-                    f"lists of {size}; got {len(names)} columns, {listed(names)}. Name those of "
+                    f"{path}: {what} of shape {shape} is in {counted(size, 'column')} of numbers "
+                    "or in one of "
+                    f"lists of {size}; got {counted(len(names), 'column')}, {listed(names)}. "
+                    "Name those of "
                     f"{what}, and those to copy."
                 )
             for name, kind in zip(names, kinds, strict=True):
@@ -288,13 +291,15 @@ def _flat(
         lengths = pc.list_value_length(values)
         if lengths.null_count:
             row = owners[pc.index(pc.is_null(lengths), True).as_py()]
-            raise refusal(path, at + row, name, f"a list of {size} numbers; got null")
+            raise refusal(path, at + row, name, f"a list of {counted(size, 'number')}; got null")
         owners = np.repeat(owners, lengths.to_numpy())
         values = values.flatten()
     counts = np.bincount(owners, minlength=rows)
     if (counts != size).any():
         row = int(np.argmax(counts != size))
-        raise refusal(path, at + row, name, f"a list of {size} numbers; got {counts[row]}")
+        raise refusal(
+            path, at + row, name, f"a list of {counted(size, 'number')}; got {counts[row]}"
+        )
     if values.null_count and not missing:
         row = owners[pc.index(pc.is_null(values), True).as_py()]
         raise refusal(path, at + row, name, "numbers; got null")

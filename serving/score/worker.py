@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from keras_vae.integrity import Observation, one_line
+from keras_vae.spelling import counted
 from serving.artifact import Signature
 from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
@@ -150,7 +151,8 @@ class Worker:
             self._check_unchanged(path, part)
             if written != part.stop - part.start:
                 raise ServingError(
-                    f"{path}: expected the rows {part.start} to {part.stop}; got {written} rows."
+                    f"{path}: expected the rows {part.start} to {part.stop}; got "
+                    f"{counted(written, 'row')}."
                 )
             temporary.rename(task.out / part.name)
         finally:

@@ -13,6 +13,7 @@ from keras_vae.data.content import DataError
 from keras_vae.data.precision import resolution, unresolved_message
 from keras_vae.data.schema.column import FAMILIES, KINDS, LEFT_OUT, Column
 from keras_vae.data.schema.seen import Seen
+from keras_vae.spelling import counted
 
 __all__ = ["describe"]
 
@@ -289,7 +290,7 @@ def _as_levels(seen: Seen, span: str) -> _Decision | None:
             labels,
         )
     return _Decision(
-        "ordinal", f"{len(counts)} levels: {span}, with frequencies of their own", labels
+        "ordinal", f"{counted(len(counts), 'level')}: {span}, with frequencies of their own", labels
     )
 
 

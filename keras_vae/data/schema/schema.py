@@ -18,7 +18,7 @@ from keras_vae.data.schema.column import LEFT_OUT, Column
 from keras_vae.data.schema.inference import describe
 from keras_vae.data.schema.seen import Seen
 from keras_vae.data.tables import frame_chunks
-from keras_vae.spelling import meant
+from keras_vae.spelling import counted, meant
 
 __all__ = ["Schema"]
 
@@ -130,7 +130,8 @@ class Schema:
                 column.update(chunk[name])
         if not seen or not next(iter(seen.values())).rows:
             raise DataError(
-                f"The table has {len(seen)} columns and no rows. Give at least one of each."
+                f"The table has {counted(len(seen), 'column')} and no rows. Give at least one of "
+                "each."
             )
         found, refused = [], []
         for name, column in seen.items():

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from keras_vae.data.schema.column import Column
+from keras_vae.spelling import counted
 
 __all__ = ["as_text"]
 
@@ -32,7 +33,7 @@ def as_text(
     sizes = [max(map(len, texts)) for texts in zip(_HEADER, *cells, strict=True)]
     sizes[-1] = max(len(_HEADER[-1]), width - sum(sizes[:-1]) - 2 * (len(sizes) - 1))
     modelled = sum(column.is_modelled for column in columns)
-    lines = [f"{modelled} of {len(columns)} columns are modelled; {rows:,} rows"]
+    lines = [f"{modelled} of {len(columns)} columns are modelled; {counted(rows, 'row', ',')}"]
     for row in (_HEADER, *cells):
         name, kind, likelihood, missing, values = map(_fitted, row, sizes)
         padded = (name, kind, likelihood)

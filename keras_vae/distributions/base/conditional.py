@@ -16,6 +16,7 @@ from keras_vae.distributions.base.renamed import refuse_old_methods
 from keras_vae.distributions.base.shapes import folded, shapes_of, symbolic
 from keras_vae.distributions.noise import Draw, Noise, from_rows
 from keras_vae.distributions.tfp import tfd
+from keras_vae.spelling import counted
 
 __all__ = ["ConditionalDistribution", "distribution_of", "producer_of"]
 
@@ -253,7 +254,8 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
                 for name, spec in self.parameter_specs().items()
             )
             raise HeadSizeError(
-                f"The head of {type(self).__name__} emits {emitted} numbers per example (shape "
+                f"The head of {type(self).__name__} emits {counted(emitted, 'number')} per "
+                "example (shape "
                 f"{tuple(raw.shape[1:])}); event shape {self.event_shape} needs {self._total_size} "
                 f"({names}). Change the head, or leave head=None for a Dense layer of that size."
             )

@@ -21,6 +21,7 @@ from keras_vae.distributions.likelihoods.sized import (
 from keras_vae.distributions.likelihoods.sources import Source, Sourced, within_reach
 from keras_vae.distributions.noise import Draw
 from keras_vae.distributions.tfp import tfd
+from keras_vae.spelling import counted
 
 __all__ = ["BetaBinomial", "NegativeBinomial"]
 
@@ -95,7 +96,7 @@ class Dispersed(Sourced):
         if found < self.num_groups:
             raise ValueError(
                 f"{type(self).__name__} has {self.num_groups} groups, one-hot at the start of the "
-                f"condition, which has {found} numbers. Give a longer one."
+                f"condition, which has {counted(found, 'number')}. Give a longer one."
             )
 
     @property

@@ -20,6 +20,7 @@ from keras_vae.distributions.noise import Draw, Noise
 from keras_vae.distributions.tfp import tfd
 from keras_vae.random.inversion.gammas import STUDENT_UNIFORMS
 from keras_vae.replicas import summed
+from keras_vae.spelling import counted
 
 __all__ = ["DiscretizedLogistic", "Laplace", "Normal", "StudentT"]
 
@@ -202,7 +203,7 @@ class Normal(_Real):
         is_whole = bool(facts.whole.all())
         numbers = "whole numbers" if is_whole else "real numbers"
         if facts.whole.any() and not is_whole:
-            numbers += f" and {int(facts.whole.sum())} features of whole numbers"
+            numbers += f" and {counted(int(facts.whole.sum()), 'feature')} of whole numbers"
         reason = f"{facts.kind} of {numbers}"
         return Proposal(cls.key(), {"scale": facts.scale}, reason, _rivals(facts))
 

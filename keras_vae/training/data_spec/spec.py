@@ -18,6 +18,7 @@ from keras_vae.data.mapped import is_mapped
 from keras_vae.data.schema import Schema
 from keras_vae.data.source import Source
 from keras_vae.distributions.supports import DataError
+from keras_vae.spelling import counted
 from keras_vae.training.containers import CheckedPyDataset, is_stream
 from keras_vae.training.data_spec.named_parts import named_parts
 from keras_vae.training.data_spec.part import (
@@ -137,7 +138,8 @@ class DataSpec:
         for name, array in arrays.items():
             if len(array) != len(arrays[self.first]):
                 raise DataError(
-                    f"{self.first} has {len(arrays[self.first])} examples and {name} {len(array)}."
+                    f"{self.first} has {counted(len(arrays[self.first]), 'example')} and {name} "
+                    f"{len(array)}."
                 )
         return self.together(arrays)
 
