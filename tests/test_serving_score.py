@@ -24,9 +24,10 @@ from keras_vae.integrity import observations
 from serving.artifact import Artifact, Tensor
 from serving.cli import main
 from serving.errors import ServingError
-from serving.score import rows, run
+from serving.score import files, rows, run
 from serving.score.plan import plan
 from serving.score.run import score
+from serving.score.series import SeriesReader
 from serving.score.worker import METADATA, averaged
 
 ROWS = 3001
@@ -426,14 +427,14 @@ def test_key_with_the_name_of_a_result_is_refused(artifact, x, tmp_path):
 
 def test_command_refuses_in_one_sentence(artifact, tmp_path):
     for path, sentence in [
-        (tmp_path, "is neither a Parquet file nor a directory that holds some"),
-        (artifact.path / "manifest.json", "cannot be read as a Parquet file"),
+        (tmp_path, "holds no Parquet files. Give one of these files"),
+        (artifact.path / "manifest.json", "is of another kind than what can be scored"),
     ]:
         options = ["--data", str(path), "--to", str(tmp_path / "out")]
         done = CliRunner().invoke(main, ["score", str(artifact.path), *options])
         assert done.exit_code == 1
         assert sentence in done.output
-    assert "Give Parquet files, or texts in .txt or .jsonl" in " ".join(done.output.split())
+    assert "arrays in .npy, and texts in .txt or .jsonl" in " ".join(done.output.split())
 
 
 def test_without_ray_the_command_says_what_to_install(artifact, data, tmp_path, monkeypatch):
@@ -452,3 +453,55 @@ def test_codes_stay_whole_numbers():
     found = averaged("codes", [codes])
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, codes)
+
+
+def test_files_of_other_kinds_hold_the_same_rows(tmp_path):
+    x = np.arange(6.0).reshape(3, 2)
+    np.save(tmp_path / "x.npy", x.reshape(3, 1, 2))
+    (tmp_path / "x.csv").write_text("a;b\n0,0;1\n2;3\n4;5\n")
+    found = {}
+    for name, columns in (("x.npy", ["x"]), ("x.csv", ["b", "a"])):
+        schema, count = files.schema_and_rows(tmp_path / name)
+        assert (set(schema.names), count) == (set(columns), 3)
+        found[name] = pa.concat_tables(files.chunks(tmp_path / name, columns, 1, 3, 1))
+    assert found["x.npy"].to_pydict() == {"x": [[2.0, 3.0], [4.0, 5.0]]}
+    assert found["x.csv"].to_pydict() == {"b": [3, 5], "a": [2.0, 4.0]}
+    for name, content, sentence in (
+        ("x.parquet", b"no", "cannot be read as a Parquet file"),
+        ("y.npy", b"no", "cannot be read as a .npy array: it is damaged"),
+        ("x.zip", b"no", "another kind than what can be scored: Parquet files, tables in .csv"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ServingError, match=sentence):
+            files.schema_and_rows(tmp_path / name)
+
+
+def series_reader(**config):
+    about = {"observations": {"x": {"shape": [3, 1]}}, "training": {"config": config}}
+    return SeriesReader.of(about)
+
+
+def test_series_are_read_as_in_training(tmp_path):
+    (tmp_path / "s.csv").write_text(
+        "site,hour,load\n" + "".join(f"{s},{h},{h + 10 * s}\n" for s in (1, 2) for h in range(7))
+    )
+    names = ("site", "hour", "load")
+    keys = {"id_column": "site", "time_column": "hour"}
+    table = series_reader(entries=["load"], window=3, **keys).read(tmp_path / "s.csv", names)
+    assert table.to_pydict() == {
+        "series": [1, 1, 2, 2],
+        "step": [0, 3, 0, 3],
+        "x": [[10, 11, 12], [13, 14, 15], [20, 21, 22], [23, 24, 25]],
+    }
+    with pytest.raises(ServingError, match=r"at most 3 steps in .*; got one of 7"):
+        series_reader(entries=["load"], **keys).read(tmp_path / "s.csv", names)
+    np.save(tmp_path / "s.npy", np.arange(7.0))
+    table = series_reader(window=3).read(tmp_path / "s.npy")
+    assert table.to_pydict() == {"series": [0, 0], "step": [0, 3], "x": [[0, 1, 2], [3, 4, 5]]}
+    np.save(tmp_path / "s.npy", np.ones((2, 2, 1)))
+    table = series_reader().read(tmp_path / "s.npy")
+    assert np.isnan(table["x"].to_pylist()).tolist() == [[False, False, True]] * 2
+    wide = pa.schema([("a", pa.float64()), ("b", pa.float64())])
+    with pytest.raises(ServingError, match=r"one row a step with load beside site, hour.*has a, b"):
+        series_reader(entries=["load"], **keys).check(tmp_path / "s.csv", wide, ())
+    assert SeriesReader.of({"observations": {"x": {"shape": [3]}}}) is None

@@ -10,7 +10,7 @@ from keras_vae.data.content import DataError
 from keras_vae.data.sequences import lengths, windows
 from keras_vae.spelling import counted
 
-__all__ = ["Windows", "cut", "split_by_time"]
+__all__ = ["Cuts", "Windows", "cut", "cut_at", "split_by_time"]
 
 
 class Windows(NamedTuple):
@@ -28,6 +28,20 @@ class Windows(NamedTuple):
     steps: int
     test_steps: int
     left_out: int
+
+
+class Cuts(NamedTuple):
+    """Windows of series and their places.
+
+    Attributes:
+        windows: [N, window, D].
+        series: number of the series of each window.
+        steps: number of its first step in this series.
+    """
+
+    windows: np.ndarray
+    series: np.ndarray
+    steps: np.ndarray
 
 
 def split_by_time(x: np.ndarray, window: int, stride: int, *, test_fraction: float) -> Windows:
@@ -78,16 +92,32 @@ def cut(x: np.ndarray, window: int, stride: int) -> np.ndarray:
     Raises:
         DataError: if no series has a whole window.
     """
+    return cut_at(x, window, stride).windows
+
+
+def cut_at(x: np.ndarray, window: int, stride: int) -> Cuts:
+    """Cuts all windows of series in which something was observed, with their places.
+
+    Raises:
+        DataError: if no series has a whole window.
+
+    Example:
+        >>> cut_at(np.arange(4.0).reshape(1, 4, 1), 2, 2).steps.tolist()
+        [0, 2]
+    """
     ends = lengths(x)
     every = [_windows(row[:end], window, stride) for row, end in zip(x, ends, strict=True)]
-    found, _ = _observed(np.concatenate(every))
-    if not len(found):
+    series = np.repeat(np.arange(len(every)), [len(each) for each in every])
+    steps = np.concatenate([np.arange(len(each)) * stride for each in every])
+    found = np.concatenate(every)
+    some = _is_observed(found)
+    if not some.any():
         raise DataError(
             f"Expected series of {counted(window, 'step')} or more, the length of a window; got "
             "at most "
             f"{int(ends.max())}. Give a longer one."
         )
-    return found
+    return Cuts(found[some], series[some], steps[some])
 
 
 def _windows(series: np.ndarray, window: int, stride: int) -> np.ndarray:
@@ -98,5 +128,9 @@ def _windows(series: np.ndarray, window: int, stride: int) -> np.ndarray:
 
 def _observed(found: np.ndarray) -> tuple[np.ndarray, int]:
     """Returns the windows in which something was observed, and the number of the others."""
-    some = ~np.isnan(found).all(axis=(1, 2))
+    some = _is_observed(found)
     return found[some], int((~some).sum())
+
+
+def _is_observed(found: np.ndarray) -> np.ndarray:
+    return ~np.isnan(found).all(axis=(1, 2))

@@ -26,10 +26,12 @@ class Series(NamedTuple):
     Attributes:
         x: float32 or float64 [N, T, D], NaN where nothing was observed.
         names: names of the D columns of a table; empty for an array.
+        ids: values of the column that says to which series a row belongs; empty without one.
     """
 
     x: np.ndarray
     names: tuple[str, ...]
+    ids: tuple[Any, ...] = ()
 
 
 def load_series(
@@ -173,6 +175,7 @@ def _of_table(
             of_one = f" of the series {row[id_column]}" if id_column else ""
             raise DataError(f"{path} has two rows{of_one} at {row[time_column]}. Keep one of them.")
         frame = frame.sort_values(time_column, kind="stable")
+    first: dict[Any, None] = {}
     if id_column:
         groups = frame.groupby([id_column], sort=False)[names]
         first = dict.fromkeys(frame.sort_index()[id_column])
@@ -180,7 +183,7 @@ def _of_table(
     else:
         x = frame[names].to_numpy(np.float64)[np.newaxis]
     _refuse_infinite(path, x)
-    return Series(x, tuple(names))
+    return Series(x, tuple(names), tuple(first))
 
 
 def _times(path: Path, column: Any) -> Any:

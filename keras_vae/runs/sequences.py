@@ -163,14 +163,14 @@ def read_series(config: RunConfig) -> SeriesSets:
         DataError: if they cannot be read.
         RunError: if training and test series differ in their entries.
     """
-    x, names = _series(config, config.data)
+    x, names, _ = _series(config, config.data)
     if config.window:
         return _read_windows(config, x, names)
     columns = f"{counted(x.shape[1], 'step')} of {_entries(x, names)}"
     if not config.test_data:
         rows = data.split(np.arange(len(x)), test_fraction=config.test_fraction, seed=config.seed)
         return SeriesSets(x[rows[0]], x[rows[1]], names, columns)
-    test, others = _series(config, config.test_data)
+    test, others, _ = _series(config, config.test_data)
     if others != names or test.shape[2] != x.shape[2] or test.shape[1] > x.shape[1]:
         raise RunError(
             f"Training series have {columns}, those of {config.test_data} "
@@ -188,7 +188,7 @@ def _read_windows(config: RunConfig, x: np.ndarray, names: tuple[str, ...]) -> S
     how = f"windows of {counted(window, 'step')} of {entries}"
     each = f"Training windows start every {counted(stride, 'step')}; test windows do not overlap"
     if config.test_data:
-        test, others = _series(config, config.test_data)
+        test, others, _ = _series(config, config.test_data)
         if others != names or test.shape[2] != x.shape[2]:
             raise RunError(
                 f"Training series have {entries} at a step, those of {config.test_data} "

@@ -24,7 +24,8 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="A Parquet file, or a directory of them; of a model of texts a .txt or .jsonl file, too.",
+    help="A Parquet file or a directory of them, another table (.csv, .tsv, .feather) or a .npy "
+    "array; of a model of texts a .txt or .jsonl file, too.",
 )
 @click.option(
     "--to",
@@ -102,8 +103,9 @@ def score_command(
 ) -> None:
     """Compute a signature, by default score, for each row.
 
-    Null is absent where the model allows it. Reads Parquet files, and of a model of texts .txt
-    files with one in each line, and runs on Ray Data, on one core or on a cluster.
+    Null is absent where the model allows it. A model of time series takes a table with one row a
+    step, as in training, and cuts it into windows that do not overlap. Runs on Ray Data, on one
+    core or on a cluster.
     """
     from serving.artifact import Artifact
     from serving.score.plan import plan

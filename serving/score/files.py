@@ -1,46 +1,127 @@
-"""Files that are scored: Parquet files, and files of texts with one in each line."""
+"""Files that are scored: Parquet files, other tables, arrays, and texts with one in each line."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from keras_vae.data.content import DataError
+from keras_vae.data.tables import TABLE_SUFFIXES, load_frame
 from keras_vae.tokens import TEXT, TEXT_SUFFIXES, text_of_json
 from serving.errors import ServingError
+from serving.score.series import SeriesReader
 
-__all__ = ["chunks", "schema_and_rows"]
+__all__ = ["FILES", "chunks", "schema_and_rows"]
+
+FILES = (
+    "Parquet files, tables in .csv, .tsv or .feather, arrays in .npy, and texts in "
+    + " or ".join(TEXT_SUFFIXES)
+)
+"""The files that can be scored, in words."""
 
 _SCHEMA = pa.schema([pa.field(TEXT, pa.string())])
+_MAGIC = b"PAR1"
 
 
-def schema_and_rows(path: Path) -> tuple[pa.Schema, int]:
+def schema_and_rows(path: Path, series: SeriesReader | None = None) -> tuple[pa.Schema, int]:
     """Reads the schema of a file and its number of rows.
+
+    Args:
+        path: the file.
+        series: reader of the model's time series; None if its data is something else.
 
     Raises:
         ServingError: if it cannot be read.
     """
     if path.name.lower().endswith(TEXT_SUFFIXES):
         return _SCHEMA, sum(1 for _ in _texts(path))
-    try:
-        footer = pq.read_metadata(path)
-    except (OSError, ValueError) as error:
-        raise ServingError(
-            f"{path} cannot be read as a Parquet file: {str(error).rstrip('.')}. Give Parquet "
-            f"files, or texts in {' or '.join(TEXT_SUFFIXES)}; pandas.read_csv(...).to_parquet(...)"
-            " converts a CSV file."
-        ) from error
+    if (table := _held(path, series)) is not None:
+        return table.schema, len(table)
+    footer = _footer(path)
     return footer.schema.to_arrow_schema(), footer.num_rows
 
 
+def _footer(path: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path)
+    except (OSError, ValueError) as error:
+        raise ServingError(
+            f"{path} cannot be read as a Parquet file: {str(error).rstrip('.')}. Write or download "
+            "it again."
+        ) from error
+
+
+def _held(path: Path, series: SeriesReader | None) -> pa.Table | None:
+    """Reads a file that is kept in memory; None for a Parquet file with one row an example."""
+    status = path.stat()
+    return _read(path, series, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(path: Path, series: SeriesReader | None, size: int, modified: int) -> pa.Table | None:
+    name = path.name.lower()
+    if name.endswith(".npy"):
+        return _array(path) if series is None else series.read(path)
+    if _is_parquet(path):
+        names = _footer(path).schema.to_arrow_schema().names
+        return series.read(path, names) if series is not None and series.columns(names) else None
+    if not name.endswith(TABLE_SUFFIXES):
+        raise ServingError(f"{path} is of another kind than what can be scored: {FILES}.")
+    try:
+        frame = load_frame(path)
+    except DataError as error:
+        raise ServingError(str(error)) from error
+    names = list(frame.columns)
+    if series is not None and series.columns(names):
+        return series.read(path, names)
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.name.lower().endswith(".parquet"):
+        return True
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _array(path: Path) -> pa.Table:
+    """Reads an array as a table with a column x of lists."""
+    try:
+        x = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ServingError(
+            f"{path} cannot be read as a .npy array: it is damaged, or holds Python objects. Save "
+            "numbers by numpy.save."
+        ) from error
+    if x.dtype.kind not in "biuf" or not x.ndim or not x.size:
+        raise ServingError(
+            f"Expected {path} to hold numbers [N, ...]; got shape {x.shape} of dtype {x.dtype}."
+        )
+    values = x if x.dtype.kind == "f" and x.itemsize > 2 else x.astype(np.float64)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), x.size // len(x))
+    return pa.Table.from_arrays([lists], names=["x"])
+
+
 def chunks(
-    path: Path, columns: Sequence[str], start: int, stop: int, size: int
+    path: Path,
+    columns: Sequence[str],
+    start: int,
+    stop: int,
+    size: int,
+    series: SeriesReader | None = None,
 ) -> Iterator[pa.Table]:
     """Reads rows of a file as tables of at most `size` rows; skips row groups outside the range."""
     if path.name.lower().endswith(TEXT_SUFFIXES):
         yield from _chunks_of_texts(path, columns, start, stop, size)
+        return
+    if (table := _held(path, series)) is not None:
+        for begin in range(start, stop, size):
+            yield table.select(list(columns)).slice(begin, min(size, stop - begin))
         return
     with pq.ParquetFile(path, buffer_size=2**20) as file:
         at = 0

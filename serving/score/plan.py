@@ -14,9 +14,10 @@ from keras_vae import integrity
 from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
-from serving.score.files import schema_and_rows
+from serving.score.files import FILES, schema_and_rows
 from serving.score.parts import check_columns, columns_of_parts
 from serving.score.rows import column_layout
+from serving.score.series import PLACES, SeriesReader
 
 __all__ = ["SIGNATURES", "Job", "Part", "Source", "identity_of", "plan"]
 
@@ -173,9 +174,14 @@ def plan(
     sources: list[Source] = []
     first = 0
     root, files = _files(data)
+    series = SeriesReader.of(artifact.manifest)
     for path in files:
-        schema, rows = schema_and_rows(path)
+        schema, rows = schema_and_rows(path, series)
         if not sources:
+            if not key and schema.names == [*PLACES, "x"]:
+                key = PLACES
+            if series is not None and not columns:
+                series.check(path, schema, {*key, *condition})
             layout = column_layout(
                 schema,
                 inputs,
@@ -241,5 +247,8 @@ def _files(data: Path) -> tuple[Path, list[Path]]:
         if not any(name.startswith((".", "_")) for name in path.relative_to(data).parts)
     ]
     if not files:
-        raise ServingError(f"{data} is neither a Parquet file nor a directory that holds some.")
+        raise ServingError(
+            f"{data} {'holds no Parquet files' if data.is_dir() else 'does not exist'}. Give "
+            f"one of these files: {FILES}; or a directory with Parquet files."
+        )
     return data, files

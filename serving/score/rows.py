@@ -17,6 +17,7 @@ from keras_vae.spelling import counted
 from serving.artifact import Tensor
 from serving.errors import ServingError
 from serving.score.files import chunks
+from serving.score.series import SeriesReader
 
 __all__ = [
     "Layout",
@@ -176,7 +177,13 @@ def _check_features(present: Sequence[str], left: Sequence[str], features: Seque
 
 
 def read(
-    path: Path, columns: Sequence[str], start: int, stop: int, number: int, batch_size: int
+    path: Path,
+    columns: Sequence[str],
+    start: int,
+    stop: int,
+    number: int,
+    batch_size: int,
+    series: SeriesReader | None = None,
 ) -> Iterator[pa.Table]:
     """Reads rows of a file as tables that end at a multiple of the batch size, over all files.
 
@@ -186,10 +193,11 @@ def read(
         start, stop: range of rows.
         number: number of row `start`, counted over all files.
         batch_size: rows of a batch.
+        series: reader of the model's time series; None if its data is something else.
     """
     held: list[pa.Table] = []
     room = batch_size - number % batch_size
-    for chunk in chunks(path, columns, start, stop, batch_size):
+    for chunk in chunks(path, columns, start, stop, batch_size, series):
         while len(chunk):
             held.append(chunk.slice(0, room))
             room -= len(held[-1])

@@ -22,6 +22,7 @@ from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.score.files import schema_and_rows
 from serving.score.plan import Job, Part, onnx_model
+from serving.score.series import SeriesReader
 from serving.score.worker import METADATA, Task, Worker, output_schema, session
 
 __all__ = ["Progress", "Summary", "score"]
@@ -108,7 +109,8 @@ def score(
 
 def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
     signature = artifact.signatures[job.signature]
-    source, _ = schema_and_rows(root / job.sources[0].path)
+    series = SeriesReader.of(artifact.manifest)
+    source, _ = schema_and_rows(root / job.sources[0].path, series)
     model = onnx_model(artifact, job.signature)
     session(model)  # a model that cannot be loaded is refused before workers start
     return Task(
@@ -120,6 +122,7 @@ def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
         data=root,
         out=out,
         schema=output_schema(job, signature, source),
+        series=series,
     )
 
 

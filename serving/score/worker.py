@@ -24,6 +24,7 @@ from serving.onnx_model import OnnxModel
 from serving.score import rows
 from serving.score.parts import part_tensor
 from serving.score.plan import Job, Part, Source, identity_of
+from serving.score.series import SeriesReader
 
 __all__ = ["METADATA", "Task", "Worker", "output_schema", "session"]
 
@@ -45,6 +46,7 @@ class Task:
         model: the ONNX file.
         data, out: root of the sources, and where parts go.
         schema: schema of a part.
+        series: reader of the model's time series; None if its data is something else.
     """
 
     job: Job
@@ -55,6 +57,7 @@ class Task:
     data: Path
     out: Path
     schema: pa.Schema
+    series: SeriesReader | None = None
 
 
 def output_schema(job: Job, signature: Signature, source: pa.Schema) -> pa.Schema:
@@ -170,7 +173,8 @@ class Worker:
         at, number = part.start, part.source.first + part.start
         if self._tables is None or self._next != (part.source, at):
             columns = rows.Layout(job.columns, job.condition, job.key).all
-            self._tables = rows.read(path, columns, at, part.source.rows, number, size)
+            stop, series = part.source.rows, self._task.series
+            self._tables = rows.read(path, columns, at, stop, number, size, series)
         tables, self._tables = self._tables, None
         while at < part.stop and (table := next(tables, None)) is not None:
             yield self._result(table, path, at, number, schema)

@@ -1,0 +1,140 @@
+"""Time series that are scored: tables with one row a step, and arrays, as `train` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from keras_vae.data.content import DataError
+from keras_vae.data.long_series import cut_at
+from keras_vae.data.sequences import padded
+from keras_vae.data.series_files import load_series
+from keras_vae.spelling import counted
+from serving.errors import ServingError
+
+__all__ = ["PLACES", "SeriesReader"]
+
+PLACES = ("series", "step")
+"""Columns beside x: the series of a row, and the number of its first step, from 0."""
+
+
+@dataclass(frozen=True)
+class SeriesReader:
+    """How a model's time series are read.
+
+    Attributes:
+        steps, numbers: steps of an example, and numbers at each.
+        entries: columns of a table that hold the numbers; empty for all beside the next two.
+        id_column, time_column: columns of a table for the series of a row and its time, or "".
+        is_long: whether files hold long series, from which windows are cut.
+    """
+
+    steps: int
+    numbers: int
+    entries: tuple[str, ...]
+    id_column: str
+    time_column: str
+    is_long: bool
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> SeriesReader | None:
+        """Returns the reader of an artifact's series; None if its data is something else."""
+        parts = manifest.get("observations", {})
+        about = parts.get("x", {}) if len(parts) == 1 else {}
+        shape = about.get("shape", ())
+        if len(shape) != 2 or about.get("one_hot"):
+            return None
+        config = (manifest.get("training") or {}).get("config") or {}
+        steps, numbers = shape
+        return cls(
+            steps,
+            numbers,
+            tuple(config.get("entries", ())),
+            config.get("id_column", ""),
+            config.get("time_column", ""),
+            bool(config.get("window")),
+        )
+
+    def columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Returns the columns of a table with one row a step; none if it is another table."""
+        keys = [name for name in (self.id_column, self.time_column) if name]
+        found = self.entries or tuple(name for name in names if name not in keys)
+        fits = len(found) == self.numbers and {*found, *keys} <= set(names)
+        return found if fits and self.steps > 1 else ()
+
+    def check(self, path: Path, schema: pa.Schema, others: Collection[str]) -> None:
+        """Refuses a file whose columns hold neither steps nor whole examples.
+
+        Args:
+            path, schema: the file and its columns, or those of its examples.
+            others: columns that hold something else than x.
+        """
+        size, left = (
+            self.steps * self.numbers,
+            [field for field in schema if field.name not in others],
+        )
+        if len(left) == size or any(pa.types.is_nested(field.type) for field in left):
+            return
+        keys = [name for name in (self.id_column, self.time_column) if name]
+        columns = ", ".join(self.entries) or f"{counted(self.numbers, 'column')} of numbers"
+        beside = f" beside {', '.join(keys)}" if keys else ""
+        raise ServingError(
+            f"Expected {path} to have one row a step with {columns}{beside}, or one row an example "
+            f"with a column of lists of {counted(size, 'number')}; it has "
+            f"{', '.join(schema.names[:8])}. Series are also read from .npy, "
+            f"[N, {self.steps}, {self.numbers}]."
+        )
+
+    def read(self, path: Path, names: Sequence[str] = ()) -> pa.Table:
+        """Reads a file as a table of examples: series, step, and lists x.
+
+        Args:
+            path: a .npy file, or a table.
+            names: columns of the table.
+
+        Raises:
+            ServingError: if it cannot be read, or a series is longer than the model's.
+        """
+        entries = self.columns(names)
+        keys = {self.id_column, self.time_column}
+        try:
+            x, found, ids = load_series(
+                path,
+                id_column=self.id_column if names else "",
+                time_column=self.time_column if names else "",
+                drop=tuple(name for name in names if name not in (*entries, *keys)),
+                long=self.is_long or (bool(names) and not self.id_column),
+            )
+            if found:
+                x = x[..., [found.index(name) for name in entries]]
+            if x.shape[2] != self.numbers:
+                raise ServingError(
+                    f"Expected {path} to hold {counted(self.numbers, 'number')} at each step; "
+                    f"got an array of shape {x.shape}."
+                )
+            if self.is_long or (names and not self.id_column):
+                cuts = cut_at(x, self.steps, self.steps)
+                rows, starts, x = cuts.series, cuts.steps, cuts.windows
+            else:
+                if x.shape[1] > self.steps:
+                    raise ServingError(
+                        f"Expected series of at most {counted(self.steps, 'step')} in {path}; got "
+                        f"one of {x.shape[1]}. Cut it into several."
+                    )
+                rows, starts, x = (
+                    np.arange(len(x)),
+                    np.zeros(len(x), int),
+                    padded(list(x), self.steps),
+                )
+        except DataError as error:
+            raise ServingError(str(error)) from error
+        values = pa.array(x.astype(np.float64).ravel())
+        lists = pa.FixedSizeListArray.from_arrays(values, self.steps * self.numbers)
+        owners = pa.array([ids[row] for row in rows] if ids else rows)
+        columns = [owners, pa.array(starts, pa.int64()), lists]
+        return pa.Table.from_arrays(columns, names=[*PLACES, "x"])
