@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from keras_vae.cli import main
 from keras_vae.report import comparison
-from keras_vae.runs.config import RunError
+from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
 from tests.test_report import Page
 from tests.test_units import untrained
@@ -60,6 +61,23 @@ def test_difference_is_that_of_pairs_in_the_units_of_the_file(pair: tuple[Run, R
     settings = {name: values for name, *values in found.about}
     assert settings["likelihood_options"] == ["scale per_feature", "scale decoder"]
     assert settings["model"] == 2 * ["2 latents; prior StandardNormal, posterior DiagonalNormal"]
+
+
+def test_settings_without_effect_are_no_difference() -> None:
+    def shown(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, ...]]:
+        about: dict[str, Any] = {"network": "recurrent", "output_bias": "zeros"}
+        configs = [RunConfig("a.npy", **about, **given) for given in (first, second)]
+        return comparison.differing(*configs)
+
+    entries = {"entries": ("load",)}
+    assert shown({"window": 8, **entries}, {"window": 8, "stride": 8}) == []
+    assert shown({"window": 8, "stride": 4}, {"window": 8}) == [("stride", "4", "8")]
+    assert shown({"prior_layers": 3}, {}) == []
+    assert shown({"prior": "flow", "prior_layers": 3}, {"prior": "flow"}) == [
+        ("prior_layers", "3", "4")
+    ]
+    assert shown({"prior": "flow"}, {}) == [("prior", "flow", "standard_normal")]
+    assert shown(entries, {"entries": ("heat",)}) == [("entries", "load", "heat")]
 
 
 def test_command_prints_both_and_writes_one_page(pair: tuple[Run, Run], tmp_path: Path) -> None:

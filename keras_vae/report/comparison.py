@@ -18,7 +18,7 @@ from keras_vae.report.figures import BLUE, GREY, ORANGE, Picture, axes_of, drawn
 from keras_vae.report.page import document, figure_of
 from keras_vae.report.subject import described
 from keras_vae.runs import measurements
-from keras_vae.runs.config import RunError
+from keras_vae.runs.config import RunConfig, RunError, settings
 from keras_vae.runs.run import Run
 from keras_vae.runs.units import Units
 from keras_vae.training.backup import write_atomically
@@ -261,15 +261,34 @@ def _about(a: _Side, b: _Side) -> list[tuple[str, ...]]:
         ("weights", f"{a.weights:,}", f"{b.weights:,}"),
         ("epochs", *(str(len(each)) for each in history)),
     ]
-    first, second = (
-        {k: v for k, v in vars(side.run.config).items() if k not in ("preparation", "row_nats")}
-        for side in (a, b)
-    )
-    return rows + [
-        (name, _word(value), _word(second[name]))
-        for name, value in first.items()
-        if value != second[name] and name != "epochs"
-    ]
+    return rows + differing(a.run.config, b.run.config)
+
+
+def differing(one: RunConfig, other: RunConfig) -> list[tuple[str, ...]]:
+    """Returns the settings that differ, those without effect left out, as name and two words.
+
+    Names of columns differ only where both files have them.
+    """
+    first, second = _settings(one), _settings(other)
+    rows = []
+    for name in vars(one):
+        values = first.get(name), second.get(name)
+        is_same = values[0] == values[1] or (
+            None in values and getattr(one, name) == getattr(other, name)
+        )
+        if is_same or (name in _NAMES and not all(values)):
+            continue
+        rows.append((name, *("-" if value is None else _word(value) for value in values)))
+    return rows
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Returns the settings with an effect, and those that stand for another as their value."""
+    left_out = {"preparation", "row_nats", "epochs", *config.idle(settings())}
+    found = {name: value for name, value in vars(config).items() if name not in left_out}
+    if config.window:
+        found["stride"] = config.stride or config.window
+    return found
 
 
 def _marginal(values: dict[str, Any]) -> str:
@@ -278,6 +297,9 @@ def _marginal(values: dict[str, Any]) -> str:
     value = f"{found['mean']:.2f}" + ("" if error is None else f" ± {error:.2f}")
     return f"{value} of {values['examples']}"
 
+
+_NAMES: Final = ("features", "entries")
+"""Settings that are names of columns, which an array does not have."""
 
 _MEASURED: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "log p(x), nats, by evaluate": _marginal,
