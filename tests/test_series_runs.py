@@ -284,6 +284,35 @@ def test_long_series_from_the_command_line(long: Path) -> None:
     np.testing.assert_allclose(drawn.x, np.load(long / "drawn.npy"), rtol=1e-8)  # nine digits
 
 
+@pytest.mark.parametrize(
+    ("times", "remark"),
+    [
+        ([0, 1, 2, 3, 4, 5], ""),
+        ([5, 3, 4, 1, 2, 0], ""),
+        (["2024-01-31", "2024-02-29", "2024-03-31", "2024-04-30", "2024-05-31", "2024-06-30"], ""),
+        ([0, 1, 2, 5, 6, 7], "1 of 5 steps between rows are not 1.0 in 'at', the commonest,"),
+        (
+            [f"2024-01-01 {hour:02}:00" for hour in (0, 1, 3, 4, 5, 9)],
+            "2 of 5 steps between rows are not 0 days 01:00:00 in 'at', the commonest,",
+        ),
+    ],
+)
+def test_rows_that_are_not_equally_far_apart_are_counted(tmp_path: Path, times, remark) -> None:
+    frame = pd.DataFrame({"at": times, "load": np.arange(6.0)})
+    frame.to_csv(tmp_path / "long.csv", index=False)
+    found = load_series(tmp_path / "long.csv", time_column="at", long=True).remark
+    assert found.startswith(remark)
+    assert bool(found) == bool(remark)
+
+    two = pd.concat([frame.assign(id="a"), frame.assign(id="b")])  # the way from a to b is no step
+    two.to_csv(tmp_path / "two.csv", index=False)
+    data = str(tmp_path / "two.csv")
+    columns = {"id_column": "id", "time_column": "at", "network": "recurrent"}
+    config = RunConfig(data=data, test_fraction=0.5, **columns)
+    sentence = sequences.read_series(config).sentence
+    assert ("of 10 steps between rows" in sentence) == bool(remark)
+
+
 def test_texts_have_no_windows() -> None:
     with pytest.raises(RunError, match="window is for time series, and this data is texts"):
         RunConfig(data="a.txt", window=4)

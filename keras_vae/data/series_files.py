@@ -13,11 +13,15 @@ from keras_vae.data.content import DataError, listed, reading
 from keras_vae.data.frames import is_numeric
 from keras_vae.data.sequences import padded
 from keras_vae.data.tables import TABLE_SUFFIXES, load_frame
+from keras_vae.spelling import counted
 
 __all__ = ["Series", "load_series"]
 
 _VALUES = ("values", "x", "X", "data", "series", "arr_0")
 _LENGTHS = "lengths"
+
+_SAME_STEP = 0.25
+"""Part of a step by which another may differ and still be as long, as months do."""
 
 
 class Series(NamedTuple):
@@ -27,11 +31,14 @@ class Series(NamedTuple):
         x: float32 or float64 [N, T, D], NaN where nothing was observed.
         names: names of the D columns of a table; empty for an array.
         ids: values of the column that says to which series a row belongs; empty without one.
+        remark: sentence on times that are not equally far apart, which count as one step each, or
+            nothing.
     """
 
     x: np.ndarray
     names: tuple[str, ...]
     ids: tuple[Any, ...] = ()
+    remark: str = ""
 
 
 def load_series(
@@ -51,7 +58,7 @@ def load_series(
         id_column: column of a table that says to which series a row belongs. A series keeps its
             rows together however they are ordered, and series are in the order in which they come.
         time_column: column of a table by which the steps of a series are ordered; empty keeps the
-            order of the rows. Steps are taken to be equally long.
+            order of the rows. Steps are taken to be equally long; `remark` says where they are not.
         drop: columns of a table to leave out.
         long: whether a table without `id_column` is one series, and an array [T] or [T, D], too.
 
@@ -176,6 +183,7 @@ def _of_table(
             raise DataError(f"{path} has two rows{of_one} at {row[time_column]}. Keep one of them.")
         frame = frame.sort_values(time_column, kind="stable")
     first: dict[Any, None] = {}
+    remark = _remark(frame, id_column, time_column) if time_column else ""
     if id_column:
         groups = frame.groupby([id_column], sort=False)[names]
         first = dict.fromkeys(frame.sort_index()[id_column])
@@ -183,7 +191,23 @@ def _of_table(
     else:
         x = frame[names].to_numpy(np.float64)[np.newaxis]
     _refuse_infinite(path, x)
-    return Series(x, tuple(names), tuple(first))
+    return Series(x, tuple(names), tuple(first), remark)
+
+
+def _remark(frame: Any, id_column: str, time_column: str) -> str:
+    """Says how many steps of ordered rows are longer or shorter than the commonest one."""
+    times = frame.groupby([id_column], sort=False)[time_column] if id_column else frame[time_column]
+    steps = times.diff().dropna()
+    if not len(steps):
+        return ""
+    commonest = steps.mode().iloc[0]
+    others = int((abs(steps - commonest) > _SAME_STEP * abs(commonest)).sum())
+    if not others:
+        return ""
+    return (
+        f"{others:,} of {counted(len(steps), 'step', ',')} between rows are not {commonest} in "
+        f"{time_column!r}, the commonest, and count as one step all the same"
+    )
 
 
 def _times(path: Path, column: Any) -> Any:

@@ -163,14 +163,21 @@ def read_series(config: RunConfig) -> SeriesSets:
         DataError: if they cannot be read.
         RunError: if training and test series differ in their entries.
     """
-    x, names, _ = _series(config, config.data)
-    if config.window:
-        return _read_windows(config, x, names)
+    series = _series(config, config.data)
+    sets = _read_windows(config, series) if config.window else _read_whole(config, series)
+    if not series.remark:
+        return sets
+    return sets._replace(sentence=f"{sets.sentence}. {series.remark}")
+
+
+def _read_whole(config: RunConfig, series: Series) -> SeriesSets:
+    """Takes each series as an example."""
+    x, names = series.x, series.names
     columns = f"{counted(x.shape[1], 'step')} of {_entries(x, names)}"
     if not config.test_data:
         rows = data.split(np.arange(len(x)), test_fraction=config.test_fraction, seed=config.seed)
         return SeriesSets(x[rows[0]], x[rows[1]], names, columns)
-    test, others, _ = _series(config, config.test_data)
+    test, others, *_ = _series(config, config.test_data)
     if others != names or test.shape[2] != x.shape[2] or test.shape[1] > x.shape[1]:
         raise RunError(
             f"Training series have {columns}, those of {config.test_data} "
@@ -181,14 +188,15 @@ def read_series(config: RunConfig) -> SeriesSets:
     return SeriesSets(x, data.padded(list(test), x.shape[1]), names, columns)
 
 
-def _read_windows(config: RunConfig, x: np.ndarray, names: tuple[str, ...]) -> SeriesSets:
+def _read_windows(config: RunConfig, series: Series) -> SeriesSets:
     """Cuts long series into windows, and says in one sentence how."""
+    x, names = series.x, series.names
     window, stride = config.window, config.stride or config.window
     entries = _entries(x, names)
     how = f"windows of {counted(window, 'step')} of {entries}"
     each = f"Training windows start every {counted(stride, 'step')}; test windows do not overlap"
     if config.test_data:
-        test, others, _ = _series(config, config.test_data)
+        test, others, *_ = _series(config, config.test_data)
         if others != names or test.shape[2] != x.shape[2]:
             raise RunError(
                 f"Training series have {entries} at a step, those of {config.test_data} "
@@ -221,7 +229,8 @@ def _series(config: RunConfig, source: str) -> Series:
     )
     if not (config.entries and found.names):
         return found
-    return Series(found.x[..., positions(found.names, config.entries, source)], config.entries)
+    places = positions(found.names, config.entries, source)
+    return found._replace(x=found.x[..., places], names=config.entries)
 
 
 def rows_of_steps(x: np.ndarray, entries: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -103,7 +103,7 @@ class SeriesReader:
         entries = self.columns(names)
         keys = {self.id_column, self.time_column}
         try:
-            x, found, ids = load_series(
+            x, found, ids, _ = load_series(
                 path,
                 id_column=self.id_column if names else "",
                 time_column=self.time_column if names else "",
