@@ -52,9 +52,10 @@ def invoke(*words: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run, `whole`, and with its directory before each file was replaced, 0 to 6.
+    """A folder with a run, `whole`, and with its directory before each file was replaced, 0 to 7.
 
-    Three epochs replace config.toml once, and history.csv and model.keras three times each.
+    Three epochs replace config.toml and the digest of the data once, and history.csv and
+    model.keras three times each.
     """
     folder = tmp_path_factory.mktemp("run")
     replace, calls = Path.replace, itertools.count()
@@ -66,7 +67,7 @@ def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "replace", copying_replace)
         train(CONFIG, folder / "whole")
-    assert next(calls) == 7
+    assert next(calls) == 8
     return folder
 
 
@@ -87,11 +88,11 @@ def test_a_run_holds_what_it_promises(finished: Run) -> None:
     assert Run(finished.path).config == finished.config
 
 
-@pytest.mark.parametrize("moment", [0, 1, 2, 3, 6])
+@pytest.mark.parametrize("moment", [0, 1, 2, 3, 4, 7])
 def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(
     moment: int, moments: Path, finished: Run
 ) -> None:
-    """Before any file; with a configuration, a history, a model; with a history ahead of it."""
+    """Before any file; with a configuration, a digest, a history, a model; with a history ahead."""
     out = moments / str(moment)
     assert len([*out.glob(".*")]) == 1, "the file that was about to replace another"
     run = train(CONFIG, out, resume=True)

@@ -576,7 +576,7 @@ def test_ten_thousand_requests_while_the_server_is_killed(server, onnx):
     """Request k has the seed pair [k, 1 - k], half of the requests also data; no two are alike."""
     k = np.arange(REQUESTS, dtype=np.int32)
     seed = np.stack([k, 1 - k], axis=1)
-    x = ((k[:, np.newaxis] >> np.arange(6)) & 1).astype(np.float32)
+    x = ((k[:, np.newaxis] >> np.arange(16)) & 1).astype(np.float32).reshape(-1, 4, 4, 1)
     expected = [onnx("sample", {"seed": seed}), onnx("score", {"seed": seed, "x": x})]
     tally = Tally(expected, server)
     impatient = {**FOREVER, "retries": 0}  # half of the callers, so that errors are seen
