@@ -12,6 +12,7 @@ from keras_vae.cli import main
 from keras_vae.report import comparison
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
+from keras_vae.tokens import END, UNKNOWN, Tokens
 from tests.test_report import Page
 from tests.test_units import untrained
 
@@ -103,3 +104,11 @@ def test_runs_that_cannot_be_compared_are_refused(pair: tuple[Run, Run], tmp_pat
     counts = of(tmp_path / "counts", np.round(np.abs(X)), "poisson")
     with pytest.raises(RunError, match=r"a has one on the log-density .* log-probability"):
         comparison.compare(first, counts)
+
+
+def test_texts_of_other_tokens_are_refused(pair: tuple[Run, Run], monkeypatch) -> None:
+    coded = {"a": Tokens((END, UNKNOWN, "a"), "characters", unknown=True)}
+    coded["b"] = dataclasses.replace(coded["a"], unit="words")
+    monkeypatch.setattr(Run, "tokens", property(lambda run: coded[run.path.name]))
+    with pytest.raises(RunError, match=r"texts of the same tokens; those of a and b differ. Give"):
+        comparison.compare(*pair)

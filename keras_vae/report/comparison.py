@@ -122,6 +122,11 @@ def compare(
         RunError: if their test examples or the quantities they bound are not the same.
     """
     names = _names(first, second)
+    if first.tokens and second.tokens and first.tokens != second.tokens:
+        raise RunError(
+            f"Expected texts of the same tokens; those of {' and '.join(names)} differ. Give both "
+            "trainings the same --data and --tokens."
+        )
     found, data = [], []
     for name, run in zip(names, (first, second), strict=True):
         report(f"Bounds of {name}")
