@@ -128,7 +128,7 @@ def _latents(manifest: dict[str, Any]) -> str:
     """Describes the latents: their number, or the codes that they hold."""
     codes = codes_of(manifest)
     if codes is None:
-        return f"{counted(manifest['latent_size'], 'latent')}"
+        return counted(manifest["latent_size"], "latent")
     return f"{' x '.join(map(str, codes['shape']))} codes of {codes['num_codes']}"
 
 

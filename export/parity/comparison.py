@@ -178,9 +178,8 @@ def refuse_failed(comparisons: Sequence[Comparison]) -> None:
             raise ExportError(
                 f"{entry.runtime} disagrees with the model: {entry.signature}, {entry.output} "
                 f"differs in {entry.different} of {counted(entry.numbers, 'number')}; "
-                f"{entry.worst}. Rounding "
-                "does not explain it: a layer is computed differently there. Export the model "
-                "without layers of your own to find it, and replace it."
+                f"{entry.worst}. Rounding does not explain it: a layer is computed differently "
+                "there. Export the model without layers of your own to find it, and replace it."
             )
 
 
@@ -307,9 +306,8 @@ def _check_rows(
                     raise ExportError(
                         f"{runtime}, {case.signature}: row {row} alone differs from row {row} "
                         f"among {counted(len(whole[case.signature][name]), 'row')}; "
-                        f"{pair.number()}. A layer "
-                        "mixes the rows of a batch, as a mean over axis 0 does: make each row's "
-                        "result depend on that row alone."
+                        f"{pair.number()}. A layer mixes the rows of a batch, as a mean over axis "
+                        "0 does: make each row's result depend on that row alone."
                     )
 
 

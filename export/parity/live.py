@@ -189,8 +189,7 @@ def reference(functions: dict[str, Any], cases: Sequence[Case]) -> list[Tensors]
                 raise ExportError(
                     f"{case.signature}: axis 0 of {name} is not the batch: it has shape "
                     f"{value.shape} for {counted(size, 'row')}. Server-side batching would give "
-                    "callers each "
-                    "other's rows."
+                    "callers each other's rows."
                 )
             if not np.isfinite(value).all():
                 raise ExportError(

@@ -67,7 +67,6 @@ class OtherCodes:
                 raise ExportError(
                     f"{runtime} disagrees with the model: {signature} chooses other codes in "
                     f"{others} of {counted(rows, 'row')}, and rounding explains {most}. A layer "
-                    "is computed "
-                    "differently there. Export the model without layers of your own to find it, "
-                    "and replace it."
+                    "is computed differently there. Export the model without layers of your own "
+                    "to find it, and replace it."
                 )

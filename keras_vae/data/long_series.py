@@ -79,9 +79,9 @@ def split_by_time(x: np.ndarray, window: int, stride: int, *, test_fraction: flo
         if not len(found):
             raise DataError(
                 f"Expected windows of {counted(window, 'step')} {which} {count} of "
-                f"{counted(sum(steps), 'step')}"
-                f"{f' of {len(x)} series' if len(x) > 1 else ''}; got none. Choose "
-                "shorter windows or another --test-fraction, or give longer series."
+                f"{counted(sum(steps), 'step')}{f' of {len(x)} series' if len(x) > 1 else ''}; "
+                "got none. Choose shorter windows or another --test-fraction, or give longer "
+                "series."
             )
     return Windows(train, test, sum(steps), steps[1], some + others)
 
@@ -114,8 +114,7 @@ def cut_at(x: np.ndarray, window: int, stride: int) -> Cuts:
     if not some.any():
         raise DataError(
             f"Expected series of {counted(window, 'step')} or more, the length of a window; got "
-            "at most "
-            f"{int(ends.max())}. Give a longer one."
+            f"at most {int(ends.max())}. Give a longer one."
         )
     return Cuts(found[some], series[some], steps[some])
 

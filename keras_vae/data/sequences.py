@@ -36,9 +36,8 @@ def windows(series: Any, length: int, stride: int = 1) -> np.ndarray:
         array = array[:, np.newaxis]
     if array.ndim != 2 or len(array) < length:
         raise DataError(
-            f"Expected a series [T] or [T, D] of at least {counted(length, 'step')}; got an "
-            "array of shape "
-            f"{np.asarray(series).shape}. Give shorter windows, or one series at a time."
+            f"Expected a series [T] or [T, D] of at least {counted(length, 'step')}; got an array "
+            f"of shape {np.asarray(series).shape}. Give shorter windows, or one series at a time."
         )
     view = np.lib.stride_tricks.sliding_window_view(array, length, axis=0)
     return np.swapaxes(view[::stride], 1, 2)
@@ -71,8 +70,7 @@ def padded(sequences: Sequence[Any], length: int | None = None) -> np.ndarray:
     if longest > steps:
         raise DataError(
             f"Expected sequences of at most length={counted(steps, 'step')}; got one of "
-            f"{longest}. Cut it, or "
-            "raise length."
+            f"{longest}. Cut it, or raise length."
         )
     dtype = np.result_type(np.float32, *arrays)
     result = np.full((len(arrays), steps, *shapes.pop()), np.nan, dtype)

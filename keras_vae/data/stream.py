@@ -105,8 +105,7 @@ def steps(n: int, batch_size: int, *, drop_remainder: bool = False) -> int:
     if drop_remainder and n < batch_size:
         raise ValueError(
             f"Expected at least `batch_size` = {counted(batch_size, 'example')}; got {n}, which "
-            "make no full "
-            "batch. Give a smaller `batch_size` or `drop_remainder=False`."
+            "make no full batch. Give a smaller `batch_size` or `drop_remainder=False`."
         )
     return n // batch_size if drop_remainder else math.ceil(n / batch_size)
 

@@ -220,8 +220,7 @@ def _columns(
     if not columns.data or not count:
         raise DataError(
             f"{path} has {counted(count, 'row')} and {counted(len(columns.data), 'column')} of "
-            "data. "
-            "Give at least one of each."
+            "data. Give at least one of each."
         )
     text = [
         name for name in columns.data if name in categories or not is_numeric(frame[name].dtype)

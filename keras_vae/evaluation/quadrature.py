@@ -154,9 +154,8 @@ def integrate(
     if doubtful.any():
         warnings.warn(
             f"Quadrature is not reliable for {int(doubtful.sum())} of "
-            f"{counted(len(value), 'example')}: "
-            "the last refinement, or the mass outside of the grid, moves the value by up to "
-            f"{error.max():.1e} nats.",
+            f"{counted(len(value), 'example')}: the last refinement, or the mass outside of the "
+            f"grid, moves the value by up to {error.max():.1e} nats.",
             stacklevel=4,
         )
     return Integral(value, error, finest)

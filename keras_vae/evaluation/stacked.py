@@ -72,9 +72,8 @@ def stacked_elbo(
     part = second.data.parts.get("x")
     if part is None or part.shape != (first.latent_size,):
         raise ValueError(
-            f"The first model has {counted(first.latent_size, 'latent')}, and x of the second "
-            "has shape "
-            f"{None if part is None else part.shape}. Build the second on x of shape "
+            f"The first model has {counted(first.latent_size, 'latent')}, and x of the second has "
+            f"shape {None if part is None else part.shape}. Build the second on x of shape "
             f"({first.latent_size},)."
         )
     if label is not None and "label" not in second.data.parts:

@@ -18,10 +18,8 @@ def warn_of_few(ess: np.ndarray, num_samples: int) -> None:
     if num_samples > _FEWEST_EFFECTIVE and doubtful.mean() > _TOLERATED:
         warnings.warn(
             f"The importance weights of {int(doubtful.sum())} of {counted(len(ess), 'example')} "
-            "have an "
-            f"effective sample size below {_FEWEST_EFFECTIVE:.0f} (least {ess.min():.1f} of "
-            f"{counted(num_samples, 'draw')}): what is imputed rests on few draws. Draw more "
-            "samples, or "
-            "train a posterior that is closer, for example with objective=IWAE(20).",
+            f"have an effective sample size below {_FEWEST_EFFECTIVE:.0f} (least {ess.min():.1f} "
+            f"of {counted(num_samples, 'draw')}): what is imputed rests on few draws. Draw more "
+            "samples, or train a posterior that is closer, for example with objective=IWAE(20).",
             stacklevel=4,
         )

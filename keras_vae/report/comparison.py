@@ -127,18 +127,21 @@ def compare(
             f"Expected texts of the same tokens; those of {' and '.join(names)} differ. Give both "
             "trainings the same --data and --tokens."
         )
-    found, data = [], []
-    for name, run in zip(names, (first, second), strict=True):
+    models = [run.load() for run in (first, second)]
+    read = [_examples(run, vae) for run, vae in zip((first, second), models, strict=True)]
+    _check(names, [units for *_, units in read], [raw for _, raw, *_ in read])
+    sides = []
+    for name, run, vae, (x, _, offset, units) in zip(
+        names, (first, second), models, read, strict=True
+    ):
         report(f"Bounds of {name}")
-        vae = run.load()
-        x, raw, offset, unit = _examples(run, vae)
         bound = vae.elbo(x, seed=seed)
         elbo, distortion, rate = (np.asarray(value, np.float64) for value in bound)
-        found.append(
+        sides.append(
             _Side(
                 name=name,
                 run=run,
-                units=unit,
+                units=units,
                 latents=described(vae),
                 weights=sum(math.prod(weight.shape) for weight in vae.trainable_weights),
                 elbo=elbo + offset,
@@ -146,9 +149,7 @@ def compare(
                 rate=rate,
             )
         )
-        data.append(raw)
-    a, b = found
-    _check(a, b, data)
+    a, b = sides
     difference, error = evaluation.mean_and_error(b.elbo - a.elbo)
     return Comparison(
         sides=(a, b),
@@ -207,22 +208,24 @@ def _examples(run: Run, vae: Any) -> tuple[Any, Any, Any, Units]:
     return x, x if run.preparation.step == "binarize" else raw, run.row_nats(x), units
 
 
-def _check(a: _Side, b: _Side, data: Sequence[Any]) -> None:
+def _check(names: Sequence[str], units: Sequence[Units], data: Sequence[Any]) -> None:
     """Refuses runs whose bounds are not of the same thing."""
-    if str(a.units) != str(b.units):
+    a, b = names
+    one, other = units
+    if str(one) != str(other):
         raise RunError(
-            f"Expected bounds on the same quantity; {a.name} has one on the {a.units.quantity} of "
-            f"{a.units.data} and {b.name} on the {b.units.quantity} of {b.units.data}. Train both "
+            f"Expected bounds on the same quantity; {a} has one on the {one.quantity} of "
+            f"{one.data} and {b} on the {other.quantity} of {other.data}. Train both "
             "with likelihoods of the same kind of data."
         )
     first, second = (keras.tree.flatten(_plain(each)) for each in data)
     same = len(first) == len(second) and all(
-        np.shape(one) == np.shape(other) and bool(_equal(one, other))
-        for one, other in zip(first, second, strict=True)
+        np.shape(mine) == np.shape(theirs) and bool(_equal(mine, theirs))
+        for mine, theirs in zip(first, second, strict=True)
     )
     if not same:
         raise RunError(
-            f"Expected the same test examples; those of {a.name} and {b.name} differ. Give both "
+            f"Expected the same test examples; those of {a} and {b} differ. Give both "
             "trainings the same --data, --test-data, --test-fraction and --seed."
         )
 

@@ -71,14 +71,15 @@ def _images(subject: Subject) -> list[Picture]:
         if subject.has_levels:
             found.append(_by_level(subject))
         if not (subject.is_discrete or subject.has_levels):
+            on_lines = subject.means(_interpolations(subject, _PAIRS))
             found += [
                 pixels(
                     "Interpolations",
                     "Decoder means on lines between posterior means of test pairs.",
-                    subject.means(_interpolations(subject, _PAIRS)),
+                    on_lines,
                     span,
                 ),
-                *_geodesics(subject),
+                *_geodesics(subject, on_lines),
                 pixels(
                     "Traversals",
                     "One latent from -3 to 3, the others at one example's posterior mean; the four "
@@ -90,15 +91,15 @@ def _images(subject: Subject) -> list[Picture]:
     return [*found, _least_likely(subject)]
 
 
-def _geodesics(subject: Subject) -> list[Picture]:
+def _geodesics(subject: Subject, on_lines: np.ndarray) -> list[Picture]:
     """Plots the same pairs joined by the curves that are shortest for the decoder, if it has means.
 
-    A Student-t distribution of few degrees of freedom has none.
+    A Student-t distribution of few degrees of freedom has none; `on_lines` shows that.
     """
+    if not np.isfinite(on_lines).all():
+        return []
     ends = subject.moments[0][: 2 * _PAIRS]
     count = len(ends) // 2
-    if not np.isfinite(subject.means(_interpolations(subject, _PAIRS))).all():
-        return []
     found = evaluation.geodesics(
         subject.vae, ends[: 2 * count : 2], ends[1 : 2 * count : 2], num_points=_COLUMNS
     )

@@ -174,5 +174,5 @@ def described(vae: Any) -> str:
         codes = vae.posterior
         latents = f"{' x '.join(map(str, codes.codes_shape))} codes of {codes.num_codes}"
     else:
-        latents = f"{counted(vae.latent_size, 'latent')}"
+        latents = counted(vae.latent_size, "latent")
     return f"{latents}; prior {type(vae.prior).__name__}, posterior {type(vae.posterior).__name__}"

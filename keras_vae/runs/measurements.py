@@ -233,8 +233,7 @@ def columns(values: dict[str, Any]) -> Columns | None:
         notes.append(
             f"imputed, mean or mode: errors of {hidden['share']:.0%} of the cells of "
             f"{counted(hidden['rows'], 'row')}, hidden at random: the share of labels that is "
-            "wrong, and of "
-            "numbers the root mean squared error over the standard deviation."
+            "wrong, and of numbers the root mean squared error over the standard deviation."
             + ("" if least is None else f" Least effective sample size: {least:.0f}.")
         )
     else:
@@ -253,9 +252,8 @@ def heavy_tails(count: int, of: int) -> str:
     """Explains that so many examples have weights with a heavy tail."""
     return (
         f"For {count} of {counted(of, 'example')} a few draws dominate the importance sampling "
-        "(Pareto-k "
-        f"above {TRUSTED:g}): their log p(x) lies above the value; more draws (--samples) come "
-        "closer."
+        f"(Pareto-k above {TRUSTED:g}): their log p(x) lies above the value; more draws "
+        "(--samples) come closer."
     )
 
 

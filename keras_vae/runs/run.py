@@ -250,8 +250,7 @@ class Run:
         if len(rows) < finished or not rows:
             raise RunError(
                 f"Expected {path} to hold {counted(max(finished, 1), 'row')}, one per finished "
-                "epoch of the "
-                f"model; it holds {len(rows)}: {RESTORE}."
+                f"epoch of the model; it holds {len(rows)}: {RESTORE}."
             )
         return rows
 

@@ -181,9 +181,8 @@ def _read_whole(config: RunConfig, series: Series) -> SeriesSets:
     if others != names or test.shape[2] != x.shape[2] or test.shape[1] > x.shape[1]:
         raise RunError(
             f"Training series have {columns}, those of {config.test_data} "
-            f"{counted(test.shape[1], 'step')} of "
-            f"{_entries(test, others)}. Give the same entries, and no "
-            "longer series than the longest of training."
+            f"{counted(test.shape[1], 'step')} of {_entries(test, others)}. Give the same "
+            "entries, and no longer series than the longest of training."
         )
     return SeriesSets(x, data.padded(list(test), x.shape[1]), names, columns)
 

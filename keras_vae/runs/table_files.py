@@ -182,8 +182,7 @@ def _summary(
     if few:
         line += (
             f" Fewer than {_FEWEST_EFFECTIVE:.0f} draws are behind {counted(few, 'row')}; "
-            "--num-samples draws "
-            "more."
+            "--num-samples draws more."
         )
     return [*lines, line]
 

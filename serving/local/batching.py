@@ -67,8 +67,8 @@ class Batcher:
         if rows > self._settings.max_batch:
             raise InputError(
                 f"The request has {counted(rows, 'row')}, expected at most "
-                f"{self._settings.max_batch}; split "
-                "it, or start the server with a larger --max-batch.",
+                f"{self._settings.max_batch}; split it, or start the server with a larger "
+                "--max-batch.",
             )
         if self._queued + rows > self._settings.max_queue:
             raise UnavailableError(

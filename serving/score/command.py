@@ -136,9 +136,8 @@ def score_command(
     if summary.scored:
         speed = summary.scored / summary.scoring_seconds
         click.echo(
-            f"{counted(summary.scored, 'row')} in {summary.seconds:.1f} s; {speed:.0f} rows/s "
-            "for each worker "
-            "once it had started"
+            f"{counted(summary.scored, 'row')} in {summary.seconds:.1f} s; {speed:.0f} rows/s for "
+            "each worker once it had started"
         )
     click.secho(
         f"{counted(summary.rows, 'row')} in {counted(summary.parts, 'part')}: {out}", bold=True

@@ -113,10 +113,8 @@ class Layout:
             if len(names) != size or len(set(names)) < size:
                 raise ServingError(
                     f"{path}: {what} of shape {shape} is in {counted(size, 'column')} of numbers "
-                    "or in one of "
-                    f"lists of {size}; got {counted(len(names), 'column')}, {listed(names)}. "
-                    "Name those of "
-                    f"{what}, and those to copy."
+                    f"or in one of lists of {size}; got {counted(len(names), 'column')}, "
+                    f"{listed(names)}. Name those of {what}, and those to copy."
                 )
             for name, kind in zip(names, kinds, strict=True):
                 if not is_number(kind):

@@ -25,7 +25,7 @@ PLACES = ("series", "step")
 
 @dataclass(frozen=True)
 class SeriesReader:
-    """How a model's time series are read.
+    """Reader of a model's time series.
 
     Attributes:
         steps, numbers: steps of an example, and numbers at each.
@@ -60,9 +60,14 @@ class SeriesReader:
             bool(config.get("window")),
         )
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Columns of a table that hold no numbers."""
+        return tuple(name for name in (self.id_column, self.time_column) if name)
+
     def columns(self, names: Sequence[str]) -> tuple[str, ...]:
         """Returns the columns of a table with one row a step; none if it is another table."""
-        keys = [name for name in (self.id_column, self.time_column) if name]
+        keys = self.keys
         found = self.entries or tuple(name for name in names if name not in keys)
         fits = len(found) == self.numbers and {*found, *keys} <= set(names)
         return found if fits and self.steps > 1 else ()
@@ -74,15 +79,12 @@ class SeriesReader:
             path, schema: the file and its columns, or those of its examples.
             others: columns that hold something else than x.
         """
-        size, left = (
-            self.steps * self.numbers,
-            [field for field in schema if field.name not in others],
-        )
+        size = self.steps * self.numbers
+        left = [field for field in schema if field.name not in others]
         if len(left) == size or any(pa.types.is_nested(field.type) for field in left):
             return
-        keys = [name for name in (self.id_column, self.time_column) if name]
         columns = ", ".join(self.entries) or f"{counted(self.numbers, 'column')} of numbers"
-        beside = f" beside {', '.join(keys)}" if keys else ""
+        beside = f" beside {', '.join(self.keys)}" if self.keys else ""
         raise ServingError(
             f"Expected {path} to have one row a step with {columns}{beside}, or one row an example "
             f"with a column of lists of {counted(size, 'number')}; it has "
@@ -101,14 +103,14 @@ class SeriesReader:
             ServingError: if it cannot be read, or a series is longer than the model's.
         """
         entries = self.columns(names)
-        keys = {self.id_column, self.time_column}
+        is_long = self.is_long or (bool(names) and not self.id_column)
         try:
             x, found, ids, _ = load_series(
                 path,
                 id_column=self.id_column if names else "",
                 time_column=self.time_column if names else "",
-                drop=tuple(name for name in names if name not in (*entries, *keys)),
-                long=self.is_long or (bool(names) and not self.id_column),
+                drop=tuple(name for name in names if name not in (*entries, *self.keys)),
+                long=is_long,
             )
             if found:
                 x = x[..., [found.index(name) for name in entries]]
@@ -117,7 +119,7 @@ class SeriesReader:
                     f"Expected {path} to hold {counted(self.numbers, 'number')} at each step; "
                     f"got an array of shape {x.shape}."
                 )
-            if self.is_long or (names and not self.id_column):
+            if is_long:
                 cuts = cut_at(x, self.steps, self.steps)
                 rows, starts, x = cuts.series, cuts.steps, cuts.windows
             else:

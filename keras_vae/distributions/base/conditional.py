@@ -255,9 +255,9 @@ class ConditionalDistribution(keras.layers.Layer, abc.ABC):
             )
             raise HeadSizeError(
                 f"The head of {type(self).__name__} emits {counted(emitted, 'number')} per "
-                "example (shape "
-                f"{tuple(raw.shape[1:])}); event shape {self.event_shape} needs {self._total_size} "
-                f"({names}). Change the head, or leave head=None for a Dense layer of that size."
+                f"example (shape {tuple(raw.shape[1:])}); event shape {self.event_shape} needs "
+                f"{self._total_size} ({names}). Change the head, or leave head=None for a Dense "
+                "layer of that size."
             )
         self._input_ranks = [len(part.shape) - 1 for part in keras.tree.flatten(inputs)]
         self.built = True
