@@ -70,7 +70,7 @@ def test_mixed_columns_are_dequantised_one_by_one() -> None:
     preparation, _ = prepare(LIKELIHOODS["normal"], raw)
     assert preparation.whole == (True, False)
     assert not preparation.is_dequantised
-    assert "1 features of whole numbers" in preparation.sentence
+    assert "1 feature of whole numbers" in preparation.sentence
     found = signatures(tiny_vae("normal", 2), preparation)["sample"].function(
         seed=random.row_seeds(0, 200)
     )["sample"]
