@@ -137,6 +137,7 @@ OTHER_VALUES = {
     "code_prior": "autoregressive",
     "learning_rate_milestones": (3,),
     "level_sizes": (2, 3),
+    "hidden_above": (3,),
     "monitor": True,
     "text_column": "words",
     "tokens": "words",

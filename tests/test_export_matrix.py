@@ -157,6 +157,9 @@ def test_experts_of_named_parts(kind, only):
 
 STRUCTURES = {
     "ladder": lambda: keras_vae.hierarchical_vae(6, (2, 3), hidden=(5,)),
+    "bottom up": lambda: keras_vae.hierarchical_vae(
+        6, (2, 3), structure="bottom_up", hidden=(5,), hidden_above=(4,)
+    ),
     "residual, convolutions": lambda: keras_vae.hierarchical_vae(
         (8, 8, 1), (2, 1), structure="residual", network="conv", hidden=(4, 5)
     ),

@@ -124,6 +124,54 @@ def test_every_weight_of_an_exact_ladder_is_the_evidence(linear, ladder):
     np.testing.assert_allclose(ladder.log_joint(linear.x, z), trace.log_joint()[0], atol=EXACT)
 
 
+def test_levels_are_inferred_from_the_bottom_up_with_the_exact_posterior():
+    """With W of orthogonal rows too, q(z2 | x) and q(z1 | z2) are diagonal."""
+    linear, policy = Linear(), {"dtype": "float64"}
+    linear.w = np.eye(3, 2) * [1.5, 0.7]
+    covariance = linear.w @ linear.w.T + linear.s1**2 * np.eye(3)
+    of_x = linear.a @ covariance @ linear.a.T + linear.s**2 * np.eye(5)
+    evidence = scipy.stats.multivariate_normal(linear.a @ linear.b + linear.c, of_x)
+    model = keras_vae.HierarchicalVAE(
+        blocks={
+            "z1": keras_vae.TopDownBlock(2, kind="bottom_up", **policy),
+            "z2": keras_vae.TopDownBlock(3, kind="bottom_up", **policy),
+        },
+        likelihood=keras_vae.Normal(5, scale=linear.s, **policy),
+        **policy,
+    )
+    linear.generative(model)
+    inverse = np.linalg.inv(covariance)
+    of_z2 = np.linalg.inv(inverse + linear.a.T @ linear.a / linear.s**2)
+    of_z1 = np.linalg.inv(np.eye(2) + linear.w.T @ linear.w / linear.s1**2)
+    for name, cov, given, offset in (
+        ("z2", of_z2, linear.a / linear.s**2, inverse @ linear.b),
+        ("z1", of_z1, linear.w / linear.s1**2, np.zeros(2)),
+    ):
+        mean = {"z2": linear.c, "z1": linear.b}[name]
+        to_loc = given @ cov
+        scale = np.sqrt(np.diag(cov))
+        affine(model.blocks[name].posterior, to_loc, cov @ offset - mean @ to_loc, scale)
+    expected, trace = evidence.logpdf(linear.x), trace_of(model, linear.x)
+    np.testing.assert_allclose(trace.log_weights(), np.tile(expected, (3, 1)), atol=EXACT)
+    q = model.encode(linear.x)
+    np.testing.assert_allclose(q["z1"].mean(), affine_of(model, "z1", q["z2"].mean()), atol=EXACT)
+    sticking = keras_vae.ELBO(gradient="sticking_the_landing", num_samples=2)
+    weights = [w for block in model.blocks.values() for w in block.posterior.trainable_weights]
+    for gradient in gradients_of(sticking, model, linear.x, weights):
+        np.testing.assert_allclose(gradient, np.zeros(gradient.shape), atol=EXACT)
+    with pytest.raises(ValueError, match="has no closed form"):
+        model.compile(objective=keras_vae.ELBO(kl="analytic"))
+    with pytest.raises(ValueError, match="z1 is drawn given z2: choose gradient='pathwise'"):
+        model.compile(objective=keras_vae.IWAE(3, gradient="doubly_reparameterized"))
+
+
+def affine_of(model, name, given):
+    """Returns the centre of an affine q of a level."""
+    kernel, bias = (value.numpy() for value in model.blocks[name].posterior.head.weights)
+    size = len(bias) // 2
+    return np.asarray(given) @ kernel[:, :size] + bias[:size]
+
+
 def test_bounds_of_an_inexact_posterior_lie_below_the_evidence_and_rise(linear):
     model, expected = linear.ladder(), linear.evidence.logpdf(linear.x)
     for block in model.blocks.values():
@@ -406,6 +454,16 @@ def test_importance_weighted_training_logs_the_rates_of_its_draws():
         ({"likelihood": keras.layers.Dense(2)}, TypeError, "Expected a keras_vae Likelihood"),
         ({"encoder": "mlp"}, TypeError, "argument `encoder`"),
         (
+            {
+                "blocks": {
+                    "z1": keras_vae.TopDownBlock(2),
+                    "z2": keras_vae.TopDownBlock(2, kind="bottom_up"),
+                }
+            },
+            ValueError,
+            "all blocks or none .* 'z1' of 'residual', 'z2' of 'bottom_up'",
+        ),
+        (
             {"blocks": {"z1": keras_vae.TopDownBlock(2, dtype="float64")}},
             ValueError,
             "different dtypes",
@@ -428,8 +486,8 @@ def test_wrong_arguments_are_refused(change, error, message):
 
 
 def test_wrong_kinds_are_refused():
-    with pytest.raises(ValueError, match="Expected 'ladder' or 'residual'"):
-        keras_vae.TopDownBlock(2, kind="bottom_up")
+    with pytest.raises(ValueError, match="Expected 'ladder', 'residual' or 'bottom_up'"):
+        keras_vae.TopDownBlock(2, kind="top_down")
     with pytest.raises(TypeError, match="argument `network`"):
         keras_vae.TopDownBlock(2, network=3)
 
@@ -459,6 +517,8 @@ def test_factory_takes_a_condition_and_refuses_what_it_cannot_build():
     assert vae.elbo(data).elbo.shape == (3,)
     for options, message in (
         ({"structure": "flat"}, "Expected one of ladder, residual"),
+        ({"structure": "bottom_up", "network": "conv"}, "has Dense layers alone"),
+        ({"structure": "residual", "hidden_above": (3,)}, "residual levels share one state"),
         ({"network": "rnn"}, "Expected one of mlp, conv"),
         ({"network": "conv"}, "images of shape"),
         ({"likelihood": "gauss"}, "argument `likelihood`"),

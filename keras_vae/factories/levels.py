@@ -1,7 +1,7 @@
 """Models with several levels of latents."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from keras_vae.arguments import as_shape
 from keras_vae.factories.assembly import (
@@ -13,6 +13,7 @@ from keras_vae.factories.assembly import (
     seen_by_encoder,
 )
 from keras_vae.hierarchical import HierarchicalVAE, conv_levels, dense_levels
+from keras_vae.hierarchical.block import Kind
 
 __all__ = ["hierarchical_vae"]
 
@@ -22,9 +23,10 @@ def hierarchical_vae(
     latent_sizes: Sequence[int],
     likelihood: str = "bernoulli",
     *,
-    structure: Literal["ladder", "residual"] = "ladder",
+    structure: Kind = "ladder",
     network: Literal["mlp", "conv"] = "mlp",
     hidden: Sequence[int] = (200, 200),
+    hidden_above: Sequence[int] | None = None,
     activation: str = "tanh",
     condition_shape: int | Sequence[int] | None = None,
     **likelihood_options: Any,
@@ -36,11 +38,14 @@ def hierarchical_vae(
         latent_sizes: number of latents of each level, from the top down; with convolutions their
             channels.
         likelihood: as for `mlp_vae`.
-        structure: "ladder" or "residual", the kind of `keras_vae.TopDownBlock`.
+        structure: "ladder", "residual" or "bottom_up", the kind of `keras_vae.TopDownBlock`;
+            "bottom_up" is for `network="mlp"`.
         network: "mlp", or "conv" for images, whose latents are images too: one level at each
             halving of the size.
         hidden: widths of the layers of each level, from the bottom up; with convolutions the
             filters of each halving.
+        hidden_above: widths of the layers between each other level and the one below it, from the
+            bottom up; None is `hidden`. Only of "ladder" and "bottom_up" with `network="mlp"`.
         activation: activation of the hidden layers.
         condition_shape: shape of one condition, for a conditional model; not with convolutions.
         **likelihood_options: arguments of the likelihood.
@@ -55,15 +60,28 @@ def hierarchical_vae(
     """
     shape, condition = as_shape(event_shape, "hierarchical_vae"), as_condition(condition_shape)
     make = look_up("likelihood", LIKELIHOODS, likelihood)
-    kind = look_up("structure", {name: name for name in ("ladder", "residual")}, structure)
+    kind = look_up("structure", {name: name for name in get_args(Kind)}, structure)
     look_up("network", dict.fromkeys(("mlp", "conv")), network)
+    if kind == "bottom_up" and network == "conv":
+        raise ValueError(
+            "hierarchical_vae(structure='bottom_up') has Dense layers alone: choose network='mlp', "
+            "or structure='ladder' or 'residual'."
+        )
+    if hidden_above is not None and (kind == "residual" or network == "conv"):
+        raise ValueError(
+            "hidden_above is for structure='ladder' or 'bottom_up' with network='mlp'; residual "
+            "levels share one state, and convolutions have one level at each halving. Leave it out."
+        )
     counts = as_shape(latent_sizes, "hierarchical_vae(latent_sizes=)")
     sizes = {f"z{index + 1}": size for index, size in enumerate(counts)}
     flat = make(shape, **likelihood_options)
     seen = seen_by_encoder(flat)
     if network == "mlp":
         of_decoder = seen_by_decoder(condition, likelihood_options)
-        levels = dense_levels(shape, sizes, kind, hidden, activation, condition, of_decoder, **seen)
+        above = hidden if hidden_above is None else hidden_above
+        levels = dense_levels(
+            shape, sizes, kind, hidden, above, activation, condition, of_decoder, **seen
+        )
         layer = make(shape, network=levels.decoder, **likelihood_options)
     else:
         if condition is not None:

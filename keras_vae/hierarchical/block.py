@@ -1,7 +1,7 @@
 """One level of a hierarchy: its prior, its posterior and what it passes down."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,7 @@ from keras_vae.likelihood_model import build_on
 
 __all__ = ["Kind", "TopDownBlock"]
 
-Kind = Literal["ladder", "residual"]
+Kind = Literal["ladder", "residual", "bottom_up"]
 
 Tensors = dict[str, tf.Tensor]
 
@@ -57,7 +57,7 @@ class TopDownBlock(keras.layers.Layer):
     """One level of a `HierarchicalVAE`: p(z | above), q(z | above, x) and the state below.
 
     `above` is the state that the block above passes down. Both distributions are normal with one
-    scale per number. There are two kinds:
+    scale per number. There are three kinds:
 
     - "ladder": q is the product of the prior and a normal N(m, s) that the posterior's network
       computes from the features of x alone, each weighted by its precision:
@@ -68,13 +68,17 @@ class TopDownBlock(keras.layers.Layer):
       network([above, z]); a network that adds its first input to what it computes makes the path
       residual. Source: Child (2021), Very deep VAEs generalize autoregressive models,
       arXiv:2011.10650.
+    - "bottom_up": q(z | below) is given the latent of the level below alone, or in the last block
+      the features of x, so the levels are inferred from the bottom up. The state below is
+      network(z). Source: Burda, Grosse and Salakhutdinov (2016), Importance weighted
+      autoencoders, arXiv:1509.00519.
 
     The first block has nothing above it, unless the model has a condition: then its prior is
     standard normal, and its networks are called with features alone and with z alone.
 
     Args:
         latent_shape: number of latents, or the shape of a latent such as (4, 4, 8).
-        kind: "ladder" or "residual".
+        kind: "ladder", "residual" or "bottom_up".
         prior: network from the state above to the features of p; None is the identity.
         posterior: network to the features of q; None is the identity.
         network: network to the state below; None passes z down, with the state above joined to it
@@ -103,10 +107,10 @@ class TopDownBlock(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
-        if kind not in ("ladder", "residual"):
+        if kind not in get_args(Kind):
             raise ValueError(
-                "Invalid value for argument `kind`. Expected 'ladder' or 'residual'. Received: "
-                f"kind={kind!r}"
+                "Invalid value for argument `kind`. Expected 'ladder', 'residual' or 'bottom_up'. "
+                f"Received: kind={kind!r}"
             )
         if not (network is None or isinstance(network, keras.layers.Layer)):
             raise TypeError(
@@ -140,7 +144,8 @@ class TopDownBlock(keras.layers.Layer):
 
         Args:
             above: shape of the state above, without the batch; None if there is none.
-            features: shape of the features of x, without the batch.
+            features: shape of the features of x, without the batch; in a bottom-up block above
+                another that of the latent below.
         """
         given = {"above": above} if above is not None else {}
         if above is not None:
@@ -180,13 +185,14 @@ class TopDownBlock(keras.layers.Layer):
 
         Args:
             above: state above, [B, ...] or [S, B, ...], or None.
-            features: features of x, [B, ...].
+            features: features of x, [B, ...]; in a bottom-up block above another the latent below,
+                [..., B, *Z].
             p: parameters of the prior there.
             training: whether the networks are in training mode.
         """
         if self.kind == "ladder":
             return product(self.posterior.parameters(features, training), p)
-        if above is None:
+        if above is None or self.kind == "bottom_up":
             return self.posterior.parameters(features, training)
         leading = tf.shape(above)[: above.shape.rank - self._ranks["above"]]
         return self.posterior.parameters([above, repeated(features, leading)], training)

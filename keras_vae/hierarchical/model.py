@@ -40,6 +40,10 @@ class HierarchicalVAE(LikelihoodModel):
     `rate_NAME`. All objectives, `log_marginal` by importance or annealing, `sample`, `reconstruct`,
     `impute` and the export treat all levels at once.
 
+    Blocks of the kind "bottom_up" are inferred the other way: q(z | x) = q(z_K | x) q(z_K-1 | z_K)
+    ... q(z_1 | z_2), with features of x for the last block alone. Then only the rate of the top
+    level has a closed form; that of each other level is estimated from its draw.
+
     Args:
         encoder: network from x (or [x, condition], or a dict of named parts) to the features: one
             tensor for all blocks, or a dict with those of each by its name. None is x itself.
@@ -52,7 +56,7 @@ class HierarchicalVAE(LikelihoodModel):
 
     Raises:
         ValueError: if a network does not take its input, names or dtypes disagree, or there is no
-            block.
+            block, or some blocks alone are bottom-up.
         TypeError: if an argument has the wrong type.
 
     Example:
@@ -117,9 +121,13 @@ class HierarchicalVAE(LikelihoodModel):
     def _build_levels(self) -> None:
         inputs = symbolic(batched(self._shapes_of_inputs), self.compute_dtype)
         features = self._of_blocks(self._encoded(inputs))
+        shapes = {name: value.shape[1:] for name, value in features.items()}
+        if self._is_bottom_up:
+            below = list(self.blocks.values())[1:]
+            shapes |= {k: block.latent_shape for k, block in zip(self.blocks, below, strict=False)}
         state = self.condition_shape
         for name, block in self.blocks.items():
-            shape = features[name].shape[1:]
+            shape = shapes[name]
             try:
                 state = block.build_between(state, tuple(shape))
             except (TypeError, ValueError) as error:
@@ -138,13 +146,19 @@ class HierarchicalVAE(LikelihoodModel):
             )
         return keras.ops.concatenate(inputs, axis=-1) if isinstance(inputs, list) else inputs
 
+    @property
+    def _is_bottom_up(self) -> bool:
+        """Whether each level is inferred from the one below it."""
+        return next(iter(self.blocks.values())).kind == "bottom_up"
+
     def _of_blocks(self, features: Any) -> dict[str, Any]:
-        """Returns the features of each block, by name."""
+        """Returns the features of each block that is given some, by name."""
+        names = list(self.blocks)[-1:] if self._is_bottom_up else list(self.blocks)
         if not isinstance(features, dict):
-            return dict.fromkeys(self.blocks, features)
-        if set(features) != set(self.blocks):
+            return dict.fromkeys(names, features)
+        if set(features) != set(names):
             raise ValueError(
-                f"Expected an encoder with features for the blocks {', '.join(self.blocks)}; got "
+                f"Expected an encoder with features for the blocks {', '.join(names)}; got "
                 f"{', '.join(features)}."
             )
         return features
@@ -169,38 +183,74 @@ class HierarchicalVAE(LikelihoodModel):
         condition = values.get("condition")
         features = self._features(x, training)
 
+        draw = self._draw_up if self._is_bottom_up else self._draw_down
+
         def say(latent: LatentOf) -> Trace:
-            state, frozen = condition, condition
-            latents: dict[str, Latent] = {}
-            for name, block in self.blocks.items():
-
-                def both(
-                    above: Any, block: TopDownBlock = block, own: Any = features[name]
-                ) -> tuple[Any, Any]:
-                    p = block.prior_parameters(above, training)
-                    return p, block.posterior_parameters(above, own, p, training)
-
-                (p, q), again = constant_weights(both, state)
-                z = latent(
-                    name,
-                    block.posterior,
-                    q,
-                    block.prior.make_distribution(**p),
-                    through=lambda again=again, above=frozen: again(above)[1],
-                )
-                latents[name] = z
-                state, again = constant_weights(
-                    lambda above, z, block=block: block.state_below(above, z, training),
-                    state,
-                    z.value,
-                )
-                frozen = again(frozen, z.value)
+            latents, state = draw(latent, features, condition, training)
             sites = self._sites(self._beside(state, condition), training, latent.noise)
             if training:
                 self._observe(values, sites, sample_weight)
             return Trace(latents, self._observations(values, sites))
 
         return Inference.by(say)
+
+    def _draw_down(
+        self, latent: LatentOf, features: dict[str, tf.Tensor], condition: Any, training: bool
+    ) -> tuple[dict[str, Latent], tf.Tensor]:
+        """Draws the levels from the top down; returns them and the last state."""
+        state, frozen = condition, condition
+        latents: dict[str, Latent] = {}
+        for name, block in self.blocks.items():
+
+            def both(
+                above: Any, block: TopDownBlock = block, own: Any = features[name]
+            ) -> tuple[Any, Any]:
+                p = block.prior_parameters(above, training)
+                return p, block.posterior_parameters(above, own, p, training)
+
+            (p, q), again = constant_weights(both, state)
+            z = latent(
+                name,
+                block.posterior,
+                q,
+                block.prior.make_distribution(**p),
+                through=lambda again=again, above=frozen: again(above)[1],
+            )
+            latents[name] = z
+            state, again = constant_weights(
+                lambda above, z, block=block: block.state_below(above, z, training),
+                state,
+                z.value,
+            )
+            frozen = again(frozen, z.value)
+        return latents, state
+
+    def _draw_up(
+        self, latent: LatentOf, features: dict[str, tf.Tensor], condition: Any, training: bool
+    ) -> tuple[dict[str, Latent], tf.Tensor]:
+        """Draws the levels from the bottom up; returns them, scored, and the last state."""
+        top, bottom = next(iter(self.blocks)), next(reversed(self.blocks))
+        drawn: dict[str, Latent] = {}
+        below = features[bottom]
+        for name, block in reversed(self.blocks.items()):
+            q, again = constant_weights(
+                lambda below, own=block.posterior: own.parameters(below, training), below
+            )
+            drawn[name] = latent(
+                name,
+                block.posterior,
+                q,
+                None,
+                in_order=name == top,
+                through=None if name == bottom else lambda again=again, z=below: again(z),
+            )
+            below = drawn[name].value
+        state = condition
+        for name, block in self.blocks.items():
+            p = block.prior_parameters(state, training)
+            drawn[name] = drawn[name]._replace(p=block.prior.make_distribution(**p))
+            state = block.state_below(state, drawn[name].value, training)
+        return drawn, state
 
     def _features(self, x: Any, training: bool = False) -> dict[str, tf.Tensor]:
         found = self._of_blocks(self._encoded(self._inputs(x), training))
@@ -225,7 +275,8 @@ class HierarchicalVAE(LikelihoodModel):
     def encode(self, x: Any) -> dict[str, tfd.Distribution]:
         """Returns the posterior of each level by name, batch shape [B], event shape [*Z].
 
-        Each is q(z_k | z_<k, x) at the means of the levels above it.
+        Each is q(z_k | z_<k, x) at the means of the levels above it; of bottom-up blocks
+        q(z_k | z_k+1) at the mean of the level below.
 
         Args:
             x: data [B, *D], or {"x": ..., "condition": ...}.
@@ -234,7 +285,14 @@ class HierarchicalVAE(LikelihoodModel):
             DataError: if a shape is wrong or a number is not finite.
         """
 
-        def parameters(x: Any) -> dict[str, Any]:
+        def upwards(x: Any) -> dict[str, Any]:
+            (below,), found = self._features(self._cast(x)).values(), {}
+            for name, block in reversed(self.blocks.items()):
+                found[name] = block.posterior.parameters(below)
+                below = found[name]["loc"]
+            return {name: found[name] for name in self.blocks}
+
+        def downwards(x: Any) -> dict[str, Any]:
             state = self.data.by_name(self._cast(x)).get("condition")
             features, found = self._features(self._cast(x)), {}
             for name, block in self.blocks.items():
@@ -243,6 +301,7 @@ class HierarchicalVAE(LikelihoodModel):
                 state = block.state_below(state, found[name]["loc"])
             return found
 
+        parameters = upwards if self._is_bottom_up else downwards
         by_name = self._by_rows("encode", parameters, self._checked(x, in_support=False))
         return {
             name: self.blocks[name].posterior.make_distribution(**own)
@@ -366,5 +425,10 @@ def _check_blocks(blocks: Any) -> None:
             )
         if not isinstance(block, TopDownBlock):
             raise TypeError(f"Invalid block {name!r}. Expected a TopDownBlock. Received: {block!r}")
+    if len({block.kind == "bottom_up" for block in blocks.values()}) > 1:
+        raise ValueError(
+            "Expected all blocks or none to be of the kind 'bottom_up'; got "
+            f"{', '.join(f'{name!r} of {block.kind!r}' for name, block in blocks.items())}."
+        )
     if len({id(block) for block in blocks.values()}) < len(blocks):
         raise ValueError("Two names have the same TopDownBlock; give each level one of its own.")

@@ -33,6 +33,7 @@ def dense_levels(
     latent_sizes: dict[str, int],
     kind: Kind,
     hidden: Sequence[int],
+    hidden_above: Sequence[int],
     activation: str,
     condition_shape: tuple[int, ...] | None,
     seen_by_decoder: tuple[int, ...] | None,
@@ -43,16 +44,17 @@ def dense_levels(
     Args:
         event_shape: shape of one example.
         latent_sizes: number of latents of each level, from the top down.
-        kind: "ladder" or "residual".
-        hidden: widths of the layers of each level, from the bottom up.
+        kind: "ladder", "residual" or "bottom_up".
+        hidden: widths of the layers between x and the last level, from the bottom up.
+        hidden_above: widths of the layers between each other level and the one below it.
         activation: activation of these layers.
         condition_shape: shape of one condition, or None.
         seen_by_decoder: shape of what the likelihood's network is given of it.
         **seen: how the encoder sees x, arguments of `keras_vae.networks.mlp`.
     """
 
-    def mlp(*shapes: tuple[int, ...], up: bool = False) -> keras.Model:
-        widths = tuple(hidden) if up else tuple(hidden)[::-1]
+    def mlp(*shapes: tuple[int, ...], of: Sequence[int] = hidden, up: bool = False) -> keras.Model:
+        widths = tuple(of) if up else tuple(of)[::-1]
         beside = shapes[1] if len(shapes) > 1 else None
         return networks.mlp(shapes[0], widths, activation=activation, condition_shape=beside)
 
@@ -67,12 +69,24 @@ def dense_levels(
     found = {}
     for name in reversed(latent_sizes):
         found[name] = features
+        if kind == "bottom_up":
+            break
         if len(found) < len(latent_sizes):
-            features = mlp((width,), up=True)(features)
+            features = mlp((features.shape[-1],), of=hidden_above, up=True)(features)
     blocks, above = {}, condition_shape
-    for name, size in latent_sizes.items():
-        if kind == "ladder":
-            blocks[name] = TopDownBlock(size, kind=kind, network=mlp((size,)))
+    sizes = [*latent_sizes.values()]
+    for index, (name, size) in enumerate(latent_sizes.items()):
+        is_last = index == len(sizes) - 1
+        if kind != "residual":
+            from_below = None
+            if kind == "bottom_up" and not is_last:
+                from_below = mlp((sizes[index + 1],), of=hidden_above, up=True)
+            blocks[name] = TopDownBlock(
+                size,
+                kind=kind,
+                posterior=from_below,
+                network=mlp((size,), of=hidden if is_last else hidden_above),
+            )
         else:
             blocks[name] = TopDownBlock(
                 size,

@@ -11,7 +11,7 @@ from keras_vae.data import Schema
 from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.likelihood_model import LikelihoodModel
 from keras_vae.model import VAE
-from keras_vae.runs.config import TEXT, RunConfig, RunError
+from keras_vae.runs.config import LEVELS, TEXT, RunConfig, RunError
 
 __all__ = ["build", "build_table"]
 
@@ -30,7 +30,7 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> LikelihoodModel:
         return _compiled(config, _of_sequences(config, event_shape))
     if config.latents == "codes":
         return _compiled(config, _of_codes(config, event_shape))
-    if config.latents in ("ladder", "residual"):
+    if config.latents in LEVELS:
         return _compiled(config, _of_levels(config, event_shape))
     make = factories.conv_vae if config.network == "conv" else factories.mlp_vae
     widths: dict[str, Any] = {"filters" if config.network == "conv" else "hidden": config.hidden}
@@ -100,6 +100,7 @@ def _of_levels(config: RunConfig, event_shape: tuple[int, ...]) -> HierarchicalV
         structure=structure,
         network=network,
         hidden=config.hidden,
+        hidden_above=config.hidden_above or None,
         activation=config.activation,
         **config.likelihood_options,
     )

@@ -14,6 +14,7 @@ import tomli_w
 from keras_vae.distributions.names import LIKELIHOODS, Option
 from keras_vae.runs.groups import (
     FAMILIES,
+    LEVELS,
     SEQUENCE_NETWORKS,
     TABLE,
     TEXT,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from keras_vae.data.preparation import Preparation
 
 __all__ = [
+    "LEVELS",
     "RESUMABLE",
     "SEQUENCE_NETWORKS",
     "TABLE",
@@ -99,6 +101,11 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
             raise RunError(
                 f"Expected learning_rate_milestones to be ascending epochs from 1 on; got "
                 f"{', '.join(map(str, milestones))}."
+            )
+        if self.network == "conv" and (self.hidden_above or self.latents == "bottom_up"):
+            which = "hidden_above" if self.hidden_above else "latents = 'bottom_up'"
+            raise RunError(
+                f"{which} is for levels of Dense layers: choose network = 'mlp', or leave it out."
             )
         if not self.hidden:
             raise RunError("Expected hidden to name one width or more; got none.")

@@ -28,7 +28,7 @@ from keras_vae.distributions import AutoregressiveLikelihood, Categorical, Parts
 from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
 from keras_vae.runs import datasets, sequences, tables
-from keras_vae.runs.config import RESTORE, TABLE, TEXT, RunConfig, RunError
+from keras_vae.runs.config import LEVELS, RESTORE, TABLE, TEXT, RunConfig, RunError
 from keras_vae.runs.config_file import read_run
 from keras_vae.runs.units import Units
 from keras_vae.spelling import counted
@@ -282,7 +282,7 @@ def _latents(vae: VAE | HierarchicalVAE, config: RunConfig) -> dict[str, tuple[A
             "latents": (" and ".join(sorted({block.kind for block in blocks})), config.latents),
             "level_sizes": (tuple(block.latent_shape[-1] for block in blocks), config.levels),
         }
-    if config.latents in ("ladder", "residual"):
+    if config.latents in LEVELS:
         return {"latents": (type(vae.posterior).__name__, config.latents)}
     return _codes(vae, config) if config.latents == "codes" else _vector(vae, config)
 

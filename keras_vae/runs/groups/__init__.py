@@ -4,6 +4,7 @@ from keras_vae.runs.groups.data import TABLE as TABLE
 from keras_vae.runs.groups.data import TEXT as TEXT
 from keras_vae.runs.groups.data import DataSettings as DataSettings
 from keras_vae.runs.groups.model import FAMILIES as FAMILIES
+from keras_vae.runs.groups.model import LEVELS as LEVELS
 from keras_vae.runs.groups.model import ModelSettings as ModelSettings
 from keras_vae.runs.groups.sequences import SEQUENCE_NETWORKS as SEQUENCE_NETWORKS
 from keras_vae.runs.groups.sequences import SequenceSettings as SequenceSettings

@@ -8,10 +8,13 @@ from typing import Any
 from keras_vae.distributions.names import CODE_PRIORS, POSTERIORS, PRIORS
 from keras_vae.runs.setting import setting
 
-__all__ = ["FAMILIES", "ModelSettings"]
+__all__ = ["FAMILIES", "LEVELS", "ModelSettings"]
 
 FAMILIES = {"posterior": POSTERIORS, "prior": PRIORS}
 """Families with options, by the setting that names one."""
+
+LEVELS = ("ladder", "residual", "bottom_up")
+"""Values of `latents` with several levels."""
 
 _TRANSFORMS = ("affine", "spline")
 
@@ -52,8 +55,8 @@ class ModelSettings:
         hidden: widths of the layers, or filters of the convolutions; of sequences the width of
             each layer, which is the same for all.
         activation: activation of the hidden layers.
-        latents: "vector"; "codes": those of a `keras_vae.vq_vae`; "ladder" or "residual": several
-            levels, those of a `keras_vae.hierarchical_vae`.
+        latents: "vector"; "codes": those of a `keras_vae.vq_vae`; "ladder", "residual" or
+            "bottom_up": several levels, those of a `keras_vae.hierarchical_vae`.
         latent: number of latents; with codes, the number of codes under Dense layers, and without
             effect under convolutions.
         codes: number of vectors in the book.
@@ -61,6 +64,8 @@ class ModelSettings:
         code_prior: "uniform" or "autoregressive".
         level_sizes: numbers of latents of the levels, from the top down; empty makes two levels, of
             half of `latent` and of `latent`.
+        hidden_above: widths of the layers between two levels, from the bottom up; empty is
+            `hidden`.
         posterior: name as in `keras_vae.mlp_vae`.
         posterior_layers: steps of a flow posterior.
         posterior_hidden: widths of the network of each step.
@@ -84,8 +89,8 @@ class ModelSettings:
     activation: str = setting("tanh", "Of hidden layers.")
     latents: str = setting(
         "vector",
-        "What z is: a vector, codes of a VQ-VAE, or levels of vectors, ladder or residual.",
-        choices=("vector", "codes", "ladder", "residual"),
+        "What z is: a vector, codes of a VQ-VAE, or levels of vectors: ladder, residual, bottom_up.",
+        choices=("vector", "codes", *LEVELS),
     )
     latent: int = setting(
         16, "Number of latents; of codes with network = 'mlp'.", interval="[1, inf)"
@@ -106,7 +111,13 @@ class ModelSettings:
         (),
         "Latents of each level from the top down, as in 4,8,16.",
         interval="[1, inf)",
-        only=("latents", ("ladder", "residual")),
+        only=("latents", LEVELS),
+    )
+    hidden_above: tuple[int, ...] = setting(
+        (),
+        "Widths of the layers between two levels; by default those of --hidden.",
+        interval="[1, inf)",
+        only=("latents", ("ladder", "bottom_up")),
     )
     posterior: str = setting("diagonal", choices=tuple(POSTERIORS), only=("latents", ("vector",)))
     posterior_layers: int = setting(
