@@ -89,7 +89,7 @@ class ModelSettings:
     activation: str = setting("tanh", "Of hidden layers.")
     latents: str = setting(
         "vector",
-        "What z is: a vector, codes of a VQ-VAE, or levels of vectors: ladder, residual, bottom_up.",
+        "A vector, codes of a VQ-VAE, or levels of vectors: ladder, residual or bottom_up.",
         choices=("vector", "codes", *LEVELS),
     )
     latent: int = setting(
