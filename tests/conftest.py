@@ -18,6 +18,7 @@ os.environ.update(
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 
 import hypothesis
@@ -59,5 +60,12 @@ class Everywhere:
         RUNTIMES["saved_model"] = RUNNER if item.path.name == "test_runtimes.py" else FORKED
 
 
+def refuse_unconverted(record: logging.LogRecord) -> bool:
+    """Raises where TensorFlow only logs that it could not convert a function of ours."""
+    assert "AutoGraph could not transform" not in record.getMessage(), record.getMessage()
+    return True
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    logging.getLogger("tensorflow").addFilter(refuse_unconverted)
     config.pluginmanager.register(Everywhere(), "keras-vae-everywhere")

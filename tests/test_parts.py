@@ -183,6 +183,17 @@ def test_fit_trains_parts_with_holes_and_a_saved_model_is_the_same(tmp_path):
     assert exact.mean() > vae.elbo(few, num_samples=200, seed=0).elbo.numpy().mean()
 
 
+def test_a_dataset_of_parts_is_read_by_fit_and_predict():
+    x = mixed_data()[0]
+    dataset = tf.data.Dataset.from_tensor_slices(x).batch(20)
+    vae = mixed_vae()
+    vae.compile("adam")
+    history = vae.fit(dataset, validation_data=dataset, verbose=0).history
+    assert np.isfinite(history["val_elbo"]).all()
+    for name, value in vae.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(vae.predict(dataset, verbose=0)[name], value)
+
+
 def test_a_frame_a_masked_array_and_missing_values_of_pandas_are_the_same_data():
     vae, (x, present) = mixed_vae(), mixed_data(12)
     expected = vae.elbo(hide(x, present), seed=0).elbo

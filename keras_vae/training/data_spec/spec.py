@@ -287,6 +287,7 @@ class DataSpec:
                     raise DataError(sentence) from error
             raise
 
+    @tf.autograph.experimental.do_not_convert
     def _assert_batch(self, *batch: Any) -> Any:
         batch = batch if len(batch) > 1 else batch[0]
         messages = self.assertions(keras.utils.unpack_x_y_sample_weight(batch)[0])
