@@ -35,7 +35,6 @@ def read(tmp_path: Path, text: str) -> RunConfig:
         ("epochs = true", "Expected epochs to be a whole number; got True"),
         ("latent = 0", "Expected latent of at least 1; got 0"),
         ("hidden = [200, 0]", "Expected hidden of at least 1; got 0"),
-        ("hidden = []", "hidden to name one width or more"),
         ('hidden = "200"', "Expected hidden to be a list of whole numbers; got '200'"),
         ("hidden = [1.5]", r"Expected hidden to be a list of whole numbers; got \[1\.5\]"),
         ("beta = nan", "Expected beta to be a finite number; got nan"),
@@ -75,6 +74,20 @@ def test_a_bad_value_is_named(text: str, message: str, tmp_path: Path) -> None:
 def test_one_width_is_one_layer_and_whole_numbers_are_numbers(tmp_path: Path) -> None:
     config = read(tmp_path, "hidden = 200\nbeta = 2\ndrop = 'id'")
     assert (config.hidden, config.beta, config.drop) == ((200,), 2.0, ("id",))
+
+
+@pytest.mark.parametrize(
+    ("given", "widths"),
+    [
+        ({}, (200, 200)),
+        ({"network": "conv"}, (32, 64)),
+        ({"network": "conv", "hidden": (4,)}, (4,)),
+    ],
+)
+def test_layers_have_the_widths_given_or_those_of_their_kind(
+    given: dict[str, object], widths: tuple[int, ...]
+) -> None:
+    assert override(RunConfig(), given).widths == widths
 
 
 def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
@@ -257,7 +270,7 @@ def test_the_command_has_an_option_for_every_setting() -> None:
     for entry in dataclasses.fields(RunConfig):
         is_shown = f"--{entry.name.replace('_', '-')}" in shown
         assert is_shown == entry.metadata["setting"].is_option, entry.name
-    for option in ("--scale", "--levels", "--total-count", "[default: auto]", "[default: 200,200]"):
+    for option in ("--scale", "--levels", "--total-count", "[default: auto]", "[default: 64,64]"):
         assert option in " ".join(shown.split())
 
 

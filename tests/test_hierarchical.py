@@ -492,6 +492,14 @@ def test_wrong_kinds_are_refused():
         keras_vae.TopDownBlock(2, network=3)
 
 
+def test_each_level_of_convolutions_has_filters_by_default():
+    vae = keras_vae.hierarchical_vae((8, 8, 1), (3, 2, 1), structure="residual", network="conv")
+    shapes = {name: block.latent_shape for name, block in vae.blocks.items()}
+    assert shapes == {"z1": (1, 1, 3), "z2": (2, 2, 2), "z3": (4, 4, 1)}
+    kernels = [weight.shape for weight in vae.encoder.trainable_weights if len(weight.shape) == 4]
+    assert [shape[-1] for shape in kernels] == [16, 32, 64]
+
+
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize("structure", ["ladder", "residual"])
 def test_factory_names_levels_from_the_top(structure, network):

@@ -25,7 +25,7 @@ def hierarchical_vae(
     *,
     structure: Kind = "ladder",
     network: Literal["mlp", "conv"] = "mlp",
-    hidden: Sequence[int] = (200, 200),
+    hidden: Sequence[int] | None = None,
     hidden_above: Sequence[int] | None = None,
     activation: str = "tanh",
     condition_shape: int | Sequence[int] | None = None,
@@ -42,8 +42,9 @@ def hierarchical_vae(
             "bottom_up" is for `network="mlp"`.
         network: "mlp", or "conv" for images, whose latents are images too: one level at each
             halving of the size.
-        hidden: widths of the layers of each level, from the bottom up; with convolutions the
-            filters of each halving.
+        hidden: widths of the layers of each level, from the bottom up, None is (200, 200); with
+            convolutions the filters of each halving, None is 16, 32, 64, 64, ..., one for each
+            level.
         hidden_above: widths of the layers between each other level and the one below it, from the
             bottom up; None is `hidden`. Only of "ladder" and "bottom_up" with `network="mlp"`.
         activation: activation of the hidden layers.
@@ -73,6 +74,10 @@ def hierarchical_vae(
             "levels share one state, and convolutions have one level at each halving. Leave it out."
         )
     counts = as_shape(latent_sizes, "hierarchical_vae(latent_sizes=)")
+    if hidden is None and network == "conv":
+        hidden = [min(16 * 2**level, 64) for level in range(len(counts))]
+    elif hidden is None:
+        hidden = (200, 200)
     sizes = {f"z{index + 1}": size for index, size in enumerate(counts)}
     flat = make(shape, **likelihood_options)
     seen = seen_by_encoder(flat)

@@ -33,7 +33,7 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> LikelihoodModel:
     if config.latents in LEVELS:
         return _compiled(config, _of_levels(config, event_shape))
     make = factories.conv_vae if config.network == "conv" else factories.mlp_vae
-    widths: dict[str, Any] = {"filters" if config.network == "conv" else "hidden": config.hidden}
+    widths: dict[str, Any] = {"filters" if config.network == "conv" else "hidden": config.widths}
     vae = make(
         event_shape,
         config.latent,
@@ -65,8 +65,8 @@ def _of_sequences(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
         config.latent,
         "categorical" if config.likelihood == TEXT else config.likelihood,
         network=network,
-        width=config.hidden[0],
-        depth=len(config.hidden),
+        width=config.widths[0],
+        depth=len(config.widths),
         seasons=config.seasons or None,
         autoregressive=config.autoregressive,
         word_dropout=config.word_dropout,
@@ -82,7 +82,7 @@ def _of_codes(config: RunConfig, event_shape: tuple[int, ...]) -> VAE:
         codes=config.codes,
         code_size=config.code_size,
         count=None if config.network == "conv" else config.latent,
-        hidden=config.hidden,
+        hidden=config.widths,
         activation=config.activation,
         prior=config.code_prior,
         **config.likelihood_options,
@@ -99,7 +99,7 @@ def _of_levels(config: RunConfig, event_shape: tuple[int, ...]) -> HierarchicalV
         config.likelihood,
         structure=structure,
         network=network,
-        hidden=config.hidden,
+        hidden=config.hidden or None,
         hidden_above=config.hidden_above or None,
         activation=config.activation,
         **config.likelihood_options,
@@ -120,7 +120,7 @@ def build_table(config: RunConfig, schema: Schema) -> LikelihoodModel:
     vae = factories.table_vae(
         schema,
         config.latent,
-        hidden=config.hidden,
+        hidden=config.widths,
         **_of_vector(config),
         drop=config.drop_observed,
     )

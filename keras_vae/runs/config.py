@@ -107,8 +107,6 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
             raise RunError(
                 f"{which} is for levels of Dense layers: choose network = 'mlp', or leave it out."
             )
-        if not self.hidden:
-            raise RunError("Expected hidden to name one width or more; got none.")
         if self.output_bias == "data_mean" and self.network != "mlp":
             raise RunError(
                 "output_bias = 'data_mean' sets one number per entry, which network = "
@@ -134,10 +132,10 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
         for name in ("id_column", "time_column", "window", "seasons"):
             if self.is_text and getattr(self, name):
                 raise RunError(f"{name} is for time series, and this data is texts: leave it out.")
-        if len(set(self.hidden)) > 1:
+        if len(set(self.widths)) > 1:
             raise RunError(
                 f"Expected hidden to name the same width for each layer of network = "
-                f"{self.network!r}, as in 64,64; got {', '.join(map(str, self.hidden))}."
+                f"{self.network!r}, as in 64,64; got {', '.join(map(str, self.widths))}."
             )
         if self.latents != "vector":
             raise RunError(
@@ -171,6 +169,11 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
                 raise RunError(
                     f"The likelihood {self.likelihood} {takes}; got {name}{meant(name, known)}."
                 )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the hidden layers, or filters of the convolutions."""
+        return self.hidden or ((32, 64) if self.network == "conv" else (200, 200))
 
     @property
     def levels(self) -> tuple[int, ...]:

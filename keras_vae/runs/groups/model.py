@@ -53,7 +53,8 @@ class ModelSettings:
         network: "mlp" or "conv"; for texts and time series "recurrent", "convolution" or
             "attention", see `keras_vae.sequence_vae`. Texts have "recurrent" in place of "mlp".
         hidden: widths of the layers, or filters of the convolutions; of sequences the width of
-            each layer, which is the same for all.
+            each layer, which is the same for all. Empty is 200, 200, and of convolutions 32, 64, or
+            with several levels as in `keras_vae.hierarchical_vae`.
         activation: activation of the hidden layers.
         latents: "vector"; "codes": those of a `keras_vae.vq_vae`; "ladder", "residual" or
             "bottom_up": several levels, those of a `keras_vae.hierarchical_vae`.
@@ -84,7 +85,9 @@ class ModelSettings:
         choices=("mlp", "conv", "recurrent", "convolution", "attention"),
     )
     hidden: tuple[int, ...] = setting(
-        (200, 200), "Widths or filters, as in 200,200.", interval="[1, inf)"
+        (),
+        "Widths, by default 200,200, or filters of convolutions, by default 32,64.",
+        interval="[1, inf)",
     )
     activation: str = setting("tanh", "Of hidden layers.")
     latents: str = setting(
