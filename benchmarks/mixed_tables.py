@@ -190,7 +190,7 @@ def main() -> None:
     target = TARGETS[arguments.only]
     reports = {
         name: evaluation.synthetic_report(
-            table[train], rows.astype(table.dtypes), table[~train], targets=target
+            table[train], rows.astype(table.dtypes), table[~train], targets=target, kinds=kinds
         ).table
         for name, rows in synthetic.items()
     }

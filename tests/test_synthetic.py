@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from keras_vae import DataError
+from keras_vae.data import Schema
 from keras_vae.evaluation import synthetic_report
 from keras_vae.evaluation.synthetic import _correlation_ratio, _cramer
 
@@ -99,6 +100,37 @@ def test_measures_of_columns_are_those_of_scipy():
     assert absent.loc["b", "synthetic"] == 1.0
 
 
+def test_signed_amounts_dates_and_durations_are_compared_as_numbers():
+    rng = np.random.default_rng(0)
+
+    def table(n):
+        day = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 2000, n), "D")
+        amount = rng.normal(0.0, 1e4, n).round().astype(int)
+        return pd.DataFrame({"amount": amount, "day": day, "since": day - day.min()})
+
+    train, other, holdout = (table(n) for n in (900, 200, 400))
+    found = synthetic_report(train, other, holdout, targets=["amount"], most=50)
+    # The critical value of two samples of 200 and 900 at 1e-4 for each of six distances.
+    assert found.columns[["synthetic", "real"]].max(axis=None) < 2.2 * np.sqrt(1 / 200 + 1 / 900)
+    assert found.pairs.loc[("day", "since"), "train"] == pytest.approx(1.0)
+    assert "amount, linear, R^2" in found.table.index
+
+
+def test_kinds_decide_what_integers_with_holes_are():
+    coded = [table.assign(b=table["yes"].where(table["b"].notna())) for table in (TRAIN, HOLDOUT)]
+    coded = [table.astype({"b": float}) for table in coded]
+    by_name = synthetic_report(
+        coded[0], coded[1], coded[1], targets=["b"], kinds={"b": "binary"}, most=50
+    )
+    assert "b, linear, AUROC" in by_name.table.index
+    schema = Schema.of(coded[0].assign(row=range(800)), drop=["row"])
+    by_schema = synthetic_report(
+        coded[0].assign(row=1), coded[1], coded[1], targets=["b"], kinds=schema, most=50
+    )
+    assert list(by_schema.columns.index) == list(TRAIN.columns)
+    pd.testing.assert_frame_equal(by_schema.table, by_name.table)
+
+
 def test_associations_of_known_tables():
     a = np.repeat([0, 1, 2], 50)
     assert _cramer(a, a) == pytest.approx(1.0)
@@ -132,6 +164,10 @@ def test_one_column_and_constant_targets_have_a_report():
         (lambda: synthetic_report(TRAIN, TRAIN[["a"]], HOLDOUT), r"synthetic; it lacks \['b', "),
         (lambda: synthetic_report(TRAIN, TRAIN, HOLDOUT[:5]), "20 rows in holdout; got 5"),
         (lambda: synthetic_report(TRAIN, TRAIN, HOLDOUT, targets=["c"]), r"got \['c'\]"),
+        (
+            lambda: synthetic_report(TRAIN, TRAIN, HOLDOUT, kinds={"kind": "real"}),
+            "numbers in column 'kind'; got 'middle'",
+        ),
         (
             lambda: synthetic_report(TRAIN.assign(a=np.nan), TRAIN, HOLDOUT),
             "observed entry in column 'a'",

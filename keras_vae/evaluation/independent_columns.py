@@ -11,7 +11,7 @@ from scipy import optimize, special, stats
 from keras_vae.data import Schema
 from keras_vae.data.content import DataError
 
-__all__ = ["IndependentColumns", "kind_of"]
+__all__ = ["IndependentColumns", "kinds_of"]
 
 _FEW_LEVELS = 20
 
@@ -58,7 +58,8 @@ class IndependentColumns:
                 absent entries are NaN, None or missing.
             kinds: a schema, whose modelled columns are fitted, or kinds by the name of the column.
                 Other columns are `real` if they hold floats, `count` if they hold more than 20
-                different integers of at least 0, and `categorical` otherwise.
+                different integers of at least 0, `real` if they hold as many and some are negative,
+                and `categorical` otherwise.
 
         Raises:
             DataError: if a column has no observed entry, or values that its kind does not allow.
@@ -67,24 +68,8 @@ class IndependentColumns:
         frame = pd.DataFrame(x)
         if isinstance(kinds, Schema):
             frame = frame[list(kinds.columns)]
-            kinds = {name: column.kind for name, column in kinds.columns.items()}
-        kinds = kinds or {}
-        if unknown := set(kinds) - set(frame.columns):
-            raise ValueError(
-                f"Expected kinds of the columns {list(frame.columns)}; got {sorted(unknown)}."
-            )
-        columns = {}
-        for name in frame.columns:
-            seen = frame[name].dropna()
-            if not len(seen):
-                raise DataError(
-                    f"Expected an observed entry in column {name!r}; it has none. Leave it out."
-                )
-            kind = kinds.get(name) or kind_of(seen)
-            if kind not in _KINDS:
-                raise ValueError(f"Expected a kind among {', '.join(_KINDS)}; got {kind!r}.")
-            columns[name] = _KINDS[kind](seen, name)
-        return cls(columns)
+        found = kinds_of(frame, kinds)
+        return cls({name: _KINDS[kind](frame[name].dropna(), name) for name, kind in found.items()})
 
     def log_probs(self, x: Any) -> dict[Any, np.ndarray]:
         """Computes log p of each entry in nats, [N] by column; 0 where it is absent."""
@@ -230,13 +215,39 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def kind_of(seen: pd.Series) -> str:
-    """Returns `real`, `count` or `categorical`, by the values of a column that are not absent."""
+def kinds_of(frame: pd.DataFrame, given: Mapping[Any, str] | Schema | None) -> dict[Any, str]:
+    """Returns the kind of each column, given or by its observed values.
+
+    Raises:
+        DataError: if a column has no observed entry.
+        ValueError: if a given kind or the name of its column is unknown.
+    """
+    if isinstance(given, Schema):
+        given = {name: column.kind for name, column in given.columns.items()}
+    given = given or {}
+    if unknown := set(given) - set(frame.columns):
+        raise ValueError(
+            f"Expected kinds of the columns {list(frame.columns)}; got {sorted(unknown)}."
+        )
+    if wrong := [kind for kind in given.values() if kind not in _KINDS]:
+        raise ValueError(f"Expected a kind among {', '.join(_KINDS)}; got {wrong[0]!r}.")
+    kinds = {}
+    for name in frame.columns:
+        seen = frame[name].dropna()
+        if not len(seen):
+            raise DataError(
+                f"Expected an observed entry in column {name!r}; it has none. Leave it out."
+            )
+        kinds[name] = given.get(name) or _kind_of(seen)
+    return kinds
+
+
+def _kind_of(seen: pd.Series) -> str:
     if pd.api.types.is_float_dtype(seen.dtype):
         return "real"
-    if pd.api.types.is_integer_dtype(seen.dtype) and seen.min() >= 0:
-        return "count" if seen.nunique() > _FEW_LEVELS else "categorical"
-    return "categorical"
+    if not pd.api.types.is_integer_dtype(seen.dtype) or seen.nunique() <= _FEW_LEVELS:
+        return "categorical"
+    return "count" if seen.min() >= 0 else "real"
 
 
 def _numbers(seen: pd.Series, name: Any, least: float = -math.inf) -> np.ndarray:

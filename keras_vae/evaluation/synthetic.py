@@ -1,7 +1,7 @@
 """Report on a synthetic table: how like the real one it is, how useful, and whether it copies."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
 from keras_vae import random
+from keras_vae.data import Schema
 from keras_vae.data.content import DataError
-from keras_vae.evaluation.independent_columns import kind_of
+from keras_vae.evaluation.independent_columns import kinds_of
 
 __all__ = ["SyntheticReport", "synthetic_report"]
 
@@ -24,6 +25,7 @@ _FEWEST_ROWS = 20
 _AT_ONCE = 500
 _TREES = {"n_estimators": 50, "min_samples_leaf": 3}
 _COLUMNS = ("synthetic", "real", "independent")
+_CATEGORIES = ("categorical", "binary", "ordinal")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def synthetic_report(
     holdout: Any,
     *,
     targets: Sequence[Any] = (),
+    kinds: Mapping[Any, str] | Schema | None = None,
     most: int = 2000,
     seed: int = 0,
 ) -> SyntheticReport:
@@ -87,13 +90,18 @@ def synthetic_report(
         synthetic: generated data frame with the same columns.
         holdout: data frame of real rows that the generator did not see.
         targets: columns to predict from all others.
+        kinds: a schema, whose modelled columns are compared, or kinds by the name of the column:
+            `categorical`, `binary` and `ordinal`
+            columns are compared as categories, those of all other kinds as numbers. Columns without
+            a kind are numbers if they hold floats, more than 20 different integers, dates or
+            durations, and categories otherwise.
         most: largest number of rows for nearest rows and for models.
         seed: integer, for the choice of rows, for shuffles and models.
 
     Raises:
         DataError: if a table lacks a column or has fewer than 20 rows, or a column of the training
             data is empty.
-        ValueError: if a target is no column.
+        ValueError: if a target is no column, or a kind or the name of its column is unknown.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -105,12 +113,15 @@ def synthetic_report(
              train  synthetic
         a b    1.0        1.0
     """
-    train = _frame("train", train, train)
-    synthetic, holdout = _frame("synthetic", synthetic, train), _frame("holdout", holdout, train)
+    wanted = list(kinds.columns if isinstance(kinds, Schema) else pd.DataFrame(train).columns)
+    train, synthetic, holdout = (
+        _frame(name, table, wanted)
+        for name, table in (("train", train), ("synthetic", synthetic), ("holdout", holdout))
+    )
     if unknown := [name for name in targets if name not in train.columns]:
         raise ValueError(f"Expected targets among {list(train.columns)}; got {unknown}.")
     rng = np.random.default_rng(random.as_seed(seed))
-    code = _Code(train)
+    code = _Code(train, kinds)
     count = min(len(train), len(synthetic), len(holdout) // 2)
     order = rng.permutation(len(holdout))
     shuffled = pd.DataFrame(
@@ -152,14 +163,14 @@ def synthetic_report(
     return SyntheticReport(table, columns, pairs[["train", "synthetic"]])
 
 
-def _frame(name: str, table: Any, train: Any) -> pd.DataFrame:
-    """Returns a table as a data frame with the columns of the training data, in their order."""
-    frame, wanted = pd.DataFrame(table), pd.DataFrame(train).columns
+def _frame(name: str, table: Any, wanted: list[Any]) -> pd.DataFrame:
+    """Returns a table as a data frame with the columns that are compared, in their order."""
+    frame = pd.DataFrame(table)
     if missing := [column for column in wanted if column not in frame.columns]:
-        raise DataError(f"Expected the columns of train in {name}; it lacks {missing}.")
+        raise DataError(f"Expected the columns {wanted} in {name}; it lacks {missing}.")
     if len(frame) < _FEWEST_ROWS:
         raise DataError(f"Expected at least {_FEWEST_ROWS} rows in {name}; got {len(frame)}.")
-    return frame[list(wanted)]
+    return frame[wanted]
 
 
 class _Code:
@@ -168,19 +179,20 @@ class _Code:
     An absent entry is NaN. Categories beyond the 100 most frequent ones share a code.
     """
 
-    def __init__(self, train: pd.DataFrame) -> None:
+    def __init__(self, train: pd.DataFrame, kinds: Mapping[Any, str] | Schema | None) -> None:
         self.train = train
+        found = kinds_of(train, kinds)
         self.levels: dict[Any, dict[Any, int]] = {}
         self.sorted: dict[Any, np.ndarray] = {}
         for name in train.columns:
             seen = train[name].dropna()
             if not len(seen):
                 raise DataError(f"Expected an observed entry in column {name!r}; it has none.")
-            if kind_of(seen) == "categorical":
+            if found[name] in _CATEGORIES and not _is_time(seen):
                 top = seen.value_counts().index[:_MOST_LEVELS]
                 self.levels[name] = {level: code for code, level in enumerate(top)}
             else:
-                self.sorted[name] = np.sort(seen.to_numpy(np.float64))
+                self.sorted[name] = np.sort(_numbers(seen, name))
         self.is_category = np.array([name in self.levels for name in train.columns])
 
     def __call__(self, table: pd.DataFrame) -> np.ndarray:
@@ -194,7 +206,7 @@ class _Code:
             levels = self.levels[name]
             found[present] = [levels.get(value, _MOST_LEVELS) for value in column[present]]
         else:
-            values, among = column[present].to_numpy(np.float64), self.sorted[name]
+            values, among = _numbers(column[present], name), self.sorted[name]
             below = np.searchsorted(among, values) + np.searchsorted(among, values, "right")
             found[present] = 0.5 * below / len(among)
         return found
@@ -215,7 +227,8 @@ class _Code:
                 continue
             absent = abs(ours.isna().mean() - theirs.isna().mean())
             seen = theirs.dropna()
-            apart = stats.ks_2samp(self.sorted[name], seen).statistic if len(seen) else 1.0
+            values = _numbers(seen, name)
+            apart = stats.ks_2samp(self.sorted[name], values).statistic if len(values) else 1.0
             found[name] = max(float(apart), float(absent))
         return found
 
@@ -284,7 +297,7 @@ class _Code:
         seen = table[table[target].notna()]
         rows, others = self(seen), table.columns != target
         x = rows[:, others]
-        y = rows[:, ~others][:, 0] if target in self.levels else seen[target].to_numpy(np.float64)
+        y = rows[:, ~others][:, 0] if target in self.levels else _numbers(seen[target], target)
         return x, _dense(x, self.is_category[others]), y
 
     def nearness(
@@ -313,6 +326,20 @@ class _Code:
                 total += np.where(absent == 0, apart, absent == 1)
             found.append(total.min(axis=1) / rows.shape[1])
         return np.concatenate(found)
+
+
+def _is_time(column: pd.Series) -> bool:
+    return column.dtype.kind in "mM"
+
+
+def _numbers(seen: pd.Series, name: Any) -> np.ndarray:
+    """Returns observed entries as numbers; of dates and durations those that pandas stores."""
+    try:
+        return seen.astype(np.int64 if _is_time(seen) else np.float64).to_numpy(np.float64)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"Expected numbers in column {name!r}; got {seen.iloc[0]!r}. Call it categorical."
+        ) from None
 
 
 def _dense(rows: np.ndarray, is_category: np.ndarray) -> np.ndarray:

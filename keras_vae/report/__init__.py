@@ -121,6 +121,7 @@ def _synthetic(subject: Subject) -> evaluation.SyntheticReport | None:
         table.train.few().frame[names],
         drawn[names],
         table.test.few().frame[names],
+        kinds=schema,
         most=_MOST_COMPARED,
         seed=subject.seed,
     )
