@@ -304,8 +304,9 @@ def impute_command(
 ) -> None:
     """Fill the missing values of a table by a run's model.
 
-    Numbers become their mean given the rest of the row, and labels the most probable one. With
-    --multiple, they are drawn, and each imputation is written into a file of its own.
+    Numbers become their mean given the rest of the row, ordered levels the median, and labels the
+    most probable one. With --multiple, they are drawn, and each imputation is written into a file
+    of its own.
     """
     check_ending(out, table_endings())
     load_tensorflow()

@@ -298,6 +298,18 @@ def test_columns_are_fitted_as_a_schema_says():
     np.testing.assert_allclose(normal, IndependentColumns.fit(ends).log_prob(ends), atol=EXACT)
 
 
+def test_ordered_levels_are_filled_with_their_median():
+    sizes = ["small", "middle", "large", "huge"]
+    values = ["large"] * 3 + ["small"] * 4 + ["middle"] * 2 + [None]
+    ordered = pd.DataFrame({"size": pd.Categorical(values, sizes, ordered=True)})
+    schema = Schema.of(ordered, kinds={"size": "ordinal"})
+    kinds = {"size": "ordinal"}
+    for table, how in ((ordered, schema), (ordered.astype(object), schema), (ordered, kinds)):
+        assert IndependentColumns.fit(table, how).impute(table)["size"].iloc[-1] == "middle"
+    grades = pd.DataFrame({"grade": [1.0, 1.0, 1.0, 2.0, 3.0, 4.0, 4.0, None]})
+    assert IndependentColumns.fit(grades, {"grade": "ordinal"}).impute(grades).iloc[-1, 0] == 2.0
+
+
 def test_frequencies_sum_to_one_with_what_was_never_seen():
     columns = IndependentColumns.fit({"x": ["a", "b", "b"]})
     found = columns.log_prob({"x": ["a", "b", "c"]})

@@ -262,12 +262,16 @@ def test_imputations_are_means_or_classes_by_the_type_of_the_part():
     vae.log_joint(found.values, np.zeros([1, 1]))  # values lie in the support
 
 
-def test_ordered_classes_are_imputed_by_the_most_probable_one():
+def test_ordered_classes_are_imputed_by_their_median():
     layer = keras_vae.Ordinal(1, levels=4, missing=True)
     part = Part(layer.event_shape, layer.support, "Ordinal", missing=True)
-    probabilities = tf.constant([[[0.4, 0.1, 0.2, 0.3]]])
-    assert imputation.single_values(part, probabilities).numpy() == 0.0
-    np.testing.assert_allclose(imputation.expected(part, probabilities), [[1.4]], rtol=1e-6)
+    rows = np.random.default_rng(0).dirichlet(np.ones(4), (50, 1)).astype("float32")
+    rows[0] = [0.4, 0.1, 0.2, 0.3]
+    found = imputation.single_values(part, tf.constant(rows)).numpy()
+    apart = np.abs(np.arange(4)[:, None] - np.arange(4)) @ rows[..., None].astype(float)
+    np.testing.assert_array_equal(found[1:], apart[1:].argmin(axis=-2)[..., 0])
+    assert apart[0, 0, int(found[0, 0])] == pytest.approx(apart[0].min(), abs=1e-7)  # two medians
+    np.testing.assert_allclose(imputation.expected(part, tf.constant(rows[:1])), [[1.4]], rtol=1e-6)
     p = layer.make_distribution(tf.fill([5, 2, 1], 0.3), **layer.shared_parameters())
     found = imputation.statistic_of(part)(p)
     above = np.append(1 / (1 + np.exp(0.3 - np.log([1 / 3, 1, 3]))), 1.0)
@@ -292,6 +296,28 @@ def test_a_row_is_a_function_of_the_seed_and_its_index():
     np.testing.assert_array_equal(np.isnan(many.ess), [False, True, False] + 5 * [False])
     again = vae.impute(x, 60, multiple=5, seed=12)
     assert (again.draws["visits"] != many.draws["visits"]).any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "found", "expected"),
+    [
+        ("float32", [0.1, 2.0], "float32"),
+        ("float64", [True, False], "float64"),
+        ("Int8", [1.0, 2.0], "Int8"),
+        ("Int64", [0.5, 2.0], "Float64"),
+        ("boolean", [1, 0], "boolean"),
+        ("object", [0.5, 2.0], "object"),
+        ("category", [0.5, 3.0], "category"),
+    ],
+)
+def test_a_column_is_filled_in_its_own_dtype(dtype, found, expected):
+    column = pandas.Series([1.0, None, 0.0, None]).astype(dtype)
+    mask = np.array([False, True, False, True])
+    filled = imputation.filled_column(column, mask, np.array(found, object))
+    assert filled.dtype == expected
+    assert filled[~mask].tolist() == [1.0, 0.0]
+    nearest = np.array(found, "float32" if dtype == "float32" else float)
+    np.testing.assert_array_equal(filled[mask].to_numpy(nearest.dtype), nearest)
 
 
 def test_a_frame_comes_back_as_a_frame_with_its_holes_filled():

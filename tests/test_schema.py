@@ -254,7 +254,7 @@ REFUSED = {
         [f"2020-{i % 12 + 1:02}-{i % 25 + 1:02}" for i in range(ROWS)],
         "which look like dates",
     ),
-    "spans": (pd.to_timedelta(np.arange(ROWS), "s"), "'x' holds dates"),
+    "spans": (pd.to_timedelta(np.arange(ROWS), "s"), "'x' holds durations"),
     "lists": ([[1, 2]] * ROWS, r"'x' holds nested values \(list\). Turn it into numbers or text"),
     "dicts": ([{"a": 1}] * ROWS, r"nested values \(dict\)"),
     "bytes": ([b"ab"] * ROWS, "holds bytes"),
@@ -273,7 +273,7 @@ def test_what_cannot_be_modelled_is_refused(name):
     with pytest.raises(DataError, match=message) as caught:
         Schema.of(frame)
     assert str(caught.value).startswith("Column 'x' ")
-    assert Schema.of(frame, drop=["x"]).left_out == {"x": "left out as asked"}
+    assert Schema.of(frame, drop=["x"]).left_out == {"x": "as asked"}
 
 
 def test_all_refused_columns_are_named():
@@ -337,7 +337,7 @@ def at(column, row, value):
 # a table that differs from the one of the schema, and the message
 DRIFT = {
     "category": (at("city", 7, "Roma"), r"'city' holds the unknown category 'Roma' \(did you mean "
-                 r"Rome\?\) in row 7 \(1 such rows\); the schema has 'Cairo', 'Lima', 'Oslo', "),
+                 r"Rome\?\) in row 7 \(1 such row\); the schema has 'Cairo', 'Lima', 'Oslo', "),
     "code": (at("city", 7, 3), "'city' holds the unknown category 3 in row 7"),
     "boolean": (at("member", 4, "maybe"), "'member' holds the unknown category 'maybe' in row 4"),
     "lacking": (TABLE.drop(columns="city"), "lacks city; the model was trained on the columns age"),
@@ -346,7 +346,7 @@ DRIFT = {
     "text": (at("age", 3, "forty"), "'age' holds the text 'forty' in row 3, and the schema says "
              r"numbers \(count\). Convert"),
     "list": (at("age", 3, [4]), r"'age' holds a list, '\[4\]' in row 3"),
-    "fraction": (at("age", 9, 1.5), r"'age' holds 1.5 in row 9 \(1 such rows\), and the schema "
+    "fraction": (at("age", 9, 1.5), r"'age' holds 1.5 in row 9 \(1 such row\), and the schema "
                  r"says counts \(count\). Correct it"),
     "negative": (at("age", 9, -1), "'age' holds -1 in row 9 .* says numbers from 0 on"),
     "not whole": (at("delta", 9, 0.5), "'delta' holds 0.5 in row 9 .* says whole numbers"),
@@ -355,7 +355,7 @@ DRIFT = {
     "1": (at("share", 2, 1.0), "'share' holds 1 in row 2 .* both of which beta leaves out"),
     "infinite": (at("share", 2, np.inf), "'share' holds inf in row 2 .* says a finite number"),
     "too large": (at("delta", 2, 10**40), "'delta' holds 1e.40 in row 2 .* a finite number"),
-    "hole": (at("income", 5, None), r"'income' has no value in row 5 \(1 such rows\), and the "
+    "hole": (at("income", 5, None), r"'income' has no value in row 5 \(1 such row\), and the "
              r"schema says that it always has one. Fill it in, or allow it, with Schema.of"),
     "NA": (at("city", 5, pd.NA), "'city' has no value in row 5"),
     "dates": (TABLE.assign(age=pd.date_range("2020", periods=50)), "'age' holds a Timestamp, '20"),

@@ -258,7 +258,7 @@ def test_the_report_shows_columns_and_drawn_rows(folder: Path, evaluated: dict) 
     assert f"{worst[0]} and {worst[1]}, " in pairs.caption
     text = page.page(subject, "Fine.", [("Data and draws", pictures)], None, compared)
     assert "4 of 5 columns, each with its own likelihood" in text
-    assert "mean or mode" in text
+    assert "middle: those of the most frequent label" in text
     assert "Drawn rows beside real ones" in text
     measured = f"{evaluated['columns']['town']['independent']:.3f}"
     assert f'<td class="number">{measured}</td>' in text

@@ -1,7 +1,7 @@
 """Columns of a table that know nothing of one another, each with its own distribution."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,11 +25,13 @@ class IndependentColumns:
     | `positive` | log-normal | mean |
     | `proportion` | beta, of 0 to 1 or of 0 to 100; normal if it reaches an end | mean |
     | `count` | negative binomial, or Poisson if the variance is not above the mean | mean |
-    | `categorical`, `binary`, `ordinal` | frequencies | most frequent value |
+    | `categorical`, `binary` | frequencies | most frequent value |
+    | `ordinal` | frequencies | median level |
 
     It is the baseline that a model of a table has to beat: what remains above it was learned from
     how columns depend on one another. Frequencies have one pseudo-observation, spread evenly over
-    the values seen and one for all others, so a value that was never seen has a probability.
+    the values seen and one for all others, so a value that was never seen has a probability. Ordered
+    levels have the order of the schema or of the pandas categorical, else that of their values.
 
     Args:
         columns: fitted columns by name; see `fit`.
@@ -69,7 +71,12 @@ class IndependentColumns:
         if isinstance(kinds, Schema):
             frame = frame[list(kinds.columns)]
         found = kinds_of(frame, kinds)
-        return cls({name: _KINDS[kind](frame[name].dropna(), name) for name, kind in found.items()})
+        columns = {name: _KINDS[kind](frame[name].dropna(), name) for name, kind in found.items()}
+        if isinstance(kinds, Schema):
+            for name, column in columns.items():
+                if isinstance(column, _Levels):
+                    column.set_order(kinds.columns[name].categories)
+        return cls(columns)
 
     def log_probs(self, x: Any) -> dict[Any, np.ndarray]:
         """Computes log p of each entry in nats, [N] by column; 0 where it is absent."""
@@ -196,12 +203,28 @@ class _Frequencies:
         counts = counts[counts > 0]
         share = 1.0 / (len(counts) + 1)
         total = math.log(len(seen) + 1.0)
+        self.counts = dict(counts.items())
         self.middle = min(counts.index[counts == counts.max()])
         self.levels = {level: math.log(count + share) - total for level, count in counts.items()}
         self.other = math.log(share) - total
 
     def log_prob(self, values: pd.Series) -> np.ndarray:
         return np.array([self.levels.get(value, self.other) for value in values])
+
+
+class _Levels(_Frequencies):
+    """Ordered levels, whose middle is the least one that half of the values do not exceed."""
+
+    def __init__(self, seen: pd.Series, name: Any) -> None:
+        super().__init__(seen, name)
+        is_ordered = isinstance(seen.dtype, pd.CategoricalDtype) and seen.dtype.ordered
+        self.set_order(seen.dtype.categories if is_ordered else sorted(self.counts))
+
+    def set_order(self, levels: Iterable[Any]) -> None:
+        """Takes the middle in this order of the levels."""
+        levels = [level for level in levels if level in self.counts]
+        total = np.cumsum([self.counts[level] for level in levels])
+        self.middle = levels[int(np.searchsorted(total, 0.5 * total[-1]))]
 
 
 _KINDS: dict[str, Any] = {
@@ -211,7 +234,7 @@ _KINDS: dict[str, Any] = {
     "count": _Count,
     "categorical": _Frequencies,
     "binary": _Frequencies,
-    "ordinal": _Frequencies,
+    "ordinal": _Levels,
 }
 
 

@@ -29,8 +29,8 @@ class Imputation(NamedTuple):
 
     Attributes:
         values: single imputation, [N, *D], which lies in the support: the mean E[x | present] of
-            real numbers, the whole number nearest to it of counts and levels, and the most probable
-            class of binary, categorical and ordinal variables.
+            real numbers, the whole number nearest to it of counts and levels, the median of ordinal
+            variables, and the most probable class of binary and categorical ones.
         mean: E[x | present] of the model's numbers, [N, *D]: of binary variables the probability of
             1, of one-hot variables the probability of each class.
         ess: effective sample size of the weights, [N]; NaN for an example that is complete.

@@ -36,8 +36,21 @@ def like(
 
 
 def filled_column(column: Any, mask: np.ndarray, found: Any) -> Any:
-    """Returns a column of a data frame with some entries replaced, in its own dtype."""
-    filled = column.copy()
+    """Returns a column of a data frame with some entries replaced.
+
+    It keeps its dtype, except that integers become floats where fractions are filled in.
+    """
+    import pandas as pd
+
+    types, filled = pd.api.types, column.copy()
+    if types.is_numeric_dtype(filled.dtype) and not types.is_bool_dtype(filled.dtype):
+        numbers = np.asarray(found, np.float64)
+        if types.is_integer_dtype(filled.dtype) and (numbers != np.rint(numbers)).any():
+            filled = filled.astype("Float64")
+        filled[mask] = pd.array(numbers, "Float64").astype(filled.dtype)
+        return filled
+    if types.is_bool_dtype(filled.dtype):
+        found = np.asarray(found, bool)
     if hasattr(filled, "cat"):
         labels = type(filled)(found).dropna().unique()
         new = [label for label in labels if label not in filled.cat.categories]

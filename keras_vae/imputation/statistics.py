@@ -66,14 +66,21 @@ def expected(part: Part, found: tf.Tensor) -> tf.Tensor:
 
 
 def single_values(part: Part, found: tf.Tensor) -> tf.Tensor:
-    """Returns the single imputation of a part, [B, *D], from the expectation of its statistic."""
+    """Returns the single imputation of a part, [B, *D], from the expectation of its statistic.
+
+    It is the mean of real numbers, which has the least expected squared error; the median of
+    ordered levels, which has the least expected distance in levels; and the most probable class of
+    all others, which is wrong least often.
+    """
     support = part.support
     if support is None or not support.is_whole:
         return found
     if support.is_one_hot:
         return tf.one_hot(tf.argmax(found, axis=-1), found.shape[-1], dtype=found.dtype)
     if support.is_ordinal:
-        return tf.cast(tf.argmax(found, axis=-1), found.dtype)
+        total = tf.reduce_sum(found, axis=-1, keepdims=True)
+        is_below = 2.0 * tf.cumsum(found, axis=-1) < total
+        return tf.reduce_sum(tf.cast(is_below, found.dtype), axis=-1)
     if support.high == 1.0:
         return tf.cast(found > 0.5, found.dtype)
     return tf.round(found)

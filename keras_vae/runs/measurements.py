@@ -210,7 +210,7 @@ def columns(values: dict[str, Any]) -> Columns | None:
     hidden = values["hidden_cells"]
     header = ["column", "present", "given z", "alone"]
     if hidden:
-        header += ["imputed", "mean or mode"]
+        header += ["imputed", "middle"]
     rows = []
     for name, found in values["columns"].items():
         row = [
@@ -223,17 +223,19 @@ def columns(values: dict[str, Any]) -> Columns | None:
             row += ["", ""] if error is None else [_cell(error["error"]), _cell(error["simple"])]
         rows.append(tuple(row))
     notes = [
-        f"{values['observed_per_row']:.2f} of {values['variables']} values of a row are present, "
-        "in the mean. given z: -E log p(column | z) of the model, nats per present value, to "
+        f"On average {values['observed_per_row']:.2f} of the {values['variables']} values of a row "
+        "are present. given z: -E log p(column | z) of the model, nats per present value, to "
         f"which the rate of {values['rate']['mean']:.2f} nats for the whole row comes; alone: -log "
         "p of independent columns."
     ]
     if hidden:
         least = hidden["least_effective_sample_size"]
         notes.append(
-            f"imputed, mean or mode: errors of {hidden['share']:.0%} of the cells of "
+            f"imputed: errors of {hidden['share']:.0%} of the cells of "
             f"{counted(hidden['rows'], 'row')}, hidden at random: the share of labels that is "
-            "wrong, and of numbers the root mean squared error over the standard deviation."
+            "wrong, the mean distance of ordered levels, and of numbers the root mean squared error "
+            "over the standard deviation; middle: those of the most frequent label, the median "
+            "level and the mean of each column."
             + ("" if least is None else f" Least effective sample size: {least:.0f}.")
         )
     else:
@@ -301,7 +303,7 @@ def _per_step(values: dict[str, Any]) -> str:
     step = "token" if "perplexity" in values else "step"
     text = (
         f"Per {step}: ELBO {values['elbo']:.3f}, log p(x) {values['log_marginal']:.3f} nats, over "
-        f"{values['steps']} {step}s, {values['mean_steps']:.1f} in the mean"
+        f"{values['steps']} {step}s, {values['mean_steps']:.1f} on average"
     )
     if "perplexity" in values:
         text += f" with the end of each text; perplexity at most {values['perplexity']:.2f}"

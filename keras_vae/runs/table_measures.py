@@ -23,6 +23,7 @@ __all__ = ["column_distortions", "columns", "evaluate", "hidden_cells"]
 
 _HIDDEN = 0.2
 _MOST_ROWS = 1000
+_MEASURES = dict.fromkeys(("binary", "categorical"), "share wrong") | {"ordinal": "levels apart"}
 
 
 def evaluate(
@@ -108,7 +109,8 @@ class _Independent(NamedTuple):
 
     Attributes:
         model: their distributions.
-        middles: what stands in place of a missing value: mean or most frequent value.
+        middles: what stands in place of a missing value: mean, median level or most frequent
+            value.
     """
 
     model: evaluation.IndependentColumns
@@ -187,13 +189,14 @@ def hidden_cells(
 ) -> dict[str, Any]:
     """Hides a fifth of the cells that may be missing, at random, and imputes them.
 
-    The error of labels is the share that is wrong; that of numbers is the root of the mean squared
-    error over the standard deviation of the column.
+    The error of labels is the share that is wrong, that of ordered levels the mean distance in
+    levels, and that of numbers the root of the mean squared error over the standard deviation of
+    the column.
 
     Returns:
-        By column the number of hidden cells and the errors of the model and of the column's mean
-        or most frequent value; the share that is hidden; empty if no column may have missing
-        values.
+        By column the number of hidden cells and the errors of the model and of the column's mean,
+        median level or most frequent value; the share that is hidden; empty if no column may have
+        missing values.
     """
     may = [name for name, column in schema.columns.items() if column.missing]
     if not may:
@@ -218,7 +221,8 @@ def hidden_cells(
         middle = independent.middles[name]
         if column.is_coded:
             theirs = float(column.categories.index(middle)) if middle in column.categories else -1.0
-            error, simple = float(np.mean(ours != truth)), float(np.mean(theirs != truth))
+            far = _levels_apart if column.kind == "ordinal" else _share_wrong
+            error, simple = far(ours, truth), far(theirs, truth)
         else:
             spread = column.deviation
             error, simple = (
@@ -226,7 +230,7 @@ def hidden_cells(
             )
         errors[name] = {
             "cells": int(mask.sum()),
-            "measure": "share wrong" if column.is_coded else "error / standard deviation",
+            "measure": _MEASURES.get(column.kind, "error / standard deviation"),
             "error": error,
             "simple": simple,
         }
@@ -237,3 +241,11 @@ def hidden_cells(
         "least_effective_sample_size": float(ess.min()) if len(ess) else None,
         "columns": errors,
     }
+
+
+def _share_wrong(guess: Any, truth: np.ndarray) -> float:
+    return float(np.mean(guess != truth))
+
+
+def _levels_apart(guess: Any, truth: np.ndarray) -> float:
+    return float(np.mean(np.abs(guess - truth)))

@@ -199,7 +199,8 @@ class VAEOutlierDetector(OutlierMixin, VAEEstimator):
 class VAEImputer(OneToOneFeatureMixin, TransformerMixin, VAEEstimator):
     """Imputation: `transform` fills absent entries from the importance-weighted posterior.
 
-    Numbers get their mean given the entries that are present, categories the most probable one.
+    Numbers get their mean given the entries that are present, ordered levels their median, and
+    categories the most probable one.
     Source: Mattei and Frellsen (2019), MIWAE, arXiv:1812.02633. Arguments and attributes as for
     `VAEDensity`.
 

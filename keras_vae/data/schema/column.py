@@ -13,7 +13,7 @@ import numpy as np
 from keras_vae.data.content import DataError
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.schema import dtypes
-from keras_vae.spelling import meant
+from keras_vae.spelling import counted, meant
 
 __all__ = ["FAMILIES", "KINDS", "LEFT_OUT", "Column", "Family", "Label"]
 
@@ -256,7 +256,7 @@ class Column:
         if not (self.missing or present.all()):
             raise DataError(
                 f"Column {self.name!r} has no value in row {int(np.argmin(present))} "
-                f"({int((~present).sum())} such rows), and the schema says that it always has one. "
+                f"({counted(int((~present).sum()), 'such row')}), and the schema says that it always has one. "
                 "Fill it in, or allow it, with Schema.of(..., missing=True) or missing = true in "
                 "TOML, and train again."
             )
@@ -273,7 +273,7 @@ class Column:
             near = meant(str(label), [c for c in self.categories if isinstance(c, str)])
             raise DataError(
                 f"Column {self.name!r} holds the unknown category {label!r}{near} in row {row} "
-                f"({int((found < 0).sum())} such rows); the schema has {_labels(self.categories)}. "
+                f"({counted(int((found < 0).sum()), 'such row')}); the schema has {_labels(self.categories)}. "
                 "Map it to one of these, or make it absent where the column may be."
             )
         return found
@@ -312,7 +312,8 @@ class Column:
             first = int(np.argmax(wrong))
             raise DataError(
                 f"Column {self.name!r} holds {numbers[first]:g} in row {int(rows[first])} "
-                f"({int(wrong.sum())} such rows), and the schema says {what} ({self.kind}). "
+                f"({counted(int(wrong.sum()), 'such row')}), and the schema says {what} "
+                f"({self.kind}). "
                 "Correct it, make it absent, or change the kind of the column and train again."
             )
 

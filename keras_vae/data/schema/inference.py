@@ -37,6 +37,7 @@ _CODES = re.compile(
 _SHARES = re.compile(r".*(percent|pct|%).*", re.IGNORECASE)
 _REMEDIES = {
     "dates": "Turn it into numbers (the year, the month, days since a start)",
+    "durations": "Turn it into numbers, for example with dt.total_seconds()",
     "intervals": "Turn it into text that keeps its order, with cat.rename_categories(str) of a "
     "categorical",
     "infinite numbers": "Make them absent (numpy.nan) or correct them",
@@ -64,7 +65,7 @@ def describe(seen: Seen, kind: str | None = None) -> Column:
             f"{', '.join((*KINDS, LEFT_OUT))}; got {kind!r}."
         )
     if kind == LEFT_OUT:
-        return _column(seen, _Decision(LEFT_OUT, "left out as asked"))
+        return _column(seen, _Decision(LEFT_OUT, "as asked"))
     if seen.trouble:
         remedy = next(
             (words for start, words in _REMEDIES.items() if seen.trouble.startswith(start)),

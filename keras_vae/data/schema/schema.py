@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,17 +134,23 @@ class Schema:
                 f"The table has {counted(len(seen), 'column')} and no rows. Give at least one of "
                 "each."
             )
-        found, refused = [], []
+        found, refused = [], {}
         for name, column in seen.items():
             try:
                 described = describe(column, asked.get(name))
                 may_miss = described.missing or (missing and described.is_modelled)
                 found.append(replace(described, missing=may_miss))
             except DataError as error:
-                refused.append(str(error))
+                if name in asked:
+                    raise
+                refused[name] = str(error)
         if refused:
             more = f" ({len(refused) - 5} more such columns)" if len(refused) > 5 else ""
-            raise DataError(" ".join(refused[:5]) + more)
+            raise DataError(
+                f"{' '.join(list(refused.values())[:5])}{more} To drop "
+                f"{'it' if len(refused) == 1 else 'them'}: drop={list(refused)}, in the shell "
+                f"--drop {shlex.quote(','.join(refused))}."
+            )
         schema = cls(tuple(found), next(iter(seen.values())).rows)
         if not schema.columns:
             raise DataError(

@@ -185,7 +185,9 @@ def _form_of(values: Any) -> tuple[str, str]:
         return "numbers", "complex numbers"
     if types.is_numeric_dtype(dtype):
         return "numbers", ""
-    if types.is_datetime64_any_dtype(dtype) or types.is_timedelta64_dtype(dtype):
+    if types.is_timedelta64_dtype(dtype):
+        return "labels", "durations"
+    if types.is_datetime64_any_dtype(dtype):
         return "labels", "dates"
     if isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype)):
         return "labels", "dates" if isinstance(dtype, pd.PeriodDtype) else "intervals"

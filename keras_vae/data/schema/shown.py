@@ -75,9 +75,18 @@ def _missing(column: Column) -> str:
 
 def _holds(column: Column) -> str:
     if column.categories:
-        labels = ", ".join(str(label)[:20] for label in column.categories[:20])
+        labels = ", ".join(map(_label, column.categories[:20]))
         return labels if len(column.categories) < 4 else f"{len(column.categories)}: {labels}"
     if column.low is None or column.high is None:
         return ""
-    digits = ".0f" if column.whole else ".4g"
-    return f"{column.low:{digits}} to {column.high:{digits}}"
+    if column.whole:
+        return f"{column.low:.0f} to {column.high:.0f}"
+    return f"{float(f'{column.low:.4g}'):g} to {float(f'{column.high:.4g}'):g}"
+
+
+def _label(label: object) -> str:
+    """Returns a label in quotes where its comma would be taken for the next one's."""
+    if isinstance(label, float):
+        return f"{label:g}"
+    text = str(label)[:20]
+    return repr(text) if "," in text or "\n" in text else text
