@@ -30,8 +30,9 @@ class IndependentColumns:
 
     It is the baseline that a model of a table has to beat: what remains above it was learned from
     how columns depend on one another. Frequencies have one pseudo-observation, spread evenly over
-    the values seen and one for all others, so a value that was never seen has a probability. Ordered
-    levels have the order of the schema or of the pandas categorical, else that of their values.
+    the values seen and one for all others, so a value that was never seen has a probability.
+    Ordered levels have the order of the schema or of the pandas categorical, else that of their
+    values.
 
     Args:
         columns: fitted columns by name; see `fit`.

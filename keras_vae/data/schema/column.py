@@ -256,9 +256,9 @@ class Column:
         if not (self.missing or present.all()):
             raise DataError(
                 f"Column {self.name!r} has no value in row {int(np.argmin(present))} "
-                f"({counted(int((~present).sum()), 'such row')}), and the schema says that it always has one. "
-                "Fill it in, or allow it, with Schema.of(..., missing=True) or missing = true in "
-                "TOML, and train again."
+                f"({counted(int((~present).sum()), 'such row')}), and the schema says that it "
+                "always has one. Fill it in, or allow it, with Schema.of(..., missing=True) or "
+                "missing = true in TOML, and train again."
             )
         numbers = np.full(len(values), np.nan)
         numbers[present] = self._codes(values, present) if self.is_coded else self._numbers(values)
@@ -273,7 +273,8 @@ class Column:
             near = meant(str(label), [c for c in self.categories if isinstance(c, str)])
             raise DataError(
                 f"Column {self.name!r} holds the unknown category {label!r}{near} in row {row} "
-                f"({counted(int((found < 0).sum()), 'such row')}); the schema has {_labels(self.categories)}. "
+                f"({counted(int((found < 0).sum()), 'such row')}); the schema has "
+                f"{_labels(self.categories)}. "
                 "Map it to one of these, or make it absent where the column may be."
             )
         return found
