@@ -234,8 +234,8 @@ def columns(values: dict[str, Any]) -> Columns | None:
             f"imputed: errors of {hidden['share']:.0%} of the cells of "
             f"{counted(hidden['rows'], 'row')}, hidden at random: the share of labels that is "
             "wrong, the mean distance of ordered levels, and of numbers the root mean squared "
-            "error over the standard deviation; middle: those of the most frequent label, the median "
-            "level and the mean of each column."
+            "error over the standard deviation; middle: those of the most frequent label, the "
+            "median level and the mean of each column."
             + ("" if least is None else f" Least effective sample size: {least:.0f}.")
         )
     else:
