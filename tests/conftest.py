@@ -69,3 +69,10 @@ def refuse_unconverted(record: logging.LogRecord) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     logging.getLogger("tensorflow").addFilter(refuse_unconverted)
     config.pluginmanager.register(Everywhere(), "keras-vae-everywhere")
+
+
+def pytest_collection_finish() -> None:
+    """Imports are over; changes this process for the tests, which less_work.py explains."""
+    import less_work
+
+    less_work.spare()

@@ -322,7 +322,7 @@ def test_standard_error_is_the_scatter_of_the_estimate(model):
 
 
 def test_chunks_change_nothing_but_the_draws(model):
-    x, k, vae = X[:3], 300, wider(model.vae(), 0.8)
+    x, k, vae = X[:2], 100, wider(model.vae(), 0.8)
     whole = log_marginal(vae, x, num_samples=k)
     for memory in (1, 20_000):  # one pair of draw and example at a time; a chunk that leaves a rest
         parts = log_marginal(vae, x, num_samples=k, memory=memory)

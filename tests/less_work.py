@@ -1,0 +1,42 @@
+"""Spares the tests work of TensorFlow and Python that has no effect on them."""
+
+import functools
+import gc
+
+from tensorflow.python import pywrap_tfe
+from tensorflow.python.framework import ops, random_seed
+
+
+def spare() -> None:
+    """Changes this process; called once, when the tests are collected."""
+    _keep_kernels()
+    # An op of a graph remembers the Python stack that made it, for messages; pytest's is deep.
+    ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
+    gc.collect()
+    gc.freeze()  # what is imported is never garbage
+    gc.set_threshold(20_000, 10, 10)
+
+
+def _keep_kernels() -> None:
+    """Keeps the kernels of ops, a millisecond each, when a seed is set or a session is cleared.
+
+    TensorFlow discards them since those of random ops have a state that a seed must reset. Hence
+    they are still discarded if such an op was made since the last time.
+    """
+    discard, get_seed = pywrap_tfe.TFE_ContextClearCaches, random_seed.get_seed
+    is_random = True
+
+    @functools.wraps(get_seed)
+    def get_noted_seed(op_seed):
+        nonlocal is_random
+        is_random = True
+        return get_seed(op_seed)
+
+    def discard_if_random(handle):
+        nonlocal is_random
+        if is_random:
+            discard(handle)
+        is_random = False
+
+    random_seed.get_seed = get_noted_seed
+    pywrap_tfe.TFE_ContextClearCaches = discard_if_random
