@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from export.errors import ExportError
-from keras_vae.cli import Group, load_tensorflow
+from keras_vae.cli import Group
+from keras_vae.tensorflow_start import load_tensorflow
 
 __all__ = ["main"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from keras_vae.cli import load_tensorflow
 from keras_vae.runs.arguments import AtLeast
 from keras_vae.runs.durations import as_seconds
 from keras_vae.runs.options import Listed, add_settings, settings_of
+from keras_vae.tensorflow_start import load_tensorflow
 
 __all__ = ["choose_command"]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -30,8 +29,9 @@ from keras_vae.runs.arguments import (
 from keras_vae.runs.config_file import read_run
 from keras_vae.runs.endings import check_ending, endings_of
 from keras_vae.runs.options import Listed, add_settings, integers, settings_of
+from keras_vae.tensorflow_start import load_tensorflow
 
-__all__ = ["Group", "load_tensorflow", "main"]
+__all__ = ["Group", "main"]
 
 
 class Group(click.Group):
@@ -66,32 +66,6 @@ def _sentence(error: Exception) -> str:
     elif not isinstance(error, (ValueError, FloatingPointError)):
         sentence = f"{type(error).__name__}: {sentence} (Run with --debug for the traceback.)"
     return " ".join([sentence, *getattr(error, "__notes__", ())])
-
-
-def load_tensorflow() -> None:
-    """Imports TensorFlow without the messages its libraries write at start, unless it fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _quiet_standard_error():
-        import keras
-        import tensorflow as tf
-
-        keras.utils.disable_interactive_logging()
-        tf.constant(0)
-
-
-@contextlib.contextmanager
-def _quiet_standard_error() -> Iterator[None]:
-    sys.stderr.flush()
-    saved = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
 
 
 class _Main(Group):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import tensorflow as tf
 
-__all__ = ["CPU", "Device", "device", "without_tensor_float_32"]
+from keras_vae.tensorflow_start import ONEDNN, has_onednn
+
+__all__ = ["CPU", "Device", "could_use_onednn", "device", "without_tensor_float_32"]
 
 _ASSUMED = 8 * 2**30
 """Bytes of memory of a GPU that does not tell how much it has."""
@@ -89,6 +92,21 @@ def device() -> Device:
     """
     gpus = tf.config.get_visible_devices("GPU")
     return Device("GPU", min(map(_memory, gpus))) if gpus else CPU
+
+
+def could_use_onednn() -> bool:
+    """Tells whether TensorFlow computes on a CPU and has left oneDNN off by its own choice.
+
+    It uses oneDNN by default only on processors with instructions for neural networks, such as
+    AVX512-VNNI. Where the environment says which, or TensorFlow does not tell, the answer is False.
+    """
+    if ONEDNN in os.environ or not has_onednn() or device().is_gpu:
+        return False
+    try:
+        from tensorflow.python.util import _pywrap_util_port as port
+    except ImportError:
+        return False
+    return not port.IsMklEnabled()
 
 
 def _memory(gpu: Any) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from keras_vae import extras, hub
-from keras_vae.cli import load_tensorflow
 from keras_vae.hub import remote
 from keras_vae.hub.push import model_file
+from keras_vae.tensorflow_start import load_tensorflow
 
 __all__ = ["pull_command", "push_command"]
 

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from models import assert_same_weights, binary, compiled, linear_gaussian, tiny_vae
+from tensorflow.python.util import _pywrap_util_port
 
 import keras_vae
 from keras_vae import data, devices, random
 from keras_vae.data.batch_dataset import source_of
-from keras_vae.devices import CPU, Device, device
+from keras_vae.devices import CPU, Device, could_use_onednn, device
 from keras_vae.distributions.noise import Noise, from_seed, from_seeds
 from keras_vae.evaluation import marginal
 from keras_vae.random import many
+from keras_vae.tensorflow_start import ONEDNN, choose
 from keras_vae.training import fast_loop, trainer
 
 GIB = 2**30
@@ -36,6 +38,67 @@ def gpu(monkeypatch):
         monkeypatch.setattr(trainer, "device", lambda: Device("GPU", memory))
 
     return use
+
+
+# oneDNN, by which a CPU computes convolutions
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """Makes the machine one of the given kind, whose TensorFlow has left oneDNN off."""
+
+    def use(system="Linux", machine="x86_64", enabled=False):
+        monkeypatch.setattr("platform.system", lambda: system)
+        monkeypatch.setattr("platform.machine", lambda: machine)
+        monkeypatch.setattr(_pywrap_util_port, "IsMklEnabled", lambda: enabled)
+        monkeypatch.delenv(ONEDNN, raising=False)
+
+    return use
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "given", "chosen"),
+    [
+        ("Linux", "x86_64", {}, "1"),
+        ("Windows", "AMD64", {}, "1"),
+        ("Linux", "x86_64", {ONEDNN: "0"}, "0"),
+        ("Linux", "aarch64", {}, None),
+        ("Darwin", "x86_64", {}, None),
+    ],
+)
+def test_commands_choose_onednn(processor, system, machine, given, chosen):
+    processor(system, machine)
+    environment = dict(given)
+    choose(environment)
+    assert environment.get(ONEDNN) == chosen
+
+
+def test_onednn_that_tensorflow_left_off(processor, monkeypatch):
+    processor()
+    assert could_use_onednn()
+    monkeypatch.setenv(ONEDNN, "0")
+    assert not could_use_onednn()
+    processor(enabled=True)
+    assert not could_use_onednn()
+    processor(machine="arm64", system="Darwin")
+    assert not could_use_onednn()
+
+
+def test_fit_says_once_that_convolutions_are_faster_with_onednn(processor, capsys):
+    processor()
+    trainer._say_once.cache_clear()
+    dense = compiled(tiny_vae())
+    dense.fit(X, epochs=1, verbose=2)
+    assert "oneDNN" not in capsys.readouterr().out
+    vae = keras_vae.conv_vae((8, 8, 1), 2, "bernoulli", filters=(2,))
+    vae.compile()
+    images = np.zeros((4, 8, 8, 1), "float32")
+    vae.fit(images, epochs=1, verbose=0)
+    assert "oneDNN" not in capsys.readouterr().out
+    vae.fit(images, epochs=1, verbose=2)
+    assert "Set TF_ENABLE_ONEDNN_OPTS=1 in the environment" in capsys.readouterr().out
+    vae.fit(images, epochs=1, verbose=2)
+    assert "oneDNN" not in capsys.readouterr().out
 
 
 # Which device it is

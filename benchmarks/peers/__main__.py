@@ -54,6 +54,8 @@ def takes_part(system: str, case: Case) -> bool:
     """
     if case.task == "evidence":
         return system in (OURS, "pythae", "pythae_wide", FLOOR)
+    if system == "without_onednn" and not case.convolutional:
+        return False
     if case.model != "vae" and system in ("keras_example", "pythae"):
         return False
     return system != "pythae_wide" and not (case.convolutional and system == "jax_scan")
@@ -200,7 +202,9 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: version(name) for name in names},
-        "threads": "each library's own choice, which is every core; oneDNN as each is built",
+        "threads": "each library's own choice, which is every core",
+        "onednn": "keras_vae with it, without_onednn without it, others by default",
+        "instructions": os.environ.get("ONEDNN_MAX_CPU_ISA", "all of the processor's"),
         "revision": _revision(),
     }
 

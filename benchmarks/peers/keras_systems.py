@@ -1,6 +1,7 @@
 """`fit` of keras_vae, and the pattern of the well-known Keras example."""
 
 import math
+import os
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ def versions() -> dict[str, str]:
         "keras": keras.__version__,
         "keras_vae": keras_vae.__version__,
         "threads": f"{tf.config.threading.get_intra_op_parallelism_threads() or 'all'}",
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "TensorFlow's default"),
     }
 
 
@@ -238,6 +240,7 @@ def example(case: Case, x: np.ndarray, gate: Gate) -> None:
 
 SYSTEMS = {
     ("fit", "keras_vae"): fit,
+    ("fit", "without_onednn"): fit,
     ("fit", "keras_example"): example,
     ("same", "keras_vae"): same,
     ("evidence", "keras_vae"): evidence,

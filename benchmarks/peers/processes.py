@@ -19,12 +19,23 @@ __all__ = ["Worker", "workers"]
 
 _ROOT = Path(__file__).parents[2]
 
+_ONEDNN = {
+    "keras_vae": {"TF_ENABLE_ONEDNN_OPTS": "1"},
+    "without_onednn": {"TF_ENABLE_ONEDNN_OPTS": "0"},
+}
+"""The commands choose oneDNN; every other system takes TensorFlow's default."""
+
 
 class Worker:
     """A system in its own process, stopped unless it is its turn."""
 
     def __init__(self, system: str, case: Case, path: Path, python: Path, clock: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(_ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(_ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **_ONEDNN.get(system, {}),
+        }
         command = [str(python), "-W", "ignore", "-m", "benchmarks.peers.worker"]
         self.system = system
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115

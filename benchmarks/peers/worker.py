@@ -23,6 +23,7 @@ from benchmarks.peers.cases import Case
 
 MODULES = {
     "keras_vae": "keras_systems",
+    "without_onednn": "keras_systems",
     "keras_example": "keras_systems",
     "jax_scan": "jax_systems",
     "jax_step": "jax_systems",

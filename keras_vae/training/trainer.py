@@ -1,6 +1,7 @@
 """Trainer: the methods of a model that Keras calls in `fit` and `evaluate`."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from keras_vae.data.batch_dataset import skipped, source_behind, source_of
 from keras_vae.data.foreign import as_known, described
 from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.data.source import Source
-from keras_vae.devices import device
+from keras_vae.devices import could_use_onednn, device
 from keras_vae.distributions.noise import from_seed, numbers_in
 from keras_vae.distributions.priors import Components
 from keras_vae.objectives import ELBO, Objective
@@ -270,6 +271,8 @@ class Trainer(CheckedModel):
             if in_graph:
                 source, kwargs = array_source(x, sample_weight, kwargs, self._order)
                 _say_what_is_slow(given, kwargs)
+        if kwargs.get("verbose", "auto") not in (0, "0"):
+            _say_once_that_onednn_pays(self)
         self.feature_names = spec.feature_names
         guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
         with spec.data_errors(), worker_errors(self._strategy):
@@ -459,3 +462,21 @@ def _say_what_is_slow(x: Any, options: dict[str, Any]) -> None:
             "of an epoch of data.batches. Pass that number."
         )
     print(f"fit reads the data batch by batch, which is slower: {reason}")
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    """Prints a sentence the first time that it is given in this process."""
+    print(sentence)
+
+
+def _say_once_that_onednn_pays(model: keras.Model) -> None:
+    """Prints a sentence where TensorFlow leaves oneDNN off and the model has convolutions."""
+    convolutions = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+    layers = model._flatten_layers()
+    if any(isinstance(layer, convolutions) for layer in layers) and could_use_onednn():
+        _say_once(
+            "fit computes convolutions without oneDNN, which TensorFlow leaves off on this "
+            "processor; they are faster with it. Set TF_ENABLE_ONEDNN_OPTS=1 in the environment "
+            "before Python starts. The commands of keras-vae do so."
+        )
