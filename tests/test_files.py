@@ -1,5 +1,6 @@
 """Training from files that do not fit into memory is training from the arrays in them."""
 
+import mmap
 import os
 import re
 from pathlib import Path
@@ -80,6 +81,22 @@ def test_rows_are_read_from_any_view(tmp_path, dtype, view):
     np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), here)
     starts = np.cumsum([0, *(len(part) for _, part in parts)])
     assert [start for start, _ in parts] == starts[:-1].tolist()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [lambda x: x, lambda x: x[700:3000], lambda x: x[3::4], lambda x: x[:, 1:3]],
+    ids=["whole", "slice", "steps", "columns"],
+)
+def test_many_short_rows_are_copied_by_regions_of_the_file(tmp_path, monkeypatch, view):
+    monkeypatch.setattr(mapped, "_REGION", mmap.PAGESIZE)
+    x = np.random.default_rng(0).integers(0, 100, (4000, 5)).astype(">f4")
+    there, here = view(on_disk(tmp_path, x)), view(x)
+    rows = np.random.default_rng(1).integers(0, len(here), 900)
+    np.testing.assert_array_equal(mapped.read(there, rows), here[rows])
+    os.truncate(tmp_path / "x.npy", 40_000)
+    with pytest.raises(DataError, match=r"x\.npy ends before row \d+: it was changed"):
+        mapped.read(there, rows)
 
 
 def test_column_order_is_read_too(tmp_path):

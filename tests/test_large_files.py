@@ -9,7 +9,7 @@ import preloaded
 import pytest
 
 from keras_vae import commands, data
-from keras_vae.data import mapped
+from keras_vae.data import archives, mapped
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare
 from keras_vae.data.row_views import ComputedRows, SelectedRows
@@ -64,18 +64,24 @@ def test_a_split_that_copies_nothing_is_the_same_split(tmp_path: Path) -> None:
     assert isinstance(data.split(TABLE, copy=False)[0], np.ndarray)
 
 
-@pytest.mark.parametrize("x", [GREY, TABLE], ids=["images", "table"])
+@pytest.mark.parametrize(
+    ("x", "name"), [(GREY, "x.npy"), (TABLE, "x.npz")], ids=["images", "table in an archive"]
+)
 def test_a_run_on_a_file_is_the_run_on_its_array(
-    x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    x: np.ndarray, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    np.save(tmp_path / "x.npy", x)
+    if name.endswith(".npy"):
+        np.save(tmp_path / name, x)
+    else:
+        np.savez(tmp_path / name, x=x)
     likelihood = "bernoulli" if x.ndim == 4 else "normal"
     config = RunConfig(
-        data=str(tmp_path / "x.npy"), likelihood=likelihood, hidden=(4,), latent=2, epochs=1
+        data=str(tmp_path / name), likelihood=likelihood, hidden=(4,), latent=2, epochs=1
     )
     found = []
     for held in (2**28, 0):
         monkeypatch.setattr(datasets, "_HELD", held)
+        monkeypatch.setattr(archives, "_LARGE", held)
         run = train(config, tmp_path / str(held))
         assert mapped.is_mapped(run.raw()[0]) == (held == 0)
         values = commands.evaluate(

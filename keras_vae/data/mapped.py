@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import weakref
@@ -17,6 +18,12 @@ __all__ = ["chunks", "is_mapped", "read", "reads_by_rows"]
 
 _COPIED = 2**26
 """Most bytes of an array in memory that training copies into a tensor."""
+
+_FEW, _SHORT = 16, 1024
+"""Runs of rows, and bytes of a run, up to which each is read by a call of the system."""
+
+_REGION = 2**24
+"""Bytes of a file whose pages are held at a time while short rows are copied from it."""
 
 _END = 64
 """Number of bytes at each end of a file by which it is recognised."""
@@ -74,16 +81,11 @@ def read(array: np.ndarray | LazyRows, rows: np.ndarray) -> np.ndarray:
         status = os.fstat(handle)
         if (status.st_dev, status.st_ino) != place.identity:
             raise _replaced(place.path)
-        for wanted, first, count in _runs(rows, place):
-            target, at = found[wanted : wanted + count].reshape(-1).data, place.offset + first
-            while len(target):
-                got = os.preadv(handle, [target], at)
-                if not got:
-                    raise DataError(
-                        f"{place.path} ends before row {int(rows[wanted]) + count - 1}: it was "
-                        "changed while it was read. Write it again, and restart the training."
-                    )
-                target, at = target[got:], at + got
+        starts = _starts(rows, place)
+        if len(starts) > _FEW and found.nbytes <= _SHORT * len(starts):
+            _gather(handle, status.st_size, place, rows, found)
+        else:
+            _read_runs(handle, place, rows, starts, found)
     finally:
         os.close(handle)
     values = found.reshape(-1).view(array.dtype).reshape(len(rows), *array.shape[1:])
@@ -112,14 +114,60 @@ def chunks(
             yield start, array[start:stop]
 
 
-def _runs(rows: np.ndarray, place: _Place) -> Iterator[tuple[int, int, int]]:
-    """Yields the reads that make up the rows: place in the result, place in the file, count."""
+def _starts(rows: np.ndarray, place: _Place) -> np.ndarray:
+    """Returns where each run of rows that lie side by side in the file begins."""
     if place.stride != place.size:
-        breaks = np.arange(1, len(rows))
-    else:
-        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    for start, stop in zip([0, *breaks], [*breaks, len(rows)], strict=True):
-        yield int(start), int(rows[start]) * place.stride, int(stop - start)
+        return np.arange(len(rows))
+    return np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1])
+
+
+def _read_runs(
+    handle: int, place: _Place, rows: np.ndarray, starts: np.ndarray, found: np.ndarray
+) -> None:
+    """Reads each run of rows at its place in the file."""
+    for start, stop in itertools.pairwise([*starts.tolist(), len(rows)]):
+        target = found[start:stop].reshape(-1).data
+        at = place.offset + int(rows[start]) * place.stride
+        while len(target):
+            got = os.preadv(handle, [target], at)
+            if not got:
+                raise _shortened(place.path, int(rows[stop - 1]))
+            target, at = target[got:], at + got
+
+
+def _gather(
+    handle: int, file_size: int, place: _Place, rows: np.ndarray, found: np.ndarray
+) -> None:
+    """Copies short rows out of a map of the file, in the order in which they lie there.
+
+    A call of the system for each would take twenty times as long. The pages of a region are given
+    back before the next one is read.
+    """
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    last = int(ordered[-1])
+    end = place.offset + last * place.stride + place.size
+    if file_size < end:
+        raise _shortened(place.path, last)
+    regions = (place.offset + ordered * place.stride) // _REGION
+    edges = [0, *(np.flatnonzero(np.diff(regions)) + 1).tolist(), len(rows)]
+    with mmap.mmap(handle, end, access=mmap.ACCESS_READ) as pages:
+        pages.madvise(mmap.MADV_RANDOM)
+        shape, strides = (last + 1, place.size), (place.stride, 1)
+        table = np.ndarray(shape, np.uint8, pages, place.offset, strides)
+        for start, stop in itertools.pairwise(edges):
+            found[order[start:stop]] = table[ordered[start:stop]]
+            begin = int(regions[start]) * _REGION
+            length = min(_REGION + place.size, end - begin)
+            pages.madvise(mmap.MADV_DONTNEED, begin, length)
+        del table
+
+
+def _shortened(path: str, row: int) -> DataError:
+    return DataError(
+        f"{path} ends before row {row}: it was changed while it was read. Write it again, and "
+        "restart the training."
+    )
 
 
 def _place(array: np.ndarray) -> _Place | None:
