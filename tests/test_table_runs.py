@@ -16,7 +16,7 @@ from keras_vae.data.encoded import encoded_rows
 from keras_vae.data.lazy_rows import LazyRows
 from keras_vae.report import figures, page, table_draws
 from keras_vae.report.subject import Subject
-from keras_vae.runs import table_files, table_measures, tables
+from keras_vae.runs import measurements, table_files, table_measures, tables
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
@@ -239,6 +239,31 @@ def test_bars_of_whole_numbers_hold_equally_many_of_them() -> None:
         assert ((ends - 0.5) % 1.0 == 0.0).all()
         assert ends[0] < np.quantile(real, 0.005)
         assert ends[-1] > np.quantile(real, 0.995)
+
+
+def test_the_notes_name_the_errors_there_are_and_a_model_that_has_not_learned() -> None:
+    values = {
+        "columns": {"stars": {"present": 0.9, "distortion": 1.4, "independent": 1.3}},
+        "hidden_cells": {
+            "share": 0.2,
+            "rows": 40,
+            "least_effective_sample_size": 30.0,
+            "columns": {"stars": {"error": 0.8, "simple": 0.9, "measure": "levels apart"}},
+        },
+        "observed_per_row": 0.9,
+        "variables": 1,
+        "rate": {"mean": 0.1},
+        "log_marginal": {"mean": -1.5},
+        "baselines": {"independent columns": {"mean": -1.3}},
+    }
+    found = measurements.columns(values)
+    assert found is not None
+    assert found.rows == [("stars", "90.0%", "1.400", "1.300", "0.800", "0.900")]
+    notes = " ".join(found.notes)
+    assert "the mean distance of ordered levels; middle: those of the median level." in notes
+    assert "not better than independent columns" in notes
+    values["log_marginal"] = {"mean": -1.2}
+    assert "not better" not in " ".join(measurements.columns(values).notes)
 
 
 def test_draws_that_lie_elsewhere_are_shown() -> None:

@@ -95,7 +95,7 @@ def edges(real: np.ndarray, made: np.ndarray) -> np.ndarray:
         ends = np.quantile(made, [0.05, 0.95])
         low, high = min(low, ends[0]), max(high, ends[1])
     if (real == np.round(real)).all():
-        few = high - low <= _EACH
+        few = high - low <= min(_EACH, 2 * bars(len(real)))
         step = 1.0 if few else np.ceil((high - low) / bars(len(real)))
         margin = 1.0 if few else 0.0
         return np.arange(np.floor(low) - 0.5 - margin, high + step + margin, step)

@@ -131,7 +131,7 @@ def _bars(axes: Any, real: Any, made: Any, categories: tuple[Any, ...]) -> str:
         found = values.value_counts(normalize=True)
         heights = [float(found.get(each, 0.0)) for each in kept]
         axes.bar(places + shift, heights, 0.4, color=color, label=title)
-    names = [_short(str(each)) for each in kept]
+    names = [_short(f"{each:g}" if isinstance(each, float) else str(each)) for each in kept]
     axes.set_xticks(places, names)
     if sum(map(len, names)) > _LEVEL:
         for text in axes.get_xticklabels():

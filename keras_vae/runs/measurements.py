@@ -228,15 +228,20 @@ def columns(values: dict[str, Any]) -> Columns | None:
         f"which the rate of {values['rate']['mean']:.2f} nats for the whole row comes; alone: -log "
         "p of independent columns."
     ]
+    alone = values["baselines"]["independent columns"]["mean"]
+    if values["log_marginal"]["mean"] <= alone:
+        notes.append(
+            "The model is not better than independent columns, so it has not learned how columns "
+            "depend on one another. Train it longer, with more --epochs."
+        )
     if hidden:
         least = hidden["least_effective_sample_size"]
+        used = [one for one in _ERRORS if one in _measures(hidden)]
+        errors, middles = (", ".join(_ERRORS[one][k] for one in used) for k in (0, 1))
         notes.append(
             f"imputed: errors of {hidden['share']:.0%} of the cells of "
-            f"{counted(hidden['rows'], 'row')}, hidden at random: the share of labels that is "
-            "wrong, the mean distance of ordered levels, and of numbers the root mean squared "
-            "error over the standard deviation; middle: those of the most frequent label, the "
-            "median level and the mean of each column."
-            + ("" if least is None else f" Least effective sample size: {least:.0f}.")
+            f"{counted(hidden['rows'], 'row')}, hidden at random: {errors}; middle: those of "
+            f"{middles}." + ("" if least is None else f" Least effective sample size: {least:.0f}.")
         )
     else:
         notes.append(
@@ -244,6 +249,20 @@ def columns(values: dict[str, Any]) -> Columns | None:
             "--missing to allow them in every column."
         )
     return Columns("Columns", tuple(header), rows, notes)
+
+
+_ERRORS = {
+    "share wrong": ("the share of labels that is wrong", "the most frequent label"),
+    "levels apart": ("the mean distance of ordered levels", "the median level"),
+    "error / standard deviation": (
+        "the root mean squared error of numbers over the standard deviation",
+        "the mean",
+    ),
+}
+
+
+def _measures(hidden: dict[str, Any]) -> set[str]:
+    return {error["measure"] for error in hidden["columns"].values()}
 
 
 def _cell(value: float | None) -> str:
