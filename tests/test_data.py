@@ -593,6 +593,10 @@ REFUSED = {
         lambda d: write_csv(d / "t.csv", "1.5,2\n3,4\n"),
         ["row of values (1.5, 2)", "Add a first line"],
     ),
+    "csv_name_twice": (
+        lambda d: write_csv(d / "t.csv", "age,b,age\n1,2,3\n"),
+        ["several columns age", "Rename all but one"],
+    ),
     "csv_index": (lambda d: write_csv(d / "t.csv", ",a\n0,1\n1,2\n"), ["index=False"]),
     "csv_binary": (
         lambda d: bad_bytes(d, "t.csv", b"\xff\xfe\x00\x81" * 9),

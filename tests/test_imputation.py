@@ -320,6 +320,19 @@ def test_a_column_is_filled_in_its_own_dtype(dtype, found, expected):
     np.testing.assert_array_equal(filled[mask].to_numpy(nearest.dtype), nearest)
 
 
+@pytest.mark.parametrize(
+    ("found", "kind"), [(["a", "b"], "O"), ([True, False], "b"), ([1, 2], "f")]
+)
+def test_a_column_without_values_is_filled_with_labels(found, kind):
+    empty = pandas.Series([np.nan, np.nan], [5, 6], name="x")
+    filled = imputation.filled_column(empty, np.array([True, True]), np.array(found, object))
+    assert filled.tolist() == found
+    assert filled.index.tolist() == [5, 6]
+    assert filled.name == "x"
+    assert pandas.api.types.is_bool_dtype(filled.dtype) == (kind == "b")
+    assert pandas.api.types.is_float_dtype(filled.dtype) == (kind == "f")
+
+
 def test_a_frame_comes_back_as_a_frame_with_its_holes_filled():
     vae = mixed("float32")
     frame = pandas.DataFrame(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import gzip
 import itertools
@@ -43,8 +44,8 @@ def read_delimited(path: Path, absent: Sequence[str] = ()) -> Any:
             after a separator do not count.
 
     Raises:
-        DataError: if the text is not UTF-8, the first line holds data instead of names, or the
-            names do not fit the columns.
+        DataError: if the text is not UTF-8, the first line holds data instead of names, a name
+            occurs twice, or the names do not fit the columns.
     """
     with _strictly(path):
         return _open(path, absent)
@@ -142,8 +143,8 @@ def _dialect(path: Path) -> _Dialect:
     return _Dialect(separator, "," if commas else ".", rows[0] if rows else [])
 
 
-def _check_header(path: Path, names: Sequence[str]) -> None:
-    names = [name.strip() for name in names]
+def _check_header(path: Path, given: Sequence[str]) -> None:
+    names = [name.strip() for name in given]
     if len(names) > 1 and names[0] == "":
         raise DataError(
             f"{path} has a column without a name, probably the row numbers that pandas saves. "
@@ -158,6 +159,9 @@ def _check_header(path: Path, names: Sequence[str]) -> None:
             f"{path} begins with a row of values ({listed(names)}) where the column names were "
             "expected. Add a first line with a name for each column."
         )
+    twice = [name for name, count in collections.Counter(given).items() if name and count > 1]
+    if twice:
+        raise DataError(f"{path} has several columns {twice[0]}. Rename all but one.")
 
 
 def _is_number(text: str) -> bool:

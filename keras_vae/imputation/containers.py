@@ -38,11 +38,16 @@ def like(
 def filled_column(column: Any, mask: np.ndarray, found: Any) -> Any:
     """Returns a column of a data frame with some entries replaced.
 
-    It keeps its dtype, except that integers become floats where fractions are filled in.
+    It keeps its dtype, except that integers become floats where fractions are filled in, and that a
+    column without any value, which pandas reads as floats, gets the dtype of labels or booleans.
     """
     import pandas as pd
 
     types, filled = pd.api.types, column.copy()
+    if mask.all() and types.is_float_dtype(filled.dtype):
+        labels = pd.Series(found, column.index, name=column.name).infer_objects()
+        if not types.is_numeric_dtype(labels.dtype) or types.is_bool_dtype(labels.dtype):
+            return labels
     if types.is_numeric_dtype(filled.dtype) and not types.is_bool_dtype(filled.dtype):
         numbers = np.asarray(found, np.float64)
         if types.is_integer_dtype(filled.dtype) and (numbers != np.rint(numbers)).any():

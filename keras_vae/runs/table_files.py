@@ -165,7 +165,7 @@ def _summary(
     for name, mask in absent.items():
         if mask.any():
             sure = _certainty(columns[name], found, name, mask)
-            lines.append(f"  {name.ljust(width)}  {int(mask.sum()):6d} cells{sure}")
+            lines.append(f"  {name.ljust(width)}  {counted(int(mask.sum()), 'cell', '6d')}{sure}")
     left = [
         f"{name} ({int(frame[name].isna().sum())})"
         for name in frame.columns
