@@ -30,12 +30,15 @@ class Tensor:
         missing: whether it may hold NaN, which is absent.
         tokens: tokens of texts, whose numbers it holds; None for other data, and in the metadata of
             a server, which does not know them.
+        codes: number of codes, whose numbers from 0 on it holds; None for other data, and in the
+            metadata of a server.
     """
 
     dtype: str
     shape: tuple[int, ...]
     missing: bool = False
     tokens: integrity.Tokens | None = None
+    codes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,9 @@ class Artifact:
             manifest = integrity.read(path)
         parts = integrity.observations(manifest.entries).values()
         about = {part.tensors["x"]: part for part in parts}
+        codes = (integrity.codes_of(manifest.entries) or {}).get("num_codes")
         signatures = {
-            name: _signature(path, name, entry, about)
+            name: _signature(path, name, entry, about, codes)
             for name, entry in manifest.entries["signatures"].items()
         }
         return cls(
@@ -202,19 +206,25 @@ def _refusals() -> Iterator[None]:
 
 
 def _signature(
-    path: Path, name: str, entry: dict[str, Any], parts: dict[str, integrity.Observation]
+    path: Path,
+    name: str,
+    entry: dict[str, Any],
+    parts: dict[str, integrity.Observation],
+    codes: int | None,
 ) -> Signature:
     return Signature(
         name,
         entry["description"],
-        _tensors(entry["inputs"], parts),
+        _tensors(entry["inputs"], parts, codes),
         _tensors(entry["outputs"]),
         None if entry["onnx"] is None else path / entry["onnx"],
     )
 
 
 def _tensors(
-    entries: dict[str, Any], parts: Mapping[str, integrity.Observation] = MappingProxyType({})
+    entries: dict[str, Any],
+    parts: Mapping[str, integrity.Observation] = MappingProxyType({}),
+    codes: int | None = None,
 ) -> dict[str, Tensor]:
     return {
         name: Tensor(
@@ -222,6 +232,7 @@ def _tensors(
             tuple(entry["shape"][1:]),
             name in parts and parts[name].missing,
             parts[name].tokens if name in parts else None,
+            codes if name == "codes" else None,
         )
         for name, entry in entries.items()
     }

@@ -16,7 +16,7 @@ from keras_vae.runs.config import RunConfig
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
 from keras_vae.signatures import signatures
-from serving.score.worker import averaged
+from serving.score.results import averaged
 
 
 def table(rows, seed=0):

@@ -12,7 +12,7 @@ from keras_vae import integrity
 from serving.artifact import Signature, Tensor
 from serving.client.address import Address
 from serving.client.core import Core
-from serving.client.parts import data_inputs
+from serving.client.parts import data_inputs, latent_inputs
 from serving.client.wire import Call
 from serving.errors import DtypeError, InputError, ServingError, ValueRangeError
 from serving.protocol import messages, rest
@@ -243,3 +243,46 @@ def test_nulls_of_columns_are_absent_and_labels_are_codes():
 def test_columns_that_are_not_those_of_the_parts_are_refused(change, message):
     with pytest.raises(ServingError, match=message):
         read(change(FILE))
+
+
+Z = np.zeros((2, 3), "float32")
+CODES = Z.astype("int32")
+
+
+@pytest.mark.parametrize(
+    ("takes", "z", "found"),
+    [
+        (["z"], Z, {"z": Z}),
+        (["z"], {"z": Z}, {"z": Z}),
+        (["codes"], CODES, {"codes": CODES}),
+        (["codes"], {"codes": CODES}, {"codes": CODES}),
+        (["z_z1", "z_z2"], {"z2": Z, "z1": Z}, {"z_z1": Z, "z_z2": Z}),
+        (["z_z1", "z_z2"], {"z_z1": Z, "z_z2": Z}, {"z_z1": Z, "z_z2": Z}),
+        (["z"], {"y": Z}, "the latent z; expected an array of it, or a dict with this name, got y"),
+        (["z_z1", "z_z2"], {"z1": Z}, "the latents z1, z2; expected a dict .* got z1"),
+        (["z_z1", "z_z2"], Z, "the latents z1, z2; expected a dict .* got one ndarray"),
+        (["codes"], Z, "takes codes, whole numbers, which encode returns as 'codes'"),
+    ],
+)
+def test_latents_of_any_kind_are_given_by_name(takes, z, found):
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            latent_inputs(takes, z)
+        return
+    given = latent_inputs(takes, z)
+    assert given.keys() == found.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(given[name], value)
+
+
+@pytest.mark.parametrize("wrong", [8, -1])
+def test_codes_that_the_book_does_not_have_are_refused(wrong):
+    takes = {"codes": Tensor("int32", (2,), codes=8)}
+    decode = Signature("decode", "", takes, {"mean": Tensor("float32", ())}, None)
+    known = check_inputs(decode, {"codes": [[0, 7]]})["codes"]
+    np.testing.assert_array_equal(known, [[0, 7]])
+    with pytest.raises(ValueRangeError, match=rf"codes from 0 to 7; got {wrong} at \[0, 1\]"):
+        check_inputs(decode, {"codes": [[0, wrong]]})
+    body = json.dumps({"signature_name": "decode", "instances": [[0, wrong]]}).encode()
+    with pytest.raises(ValueRangeError, match="codes from 0 to 7"):
+        rest.read_predict(body, {"decode": decode})

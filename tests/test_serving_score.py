@@ -26,9 +26,10 @@ from serving.cli import main
 from serving.errors import ServingError
 from serving.score import files, rows, run
 from serving.score.plan import plan
+from serving.score.results import averaged
 from serving.score.run import score
-from serving.score.series import SeriesReader
-from serving.score.worker import METADATA, averaged
+from serving.score.series import SeriesReader, about_windows
+from serving.score.worker import METADATA
 
 ROWS = 3001
 SEED = 11
@@ -476,8 +477,9 @@ def test_files_of_other_kinds_hold_the_same_rows(tmp_path):
             files.schema_and_rows(tmp_path / name)
 
 
-def series_reader(**config):
-    about = {"observations": {"x": {"shape": [3, 1]}}, "training": {"config": config}}
+def series_reader(missing=False, **config):
+    x = {"shape": [3, 1], "missing": missing}
+    about = {"observations": {"x": x}, "training": {"config": config}}
     return SeriesReader.of(about)
 
 
@@ -491,13 +493,31 @@ def test_series_are_read_as_in_training(tmp_path):
     assert table.to_pydict() == {
         "series": [1, 1, 2, 2],
         "step": [0, 3, 0, 3],
+        "steps": [3, 3, 3, 3],
         "x": [[10, 11, 12], [13, 14, 15], [20, 21, 22], [23, 24, 25]],
     }
+    whole = "4 windows of 3 steps. Left out: 2 steps at the ends of series"
+    assert about_windows([table.schema], 3) == whole
     with pytest.raises(ServingError, match=r"at most 3 steps in .*; got one of 7"):
         series_reader(entries=["load"], **keys).read(tmp_path / "s.csv", names)
     np.save(tmp_path / "s.npy", np.arange(7.0))
-    table = series_reader(window=3).read(tmp_path / "s.npy")
-    assert table.to_pydict() == {"series": [0, 0], "step": [0, 3], "x": [[0, 1, 2], [3, 4, 5]]}
+    table = series_reader(window=3, missing=True).read(tmp_path / "s.npy")
+    places = {"series": [0, 0, 0], "step": [0, 3, 6], "steps": [3, 3, 1]}
+    assert table.drop_columns(["x"]).to_pydict() == places
+    x = np.array(table["x"].to_pylist())
+    np.testing.assert_array_equal(x, [[0, 1, 2], [3, 4, 5], [6, np.nan, np.nan]])
+    shorter = "3 windows of 3 steps; 1 of them, at the end of a series, has fewer"
+    assert about_windows([table.schema], 3) == shorter
+    assert about_windows([pa.schema([])], 3) == ""
+    series = np.arange(9.0)
+    series[3:6] = np.nan
+    np.save(tmp_path / "s.npy", series)
+    table = series_reader(window=3, missing=True).read(tmp_path / "s.npy")
+    assert table["step"].to_pylist() == [0, 6]
+    assert about_windows([table.schema], 3).endswith("Left out: 1 window with nothing observed")
+    np.save(tmp_path / "s.npy", np.arange(2.0))
+    with pytest.raises(ServingError, match=r"series of 3 steps or more, .* got at most 2"):
+        series_reader(window=3).read(tmp_path / "s.npy")
     np.save(tmp_path / "s.npy", np.ones((2, 2, 1)))
     table = series_reader().read(tmp_path / "s.npy")
     assert np.isnan(table["x"].to_pylist()).tolist() == [[False, False, True]] * 2

@@ -20,10 +20,12 @@ from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
 from keras_vae.runs.train import train
 from serving.artifact import Artifact
-from serving.errors import DtypeError, ServingError, ValueRangeError
+from serving.errors import DtypeError, ServingError, ShapeError, ValueRangeError
 from serving.protocol.checks import check_inputs
+from serving.protocol.rest import read_predict
+from serving.protocol.texts import texts_of
 from serving.score.files import schema_and_rows
-from serving.score.plan import Part, plan
+from serving.score.plan import Job, Part, plan
 from serving.score.run import _task
 from serving.score.worker import Worker
 
@@ -251,6 +253,19 @@ def test_clients_turn_texts_into_numbers(artifact: Artifact) -> None:
     ):
         with pytest.raises(ValueRangeError, match=message):
             check_inputs(signature, {"x": texts})
+    with pytest.raises(DtypeError, match=r"a list of texts; got one text. Write \[text\]"):
+        check_inputs(signature, {"x": "the cat"})
+    body = b'{"signature_name": "encode", "instances": ["the cat"]}'
+    with pytest.raises(DtypeError, match=r"numbers of tokens; got texts.*Client\(\.\.\., artifact"):
+        read_predict(body, artifact.signatures)
+    one_hot = Vocabulary.of_tokens(tokens).one_hot(given)
+    assert texts_of(tokens, one_hot) == texts_of(tokens, found) == given
+    for numbers, error, message in (
+        ([[9]], ValueRangeError, "numbers of tokens from 0 to 6; got others"),
+        ([[[1.0]]], ShapeError, r"\[n, T\] or their probabilities \[n, T, 7\]; got shape"),
+    ):
+        with pytest.raises(error, match=message):
+            texts_of(tokens, numbers)
     plain = dataclasses.replace(signature.inputs["x"], tokens=None)
     blind = dataclasses.replace(signature, inputs={"x": plain})
     with pytest.raises(DtypeError, match=r"Client\(\.\.\., artifact=PATH\)"):
@@ -274,6 +289,21 @@ def test_files_of_texts_are_scored(folder: Path, artifact: Artifact, tmp_path: P
     one_hot = Vocabulary.of_tokens(run.tokens).one_hot(path.read_text().splitlines(), 4)
     bound = run.load().elbo(one_hot, seed=0)
     np.testing.assert_allclose(found["elbo"], bound.elbo, atol=1e-5)  # nats, of a few tokens
+    job = plan(artifact, path, part_rows=16, signature="reconstruct", key=("text",))
+    worker = Worker(_task(artifact, job, tmp_path, out))
+    (part,) = job.parts()
+    worker.publish(part)
+    found = pq.read_table(out / part.name)
+    assert found.column_names == ["file", "row", "text", "mean", "reconstruction"]
+    mean = found["mean"].combine_chunks().flatten().to_numpy().reshape(3, 4, 7)
+    again = Vocabulary.of_tokens(run.tokens).texts(mean)
+    assert found["reconstruction"].to_pylist() == again
+    np.testing.assert_allclose(mean, run.load().reconstruct(one_hot), atol=1e-5)  # probabilities
+    chosen = plan(artifact, path, signature="reconstruct", outputs=["reconstruction"])
+    assert _task(artifact, chosen, tmp_path, out).schema.names[2:] == ["reconstruction"]
+    assert Job.from_json(chosen.to_json()) == chosen
+    with pytest.raises(ServingError, match="reconstruct has no output 'text'; it has mean, recon"):
+        plan(artifact, path, signature="reconstruct", outputs=["text"])
     path.write_text("the dog\nthe cow\n")
     job = plan(artifact, path, part_rows=16)
     with pytest.raises(ServingError, match=r"row 1: the text in 'text' holds the word 'cow'"):

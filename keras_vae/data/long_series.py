@@ -10,7 +10,7 @@ from keras_vae.data.content import DataError
 from keras_vae.data.sequences import lengths, windows
 from keras_vae.spelling import counted
 
-__all__ = ["Cuts", "Windows", "cut", "cut_at", "split_by_time"]
+__all__ = ["Cuts", "Windows", "cut", "cut_to_the_end", "split_by_time"]
 
 
 class Windows(NamedTuple):
@@ -34,14 +34,18 @@ class Cuts(NamedTuple):
     """Windows of series and their places.
 
     Attributes:
-        windows: [N, window, D].
+        windows: [N, window, D], NaN where nothing was observed and after their ends.
         series: number of the series of each window.
         steps: number of its first step in this series.
+        lengths: number of its steps.
+        left_out: number of windows in which nothing was observed.
     """
 
     windows: np.ndarray
     series: np.ndarray
     steps: np.ndarray
+    lengths: np.ndarray
+    left_out: int
 
 
 def split_by_time(x: np.ndarray, window: int, stride: int, *, test_fraction: float) -> Windows:
@@ -92,31 +96,46 @@ def cut(x: np.ndarray, window: int, stride: int) -> np.ndarray:
     Raises:
         DataError: if no series has a whole window.
     """
-    return cut_at(x, window, stride).windows
-
-
-def cut_at(x: np.ndarray, window: int, stride: int) -> Cuts:
-    """Cuts all windows of series in which something was observed, with their places.
-
-    Raises:
-        DataError: if no series has a whole window.
-
-    Example:
-        >>> cut_at(np.arange(4.0).reshape(1, 4, 1), 2, 2).steps.tolist()
-        [0, 2]
-    """
     ends = lengths(x)
     every = [_windows(row[:end], window, stride) for row, end in zip(x, ends, strict=True)]
-    series = np.repeat(np.arange(len(every)), [len(each) for each in every])
-    steps = np.concatenate([np.arange(len(each)) * stride for each in every])
-    found = np.concatenate(every)
-    some = _is_observed(found)
-    if not some.any():
+    found, _ = _observed(np.concatenate(every))
+    if not len(found):
         raise DataError(
             f"Expected series of {counted(window, 'step')} or more, the length of a window; got "
             f"at most {int(ends.max())}. Give a longer one."
         )
-    return Cuts(found[some], series[some], steps[some])
+    return found
+
+
+def cut_to_the_end(x: np.ndarray, window: int) -> Cuts:
+    """Cuts series into disjoint windows, so each step is in one; the last may be shorter.
+
+    Args:
+        x: series [N, T, D], NaN where nothing was observed and after their ends.
+        window: number of steps of a window.
+
+    Raises:
+        DataError: if nothing was observed.
+
+    Example:
+        >>> found = cut_to_the_end(np.arange(3.0).reshape(1, 3, 1), 2)
+        >>> found.windows[..., 0].tolist(), found.steps.tolist(), found.lengths.tolist()
+        ([[0.0, 1.0], [2.0, nan]], [0, 2], [2, 1])
+    """
+    ends = lengths(x)
+    counts = -(-ends // window)
+    if not counts.any():
+        raise DataError("Expected series with something observed; got none. Check the file.")
+    every = []
+    for row, end, count in zip(x, ends, counts, strict=True):
+        long = np.full((count * window, x.shape[2]), np.nan, x.dtype)
+        long[:end] = row[:end]
+        every.append(long.reshape(count, window, x.shape[2]))
+    series = np.repeat(np.arange(len(every)), counts)
+    steps = np.concatenate([np.arange(count) * window for count in counts])
+    found, sizes = np.concatenate(every), np.minimum(ends[series] - steps, window)
+    some = _is_observed(found)
+    return Cuts(found[some], series[some], steps[some], sizes[some], int((~some).sum()))
 
 
 def _windows(series: np.ndarray, window: int, stride: int) -> np.ndarray:

@@ -78,10 +78,11 @@ class _Base:
         return f"<{type(self).__name__} of {self._address}>"
 
     def texts(self, numbers: ArrayLike) -> list[str]:
-        """Returns the texts of numbers of tokens, such as the `sample` of a model of texts.
+        """Returns the texts of tokens, such as the `sample` or the `mean` of a model of texts.
 
         Args:
-            numbers: numbers of tokens [n, T]; each text goes up to its first end.
+            numbers: numbers of tokens [n, T], or their probabilities [n, T, K], of which the
+                largest counts; each text goes up to its first end.
 
         Raises:
             ServingError: if the client was made without the artifact, or it is of no texts.
@@ -174,7 +175,8 @@ class Client(_Base):
     ) -> Arrays:
         """Returns `mean` [n, *D] and the parameters of p(x | z) for latents z [n, L].
 
-        Of a model with several latents z is a dict of them by name. Where the latents are codes, z
+        Of a model with several latents z is a dict of them by name, as in {"z1": ..., "z2": ...};
+        the names of `encode`, as in z_z1, do too. Where the latents are codes, z
         is the codes, whole numbers.
         """
         return self._run(self._core.decode(z, condition))
@@ -193,7 +195,10 @@ class Client(_Base):
         return self._run(self._core.sample(seed, n, condition))
 
     def reconstruct(self, x: Data, *, condition: ArrayLike | None = None) -> Arrays:
-        """Returns the `mean` [n, *D] of p(x | z) at the mean of q(z | x), for data x [n, *D]."""
+        """Returns the `mean` [n, *D] of p(x | z) at the mean of q(z | x), for data x [n, *D].
+
+        Of a model of texts it holds the probabilities of the tokens; `texts` makes texts of it.
+        """
         return self._run(self._core.of_data("reconstruct", x, condition=condition))
 
     def score(

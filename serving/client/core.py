@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from keras_vae import integrity
 from serving.artifact import Artifact, Signature
 from serving.client.address import Address
-from serving.client.parts import data_inputs
+from serving.client.parts import data_inputs, latent_inputs
 from serving.client.wire import Call, Metadata, VersionStatus, Wire
 from serving.errors import (
     DeadlineError,
@@ -33,6 +33,7 @@ from serving.errors import (
     ValueRangeError,
 )
 from serving.protocol.checks import DEFAULT, Arrays, check_inputs, check_outputs, find_signature
+from serving.protocol.texts import texts_of
 
 __all__ = ["Calls", "Core", "Pause", "Steps"]
 
@@ -107,7 +108,7 @@ class Core:
         return metadata
 
     def texts(self, numbers: ArrayLike) -> list[str]:
-        """Returns the texts of numbers of tokens [n, T], each up to its first end."""
+        """Returns the texts of numbers of tokens [n, T] or of probabilities [n, T, K]."""
         parts = (
             []
             if self._artifact is None
@@ -119,10 +120,7 @@ class Core:
                 "Only the artifact of a model of texts knows its tokens: make the client with "
                 "artifact=PATH."
             )
-        rows = np.asarray(numbers)
-        if rows.ndim != 2:
-            raise ShapeError(f"Expected numbers of tokens [n, T]; got shape {list(rows.shape)}.")
-        return [tokens.text(_before_absent(row)) for row in rows]
+        return texts_of(tokens, numbers)
 
     def status(self) -> Steps[list[VersionStatus]]:
         """Reads the status of the versions, newest first."""
@@ -162,9 +160,7 @@ class Core:
         if self._signatures is None:
             yield from self.metadata()
         takes = find_signature(self._signatures or {}, "decode").inputs
-        latents = {"codes" if "codes" in takes else "z": z}
-        if isinstance(z, Mapping):
-            latents = {f"z_{integrity.as_word(name)}": value for name, value in z.items()}
+        latents = latent_inputs([name for name in takes if name != "condition"], z)
         return (yield from self.predict("decode", {**latents, "condition": condition}))
 
     def of_data(
@@ -275,10 +271,6 @@ def _known(
         inputs = {key: own.inputs.get(key, tensor) for key, tensor in signature.inputs.items()}
         found[name] = replace(signature, inputs=inputs)
     return found
-
-
-def _before_absent(row: np.ndarray) -> list[int]:
-    return [int(number) for number in row[~np.isnan(row.astype(np.float64))]]
 
 
 def _predict(wire: Wire, signature: Signature, inputs: Arrays) -> Call:

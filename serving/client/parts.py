@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from keras_vae.integrity import as_word
 from serving.artifact import Signature
 from serving.errors import DtypeError, InputError
 
-__all__ = ["data_inputs"]
+__all__ = ["data_inputs", "latent_inputs"]
 
 
 def data_inputs(signature: Signature, x: Any) -> dict[str, Any]:
@@ -70,6 +70,41 @@ def data_inputs(signature: Signature, x: Any) -> dict[str, Any]:
         flat = tensor.shape == (1,) and np.ndim(value) == 1
         found[name] = _column(value) if flat else value
     return found
+
+
+def latent_inputs(takes: Sequence[str], z: Any) -> dict[str, Any]:
+    """Returns latents as inputs of `decode` by name.
+
+    Args:
+        takes: the inputs that are latents.
+        z: an array of the only latent; or a dict of arrays by the names of the latents or of the
+            inputs.
+
+    Raises:
+        InputError: if the latents are not those of the model.
+        DtypeError: if codes are no whole numbers.
+
+    Example:
+        >>> latent_inputs(["z_z1", "z_z2"], {"z1": [[0.0]], "z_z2": [[1.0]]})
+        {'z_z1': [[0.0]], 'z_z2': [[1.0]]}
+    """
+    names = ", ".join(name.removeprefix("z_") for name in takes)
+    given = {takes[0]: z} if len(takes) == 1 else {}
+    if isinstance(z, Mapping):
+        words = {name: f"z_{as_word(str(name))}" for name in z}
+        given = {name if name in takes else words[name]: value for name, value in z.items()}
+    if set(given) != set(takes):
+        got = ", ".join(map(str, z)) if isinstance(z, Mapping) else f"one {type(z).__name__}"
+        what = f"latents {names}; expected a dict of arrays by these names"
+        if len(takes) == 1:
+            what = f"latent {names}; expected an array of it, or a dict with this name"
+        raise InputError(f"decode: this model has the {what}, got {got}.")
+    if "codes" in given and np.asarray(given["codes"]).dtype.kind == "f":
+        raise DtypeError(
+            "decode: this model takes codes, whole numbers, which encode returns as 'codes'; got "
+            "numbers that are none."
+        )
+    return given
 
 
 def _refuse_scalar_or_text(where: str, value: Any) -> None:

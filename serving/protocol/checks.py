@@ -23,6 +23,7 @@ from serving.errors import (
     UnknownSignatureError,
     ValueRangeError,
 )
+from serving.protocol.texts import with_numbers
 
 __all__ = ["DEFAULT", "Arrays", "check_inputs", "check_names", "check_outputs", "find_signature"]
 
@@ -87,8 +88,8 @@ def check_inputs(
         InputError: on unknown or missing names, and on an empty batch.
         ShapeError: on a wrong shape, or different numbers of rows.
         DtypeError: on a type that cannot be converted to the signature's.
-        ValueRangeError: on NaN, infinity, numbers out of the range of the type, and texts that the
-            model cannot take.
+        ValueRangeError: on NaN, infinity, numbers out of the range of the type, and codes and
+            texts that the model cannot take.
     """
     check_names(signature, inputs)
     arrays = {
@@ -132,7 +133,7 @@ def check_outputs(signature: Signature, outputs: Mapping[str, np.ndarray], rows:
 
 def _convert(where: str, value: ArrayLike, tensor: Tensor, exact: bool) -> np.ndarray:
     try:
-        array = np.asarray(_with_nan(where, _with_numbers(where, value, tensor), tensor))
+        array = np.asarray(_with_nan(where, with_numbers(where, value, tensor), tensor))
     except InputError:
         raise
     except ValueError as error:
@@ -149,6 +150,11 @@ def _convert(where: str, value: ArrayLike, tensor: Tensor, exact: bool) -> np.nd
             f"{where}: expected shape {_shape(tensor)}; got {list(array.shape)}.{hint}"
         )
     _check_range(where, array, tensor)
+    if (count := tensor.codes) is not None and ((array < 0) | (array >= count)).any():
+        place = tuple(int(i) for i in np.argwhere((array < 0) | (array >= count))[0])
+        raise ValueRangeError(
+            f"{where}: expected codes from 0 to {count - 1}; got {array[place]} at {list(place)}."
+        )
     return np.ascontiguousarray(array, tensor.dtype)
 
 
@@ -174,32 +180,6 @@ def _with_nan(where: str, value: Any, tensor: Tensor) -> Any:
         return array
     numbers = [math.nan if _is_absent(one) else float(one) for one in array.flat]
     return np.array(numbers).reshape(array.shape)
-
-
-def _with_numbers(where: str, value: Any, tensor: Tensor) -> Any:
-    """Returns texts as the numbers of their tokens; any other value as it is.
-
-    Raises:
-        DtypeError: if the tokens of a text are not known here.
-        ValueRangeError: if the model cannot take a text.
-    """
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
-    texts = list(value) if kind in ("O", "U") and np.ndim(value) == 1 else value
-    if not isinstance(texts, list | tuple) or not texts or not isinstance(texts[0], str):
-        return value
-    if not all(isinstance(text, str) for text in texts):
-        raise DtypeError(f"{where}: expected texts in all rows; got other values beside texts.")
-    if tensor.tokens is None:
-        raise DtypeError(
-            f"{where}: expected {tensor.dtype}; got texts. A server takes the numbers of tokens, "
-            "and a client turns texts into them if it knows the artifact: Client(..., "
-            "artifact=PATH)."
-        )
-    (steps,) = tensor.shape
-    for row, text in enumerate(texts):
-        if (problem := tensor.tokens.problem(text, steps)) is not None:
-            raise ValueRangeError(f"{where}: the text of row {row} {problem}.")
-    return np.array([tensor.tokens.padded(text, steps) for text in texts], np.float32)
 
 
 def _is_absent(value: Any) -> bool:

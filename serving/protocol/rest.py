@@ -36,6 +36,7 @@ from serving.errors import (
 from serving.protocol import messages
 from serving.protocol import tensorflow_serving_pb2 as pb
 from serving.protocol.checks import Arrays, check_inputs, check_names, find_signature
+from serving.protocol.texts import ONLY_NUMBERS
 
 __all__ = [
     "Layout",
@@ -245,6 +246,8 @@ def _array(value: Any, tensor: Tensor, where: str) -> np.ndarray:
         wrong = next(item for item in items if type(item) not in numbers)
         if isinstance(wrong, list):
             raise ShapeError(f"{where}: expected lists {depth} deep; got others.")
+        if isinstance(wrong, str) and tensor.tokens is not None:
+            raise DtypeError(f"{where}: expected the numbers of tokens; got texts. {ONLY_NUMBERS}")
         kind = "integers" if tensor.dtype == "int32" else "numbers"
         raise DtypeError(f"{where}: expected JSON {kind}; got {_show(wrong)}.")
     try:

@@ -52,6 +52,13 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="What to compute.",
 )
 @click.option(
+    "--outputs",
+    default="",
+    callback=_names,
+    help="Outputs to write, separated by commas, as in elbo,rate; by default all. reconstruct and "
+    "impute of texts have columns of texts, reconstruction and imputation.",
+)
+@click.option(
     "--seed",
     type=int,
     default=0,
@@ -94,6 +101,7 @@ def score_command(
     condition: tuple[str, ...],
     key: tuple[str, ...],
     signature: str,
+    outputs: tuple[str, ...],
     seed: int,
     samples: int,
     batch_size: int | None,
@@ -104,8 +112,8 @@ def score_command(
     """Compute a signature, by default score, for each row.
 
     Null is absent where the model allows it. A model of time series takes a table with one row a
-    step, as in training, and cuts it into windows that do not overlap. Runs on Ray Data, on one
-    core or on a cluster.
+    step, as in training, and cuts it into windows that do not overlap; the last of a series may be
+    shorter. Runs on Ray Data, on one core or on a cluster.
     """
     from serving.artifact import Artifact
     from serving.score.plan import plan
@@ -123,6 +131,8 @@ def score_command(
         key=key,
         batch_size=batch_size,
         part_rows=part_rows,
+        outputs=outputs,
+        report=click.echo,
     )
     click.echo(
         f"{signature} of {job.model} for {counted(job.rows, 'row')} in "

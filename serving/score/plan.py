@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from keras_vae import integrity
 from serving.artifact import Artifact
@@ -16,8 +18,9 @@ from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
 from serving.score.files import FILES, schema_and_rows
 from serving.score.parts import check_columns, columns_of_parts
+from serving.score.results import Results
 from serving.score.rows import column_layout
-from serving.score.series import PLACES, SeriesReader
+from serving.score.series import PLACES, SeriesReader, about_windows
 
 __all__ = ["SIGNATURES", "Job", "Part", "Source", "identity_of", "plan"]
 
@@ -79,6 +82,7 @@ class Job:
             column for each, or "" for one that is absent.
         key: columns that are copied.
         batch_size, part_rows: rows of a batch, and maximum rows of a part.
+        outputs: outputs to write; empty for all.
         sources: files in the order of their names.
     """
 
@@ -93,6 +97,7 @@ class Job:
     batch_size: int
     part_rows: int
     sources: tuple[Source, ...]
+    outputs: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -116,14 +121,18 @@ class Job:
 
     def to_json(self) -> str:
         """Writes the job as JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
+        fields = dataclasses.asdict(self)
+        if not self.outputs:  # jobs that were begun before one could choose go on
+            del fields["outputs"]
+        return json.dumps(fields, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Job:
         """Reads a job that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
         sources = tuple(Source(**entry) for entry in fields.pop("sources"))
-        fields |= {key: tuple(fields[key]) for key in ("columns", "condition", "key")}
+        lists = ("columns", "condition", "key", "outputs")
+        fields |= {key: tuple(fields.get(key, ())) for key in lists}
         return cls(**fields, sources=sources)
 
 
@@ -139,6 +148,8 @@ def plan(
     key: Sequence[str] = (),
     batch_size: int | None = None,
     part_rows: int = 2**17,
+    outputs: Sequence[str] = (),
+    report: Callable[[str], None] = lambda message: None,
 ) -> Job:
     """Plans a signature over a file, or over all Parquet files below a directory.
 
@@ -155,6 +166,8 @@ def plan(
         key: columns to copy beside the results.
         batch_size: rows per call of ONNX Runtime; by default chosen by the size of x.
         part_rows: rows of a part, rounded up to whole batches.
+        outputs: outputs to write; empty for all.
+        report: called with a sentence on how long series are cut.
 
     Raises:
         ServingError: if model, data and options do not fit together.
@@ -167,16 +180,19 @@ def plan(
     if seed < -(2**31) or seed + samples > 2**31:
         raise ServingError(f"Expected 32-bit seeds; got {seed} to {seed + samples - 1}.")
     parts = tuple(integrity.observations(artifact.manifest).values())
+    Results.of(artifact.signatures[signature], parts, outputs)
     named = "x" not in inputs
     numbers = max(1, sum(part.size * len(part.tokens or "x") for part in parts))
     if batch_size is None:
         batch_size = 2 ** min(12, max(4, (_BATCH_NUMBERS // numbers).bit_length() - 1))
     sources: list[Source] = []
+    schemas: list[pa.Schema] = []
     first = 0
     root, files = _files(data)
     series = SeriesReader.of(artifact.manifest)
     for path in files:
         schema, rows = schema_and_rows(path, series)
+        schemas.append(schema)
         if not sources:
             if not key and schema.names == [*PLACES, "x"]:
                 key = PLACES
@@ -199,6 +215,8 @@ def plan(
         name = str(path.relative_to(root))
         sources.append(Source(name, size, modified, rows, first))
         first += rows
+    if series is not None and (about := about_windows(schemas, series.steps)):
+        report(about)
     if first > _MOST_ROWS:
         raise ServingError(f"Expected at most {_MOST_ROWS} rows, one for each seed; got {first}.")
     return Job(
@@ -213,6 +231,7 @@ def plan(
         batch_size=batch_size,
         part_rows=-(-part_rows // batch_size) * batch_size,
         sources=tuple(sources),
+        outputs=tuple(outputs),
     )
 
 

@@ -132,6 +132,8 @@ def column_layout(
 ) -> Layout:
     """Decides which columns hold what; without `columns`, x is in all remaining ones.
 
+    If none remain, x is in columns that are copied too.
+
     Args:
         schema: schema of the file.
         inputs: inputs of the signature.
@@ -149,6 +151,7 @@ def column_layout(
         raise ServingError("The model is conditional: name the columns of its condition.")
     if not columns:
         left = [name for name in schema.names if name not in (*key, *condition)]
+        left = left or [name for name in schema.names if name not in condition]
         lists = [field.name for field in schema if field.name in left and is_list(field.type)]
         texts = [field.name for field in schema if field.name in left and is_text(field.type)]
         if "x" in inputs and inputs["x"].tokens is not None and len(texts) == 1:

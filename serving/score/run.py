@@ -22,8 +22,9 @@ from serving.artifact import Artifact
 from serving.errors import ServingError
 from serving.score.files import schema_and_rows
 from serving.score.plan import Job, Part, onnx_model
+from serving.score.results import Results
 from serving.score.series import SeriesReader
-from serving.score.worker import METADATA, Task, Worker, output_schema, session
+from serving.score.worker import METADATA, Task, Worker, session
 
 __all__ = ["Progress", "Summary", "score"]
 
@@ -108,7 +109,9 @@ def score(
 
 
 def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
-    signature = artifact.signatures[job.signature]
+    signature = dataclasses.replace(artifact.signatures[job.signature], onnx=None)
+    parts = tuple(integrity.observations(artifact.manifest).values())
+    results = Results.of(signature, parts, job.outputs)
     series = SeriesReader.of(artifact.manifest)
     source, _ = schema_and_rows(root / job.sources[0].path, series)
     model = onnx_model(artifact, job.signature)
@@ -116,12 +119,12 @@ def _task(artifact: Artifact, job: Job, root: Path, out: Path) -> Task:
     return Task(
         job=dataclasses.replace(job, sources=()),
         digest=job.digest,
-        signature=dataclasses.replace(signature, onnx=None),
-        parts=tuple(integrity.observations(artifact.manifest).values()),
+        results=results,
+        parts=parts,
         model=model,
         data=root,
         out=out,
-        schema=output_schema(job, signature, source),
+        schema=results.schema(job.key, source),
         series=series,
     )
 

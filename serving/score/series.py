@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from keras_vae.data.content import DataError
-from keras_vae.data.long_series import cut_at
-from keras_vae.data.sequences import padded
+from keras_vae.data.long_series import Cuts, cut_to_the_end
+from keras_vae.data.sequences import lengths, padded
 from keras_vae.data.series_files import load_series
 from keras_vae.spelling import counted
 from serving.errors import ServingError
 
-__all__ = ["PLACES", "SeriesReader"]
+__all__ = ["PLACES", "SeriesReader", "about_windows"]
 
-PLACES = ("series", "step")
-"""Columns beside x: the series of a row, and the number of its first step, from 0."""
+PLACES = ("series", "step", "steps")
+"""Columns beside x: the series of a row, the number of its first step, from 0, and how many."""
+
+_COUNTS = b"keras_vae.windows"
+"""Key in the metadata of a table of examples: counts of windows and of what was left out."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class SeriesReader:
         entries: columns of a table that hold the numbers; empty for all beside the next two.
         id_column, time_column: columns of a table for the series of a row and its time, or "".
         is_long: whether files hold long series, from which windows are cut.
+        missing: whether steps may be absent, so that the last window may be shorter.
     """
 
     steps: int
@@ -40,6 +46,7 @@ class SeriesReader:
     id_column: str
     time_column: str
     is_long: bool
+    missing: bool = True
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> SeriesReader | None:
@@ -58,6 +65,7 @@ class SeriesReader:
             config.get("id_column", ""),
             config.get("time_column", ""),
             bool(config.get("window")),
+            about.get("missing", True),
         )
 
     @property
@@ -93,7 +101,10 @@ class SeriesReader:
         )
 
     def read(self, path: Path, names: Sequence[str] = ()) -> pa.Table:
-        """Reads a file as a table of examples: series, step, and lists x.
+        """Reads a file as a table of examples: series, step, steps, and lists x.
+
+        Windows of long series are disjoint. The last of a series is shorter if steps are left, so
+        each step is in one row.
 
         Args:
             path: a .npy file, or a table.
@@ -119,18 +130,25 @@ class SeriesReader:
                     f"Expected {path} to hold {counted(self.numbers, 'number')} at each step; "
                     f"got an array of shape {x.shape}."
                 )
+            about: dict[str, int] = {}
             if is_long:
-                cuts = cut_at(x, self.steps, self.steps)
-                rows, starts, x = cuts.series, cuts.steps, cuts.windows
+                cuts = cut_to_the_end(x, self.steps)
+                about["unobserved"] = cuts.left_out
+                if not self.missing:
+                    cuts, about["steps"] = self._whole(cuts)
+                about["windows"] = len(cuts.windows)
+                about["shorter"] = int((cuts.lengths < self.steps).sum())
+                rows, starts, counts, x = cuts.series, cuts.steps, cuts.lengths, cuts.windows
             else:
                 if x.shape[1] > self.steps:
                     raise ServingError(
                         f"Expected series of at most {counted(self.steps, 'step')} in {path}; got "
                         f"one of {x.shape[1]}. Cut it into several."
                     )
-                rows, starts, x = (
+                rows, starts, counts, x = (
                     np.arange(len(x)),
                     np.zeros(len(x), int),
+                    lengths(x),
                     padded(list(x), self.steps),
                 )
         except DataError as error:
@@ -138,5 +156,54 @@ class SeriesReader:
         values = pa.array(x.astype(np.float64).ravel())
         lists = pa.FixedSizeListArray.from_arrays(values, self.steps * self.numbers)
         owners = pa.array([ids[row] for row in rows] if ids else rows)
-        columns = [owners, pa.array(starts, pa.int64()), lists]
-        return pa.Table.from_arrays(columns, names=[*PLACES, "x"])
+        places = (pa.array(each, pa.int64()) for each in (starts, counts))
+        table = pa.Table.from_arrays([owners, *places, lists], names=[*PLACES, "x"])
+        return table.replace_schema_metadata({_COUNTS: json.dumps(about).encode()})
+
+    def _whole(self, cuts: Cuts) -> tuple[Cuts, int]:
+        """Leaves out windows that are shorter; returns the others and the steps left out.
+
+        Raises:
+            DataError: if no window is left.
+        """
+        whole = cuts.lengths == self.steps
+        if not whole.any():
+            raise DataError(
+                f"Expected series of {counted(self.steps, 'step')} or more, the length of a "
+                f"window; got at most {int(cuts.lengths.max())}. Give a longer one."
+            )
+        kept = Cuts(
+            cuts.windows[whole],
+            cuts.series[whole],
+            cuts.steps[whole],
+            cuts.lengths[whole],
+            cuts.left_out,
+        )
+        return kept, int(cuts.lengths[~whole].sum())
+
+
+def about_windows(schemas: Sequence[pa.Schema], steps: int) -> str:
+    """Describes how long series were cut, in one sentence; "" if none were.
+
+    Args:
+        schemas: schemas of tables of examples.
+        steps: steps of a window.
+    """
+    stated = [(schema.metadata or {}).get(_COUNTS) for schema in schemas]
+    counts: Counter[str] = Counter()
+    for each in filter(None, stated):
+        counts.update(json.loads(each))
+    if not counts:
+        return ""
+    found = f"{counted(counts['windows'], 'window')} of {counted(steps, 'step')}"
+    if counts["shorter"]:
+        where = (
+            "at the end of a series, has"
+            if counts["shorter"] == 1
+            else "at the ends of series, have"
+        )
+        found += f"; {counts['shorter']} of them, {where} fewer"
+    without = [("unobserved", "window with nothing observed", "windows with nothing observed")]
+    without += [("steps", "step at the end of a series", "steps at the ends of series")]
+    left = [counted(counts[key], one, plural=many) for key, one, many in without if counts[key]]
+    return found + (f". Left out: {', '.join(left)}" if left else "")

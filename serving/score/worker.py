@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 
 from keras_vae.integrity import Observation, one_line
 from keras_vae.spelling import counted
-from serving.artifact import Signature
 from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
 from serving.score import rows
 from serving.score.parts import part_tensor
 from serving.score.plan import Job, Part, Source, identity_of
+from serving.score.results import Results, averaged
 from serving.score.series import SeriesReader
 
-__all__ = ["METADATA", "Task", "Worker", "output_schema", "session"]
+__all__ = ["METADATA", "Task", "Worker", "session"]
 
 METADATA = b"keras_vae.part"
 """Key of a part's description in the metadata of its Parquet schema."""
@@ -41,7 +41,7 @@ class Task:
     Attributes:
         job: the job without its sources.
         digest: digest of the job with its sources.
-        signature: the signature to run.
+        results: the signature to run, and the columns of its outputs.
         parts: parts of the data.
         model: the ONNX file.
         data, out: root of the sources, and where parts go.
@@ -51,36 +51,13 @@ class Task:
 
     job: Job
     digest: str
-    signature: Signature
+    results: Results
     parts: tuple[Observation, ...]
     model: OnnxModel
     data: Path
     out: Path
     schema: pa.Schema
     series: SeriesReader | None = None
-
-
-def output_schema(job: Job, signature: Signature, source: pa.Schema) -> pa.Schema:
-    """Makes the schema of a part: file, row, the key columns, and the outputs.
-
-    An output of one number is a float32 column, any other a column of lists of fixed size in
-    row-major order, with its shape in the field's metadata.
-
-    Raises:
-        ServingError: if a key column has the name of another column.
-    """
-    fields = [pa.field("file", pa.string()), pa.field("row", pa.int64())]
-    fields += [source.field(name) for name in job.key]
-    for name, output in signature.outputs.items():
-        kind = pa.from_numpy_dtype(output.dtype)
-        if output.shape:
-            kind = pa.list_(kind, int(np.prod(output.shape)))
-        fields.append(pa.field(name, kind, metadata={"shape": json.dumps(output.shape)}))
-    names = [field.name for field in fields]
-    for name in job.key:
-        if names.count(name) > 1:
-            raise ServingError(f"A result has a column {name!r} of its own: rename the key column.")
-    return pa.schema(fields)
 
 
 def session(model: OnnxModel) -> onnxruntime.InferenceSession:
@@ -186,7 +163,7 @@ class Worker:
         self, table: pa.Table, path: Path, at: int, number: int, schema: pa.Schema
     ) -> pa.Table:
         job, count = self._task.job, len(table)
-        inputs, parts = self._task.signature.inputs, self._task.parts
+        inputs, parts = self._task.results.signature.inputs, self._task.parts
         if "x" in inputs and rows.is_text(table.schema.field(job.columns[0]).type):
             given = {"x": rows.text_tensor(table, job.columns[0], inputs["x"], path, at)}
         elif "x" in inputs:
@@ -207,12 +184,7 @@ class Worker:
             pa.array(np.arange(at, at + count)),
             *(table.column(name) for name in job.key),
         ]
-        for name, value in outputs.items():
-            kind, flat = schema.field(name).type, pa.array(value.ravel())
-            if pa.types.is_fixed_size_list(kind):
-                arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=kind))
-            else:
-                arrays.append(flat)
+        arrays += self._task.results.columns(outputs, schema)
         return pa.Table.from_arrays(arrays, schema=schema)
 
     def _run(self, given: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
@@ -226,10 +198,10 @@ class Worker:
             )
             for name, value in given.items()
         }
-        names = list(self._task.signature.outputs)
+        names = self._task.results.computed
         draws: list[list[np.ndarray]] = []
         for draw in range(job.samples):
-            if "seed" in self._task.signature.inputs:
+            if "seed" in self._task.results.signature.inputs:
                 seed = np.empty((size, 2), np.int32)
                 seed[:, 0] = job.seed + draw
                 first = number - offset
@@ -241,18 +213,6 @@ class Worker:
             name: averaged(name, values)
             for name, values in zip(names, zip(*draws, strict=True), strict=True)
         }
-
-
-def averaged(name: str, draws: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the mean of an output over draws; of p-values the first, whose promise holds.
-
-    The mean of p-values of one example may be at most a with a probability of up to 2 a. Codes,
-    which are whole numbers, have no mean.
-    """
-    if name == "p_value" or draws[0].dtype.kind in "iu":
-        return draws[0]
-    total = sum(value.astype(np.float64) for value in draws)
-    return np.asarray(total / len(draws), np.float32)
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
