@@ -2,17 +2,22 @@
 
     python docs/make_pictures.py                 all of them
     python docs/make_pictures.py readme          those of one page
+    python docs/make_pictures.py explorer DIR    the explorer of the artifact in DIR
 
 The printed numbers of why-the-elbo-is-tractable.md are updated on the way. Tutorials save their own
-pictures.
+pictures. The explorer is not among all: it shows a model of MNIST, and needs Chromium and npm.
 """
 
+import base64
 import contextlib
+import functools
+import http.server
 import io
 import re
 import shutil
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).resolve().parent
+EXPLORED = 28
+"""Seed of the picture of the explorer."""
 PAGE = HERE / "why-the-elbo-is-tractable.md"
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 
@@ -172,6 +179,34 @@ def readme(names: dict[str, Any]) -> None:
     _save(figure, "readme.png")
 
 
+def make_explorer(artifact: Path, target: Path = HERE / "images" / "explorer.png") -> None:
+    """Saves the top of the explorer's page, at a seed whose draw shows a digit.
+
+    Args:
+        artifact: the artifact, `artifacts/NAME` or one of its versions.
+        target: the picture.
+    """
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from chromium import browser
+
+    from serving.artifact import Artifact, latest
+    from serving.explore import runtime, site
+
+    chosen = Artifact.read(artifact) if artifact.name.isdigit() else latest(artifact)
+    with tempfile.TemporaryDirectory() as directory:
+        site.write(chosen, runtime.find(None, print), Path(directory))
+        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, browser() as tab:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            tab.open(f"http://127.0.0.1:{server.server_address[1]}/#seed={EXPLORED}")
+            tab.wait("document.body?.dataset.ready !== undefined")
+            size = {"width": 1165, "height": 1290, "deviceScaleFactor": 1, "mobile": False}
+            tab.call("Emulation.setDeviceMetricsOverride", **size)
+            found = tab.call("Page.captureScreenshot", format="png")["data"]
+            server.shutdown()
+    target.write_bytes(base64.b64decode(found))
+
+
 def make_why() -> None:
     """Rewrites the printed numbers of the page on the ELBO and makes its pictures."""
     names: dict[str, Any] = {}
@@ -197,6 +232,11 @@ def run_page(page: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Makes the pictures of the pages that are named, or of all."""
+    if sys.argv[1:2] == ["explorer"]:
+        if len(sys.argv) != 3:
+            sys.exit("Expected the artifact, as in: make_pictures.py explorer artifacts/mnist")
+        make_explorer(Path(sys.argv[2]))
+        return
     tutorials = {path.stem: path for path in sorted((HERE / "tutorials").glob("*.md"))}
     for name in sys.argv[1:] or ["why-the-elbo-is-tractable", "readme", *tutorials]:
         print(f"== {name}", flush=True)

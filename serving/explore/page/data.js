@@ -4,13 +4,15 @@
 export function describe({ data, observations }, { whole, parts }) {
   if (parts) return describeParts(parts);
   const { preparation, one_hot: oneHot } = data;
+  const vocabulary = observations?.x?.vocabulary ?? null;
   return {
     ...kindOf(data.shape, oneHot),
+    ...(vocabulary ? { kind: "text" } : {}),
     low: data.range[0],
     high: data.range[1],
     names: data.feature_names?.length === product(data.shape) ? data.feature_names : null,
     categories: preparation.categories || 0,
-    vocabulary: observations?.x?.vocabulary ?? null,
+    vocabulary,
     isWhole: whole || preparation.step === "dequantize",
     mayBeAbsent: data.missing ?? false,
     center: preparation.center ?? [],
@@ -88,6 +90,7 @@ export function inUnits(about, mean) {
 export function scaleOf(about, examples) {
   const { kind, size, center, spread } = about;
   if (kind === "row") return scaleOfParts(about, examples);
+  if (kind === "text") return { low: about.low, high: about.high };
   if (kind === "table") {
     const low = new Float64Array(size);
     const high = new Float64Array(size);
@@ -134,6 +137,48 @@ export function textOf({ vocabulary: { unit, tokens } }, x) {
   return words.join(unit === "words" ? " " : "");
 }
 
+/** Numbers of tokens with nothing after their first end, as a model takes a text. */
+export function ended(x) {
+  const end = x.indexOf(0);
+  return end < 0 ? x : x.map((number, step) => (step > end ? NaN : number));
+}
+
+/** The numbers of the tokens of a text, NaN after its end; throws if the model cannot take it. */
+function tokensOfText({ vocabulary: { unit, tokens, unknown }, size }, text, name) {
+  const words = unit === "words" ? text.split(/\s+/).filter(Boolean) : Array.from(text);
+  if (!words.length) throw new Error(`${name} is empty.`);
+  if (words.length >= size) throw new Error(`${name}: expected at most ${size - 1} ${unit}; got ${words.length}.`);
+  const numbers = new Float32Array(size).fill(NaN);
+  for (const [step, word] of words.entries()) {
+    const number = tokens.indexOf(word);
+    if (number < 2 && !unknown) {
+      throw new Error(`${name}: ${JSON.stringify(word.slice(0, 40))} is not in the vocabulary of the model.`);
+    }
+    numbers[step] = number < 2 ? 1 : number;
+  }
+  numbers[words.length] = 0;
+  return numbers;
+}
+
+/** The texts of a file with one in each line; of .jsonl a string, or an object with the key "text". */
+function parseTexts(about, words, name, isJson) {
+  const lines = words.replace(/\r?\n$/, "").split(/\r?\n/);
+  return lines.map((line, i) => {
+    const place = lines.length > 1 ? `${name}, line ${i + 1}` : name;
+    let text = line;
+    if (isJson) {
+      try {
+        const value = JSON.parse(line);
+        text = value?.text ?? value;
+      } catch (error) {
+        throw new Error(`${place} is no JSON: ${error.message}.`);
+      }
+      if (typeof text !== "string") throw new Error(`${place}: expected a text, or an object with the key "text".`);
+    }
+    return tokensOfText(about, text, place);
+  });
+}
+
 /** The most probable token of each step of a sequence of one-hot vectors; empty where it is absent. */
 export function tokensOf({ shape: [steps], tokens }, x) {
   return Array.from({ length: steps }, (_, step) => {
@@ -160,7 +205,10 @@ export function text(value) {
 
 /** Reads the examples of a file, as {name, x}; throws an error if there are none. */
 export async function readFile(about, file, isInverted) {
-  const isNumbers = /\.(csv|tsv|txt|json)$/i.test(file.name);
+  if (about.vocabulary && !/\.(txt|jsonl)$/i.test(file.name)) {
+    throw new Error(`${file.name}: expected a .txt file with one text a line, or a .jsonl file.`);
+  }
+  const isNumbers = about.vocabulary || /\.(csv|tsv|txt|json)$/i.test(file.name);
   if (!isNumbers && about.kind !== "image") {
     throw new Error(`${file.name}: expected a .csv or .json file of numbers.`);
   }
@@ -169,8 +217,9 @@ export async function readFile(about, file, isInverted) {
   return rows.map((x, i) => ({ name: rows.length > 1 ? `${file.name}, row ${i}` : file.name, x }));
 }
 
-/** Rows of numbers out of JSON, or out of lines with commas, semicolons, tabs or spaces. */
+/** Rows of numbers out of JSON, or out of lines with commas, semicolons, tabs or spaces; or texts. */
 export function parseRows(about, words, name) {
+  if (about.vocabulary) return parseTexts(about, words, name, /\.jsonl$/i.test(name));
   let rows;
   if (/^\s*\[/.test(words)) {
     let value;

@@ -1,6 +1,7 @@
-// Pictures of examples: images as pixels, series as lines, tables as bars, named parts side by side.
+// Pictures of examples: images as pixels, series as lines, tables as bars, texts in words, named
+// parts side by side.
 
-import { byte, position, text } from "./data.js";
+import { byte, position, text, textOf } from "./data.js";
 import { h } from "./dom.js";
 
 const SMALL = 100; // pixels
@@ -28,6 +29,7 @@ export class Painter {
     const scale = width > SMALL ? this.scale : this.fine;
     if (kind === "series") this.#lines(context, x, width, height, scale);
     else if (kind === "row") this.#parts(context, x, width, height, scale);
+    else if (kind === "text") this.#text(context, x, width, height);
     else this.#bars(context, x, width, height, scale);
     return canvas;
   }
@@ -44,6 +46,7 @@ export class Painter {
   /** Describes an example in words. */
   describe(x) {
     const { kind, shape } = this.about;
+    if (kind === "text") return textOf(this.about, x);
     const present = x.filter((value) => !Number.isNaN(value));
     const absent = x.length - present.length;
     const numbers = present.length ? `values from ${text(Math.min(...present))} to ${text(Math.max(...present))}` : "nothing present";
@@ -94,6 +97,28 @@ export class Painter {
       }
       context.stroke();
     }
+  }
+
+  /** The text in lines, as much of it as there is room for. */
+  #text(context, x, width, height) {
+    const pitch = width > SMALL ? 20 : 12;
+    context.font = `${pitch - 3}px system-ui, sans-serif`;
+    context.fillStyle = colour("--ink");
+    context.textBaseline = "top";
+    const isOfWords = this.about.vocabulary.unit === "words";
+    const parts = isOfWords ? textOf(this.about, x).split(" ") : Array.from(textOf(this.about, x));
+    let [line, y] = ["", 2];
+    for (const part of parts) {
+      const longer = line + (line && isOfWords ? " " : "") + part;
+      if (!line || context.measureText(longer).width <= width - 4) {
+        line = longer;
+        continue;
+      }
+      context.fillText(line, 2, y, width - 4);
+      [line, y] = [part, y + pitch];
+      if (y + pitch > height) return;
+    }
+    context.fillText(line, 2, y, width - 4);
   }
 
   #bars(context, x, width, height, { low, high, zero }) {

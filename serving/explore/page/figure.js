@@ -19,9 +19,7 @@ export class Pair {
     this.examples = examples;
     const { kind } = this.painter.about;
     if (kind === "table" || kind === "row") {
-      const { about } = this.painter;
-      const texts = about.vocabulary ? examples.map((x, i) => x && h("p", { class: "tokens" }, `${captions[i]}: ${textOf(about, x)}`)) : [];
-      this.element.replaceChildren(...texts.filter(Boolean), table(this.painter, examples, captions, this.titles));
+      this.element.replaceChildren(table(this.painter, examples, captions, this.titles));
       return;
     }
     const figures = examples.map((x, i) =>
@@ -41,6 +39,7 @@ export class Pair {
   #picture(x, title) {
     const { painter } = this;
     if (!x) return h("p", { class: "empty" }, "–");
+    if (painter.about.vocabulary) return h("p", { class: "tokens" }, textOf(painter.about, x) || "(no tokens)");
     const canvas = painter.paint(x, 320, 180);
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `${title}: ${painter.describe(x)}`);

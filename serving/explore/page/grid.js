@@ -43,7 +43,8 @@ export class Grid {
     canvas.setAttribute("aria-hidden", "true");
     const chosen = isChosen === null ? null : String(isChosen);
     const below = caption ? [h("span", { class: "below", "aria-hidden": "true" }, caption)] : [];
-    return h("div", { role: "gridcell", "aria-label": label, "aria-selected": chosen }, canvas, ...below);
+    const name = this.painter.about.kind === "text" ? `${label}: ${this.painter.describe(x)}` : label;
+    return h("div", { role: "gridcell", "aria-label": name, "aria-selected": chosen }, canvas, ...below);
   }
 
   /** The whole grid with its names, as a canvas to be saved. */

@@ -71,7 +71,11 @@ function introduce({ site, manifest, space }) {
     let range = "unbounded";
     if (low !== null) range = high === null ? `from ${low} up` : `from ${low} to ${high}`;
     const shape = data.shape.join(" × ");
-    words.push(`${kind} with ${space.describe()}: prior ${prior.family}, likelihood ${likelihood.family}, data of shape ${shape}, ${range}.`);
+    const { vocabulary } = manifest.observations?.x ?? {};
+    const what = vocabulary
+      ? `texts of at most ${data.shape[0] - 1} ${vocabulary.unit}, of ${vocabulary.tokens.length - 2} different ones`
+      : `data of shape ${shape}, ${range}`;
+    words.push(`${kind} with ${space.describe()}: prior ${prior.family}, likelihood ${likelihood.family}, ${what}.`);
   }
   const { elbo, codes } = evaluation;
   if (Number.isFinite(elbo?.mean)) {

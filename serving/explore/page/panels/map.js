@@ -13,6 +13,7 @@ export function mapPanel(host, state, painter, { space, levels, worth, limit }) 
   }
   const grid = new Grid(painter, "Map over two latents", (i, j) => state.goTo(points[i][j]));
   const problem = problemBox();
+  const isText = painter.about.kind === "text"; // which needs more room than a picture
   let points = [];
   const [across, up] = [0, 1].map((place) => {
     const option = (latent) => h("option", { value: latent }, [space.label(latent), worth[latent]].filter(Boolean).join(", "));
@@ -42,7 +43,7 @@ export function mapPanel(host, state, painter, { space, levels, worth, limit }) 
   const show = newest(() =>
     state.try(async () => {
       const [a, b] = [Number(across.value), Number(up.value)];
-      const [values, heights] = [a, b].map((latent) => evenly(limit[latent], isNarrow() ? 7 : 11));
+      const [values, heights] = [a, b].map((latent) => evenly(limit[latent], isText ? (isNarrow() ? 3 : 5) : isNarrow() ? 7 : 11));
       const asked = heights.toReversed().map((high) =>
         values.map((value) => space.placed(state.z, [[a, value], [b, high]])),
       );

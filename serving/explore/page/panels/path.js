@@ -47,7 +47,7 @@ export function pathPanel(host, state, painter) {
         words.textContent = "Without sample in ONNX there are no seeds: add two examples of your own first.";
         return;
       }
-      const count = isNarrow() ? 5 : 9;
+      const count = isNarrow() || painter.about.kind === "text" ? 5 : 9;
       const shares = Array.from({ length: count }, (_, i) => i / (count - 1));
       points = shares.map((share) => onPath(space, a, b, share, kind.value));
       const means = await state.means(points);

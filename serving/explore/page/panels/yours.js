@@ -1,6 +1,6 @@
 // The user's own data: encoded, reconstructed and scored.
 
-import { parseRows, readFile } from "../data.js";
+import { ended, parseRows, readFile } from "../data.js";
 import { announce, download, h, newest, problemBox } from "../dom.js";
 import { calibrated } from "../calibration.js";
 import { Pair } from "../figure.js";
@@ -16,6 +16,9 @@ const SENTENCES = {
     `A .csv or .json file; each line or array holds one series of ${about.steps} steps` +
     (about.channels > 1 ? ` with ${about.channels} channels each, step by step.` : ".") +
     absence(about),
+  text: ({ size, vocabulary: { unit, unknown } }) =>
+    `A .txt file with one text a line, or a .jsonl file, of at most ${size - 1} ${unit} each` +
+    (unknown ? "; others than those of the vocabulary are unknown tokens." : " of the model's vocabulary."),
   table: (about) =>
     `A .csv or .json file; each line or array holds the ${about.size} numbers of one row` +
     (about.names ? ", and the first line of a .csv may name its columns, in any order." : ".") +
@@ -26,15 +29,16 @@ const absence = ({ mayBeAbsent }) => (mayBeAbsent ? " An empty cell, NaN or null
 
 export function dataPanel(host, state, painter) {
   const { about, model } = state;
-  const canImpute = about.mayBeAbsent && !model.lack("impute");
+  const isText = about.kind === "text";
+  const canImpute = about.mayBeAbsent && !isText && !model.lack("impute"); // a text has no blanks
   const problem = problemBox();
   const isImage = about.kind === "image" && !about.tokens;
-  const accept = `.csv,.tsv,.txt,.json${isImage ? ",image/*" : ""}`;
+  const accept = isText ? ".txt,.jsonl" : `.csv,.tsv,.txt,.json${isImage ? ",image/*" : ""}`;
   const files = h("input", { type: "file", multiple: true, accept });
   const inverted = h("input", { type: "checkbox" });
   const seed = h("input", { type: "number", value: 0, min: -(2 ** 31), max: 2 ** 31 - 1, step: 1, required: true });
   const draws = h("select", {}, ...[1, 16, 128].map((n) => h("option", { value: n }, String(n))));
-  const pasted = h("textarea", { rows: 2, spellcheck: "false", "aria-label": `Numbers of one example, ${about.size}` });
+  const pasted = h("textarea", { rows: 2, spellcheck: "false", "aria-label": isText ? "Texts, one a line" : `Numbers of one example, ${about.size}` });
   const list = h("div", { class: "items" });
   const words = h("p", { class: "note" });
 
@@ -61,7 +65,7 @@ export function dataPanel(host, state, painter) {
   const takeDraw = () =>
     take(async () => {
       if (!state.draw) throw new Error("The point has left its seed: go back to the seed, or show one.");
-      return [{ name: `draw of seed ${state.seed.join(", row ")}`, x: state.draw }];
+      return [{ name: `draw of seed ${state.seed.join(", row ")}`, x: isText ? ended(state.draw) : state.draw }];
     });
   const drop = h(
     "div",
@@ -82,7 +86,7 @@ export function dataPanel(host, state, painter) {
     h(
       "details",
       {},
-      h("summary", {}, "Type or paste numbers"),
+      h("summary", {}, isText ? "Type or paste texts" : "Type or paste numbers"),
       pasted,
       h("div", { class: "controls" }, h("button", { type: "button", onclick: paste }, "Add")),
     ),
