@@ -34,6 +34,7 @@ from export.runtimes import needs
 from keras_vae import integrity
 from keras_vae.data.preparation import Preparation
 from keras_vae.signatures import signatures
+from keras_vae.tokens import END, UNKNOWN, Tokens
 from serving.artifact import Artifact
 from serving.cli import main
 from serving.errors import ServingError
@@ -43,6 +44,7 @@ READY = "document.body?.dataset.ready !== undefined"
 FAILED = "document.body?.dataset.failed !== undefined"
 MINUS = "\u2212"
 MEAN, DRAW = "#pictures figure:nth-of-type(1)", "#pictures figure:nth-of-type(2)"
+PAGE = Path(site.__file__).parent / "page"
 GREY = Preparation("binarize", 16.0, sentence="grey levels 0 to 16 binarised")
 
 
@@ -975,3 +977,59 @@ def test_runtime_that_does_not_come_says_what_to_do(npm, tmp_path):
     with pytest.raises(ServingError, match=r"could not download .* \(no network\): try again"):
         runtime.find()
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+# Texts
+
+
+WORDS = Tokens((END, UNKNOWN, "a", "cat", "sees"), "words", unknown=False)
+LETTERS = Tokens((END, UNKNOWN, "a", "\U0001f600", " "), "characters", unknown=True)
+
+
+def in_page(tokens, steps, script):
+    """Evaluates an expression with the page's own reading of texts, of at most steps - 1 tokens."""
+    about = {"vocabulary": tokens.stated(), "size": steps}
+    code = f"""
+      import * as data from {json.dumps((PAGE / "data.js").as_uri())};
+      const about = {json.dumps(about)};
+      let found;
+      try {{ found = {script}; }} catch (error) {{ found = error.message; }}
+      console.log(JSON.stringify(found));"""
+    ran = subprocess.run(
+        ["node", "--input-type=module", "-e", code], check=True, capture_output=True, text=True
+    )
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "texts"),
+    [(WORDS, ["a cat", "cat sees a", "a"]), (LETTERS, ["a \U0001f600", "xa", " "])],
+)
+def test_page_reads_texts_as_python_does(tokens, texts):
+    lines = json.dumps("\n".join(texts) + "\n")
+    rows = in_page(tokens, 5, f"data.parseRows(about, {lines}, 't.txt').map((x) => Array.from(x))")
+    found = [[np.nan if number is None else number for number in row] for row in rows]
+    np.testing.assert_array_equal(found, [tokens.padded(text, 5) for text in texts])
+    script = f"data.parseRows(about, {lines}, 't.txt').map((x) => data.textOf(about, x))"
+    shown = [tokens.text(tokens.numbers(text)) for text in texts]
+    assert in_page(tokens, 5, script) == shown
+    drawn = in_page(tokens, 5, "Array.from(data.ended(Float32Array.of(2, 3, 0, 2, 0)))")
+    assert drawn == [2, 3, 0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "message"),
+    [
+        ("a\n\ncat", "t.txt", "t.txt, line 2 is empty."),
+        ("a cow", "t.txt", 't.txt: "cow" is not in the vocabulary of the model.'),
+        ("a a a", "t.txt", "t.txt: expected at most 2 words; got 3."),
+        (
+            '"a"\n[1]',
+            "t.jsonl",
+            't.jsonl, line 2: expected a text, or an object with the key "text".',
+        ),
+    ],
+)
+def test_page_refuses_texts_that_the_model_cannot_take(words, name, message):
+    script = f"data.parseRows(about, {json.dumps(words)}, {json.dumps(name)})"
+    assert in_page(WORDS, 3, script) == message
