@@ -51,7 +51,7 @@ class _Effort(NamedTuple):
     temperatures: int
 
 
-_PLAIN, _OF_SEQUENCES = _Effort(200, 64, 8, 200), _Effort(100, 32, 4, 100)
+_PLAIN, _OF_SEQUENCES = _Effort(200, 64, 8, 200), _Effort(100, 32, 8, 50)
 
 
 def curves(subject: Subject) -> list[Picture]:
