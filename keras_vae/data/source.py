@@ -139,7 +139,8 @@ class Source(NamedTuple):
 
         ends = np.minimum(np.arange(1, self.steps + 1) * self.batch_size, self.examples)
         positions = self.positions(range(self.steps), ends.tolist())
-        found = positions.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        function = element if self.gather.calls_foreign_code else _as_it_is(element)
+        found = positions.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         count = tf.data.experimental.assert_cardinality(len(self.epochs) * self.steps)
         return found.apply(count).prefetch(tf.data.AUTOTUNE)
 
@@ -197,6 +198,12 @@ class Gather:
     def changes_values(self) -> bool:
         """Whether batches hold other numbers than the tables."""
         return bool(self.changes)
+
+    @property
+    def calls_foreign_code(self) -> bool:
+        """Whether a transform is not of this package, and may have Python branches."""
+        transforms = [change.transform for change in self.changes.values() if change.transform]
+        return not all(_is_of_this_package(transform) for transform in transforms)
 
     def __call__(self, tables: Tables, epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
         """Returns the batch of an epoch and number; or many along a new first axis.
@@ -257,6 +264,13 @@ def _transformed(
         return transform(values, key)
 
     return of_batch
+
+
+def _is_of_this_package(function: Any) -> bool:
+    """Tells whether a function, or the class of a callable object, is defined in this package."""
+    function = getattr(function, "func", function)
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return bool(named.__module__.partition(".")[0] == __name__.partition(".")[0])
 
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
