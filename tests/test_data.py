@@ -949,6 +949,17 @@ def test_transform_is_given_a_new_int32_seed_for_each_batch():
     assert len({tuple(seed) for seed in seeds}) == len(seeds) == 15
 
 
+def test_a_transform_of_ones_own_may_branch_on_tensors():
+    def doubled_if_large(x, seed):
+        if tf.reduce_max(x) > 3.0:
+            x = 2.0 * x
+        return x
+
+    x = np.array([[1.0], [4.0]], np.float32)
+    found = drawn(batches(x, 1, shuffle=False, transform=doubled_if_large))
+    np.testing.assert_array_equal(np.concatenate(found), [[1.0], [8.0]])
+
+
 def test_static_shapes():
     assert batches(EXAMPLES, 5).element_spec.shape.as_list() == [None, 3, 2, 1]
     assert batches(EXAMPLES[:20], 5).element_spec.shape.as_list() == [5, 3, 2, 1]
