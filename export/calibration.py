@@ -57,13 +57,15 @@ def rows(model: Path, vae: VAE, source: str) -> dict[str, np.ndarray]:
             run.table().test.few().frame if run and source == HELD_OUT else data.load_frame(source)
         )
         return _of_table(frame, schema)
-    if vae.data.is_dict or "condition" in vae.data.parts:
+    has_labels = run is not None and bool(run.config.condition)
+    if vae.data.is_dict or ("condition" in vae.data.parts and not has_labels):
         raise ExportError(
             "A file holds the calibration examples of a table or of a single x; this model has "
             f"{', '.join(vae.data.parts)}. Call export_model(..., calibration_rows={{...}})."
         )
     if run and source == HELD_OUT:
-        return {"x": run.raw()[1]}
+        sets = run.read()
+        return _given(run, sets.test, sets.labels[1])
     if run and run.config.is_sequence:
         steps = vae.event_shape[0]
         x = sequences.read_examples(run.config, source, run.tokens)
@@ -72,7 +74,13 @@ def rows(model: Path, vae: VAE, source: str) -> dict[str, np.ndarray]:
     x, names = found.x, vae.feature_names
     if names and found.feature_names is not None:
         x = x[:, positions(found.feature_names, names, source)]
-    return {"x": x}
+    return _given(run, x, found.labels)
+
+
+def _given(run: Run | None, x: Any, labels: np.ndarray | None) -> dict[str, Any]:
+    """Returns examples with their condition, if the run has one."""
+    condition = None if run is None else run.condition(labels)
+    return {"x": x} if condition is None else {"x": x, "condition": condition}
 
 
 def _of_table(frame: Any, schema: Schema) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ def model_card(manifest: dict[str, Any]) -> str:
     if trained_in != ["float32"]:
         lines += [f"Trained under {' and '.join(trained_in)}; computes in float32 here.", ""]
     if manifest["condition_shape"] is not None:
-        lines += [f"Conditional: shape {tuple(manifest['condition_shape'])} beside each x.", ""]
+        lines += [_condition(manifest), ""]
     lines += ["## Measurements", "", *measurements.in_markdown(training.get("evaluation"))]
     config = training.get("config")
     if config:
@@ -53,6 +53,15 @@ def model_card(manifest: dict[str, Any]) -> str:
         lines += [f"- {reason}" for reason in manifest["omitted"].values()]
     lines += ["", f"Weights: sha256 {manifest['weights_digest']}.", ""]
     return "\n".join(lines)
+
+
+def _condition(manifest: dict[str, Any]) -> str:
+    """Describes the condition: its shape, and the classes if it is a label."""
+    text = f"Conditional: shape {tuple(manifest['condition_shape'])} beside each x"
+    classes = (manifest["training"].get("config") or {}).get("classes")
+    if not classes:
+        return f"{text}."
+    return f"{text}, the label one-hot in this order: {', '.join(map(_cell, classes))}."
 
 
 def _alone(manifest: dict[str, Any]) -> list[str]:

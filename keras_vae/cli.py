@@ -234,6 +234,7 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
     "--n", "count", type=AtLeast(1), default=100, show_default=True, help="Number of draws."
 )
 @with_seed
+@click.option("--label", "labels", multiple=True, help="Label of a run with --condition; repeat.")
 @click.option("--mean", is_flag=True, help="Decoder means at prior draws instead of draws of x.")
 @click.option(
     "--out",
@@ -241,17 +242,22 @@ def rate_distortion_command(run: Path, betas: str, seed: int) -> None:
     required=True,
     help=".npy, .csv, .parquet or .png; .txt.",
 )
-def sample_command(run: Path, count: int, seed: int, mean: bool, out: Path) -> None:
+def sample_command(
+    run: Path, count: int, seed: int, labels: tuple[str, ...], mean: bool, out: Path
+) -> None:
     """Draw x from a run's model.
 
-    z comes from the prior p(z), x from the likelihood p(x | z).
+    z comes from the prior p(z), x from the likelihood p(x | z). Of a run with --condition labels,
+    the labels take turns.
     """
     check_ending(out, endings_of(read_run(run)))
     load_tensorflow()
     from keras_vae import commands
     from keras_vae.runs.run import Run
 
-    commands.sample(Run(run), count=count, seed=seed, mean=mean, out=out, report=click.echo)
+    commands.sample(
+        Run(run), count=count, seed=seed, mean=mean, out=out, report=click.echo, labels=labels
+    )
 
 
 @main.command("impute")

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.report.subject import Subject
 from keras_vae.runs import (
     baselines,
+    classes,
     datasets,
     measurements,
     pictures,
@@ -47,6 +48,7 @@ __all__ = [
 
 Report = Callable[[str], None]
 _CHUNK = 1000
+_MOST_COLUMNS = 20
 
 
 def evaluate(
@@ -72,11 +74,11 @@ def evaluate(
             run, num_samples=num_samples, limit=limit, seed=seed, progress=progress, report=report
         )
     vae = run.load()
-    train_raw, test_raw = run.raw()
-    units = run.units(vae)
-    every = run.preparation.array(test_raw, run.config.seed)
-    count = min(limit, len(every)) if limit else len(every)
-    x = np.asarray(every[:count])
+    sets, units = run.read(), run.units(vae)
+    train_raw, test_raw = sets.train, sets.test
+    every, size = run.inputs(test_raw, sets.labels[1]), len(test_raw)
+    count = min(limit, size) if limit else size
+    x = keras.tree.map_structure(lambda part: np.asarray(part[:count]), every)
     bound = vae.elbo(every, seed=seed)
     elbo, distortion, rate = (np.asarray(value, np.float64) for value in bound)
     offset = run.row_nats(every)
@@ -104,9 +106,9 @@ def evaluate(
     is_density = units.quantity == "log-density"
     values: dict[str, Any] = {
         "schema_version": measurements.SCHEMA_VERSION,
-        "examples": measurements.examples(count, len(every)),
+        "examples": measurements.examples(count, size),
         "test_examples": count,
-        "test_set": len(every),
+        "test_set": size,
         "quantity": units.quantity,
         "data": units.data,
         "units": "nats per example, natural logarithm, in the units of the data file",
@@ -127,6 +129,7 @@ def evaluate(
         **measurements.use_of_latents(vae, x, seed),
         "baselines": {name: measurements.summary(value) for name, value in simple.items()},
         "likelihood": run.config.likelihood,
+        "condition": run.config.condition,
         "preparation": run.preparation.sentence,
         "preparation_nats": units.offset,
         "share_at_atoms": share_at_atoms(train_raw, run.preparation) if is_density else 0.0,
@@ -135,7 +138,7 @@ def evaluate(
     if run.config.is_sequence:
         nats = {"elbo": elbo[:count], "log_marginal": log_p}
         values["per_step"] = sequences.per_step(nats, x, of_tokens=run.tokens is not None)
-    if count < len(every):
+    if count < size:
         values["elbo_of_all"] = measurements.summary(elbo)
     run.write_json("evaluation.json", values)
     return values
@@ -198,11 +201,11 @@ def rate_distortion(
         report(f"Training at beta {beta:g} for {counted(config.epochs, 'epoch')}")
         path = run.path / "rate_distortion" / f"beta_{beta:g}"
         models[beta] = train(dataclasses.replace(config, beta=beta), path, resume=True).load()
-    x = (
-        run.preparation.array(run.raw()[1], config.seed)
-        if run.schema is None
-        else run.table().test.x
-    )
+    if run.schema is None:
+        sets = run.read()
+        x = run.inputs(sets.test, sets.labels[1])
+    else:
+        x = run.table().test.x
     units = run.units(models[config.beta])
     found = evaluation.rate_distortion(models, x, seed=seed)
     found = dataclasses.replace(found, distortion=units.distortion(found.distortion))
@@ -218,7 +221,16 @@ def rate_distortion(
     return found
 
 
-def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Report) -> None:
+def sample(
+    run: Run,
+    *,
+    count: int,
+    seed: int,
+    mean: bool,
+    out: Path,
+    report: Report,
+    labels: Sequence[str] = (),
+) -> None:
     """Writes draws from a run's model into a file, in the units and columns of the data file.
 
     A picture shows draws of x beside the decoder means at the same z. `keras_vae.data.load` reads
@@ -232,7 +244,13 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
         out: path that ends in .npy, .csv, .parquet or .png; for a table as it is, in .csv, .tsv,
             .parquet or .feather; for texts, in .txt or .jsonl.
         report: called with messages.
+        labels: of a run with a condition, the labels that take turns; empty for all.
+
+    Raises:
+        RunError: if a label is none of the run's, or the ending does not suit the data.
     """
+    names = tuple(labels) or run.config.classes
+    given = {"condition": classes.take_turns(names, run.config.classes, count)} if names else {}
     if run.schema is not None:
         table_files.sample(run, count=count, seed=seed, mean=mean, out=out)
         report(f"Wrote {count} {'decoder means' if mean else 'draws'} to {out}.")
@@ -254,9 +272,9 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
             f"The model's data has shape {shape}, not that of an image; choose .npy, .csv or "
             ".parquet."
         )
-    seeds = random.row_seeds(seed, count)
+    inputs = {"seed": random.row_seeds(seed, count), **given}
     parts = [
-        table["sample"].function(seed=seeds[start : start + _CHUNK])
+        table["sample"].function(**{k: v[start : start + _CHUNK] for k, v in inputs.items()})
         for start in range(0, count, _CHUNK)
     ]
     draws, means = (np.concatenate([part[key] for part in parts]) for key in ("sample", "mean"))
@@ -267,22 +285,30 @@ def sample(run: Run, *, count: int, seed: int, mean: bool, out: Path, report: Re
         if ending == ".npy":
             np.save(temporary, means if mean else draws)
         elif ending in (".csv", ".parquet"):
-            numbers, names = (means if mean else draws), run.config.features
+            numbers, columns = (means if mean else draws), run.config.features
             if run.config.entries:
-                numbers, names = sequences.rows_of_steps(numbers, run.config.entries)
-            _write_table(numbers, names, temporary)
+                numbers, columns = sequences.rows_of_steps(numbers, run.config.entries)
+            _write_table(numbers, columns, temporary, names)
         else:
             titles = pictures.titles(vae.likelihood.support)
             panels = {} if mean else {titles[0]: draws}
             if means.shape == draws.shape:
                 panels[titles[1]] = means
             name = " and ".join(panels)
-            pictures.image_grid(panels, temporary, shown_range(vae, run.preparation, means))
-    report(f"Wrote {count} {name} to {out}, in the units of the data file.")
+            span = shown_range(vae, run.preparation, means)
+            across = len(names) if 1 < len(names) <= _MOST_COLUMNS else None
+            pictures.image_grid(panels, temporary, span, across)
+    turns = f"; {'labels in turn' if names[1:] else 'label'}: {', '.join(names)}" if names else ""
+    report(f"Wrote {count} {name} to {out}, in the units of the data file{turns}.")
 
 
-def _write_table(draws: np.ndarray, names: tuple[str, ...], path: Path) -> None:
-    """Writes draws as a table with a header; whole-number columns as whole numbers."""
+def _write_table(
+    draws: np.ndarray, names: tuple[str, ...], path: Path, labels: tuple[str, ...] = ()
+) -> None:
+    """Writes draws as a table with a header; whole-number columns as whole numbers.
+
+    Labels, which take turns, become a last column.
+    """
     import pandas as pd
 
     columns = draws.reshape(len(draws), -1).T
@@ -295,6 +321,8 @@ def _write_table(draws: np.ndarray, names: tuple[str, ...], path: Path) -> None:
             for name, column, is_whole in zip(names, columns, whole, strict=True)
         }
     )
+    if labels:
+        frame["label"] = [labels[row % len(labels)] for row in range(len(draws))]
     if path.suffix == ".parquet":
         frame.to_parquet(path, index=False)
     else:

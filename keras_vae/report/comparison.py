@@ -202,10 +202,11 @@ def _examples(run: Run, vae: Any) -> tuple[Any, Any, Any, Units]:
         table = run.table()
         x = table.test.x
         return x, table.test.few().frame, run.schema.row_nats(x), units
-    raw = run.raw()[1]
-    x = run.preparation.array(raw, run.config.seed)
+    sets = run.read()
+    raw, x = sets.test, run.inputs(sets.test, sets.labels[1])
     # Draws of the preparation, such as binarised pixels, belong to the data that is compared.
-    return x, x if run.preparation.step == "binarize" else raw, run.row_nats(x), units
+    prepared = x["x"] if run.config.condition else x
+    return x, prepared if run.preparation.step == "binarize" else raw, run.row_nats(x), units
 
 
 def _check(names: Sequence[str], units: Sequence[Units], data: Sequence[Any]) -> None:

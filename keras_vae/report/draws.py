@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 
 from keras_vae import evaluation
@@ -54,7 +55,8 @@ def _images(subject: Subject) -> list[Picture]:
     drawn_x, means = subject.draws(3 * _COLUMNS).values()
     draws_title, means_title = (title.capitalize() for title in subject.titles)
     found = [pixels("Test data", "As in the file.", raw[: 3 * _COLUMNS], span)]
-    caption = "z from the prior, x from the likelihood."
+    caption = "z from the prior, x from the likelihood"
+    caption += ", given the labels of the test data." if subject.given(0) else "."
     found.append(pixels(draws_title, caption, drawn_x, span))
     if means.shape == drawn_x.shape:
         pairs = np.concatenate([raw[:_COLUMNS], subject.reconstructed(_COLUMNS)])
@@ -71,11 +73,13 @@ def _images(subject: Subject) -> list[Picture]:
         if subject.has_levels:
             found.append(_by_level(subject))
         if not (subject.is_discrete or subject.has_levels):
-            on_lines = subject.means(_interpolations(subject, _PAIRS))
+            on_lines = subject.means(*_interpolations(subject, _PAIRS))
+            across = _traversals(subject, 4)
             found += [
                 pixels(
                     "Interpolations",
-                    "Decoder means on lines between posterior means of test pairs.",
+                    "Decoder means on lines between posterior means of test pairs"
+                    f"{', given the label of the first' if subject.given(0) else ''}.",
                     on_lines,
                     span,
                 ),
@@ -84,7 +88,7 @@ def _images(subject: Subject) -> list[Picture]:
                     "Traversals",
                     "One latent from -3 to 3, the others at one example's posterior mean; the four "
                     "most used latents, one a row.",
-                    subject.means(_traversals(subject, 4)),
+                    subject.means(across, np.zeros(len(across), int)),
                     span,
                 ),
             ]
@@ -100,8 +104,9 @@ def _geodesics(subject: Subject, on_lines: np.ndarray) -> list[Picture]:
         return []
     ends = subject.moments[0][: 2 * _PAIRS]
     count = len(ends) // 2
+    given = subject.given(range(0, 2 * count, 2))
     found = evaluation.geodesics(
-        subject.vae, ends[: 2 * count : 2], ends[1 : 2 * count : 2], num_points=_COLUMNS
+        subject.vae, ends[: 2 * count : 2], ends[1 : 2 * count : 2], num_points=_COLUMNS, **given
     )
     shorter = 1.0 - found.length.sum() / max(found.line_length.sum(), np.finfo(np.float64).tiny)
     caption = (
@@ -110,7 +115,8 @@ def _geodesics(subject: Subject, on_lines: np.ndarray) -> list[Picture]:
         "(evaluation.geodesics)."
     )
     z = found.z.reshape(-1, found.z.shape[-1])
-    return [pixels("Interpolations on geodesics", caption, subject.means(z), subject.range)]
+    means = subject.means(z, np.repeat(range(0, 2 * count, 2), _COLUMNS))
+    return [pixels("Interpolations on geodesics", caption, means, subject.range)]
 
 
 def _by_level(subject: Subject) -> Picture:
@@ -125,10 +131,9 @@ def _by_level(subject: Subject) -> Picture:
 
 
 def _least_likely(subject: Subject) -> Picture:
+    few = keras.tree.map_structure(lambda part: part[:300], subject.x)
     log_p = subject.units.log_p(
-        evaluation.log_marginal(
-            subject.vae, subject.x[:300], num_samples=100, seed=subject.seed
-        ).value
+        evaluation.log_marginal(subject.vae, few, num_samples=100, seed=subject.seed).value
     )
     worst = np.argsort(log_p)[:_COLUMNS]
     caption = (
@@ -206,13 +211,13 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     return float(values.min()) - margin, float(values.max()) + margin
 
 
-def _interpolations(subject: Subject, rows: int) -> np.ndarray:
+def _interpolations(subject: Subject, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns latents on lines between pairs of examples, and the first example of each."""
     centre = subject.moments[0][: 2 * rows]
     weights = np.linspace(0.0, 1.0, _COLUMNS, dtype=np.float32)[:, None]
-    pairs = range(len(centre) // 2)
-    return np.concatenate(
-        [(1 - weights) * centre[2 * pair] + weights * centre[2 * pair + 1] for pair in pairs]
-    )
+    firsts = range(0, len(centre) // 2 * 2, 2)
+    lines = [(1 - weights) * centre[first] + weights * centre[first + 1] for first in firsts]
+    return np.concatenate(lines), np.repeat(firsts, _COLUMNS)
 
 
 def _traversals(subject: Subject, rows: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vae import data, evaluation
+from keras_vae import evaluation
 from keras_vae.report.figures import (
     BLUE,
     GREY,
@@ -20,13 +20,13 @@ from keras_vae.report.figures import (
 )
 from keras_vae.report.subject import Subject
 from keras_vae.runs import measurements
-from keras_vae.runs.run import Run
 
 __all__ = ["latents"]
 
 _LEVELS = 4
 _NAMED = 24
 _POSITIONS = 64
+_MOST_LABELS = 20
 
 
 def latents(subject: Subject) -> list[Picture]:
@@ -77,16 +77,18 @@ def _overlap(
 def _scatter(subject: Subject, x: np.ndarray, y: np.ndarray, names: tuple[str, str]) -> Any:
     """Plots examples as dots, coloured by label if there are labels."""
     figure, axes = axes_of()
-    colors = _labels(subject.run, len(x))
-    marks = {"c": colors, "cmap": "tab10"} if colors is not None else {"color": BLUE}
+    labels = _labels(subject)
+    classes, codes = (None, None) if labels is None else np.unique(labels, return_inverse=True)
+    marks = {"c": codes, "cmap": _colors(len(classes))} if classes is not None else {"color": BLUE}
     dots = axes.scatter(x, y, s=6, alpha=0.7, **marks)
-    if colors is not None:
-        handles, texts = dots.legend_elements(num=None)
+    if classes is not None:
+        handles, _ = dots.legend_elements(num=None)
+        texts = [str(name) for name in classes.tolist()]
         axes.legend(
             handles, texts, fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
         )
     label(axes, *names)
-    return figure, "" if colors is None else ", coloured by label"
+    return figure, "" if labels is None else ", coloured by label"
 
 
 def _map(subject: Subject, centre: np.ndarray, first: int, second: int) -> Picture:
@@ -195,23 +197,13 @@ def _positions(subject: Subject, codes: np.ndarray) -> Picture:
     return drawn("Codes by position", caption, figure)
 
 
-def _labels(run: Run, count: int) -> np.ndarray | None:
-    """Reads labels of the test examples as integers; None if the data has none that match."""
-    config = run.config
-    if config.is_sequence:
+def _labels(subject: Subject) -> np.ndarray | None:
+    """Returns the labels of the examples; None without labels, or with too many."""
+    found = subject.labels
+    if found is None or found.ndim != 1 or len(np.unique(found)) > _MOST_LABELS:
         return None
-    try:
-        if config.test_data:
-            found = data.load(config.test_data, labels=True).labels
-        elif config.data == "digits":
-            labels = data.load("digits", labels=True).labels
-            found = data.split(
-                np.asarray(labels), test_fraction=config.test_fraction, seed=config.seed
-            )[1]
-        else:
-            found = data.load(config.data, labels=True, split="test").labels
-    except data.DataError:
-        return None
-    if found is None or len(np.unique(found)) > 20:
-        return None
-    return np.unique(found, return_inverse=True)[1][:count]
+    return found
+
+
+def _colors(count: int) -> str:
+    return "tab10" if count <= 10 else "tab20"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_vae import evaluation, random
@@ -30,7 +31,8 @@ _LEVELS = 6
 class Subject:
     """A run and the test examples that its report shows.
 
-    Of a table as it is, `raw` is a data frame and `x` a dict of arrays by column.
+    Of a table as it is, `raw` is a data frame and `x` a dict of arrays by column; with a condition,
+    `x` is a dict of x and condition.
 
     Attributes:
         run: the run.
@@ -40,6 +42,7 @@ class Subject:
         available: size of the test set.
         seed: seed of all draws.
         epochs: number of epochs that the model has finished.
+        labels: labels of the examples; None if the data has none.
     """
 
     run: Run
@@ -49,6 +52,7 @@ class Subject:
     available: int
     seed: int
     epochs: int
+    labels: np.ndarray | None = None
 
     @classmethod
     def of(cls, run: Run, seed: int) -> Subject:
@@ -59,10 +63,19 @@ class Subject:
             few, available = table.test.first(_EXAMPLES), len(table.test)
             finished = run.finished(vae, len(table.train))
             return cls(run, vae, few.frame, few.x, available, seed, finished)
-        train, raw = run.raw()
-        shown = np.asarray(raw[:_EXAMPLES])
-        x = run.preparation.array(shown, run.config.seed)
-        return cls(run, vae, shown, x, len(raw), seed, run.finished(vae, len(train)))
+        sets = run.read()
+        shown, labels = np.asarray(sets.test[:_EXAMPLES]), sets.labels[1]
+        labels = None if labels is None else labels[:_EXAMPLES]
+        return cls(
+            run,
+            vae,
+            shown,
+            run.inputs(shown, labels),
+            len(sets.test),
+            seed,
+            run.finished(vae, len(sets.train)),
+            labels,
+        )
 
     @cached_property
     def units(self) -> Units:
@@ -94,6 +107,15 @@ class Subject:
         """Mean and standard deviation of each latent given each example, [N, L]."""
         return evaluation.posterior_moments(self.vae, self.x, seed=self.seed)
 
+    def given(self, rows: Any) -> dict[str, Any]:
+        """Returns the conditions of examples, at indices, by input; nothing without a condition.
+
+        Indices count on from the first example again after the last one.
+        """
+        if not self.run.config.condition:
+            return {}
+        return {"condition": self.x["condition"][np.asarray(rows) % len(self.raw)]}
+
     @property
     def is_image(self) -> bool:
         """Whether an example is an image."""
@@ -123,20 +145,32 @@ class Subject:
         return self.vae.sample(min(self.available, _MOST_DRAWN), self.seed)
 
     def draws(self, count: int) -> dict[str, np.ndarray]:
-        """Draws x and returns it with the means at the same z, in the units of the file."""
-        found = self.functions["sample"].function(seed=random.row_seeds(self.seed, count))
+        """Draws x and returns it with the means at the same z, in the units of the file.
+
+        With a condition, the draws are given the labels of the examples, in their order.
+        """
+        seeds, given = random.row_seeds(self.seed, count), self.given(range(count))
+        found = self.functions["sample"].function(seed=seeds, **given)
         return {name: found[name].numpy() for name in ("sample", "mean")}
 
-    def means(self, z: np.ndarray) -> np.ndarray:
-        """Computes decoder means at z [n, L], in the units of the file."""
-        return self.functions["decode"].function(z=z)["mean"].numpy()
+    def means(self, z: np.ndarray, rows: Any) -> np.ndarray:
+        """Computes decoder means at z [n, L], in the units of the file.
+
+        Args:
+            z: the latents.
+            rows: the examples whose condition is given to each.
+        """
+        return self.functions["decode"].function(z=z, **self.given(rows))["mean"].numpy()
 
     def by_level(self, count: int) -> list[np.ndarray]:
         """Computes means of the first examples with ever more levels at their posterior means.
 
         The levels below are drawn from p given those above. All are in the units of the file.
         """
-        known = {name: q.mean() for name, q in self.vae.encode(self.x[:count]).items()}
+        count = min(count, len(self.raw))
+        first = keras.tree.map_structure(lambda part: part[:count], self.x)
+        known, given = self.vae.encode(first), self.given(range(count))
+        known = {name: q.mean() for name, q in known.items()}
         noise = from_rows(
             self.vae.generation_noise(),
             random.row_seeds(self.seed, count),
@@ -145,19 +179,20 @@ class Subject:
         found = []
         for last in range(1, min(_LEVELS, len(known)) + 1):
             upper = {name: known[name] for name in list(known)[:last]}
-            latents = self.vae.generated(noise, latents=upper).latents
+            latents = self.vae.generated(noise, latents=upper, **given).latents
             inputs = (
                 {f"z_{name}": z for name, z in latents.items()}
                 if len(known) > 1
                 else {"z": next(iter(latents.values()))}
             )
-            found.append(self.functions["decode"].function(**inputs)["mean"].numpy())
+            found.append(self.functions["decode"].function(**inputs, **given)["mean"].numpy())
         return found
 
     def reconstructed(self, count: int) -> np.ndarray:
         """Computes means at the posterior means of the first examples, in the units of the file."""
         raw = self.raw[:count].astype(np.float32)
-        return self.functions["reconstruct"].function(x=raw)["mean"].numpy()
+        given = self.given(range(len(raw)))
+        return self.functions["reconstruct"].function(x=raw, **given)["mean"].numpy()
 
 
 def described(vae: Any) -> str:

@@ -39,7 +39,7 @@ def _texts(subject: Subject, numbers: Any) -> list[str]:
 
 
 def _most_probable(subject: Subject, z: np.ndarray) -> list[str]:
-    return _texts(subject, np.argmax(subject.means(z.astype(np.float32)), axis=-1))
+    return _texts(subject, np.argmax(subject.means(z.astype(np.float32), range(len(z))), axis=-1))
 
 
 def _reconstructions(subject: Subject) -> Words:

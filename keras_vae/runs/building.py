@@ -40,6 +40,7 @@ def build(config: RunConfig, event_shape: tuple[int, ...]) -> LikelihoodModel:
         config.likelihood,
         **_of_vector(config),
         **widths,
+        condition_shape=_condition_shape(config),
         **config.likelihood_options,
     )
     return _compiled(config, vae)
@@ -102,8 +103,13 @@ def _of_levels(config: RunConfig, event_shape: tuple[int, ...]) -> HierarchicalV
         hidden=config.hidden or None,
         hidden_above=config.hidden_above or None,
         activation=config.activation,
+        condition_shape=_condition_shape(config),
         **config.likelihood_options,
     )
+
+
+def _condition_shape(config: RunConfig) -> int | None:
+    return len(config.classes) if config.condition else None
 
 
 def build_table(config: RunConfig, schema: Schema) -> LikelihoodModel:

@@ -69,6 +69,8 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
     Attributes:
         features: names of the training columns in the order of the model, or empty.
         preparation: how raw numbers become data; decided from the data when training begins.
+        classes: with `condition`, the labels in the order of the condition's numbers; found when
+            training begins.
         row_nats: for tables and time series, nats that turn bounds of the model's numbers into
             those of the file, means over training and test set; computed when training begins.
 
@@ -80,6 +82,7 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
     preparation: Preparation | None = dataclasses.field(
         default=None, metadata={"setting": Setting(is_option=False)}
     )
+    classes: tuple[str, ...] = setting((), is_option=False)
     row_nats: tuple[float, ...] = setting((), is_option=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +94,7 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
                 object.__setattr__(self, name, value)
         self._check_likelihood_options()
         self._check_sequences()
+        self._check_condition()
         if len(self.image_size) not in (0, 2):
             raise RunError(
                 "Expected image_size to be height and width; got "
@@ -142,6 +146,23 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
                 f"latents = {self.latents!r} is for arrays and images, and this data is "
                 "sequences: leave it out."
             )
+
+    def _check_condition(self) -> None:
+        """Refuses a condition where labels are data, or the latents take none."""
+        if not self.condition:
+            return
+        others = {
+            "for texts": self.is_text,
+            "for sequences": self.is_sequence,
+            "for a table as it is, where the label is a column like the others": (
+                self.likelihood == TABLE
+            ),
+            "with latents = 'codes'": self.latents == "codes",
+            "with keep_labels, which models the label": self.keep_labels,
+        }
+        for what, is_so in others.items():
+            if is_so:
+                raise RunError(f"There is no condition {what}: leave condition out.")
 
     @property
     def is_text(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ class Datasets(NamedTuple):
         features: names of the columns, or empty.
         columns: description of how columns are used.
         entries: names of the entries of a step of time series, or empty.
+        labels: labels of training and test examples; None where there are none.
     """
 
     train: Any
@@ -45,6 +47,7 @@ class Datasets(NamedTuple):
     features: tuple[str, ...]
     columns: str
     entries: tuple[str, ...] = ()
+    labels: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
 
 
 def read(config: RunConfig) -> Datasets:
@@ -77,16 +80,18 @@ def read(config: RunConfig) -> Datasets:
         columns = train.columns
         if names and test.feature_names is None:
             columns += f"; {config.test_data} names no columns and is read in this order"
-        return Datasets(*arrays, names, columns)
+        return Datasets(*arrays, names, columns, labels=(train.labels, test.labels))
     whole = config.load(config.data)
     names = config.features or whole.feature_names or ()
-    arrays = data.split(
-        _arranged(whole, names, config.data),
-        test_fraction=config.test_fraction,
-        seed=config.seed,
-        copy=False,
+    divided = functools.partial(
+        data.split, test_fraction=config.test_fraction, seed=config.seed, copy=False
     )
-    return Datasets(*arrays, names, whole.columns)
+    arrays = divided(_arranged(whole, names, config.data))
+    sets = Datasets(*arrays, names, whole.columns)
+    if whole.labels is None:
+        return sets
+    train, test = divided(np.arange(len(whole.labels)))
+    return sets._replace(labels=(whole.labels[train], whole.labels[test]))
 
 
 def few(x: Any) -> Any:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from keras_vae import estimators, evaluation
@@ -89,12 +90,15 @@ def summary(values: Any) -> dict[str, Any]:
 def rate_per_level(vae: HierarchicalVAE, x: Any, seed: int) -> dict[str, float]:
     """Returns the mean rate of each level by name, from one draw per example."""
     sums: dict[str, float] = dict.fromkeys(vae.blocks, 0.0)
-    for start in range(0, len(x), _CHUNK):
-        batch = x[start : start + _CHUNK]
-        noise = from_seed(vae.noise(), [seed, start], [1, len(batch)], vae.float_dtype)
+    count = len(keras.tree.flatten(x)[0])
+    for start in range(0, count, _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        batch = keras.tree.map_structure(lambda part, rows=rows: part[rows], x)
+        shape = [1, min(_CHUNK, count - start)]
+        noise = from_seed(vae.noise(), [seed, start], shape, vae.float_dtype)
         rates = estimators.rates_of(vae.infer(batch).trace(noise))
         sums = {name: sums[name] + float(np.sum(rates[name], dtype=np.float64)) for name in sums}
-    return {name: total / len(x) for name, total in sums.items()}
+    return {name: total / count for name, total in sums.items()}
 
 
 def use_of_latents(vae: VAE | HierarchicalVAE, x: Any, seed: int) -> dict[str, Any]:
@@ -312,6 +316,8 @@ def _notes(values: dict[str, Any]) -> list[str]:
             "1 % of their column. A density has no upper bound there, so the ranking also says how "
             "sharp a spike each model puts on them, not only how well it fits."
         )
+    if values.get("condition") and values["baselines"]:
+        notes.append("The VAE is given the label of each example, and the simple models are not.")
     if not values["baselines"]:
         notes.append("No simple model of the same quantity applies to this data.")
     return notes

@@ -48,9 +48,21 @@ def tile(images: np.ndarray, columns: int, value_range: tuple[float, float]) -> 
     return canvas
 
 
-def image_grid(panels: dict[str, np.ndarray], path: Path, value_range: tuple[float, float]) -> None:
-    """Writes square grids of images [N, H, W, C] side by side, each under its title."""
-    columns = math.ceil(math.sqrt(len(next(iter(panels.values())))))
+def image_grid(
+    panels: dict[str, np.ndarray],
+    path: Path,
+    value_range: tuple[float, float],
+    columns: int | None = None,
+) -> None:
+    """Writes grids of images [N, H, W, C] side by side, each under its title.
+
+    Args:
+        panels: images by title.
+        path: path of the picture.
+        value_range: as for `tile`.
+        columns: images in a row; None makes the grids square.
+    """
+    columns = columns or math.ceil(math.sqrt(len(next(iter(panels.values())))))
     canvases = {title: tile(images, columns, value_range) for title, images in panels.items()}
     height, width = next(iter(canvases.values())).shape[:2]
     inches = 4.2

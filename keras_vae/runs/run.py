@@ -27,7 +27,7 @@ from keras_vae.data.preparation import Preparation
 from keras_vae.distributions import AutoregressiveLikelihood, Categorical, Parts
 from keras_vae.hierarchical import HierarchicalVAE
 from keras_vae.model import VAE
-from keras_vae.runs import datasets, sequences, tables
+from keras_vae.runs import classes, datasets, sequences, tables
 from keras_vae.runs.config import LEVELS, RESTORE, TABLE, TEXT, RunConfig, RunError
 from keras_vae.runs.config_file import read_run
 from keras_vae.runs.units import Units
@@ -92,6 +92,7 @@ class Run:
             return self.schema.row_nats(x)
         if self.config.is_sequence:
             return sequences.row_nats(self.preparation, x)
+        x = x["x"] if self.config.condition else x
         return self.preparation.nats_offset * math.prod(x.shape[1:])
 
     def _read_schema(self) -> Schema:
@@ -104,7 +105,8 @@ class Run:
         """Returns the units of log p of its model."""
         if self.schema is not None:
             return Units.of_table(self.schema, self.config.row_nats)
-        return Units.of(vae, self.preparation, self.config.row_nats)
+        units = Units.of(vae, self.preparation, self.config.row_nats)
+        return units.given_labels() if self.config.condition else units
 
     @property
     def table_schema(self) -> Schema:
@@ -167,6 +169,8 @@ class Run:
             pairs["the schema"] = (own and own.to_toml(), self.schema.to_toml())
         for name, value in config.likelihood_options.items():
             pairs[name] = (getattr(likelihood, name, None), value)
+        if config.condition:
+            pairs["the number of classes"] = (vae.condition_shape, (len(config.classes),))
         if config.features:
             pairs["features"] = (vae.feature_names, config.features)
         if self.preparation.center:
@@ -206,12 +210,40 @@ class Run:
         Raises:
             RunError: if the run is of a table as it is, which `table` reads.
         """
+        found = self.read()
+        return found.train, found.test
+
+    def read(self) -> datasets.Datasets:
+        """Reads the same, with the labels; raises as `raw`."""
         if self.schema is not None:
             raise RunError(f"{self.path} is the run of a table, which is no array of numbers.")
         if self.tokens is not None:
-            return sequences.read_texts(self.config, self.tokens)
-        found = datasets.read(self.config)
-        return found.train, found.test
+            return datasets.Datasets(*sequences.read_texts(self.config, self.tokens), (), "texts")
+        return datasets.read(self.config)
+
+    def inputs(self, raw: Any, labels: np.ndarray | None) -> Any:
+        """Returns examples as the model takes them: x, or {"x": ..., "condition": ...}.
+
+        Args:
+            raw: examples as in their file [N, ...].
+            labels: their labels, which a model with a condition needs.
+
+        Raises:
+            RunError: if a label is missing, or none of the model's.
+        """
+        x, condition = self.preparation.array(raw, self.config.seed), self.condition(labels)
+        return x if condition is None else {"x": x, "condition": condition}
+
+    def condition(self, labels: np.ndarray | None) -> np.ndarray | None:
+        """Returns the condition of test examples; None if the model takes none.
+
+        Raises:
+            RunError: if a label is missing, or none of the model's.
+        """
+        if not self.config.condition:
+            return None
+        source = self.config.test_data or self.config.data
+        return classes.one_hot(labels, self.config.classes, source)
 
     def finished(self, vae: VAE, examples: int) -> int:
         """Returns the number of epochs that a model has finished on so many training examples."""

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from keras_vae import data, factories
 from keras_vae.data import Schema, Vocabulary
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.proposal import prepare, propose
 from keras_vae.likelihood_model import LikelihoodModel
-from keras_vae.runs import datasets, sequences, tables
+from keras_vae.runs import classes, datasets, sequences, tables
 from keras_vae.runs.building import build, build_table
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
@@ -99,6 +101,14 @@ def of_arrays(config: RunConfig, sets: datasets.Datasets, report: Report) -> tup
         config = _decided(config, sets, report)
     preparation = config.preparation or Preparation()
     x = preparation.static(sets.train)
+    train, test = x, preparation.array(sets.test, config.seed)
+    stream = preparation.stream()
+    if config.condition:
+        config, given = _conditions(config, sets, report)
+        train, test = (
+            {"x": rows, "condition": c} for rows, c in zip((x, test), given, strict=True)
+        )
+        stream = {name: {"x": step} for name, step in stream.items() if step is not None}
 
     def make(config: RunConfig) -> LikelihoodModel:
         vae = build(config, x.shape[1:])
@@ -108,11 +118,29 @@ def of_arrays(config: RunConfig, sets: datasets.Datasets, report: Report) -> tup
         vae.preparation_digest = preparation.digest
         return vae
 
-    test = preparation.array(sets.test, config.seed)
     if config.is_sequence and not config.is_text:
         offsets = (float(sequences.row_nats(preparation, rows).mean()) for rows in (x, test))
         config = dataclasses.replace(config, row_nats=tuple(offsets))
-    return config, Task(x, test, len(x), preparation.stream(), make)
+    return config, Task(train, test, len(x), stream, make)
+
+
+def _conditions(
+    config: RunConfig, sets: datasets.Datasets, report: Report
+) -> tuple[RunConfig, list[np.ndarray]]:
+    """Returns the configuration with its classes, and the conditions of both sets."""
+    train, test = sets.labels
+    if config.classes:
+        known = config.classes
+    elif config.test_data or train is None or test is None:
+        known = classes.found(train, config.data)
+    else:
+        known = classes.found(np.concatenate([train, test]), config.data)
+    given = [
+        classes.one_hot(train, known, config.data),
+        classes.one_hot(test, known, config.test_data or config.data),
+    ]
+    report(f"Condition: the label, one of {classes.counts(given[0], known)}.")
+    return dataclasses.replace(config, classes=known), given
 
 
 def of_table(config: RunConfig, run: Run | None, report: Report) -> tuple[RunConfig, Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,10 @@ class Units:
         if densities and len(densities) < len(schema):
             data += " (density of its real columns, probability of the others)"
         return cls(quantity, data, test, len(schema), training)
+
+    def given_labels(self) -> Units:
+        """Returns the units of log p(x | label), of a model that is given the labels."""
+        return dataclasses.replace(self, data=f"{self.data} given its label")
 
     def offset_of(self, name: str) -> float:
         """Returns the nats that are added to a log p of a set, "train" or "test"."""

@@ -9,13 +9,16 @@ from typing import Any
 from keras_vae.distributions.names import LIKELIHOODS
 from keras_vae.runs.setting import Setting, setting
 
-__all__ = ["TABLE", "TEXT", "DataSettings"]
+__all__ = ["LABELS", "TABLE", "TEXT", "DataSettings"]
 
 TABLE = "table"
 """Likelihood of a run whose columns each have a likelihood of their own."""
 
 TEXT = "text"
 """Likelihood of a run of texts, whose tokens are categories."""
+
+LABELS = "labels"
+"""Condition of a run whose model is given the label of each example."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class DataSettings:
         test_fraction: share of the data set aside as test set.
         drop: names of columns of a table to leave out.
         keep_labels: whether a column with a label's name is data like the others.
+        condition: "labels" gives the label of each example, one-hot, to encoder and decoder; empty
+            leaves labels out.
         image_size: height and width to resize a directory of images to; empty keeps their size.
         image_mode: mode to convert them to, see `keras_vae.data.load`; empty keeps their mode.
         cache: directory in which a table, a sparse matrix or images are kept as rows of a file, for
@@ -55,6 +60,11 @@ class DataSettings:
     drop: tuple[str, ...] = setting((), "Columns of a table to leave out, as in id,date.")
     keep_labels: bool = setting(
         False, "Model a column named label, labels, y, target or class as the others."
+    )
+    condition: str = setting(
+        "",
+        "labels makes a conditional model: encoder and decoder are given the label.",
+        choices=("", LABELS),
     )
     image_size: tuple[int, ...] = setting(
         (), "Height and width to bring images to, as in 64,64.", interval="[1, inf)"

@@ -181,7 +181,8 @@ export function conditionPanel(host, state) {
   const problem = problemBox();
   const numbers = h("input", { type: "text", value: state.model.condition.join(", "), inputmode: "decimal" });
   const classes = h("select");
-  for (let i = 0; i < size; i++) classes.append(h("option", { value: i }, `class ${i}`));
+  const names = state.model.manifest.training?.config?.classes ?? [];
+  for (let i = 0; i < size; i++) classes.append(h("option", { value: i }, names[i] ?? `class ${i}`));
   classes.append(h("option", { value: "own" }, "own numbers"));
   classes.addEventListener("change", () => {
     if (classes.value === "own") return;
