@@ -19,7 +19,7 @@ __all__ = ["choose_command"]
 _CHOSEN = ("likelihood", "latent", "hidden", "prior")
 _OF_ONE_PRIOR = ("prior_layers", "prior_hidden", "prior_transform", "components")
 _OTHER_LATENTS = ("latents", "codes", "code_size", "code_prior", "level_sizes", "hidden_above")
-_LEFT_OUT = ("data", "epochs", "monitor", *_CHOSEN, *_OF_ONE_PRIOR, *_OTHER_LATENTS)
+_LEFT_OUT = ("data", "condition", "epochs", "monitor", *_CHOSEN, *_OF_ONE_PRIOR, *_OTHER_LATENTS)
 
 
 @click.command("choose")

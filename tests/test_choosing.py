@@ -6,6 +6,7 @@ import sys
 import tomllib
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -127,6 +128,37 @@ def test_another_likelihood_is_first_where_the_first_one_cannot_be_trained() -> 
     found = search.run(START)
     assert found is not None
     assert found.candidate.likelihood == AXES[0].values[1]
+
+
+def test_the_budget_pays_for_what_comes_beside_the_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each training takes 6 s beside its epochs, and so does the measurement at the end."""
+    now, shares = 0.0, []
+
+    def fake(problem, candidate, *, share: float, **options: object):
+        nonlocal now
+        shares.append(share)
+        now += 6.0 + share
+        return Trial(candidate, HARD, 9, 6.0 + share, "time", share), None, 6.0
+
+    monkeypatch.setattr(choosing, "trained", fake)
+    monkeypatch.setattr(choosing, "time", SimpleNamespace(perf_counter=lambda: now))
+    records = SimpleNamespace(load=lambda *about: None, save=lambda *about: None)
+    run = choosing._Run(
+        SimpleNamespace(examples=(800, 200, 100)),
+        records,
+        share=10.0,
+        limit=60.0,
+        began=0.0,
+        epochs=100,
+        report=lambda message: None,
+        watch=lambda message: None,
+    )
+    for latent in (1, 2, 3):
+        run.measure(START._replace(latent=latent), None)
+    with pytest.raises(Spent):
+        run.measure(START, None)
+    assert shares == [10.0] * 3
+    assert now + 6.0 == 54.0
 
 
 def test_sizes_follow_the_data() -> None:

@@ -15,6 +15,7 @@ from export import calibration
 from export.manifest import metadata
 from export.model_card import model_card
 from keras_vae import commands, data
+from keras_vae.choosing import choose
 from keras_vae.cli import main
 from keras_vae.report import comparison, draws, latents
 from keras_vae.report.subject import Subject
@@ -207,6 +208,12 @@ def test_data_without_classes_is_refused(folders: Path, tmp_path: Path) -> None:
 def test_models_without_a_condition_are_refused(settings: dict[str, Any], what: str) -> None:
     with pytest.raises(RunError, match=f"There is no condition {re.escape(what)}"):
         RunConfig(**{"data": "digits", "condition": "labels", **settings})
+
+
+def test_choose_compares_no_conditional_models(tmp_path: Path) -> None:
+    config = RunConfig(data="digits", condition="labels")
+    with pytest.raises(RunError, match="cannot be compared by choose yet: leave condition out"):
+        choose(config, budget="5s", out=tmp_path / "choice")
 
 
 def test_numbers_and_words_of_files_are_the_same_classes() -> None:

@@ -95,7 +95,7 @@ class Choice:
     @property
     def header(self) -> list[str]:
         """Titles of the columns of `rows`; a setting that all trials share has none."""
-        return [*(_COLUMNS[name] for name in self._varied), "nats", "difference", "s", ""]
+        return [*(_COLUMNS[name] for name in self._varied), "nats", "difference", "seconds", ""]
 
     @property
     def rows(self) -> list[list[str]]:

@@ -173,7 +173,7 @@ class _Run:
         self._problem, self._records, self._share = problem, records, share
         self._limit, self._began, self._epochs = limit, began, epochs
         self._report, self._watch = report, watch
-        self._longest = 0.0
+        self._longest = self._beside = 0.0
         self._number = 0
 
     def measure(self, candidate: Candidate, rival: Trial | None) -> Trial | None:
@@ -185,6 +185,7 @@ class _Run:
             self.reasons.append(f"Left out {candidate}: {known}")
             return None
         self._longest = max(self._longest, known.seconds)
+        self._beside = max(self._beside, known.seconds - known.share)
         self._number += 1
         self._report(f"{self._number:>3}  {_in_words(known, rival)}")
         return known
@@ -198,21 +199,23 @@ class _Run:
 
     def _trained(self, candidate: Candidate, rival: Trial | None) -> Trial | str:
         started = time.perf_counter()
-        left = self._limit - (started - self._began)
-        if self._number and left < min(self._share, self._longest):
+        # What comes beside the epochs comes once more at the end, when test examples are measured.
+        left = self._limit - (started - self._began) - self._beside
+        if self._number and left < min(self._share + self._beside, self._longest):
             raise Spent
         try:
-            trial, vae = trained(
+            trial, vae, beside = trained(
                 self._problem,
                 candidate,
                 rival=rival,
-                share=min(self._share, left) if self._number else self._share,
+                share=min(self._share, left - self._beside) if self._number else self._share,
                 epochs=self._epochs,
                 watch=self._watch,
             )
         except (DataError, NonFiniteError) as error:
             self._records.fail(candidate, str(error), time.perf_counter() - started)
             return str(error)
+        self._beside = max(self._beside, beside)
         self._records.save(trial, None if trial.ended == DROPPED else vae)
         return trial
 
@@ -239,6 +242,11 @@ def _check(
         raise RunError(
             "Expected arrays, images, counts or a table; texts and time series for networks of "
             "sequences cannot be compared yet. Train two and use `keras-vae compare`."
+        )
+    if config.condition:
+        raise RunError(
+            "Models with a condition cannot be compared by choose yet: leave condition out, and "
+            "train the recommended model with --condition labels."
         )
     if config.latents != "vector":
         raise RunError(

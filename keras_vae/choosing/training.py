@@ -33,7 +33,7 @@ def trained(
     share: float,
     epochs: int,
     watch: Callable[[str], None],
-) -> tuple[Trial, LikelihoodModel]:
+) -> tuple[Trial, LikelihoodModel, float]:
     """Trains a candidate and measures it on the validation examples.
 
     Training ends when the held-out bound has not risen for 20 epochs, or for a fifth of them if
@@ -50,7 +50,8 @@ def trained(
         watch: called with a message after each epoch.
 
     Returns:
-        The trial and its model.
+        The trial, its model, and the seconds that it took beside the epochs after the first one:
+        those of building, compiling and measuring.
     """
     started = time.perf_counter()
     config, task = problem.task(candidate, epochs)
@@ -69,7 +70,7 @@ def trained(
         ended=race.ended,
         share=share,
     )
-    return trial, vae
+    return trial, vae, trial.seconds - race.seconds
 
 
 def _without_xla(vae: Any) -> None:
@@ -98,7 +99,7 @@ class _Race(keras.callbacks.Callback):
         self._problem, self._candidate, self._rival = problem, candidate, rival
         self._share, self._limit, self._watch = share, limit, watch
         self._best: list[float] = []
-        self._started = 0.0
+        self._started = self.seconds = 0.0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the weights if they are the best so far, and ends the training if it may."""
@@ -110,6 +111,7 @@ class _Race(keras.callbacks.Callback):
         if not epoch:
             self._started = now
         now -= self._started
+        self.seconds = now
         self._watch(
             f"{self._candidate}: epoch {epoch + 1}, {value:.2f} nats, "
             f"{now:.0f} of {self._share:.0f} s"

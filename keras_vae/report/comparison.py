@@ -18,7 +18,7 @@ from keras_vae.report.figures import BLUE, GREY, ORANGE, Picture, axes_of, drawn
 from keras_vae.report.page import document, figure_of
 from keras_vae.report.subject import described
 from keras_vae.runs import measurements
-from keras_vae.runs.config import RunConfig, RunError, settings
+from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
 from keras_vae.runs.units import Units
 from keras_vae.training.backup import write_atomically
@@ -278,9 +278,11 @@ def differing(one: RunConfig, other: RunConfig) -> list[tuple[str, ...]]:
 
     Names of columns differ only where both files have them.
     """
-    first, second = _settings(one), _settings(other)
+    first, second = one.effective(), other.effective()
     rows = []
     for name in vars(one):
+        if name == "epochs":
+            continue
         values = first.get(name), second.get(name)
         is_same = values[0] == values[1] or (
             None in values and getattr(one, name) == getattr(other, name)
@@ -289,15 +291,6 @@ def differing(one: RunConfig, other: RunConfig) -> list[tuple[str, ...]]:
             continue
         rows.append((name, *("-" if value is None else _word(value) for value in values)))
     return rows
-
-
-def _settings(config: RunConfig) -> dict[str, Any]:
-    """Returns the settings with an effect, and those that stand for another as their value."""
-    left_out = {"preparation", "row_nats", "epochs", *config.idle(settings())}
-    found = {name: value for name, value in vars(config).items() if name not in left_out}
-    if config.window:
-        found["stride"] = config.stride or config.window
-    return found
 
 
 def _marginal(values: dict[str, Any]) -> str:

@@ -110,5 +110,4 @@ def figure_of(picture: Picture | Words) -> str:
 
 
 def _settings(run: Run) -> str:
-    shown = {k: v for k, v in vars(run.config).items() if k not in ("preparation", "row_nats")}
-    return json.dumps(shown, indent=2, default=str)
+    return json.dumps(run.config.effective(), indent=2, default=str)

@@ -233,6 +233,17 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
                 found[entry.name] = f"{entry.name} does nothing with {other} = {beside!r}{but}"
         return found
 
+    def effective(self) -> dict[str, Any]:
+        """Returns the settings that have an effect, and those that stand for another as its value.
+
+        What the data decided, such as the preparation, is left out.
+        """
+        left_out = {"preparation", "row_nats", *self.idle(settings())}
+        found = {name: value for name, value in vars(self).items() if name not in left_out}
+        if self.window:
+            found["stride"] = self.stride or self.window
+        return found
+
     def refuse_idle(self, given: Collection[str] = ()) -> None:
         """Refuses settings without effect; arguments as for `idle`.
 
