@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import ALL_VIEWS, browser
 from click.testing import CliRunner
 
 from keras_vae.cli import main
@@ -92,6 +93,9 @@ def test_command_prints_both_and_writes_one_page(pair: tuple[Run, Run], tmp_path
     assert page.open == []
     assert page.captions == len(page.links) == 3
     assert all(link.startswith("data:image/") for link in page.links)
+    with browser() as tab:
+        tab.open(out.resolve().as_uri())
+        assert tab.faults(ALL_VIEWS) == []
 
 
 def test_runs_that_cannot_be_compared_are_refused(pair: tuple[Run, Run], tmp_path: Path) -> None:

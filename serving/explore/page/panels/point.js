@@ -59,10 +59,19 @@ export function seedPanel(pictures, host, state, painter) {
   });
   state.addEventListener("seed", () => {
     [seed.value, row.value] = state.seed;
-    python.textContent = `vae.sample(${state.seed[1] + 1}, seed=${state.seed[0]})[${state.seed[1]}]`;
+    showCall();
     showHistory();
   });
-  state.addEventListener("condition", showHistory);
+  state.addEventListener("condition", () => {
+    showCall();
+    showHistory();
+  });
+
+  function showCall() {
+    const { condition } = state.model;
+    const given = condition ? `, condition=[${condition.join(", ")}]` : "";
+    python.textContent = `vae.sample(${state.seed[1] + 1}, seed=${state.seed[0]}${given})[${state.seed[1]}]`;
+  }
 
   function showHistory() {
     const entries = state.history.map(({ seed: [s, r], x }) => {
