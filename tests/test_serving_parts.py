@@ -223,6 +223,8 @@ def test_nulls_of_columns_are_absent_and_labels_are_codes():
         np.testing.assert_array_equal(array, np.float32(wanted))
     coded = FILE.set_column(1, "city", FILE["city"].dictionary_encode())
     np.testing.assert_array_equal(part_tensor(coded, "city", PARTS[1], HERE, 0), expected[1])
+    empty = FILE.set_column(1, "city", [pa.nulls(3)])
+    assert np.isnan(read(empty)[1]).all()
     left_out = FILE.drop_columns(["age", "id"])
     assert columns_of_parts(left_out.schema, PARTS, (), ())[0] == ""
     assert np.isnan(part_tensor(left_out, "", PARTS[0], HERE, 0)).all()
@@ -232,6 +234,14 @@ def test_nulls_of_columns_are_absent_and_labels_are_codes():
     ("change", "message"),
     [
         (lambda file: file.rename_columns(["age", "town", "id", "pixels", "visits"]), "has 'town'"),
+        (
+            lambda file: file.rename_columns(["AGE", "city", "id", "pixels", "visits"]),
+            r"has 'AGE' \(did you mean 'age'\?\)\. Name",
+        ),
+        (
+            lambda file: file.set_column(4, "visits", [pa.nulls(3)]),
+            "row 0.*expected a number; got null",
+        ),
         (lambda file: file.drop_columns(["visits"]), "no column 'visits', and this part may not"),
         (lambda file: file.set_column(4, "visits", [["a", "b", "c"]]), "expected numbers; got str"),
         (lambda file: file.set_column(4, "visits", [[0, None, 1]]), "row 1.*expected a number"),

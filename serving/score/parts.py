@@ -44,11 +44,12 @@ def columns_of_parts(
     left = [name for name in schema.names if name not in key]
     for name in left:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"; is it {near[0]!r}?" if near else ""
+            alike = [part for part in names if part.lower() == name.lower()]
+            near = alike or difflib.get_close_matches(name, names, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ServingError(
                 f"Expected the parts of the model, {listed(names)}; the file also has {name!r}"
-                f"{hint} Name columns to copy with --key, or those of the parts with --columns."
+                f"{hint}. Name columns to copy with --key, or those of the parts with --columns."
             )
     lacking = [part.name for part in parts if part.name not in left and not part.missing]
     if lacking or not left:
@@ -71,7 +72,7 @@ def check_columns(
                 f"{path} has no column {name!r} (or has it twice); it has {listed(schema)}."
             )
         kind = schema.field(name).type
-        if is_list(kind):
+        if is_list(kind) or pa.types.is_null(kind):
             continue
         if part.size != 1:
             raise ServingError(
@@ -97,7 +98,9 @@ def part_tensor(table: pa.Table, name: str, part: Observation, path: Path, at: i
     Raises:
         ServingError: naming file, row and column of the first value that the part cannot hold.
     """
-    if not name:
+    if not name or pa.types.is_null(table.schema.field(name).type):
+        if name and len(table) and not part.missing:
+            raise refusal(path, at, name, "a number; got null")
         return np.full((len(table), *part.shape), np.nan, np.float32)
     if part.categories and _is_label(table.schema.field(name).type):
         codes = _codes(table.column(name), part, path, at, name)
