@@ -14,7 +14,7 @@ def spare() -> None:
     ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
     gc.collect()
     gc.freeze()  # what is imported is never garbage
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(20_000, 10, 3)
 
 
 def _keep_kernels() -> None:
