@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import preloaded
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from benchmarks.from_files import growth
 from keras_vae import data
-from keras_vae.data import archives, cache, mapped
+from keras_vae.data import archives, cache, mapped, tables
 from keras_vae.data.content import DataError
 from tests.models import again, assert_same_weights, binary, compiled, tiny_vae
 
@@ -222,6 +223,20 @@ def test_large_arrays_of_an_archive_are_read_by_rows(tmp_path, monkeypatch, save
         data.load(path, cache=tmp_path / "another")
     save(path, x=np.asfortranarray(x))
     np.testing.assert_array_equal(data.load(path, cache=folder).x, x)
+
+
+def test_a_parquet_file_is_not_kept_in_memory_while_it_is_read(tmp_path):
+    """30 MiB; a megabyte of each column is buffered, and 16 384 rows take another."""
+    values = np.random.default_rng(0).normal(size=(500_000, 8))
+    frame = pd.DataFrame(values, columns=list("abcdefgh"))
+    frame.to_parquet(tmp_path / "t.parquet", row_group_size=20_000)
+    before, most, rows = pa.total_allocated_bytes(), 0, 0
+    for chunk in tables.frame_chunks(tmp_path / "t.parquet"):
+        most = max(most, pa.total_allocated_bytes() - before)
+        np.testing.assert_array_equal(chunk.to_numpy(), values[rows : rows + len(chunk)])
+        rows += len(chunk)
+    assert rows == len(values)
+    assert most < values.nbytes / 2
 
 
 def test_cache_keeps_what_is_asked_for_apart(tmp_path):

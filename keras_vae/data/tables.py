@@ -67,10 +67,8 @@ def frame_chunks(path: str | os.PathLike[str]) -> Iterator[Any]:
     if path.suffix.lower() != ".parquet":
         yield load_frame(path)
         return
-    import pyarrow.parquet as pq
-
     with reading(path, "a Parquet table"):
-        file = pq.ParquetFile(path)
+        file = _parquet(path)
         yield _named(file.schema_arrow.empty_table().to_pandas())
         for group in file.iter_batches(_ROWS_AT_ONCE):
             yield _named(group.to_pandas())
@@ -78,10 +76,18 @@ def frame_chunks(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 def parquet_length(path: Path) -> int:
     """Returns the number of rows of a Parquet file."""
+    with reading(path, "a Parquet table"):
+        return int(_parquet(path).metadata.num_rows)
+
+
+def _parquet(path: Path) -> Any:
+    """Opens a Parquet file to be read in chunks.
+
+    By default pyarrow keeps the bytes of every chunk that it has read until the file is closed.
+    """
     import pyarrow.parquet as pq
 
-    with reading(path, "a Parquet table"):
-        return int(pq.ParquetFile(path).metadata.num_rows)
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
 
 
 def _named(frame: Any) -> Any:
@@ -134,10 +140,8 @@ def frame_content(frame: Any, labels: Labels, drop: Sequence[str]) -> Content:
 
 def parquet_rows(path: Path, labels: Labels, drop: Sequence[str]) -> Rows:
     """Reads the same columns of a Parquet table, one group of rows after the other."""
-    import pyarrow.parquet as pq
-
     with reading(path, "a Parquet table"):
-        file = pq.ParquetFile(path)
+        file = _parquet(path)
         types = file.schema_arrow.empty_table().to_pandas()
     columns = _columns(path, types, labels, drop, _categories(path), file.metadata.num_rows)
     dtype = np.result_type(*(_dtype(types[name]) for name in columns.data))
