@@ -49,6 +49,7 @@ __all__ = [
 Report = Callable[[str], None]
 _CHUNK = 1000
 _MOST_COLUMNS = 20
+_MOST_LABELS = 100
 
 
 def evaluate(
@@ -91,6 +92,8 @@ def evaluate(
         )
     seconds = time.perf_counter() - started
     report(f"Importance sampling took {seconds:.1f} s for {counted(count, 'example')}.")
+    if lack := _labels_left_out(sets.labels[1], count):
+        report(lack)
     seen = datasets.few(train_raw)
     if len(seen) < len(train_raw):
         report(f"Simple models are fitted to {len(seen)} of {len(train_raw)} training examples.")
@@ -142,6 +145,19 @@ def evaluate(
         values["elbo_of_all"] = measurements.summary(elbo)
     run.write_json("evaluation.json", values)
     return values
+
+
+def _labels_left_out(labels: np.ndarray | None, count: int) -> str | None:
+    """Says how many labels the first test examples lack, as in folders read one by one."""
+    if labels is None or labels.ndim != 1:
+        return None
+    seen, every = len(np.unique(labels[:count])), len(np.unique(labels))
+    if seen == every or every > _MOST_LABELS:
+        return None
+    return (
+        f"The first {counted(count, 'test example')} have {seen} of {every} labels; --limit 0 "
+        "measures all."
+    )
 
 
 def print_evaluation(values: dict[str, Any]) -> None:

@@ -148,9 +148,11 @@ def test_report_and_comparison_are_given_the_labels(
     assert found.units.startswith("log-probability of the data in the file given its label")
     fewer = Subject.of(levels, 0).by_level(20)  # there are only 15 test examples
     assert [x.shape for x in fewer] == [(15, 4, 4, 1)] * 2
+    said: list[str] = []
     values = commands.evaluate(
-        levels, num_samples=2, limit=4, seed=0, progress=False, report=lambda message: None
+        levels, num_samples=2, limit=4, seed=0, progress=False, report=said.append
     )
+    assert said[-1] == "The first 4 test examples have 1 of 3 labels; --limit 0 measures all."
     assert set(values["rate_per_level"]) == {"z1", "z2"}
 
 
