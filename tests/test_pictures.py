@@ -54,7 +54,10 @@ def test_a_picture_of_samples_has_draws_beside_their_means(
 ) -> None:
     seen: dict[str, np.ndarray] = {}
 
-    def keep(panels: dict[str, np.ndarray], path: Path, shown: tuple[float, float]) -> None:
+    def keep(
+        panels: dict[str, np.ndarray], path: Path, shown: tuple[float, float], across: int | None
+    ) -> None:
+        assert across is None  # no labels
         seen.clear()
         seen.update(panels, range=np.array(shown))
         path.write_bytes(b"")
