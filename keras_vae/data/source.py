@@ -152,14 +152,16 @@ class Source(NamedTuple):
             (np.asarray(firsts, np.int64), np.asarray(ends, np.int64))
         )
 
+        places = tf.int32 if self.examples < 2**31 else tf.int64
+
         def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            order = tf.range(self.examples, dtype=tf.int64)
+            order = tf.range(self.examples, dtype=places)
             if self.shuffle:
                 key = tf.stack([self.seed, epoch])
                 order = tf.random.experimental.stateless_shuffle(order, key, alg="philox")
 
             def rows(first: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                return epoch, first, order[first * self.batch_size : end]
+                return epoch, first, tf.cast(order[first * self.batch_size : end], tf.int64)
 
             return bounds.map(_as_it_is(rows))
 
