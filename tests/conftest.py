@@ -61,8 +61,12 @@ class Everywhere:
 
 
 def refuse_unconverted(record: logging.LogRecord) -> bool:
-    """Raises where TensorFlow only logs that it could not convert a function of ours."""
-    assert "AutoGraph could not transform" not in record.getMessage(), record.getMessage()
+    """Raises where TensorFlow only logs that it could not convert a function of ours.
+
+    Of a lambda it cannot always read the source, and those of the tests are several to a line.
+    """
+    message = record.getMessage()
+    assert "<lambda>" in message or "AutoGraph could not transform" not in message, message
     return True
 
 
