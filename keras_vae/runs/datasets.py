@@ -12,7 +12,7 @@ from keras_vae import data
 from keras_vae.data.archives import compressed_bytes
 from keras_vae.data.columns import positions
 from keras_vae.data.mapped import is_mapped
-from keras_vae.data.row_views import ComputedRows
+from keras_vae.data.row_views import ComputedRows, SelectedRows
 from keras_vae.data.sparse import is_sparse
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.sequences import read_series
@@ -80,7 +80,8 @@ def read(config: RunConfig) -> Datasets:
         columns = train.columns
         if names and test.feature_names is None:
             columns += f"; {config.test_data} names no columns and is read in this order"
-        return Datasets(*arrays, names, columns, labels=(train.labels, test.labels))
+        sets = Datasets(*arrays, names, columns, labels=(train.labels, test.labels))
+        return _mixed(sets, config)
     whole = config.load(config.data)
     names = config.features or whole.feature_names or ()
     divided = functools.partial(
@@ -91,7 +92,22 @@ def read(config: RunConfig) -> Datasets:
     if whole.labels is None:
         return sets
     train, test = divided(np.arange(len(whole.labels)))
-    return sets._replace(labels=(whole.labels[train], whole.labels[test]))
+    return _mixed(sets._replace(labels=(whole.labels[train], whole.labels[test])), config)
+
+
+def _mixed(sets: Datasets, config: RunConfig) -> Datasets:
+    """Returns test examples in a random order if, with a condition, they come class by class.
+
+    The first ones, which reports show, are then of all classes.
+    """
+    train, labels = sets.labels
+    if not config.condition or labels is None or labels.ndim != 1:
+        return sets
+    if (labels[1:] < labels[:-1]).any():
+        return sets
+    order = np.random.default_rng(config.seed).permutation(len(labels))
+    test = SelectedRows(sets.test, order) if is_mapped(sets.test) else sets.test[order]
+    return sets._replace(test=test, labels=(train, labels[order]))
 
 
 def few(x: Any) -> Any:
