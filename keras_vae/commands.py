@@ -312,10 +312,12 @@ def sample(
                 panels[titles[1]] = means
             name = " and ".join(panels)
             span = shown_range(vae, run.preparation, means)
-            across = len(names) if 1 < len(names) <= _MOST_COLUMNS else None
-            pictures.image_grid(panels, temporary, span, across)
-    turns = f"; {'labels in turn' if names[1:] else 'label'}: {', '.join(names)}" if names else ""
-    report(f"Wrote {count} {name} to {out}, in the units of the data file{turns}.")
+            turns = len(names) if 1 < len(names) <= _MOST_COLUMNS else 1
+            pictures.image_grid(panels, temporary, span, turns)
+    labelled = (
+        f"; {'labels in turn' if names[1:] else 'label'}: {', '.join(names)}" if names else ""
+    )
+    report(f"Wrote {count} {name} to {out}, in the units of the data file{labelled}.")
 
 
 def _write_table(

@@ -27,6 +27,22 @@ def test_tiles_keep_tone_and_place() -> None:
     assert pictures.tile(np.full((1, 2, 2, 4), 300.0), 1, (0.0, 255.0)).shape == (4, 4, 3)
 
 
+@pytest.mark.parametrize(("turns", "columns"), [(1, 5), (2, 4), (3, 6), (4, 4), (10, 10)])
+def test_rows_of_a_square_of_images_hold_whole_turns(
+    turns: int, columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    tile = pictures.tile
+
+    def keep(images: np.ndarray, columns: int, span: tuple[float, float]) -> np.ndarray:
+        seen.append(columns)
+        return tile(images, columns, span)
+
+    monkeypatch.setattr(pictures, "tile", keep)
+    pictures.image_grid({"x": np.zeros((20, 4, 4, 1))}, tmp_path / "a.png", (0.0, 1.0), turns)
+    assert seen == [columns]
+
+
 def test_written_pictures_are_no_negatives(tmp_path: Path) -> None:
     path, dark, bright = tmp_path / "a.png", np.zeros((4, 8, 8, 1)), np.ones((4, 8, 8, 1))
     shown = {"dark": dark, "bright": bright}
@@ -55,9 +71,9 @@ def test_a_picture_of_samples_has_draws_beside_their_means(
     seen: dict[str, np.ndarray] = {}
 
     def keep(
-        panels: dict[str, np.ndarray], path: Path, shown: tuple[float, float], across: int | None
+        panels: dict[str, np.ndarray], path: Path, shown: tuple[float, float], turns: int
     ) -> None:
-        assert across is None  # no labels
+        assert turns == 1  # no labels
         seen.clear()
         seen.update(panels, range=np.array(shown))
         path.write_bytes(b"")

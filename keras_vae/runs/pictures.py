@@ -52,17 +52,18 @@ def image_grid(
     panels: dict[str, np.ndarray],
     path: Path,
     value_range: tuple[float, float],
-    columns: int | None = None,
+    turns: int = 1,
 ) -> None:
-    """Writes grids of images [N, H, W, C] side by side, each under its title.
+    """Writes grids of images [N, H, W, C] side by side, each under its title, about square.
 
     Args:
         panels: images by title.
         path: path of the picture.
         value_range: as for `tile`.
-        columns: images in a row; None makes the grids square.
+        turns: number of labels that take turns; a column holds images of one label.
     """
-    columns = columns or math.ceil(math.sqrt(len(next(iter(panels.values())))))
+    side = math.ceil(math.sqrt(len(next(iter(panels.values())))))
+    columns = turns * max(1, round(side / turns))
     canvases = {title: tile(images, columns, value_range) for title, images in panels.items()}
     height, width = next(iter(canvases.values())).shape[:2]
     inches = 4.2
