@@ -7,7 +7,8 @@ label summed out, a classifier term of weight 46, 50 000 training images of whic
 as many of each class, and the accuracy on the test set. `--pyro` selects its layers, learning rate
 and sum. Without it the layers are ReLU, the learning rate falls from 2e-3 to 0 by a cosine over the
 epochs, and of the classes of an image the most probable and one of the others are evaluated
-(`SemiSupervised(top_classes=1)`).
+(`SemiSupervised(top_classes=1)`). With `--dropout 0.5` the classifier drops that part of its hidden
+units and 0.4 of it of its pixels; with `--share 0.1` a tenth of each batch is labelled images.
 
 Pyro's figures are means over five splits, and were read in its tutorial `ss-vae`, not run here. It
 has grey pixels as targets and inputs. Here they are drawn anew in each epoch with the grey level as
@@ -67,31 +68,40 @@ def joined(size: int, activation: str) -> keras.Model:
     return keras.Model([v, label], features)
 
 
-def make(activation: str) -> keras_vae.SemiSupervisedVAE:
+def make(activation: str, dropout: float) -> keras_vae.SemiSupervisedVAE:
     """Makes the model, whose first layer of the encoder is shared by the classes."""
+    classifier = keras_vae.networks.mlp((784,), (HIDDEN,), activation=activation)
+    if dropout:
+        first, last = keras.layers.Dropout(0.4 * dropout), keras.layers.Dropout(dropout)
+        classifier = keras.Sequential([first, classifier, last])
     return keras_vae.SemiSupervisedVAE(
         num_classes=CLASSES,
         prior=keras_vae.StandardNormal(LATENTS),
         likelihood=keras_vae.Bernoulli(784, network=joined(LATENTS, activation)),
         posterior=keras_vae.DiagonalNormal(LATENTS, network=joined(HIDDEN, activation)),
-        classifier=keras_vae.networks.mlp((784,), (HIDDEN,), activation=activation),
+        classifier=classifier,
         trunk=keras.layers.Dense(HIDDEN),
     )
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of images whose pixels are drawn anew each time they are seen, in random order."""
+    """Batches of images whose pixels are drawn anew each time they are seen, in random order.
 
-    def __init__(self, x: np.ndarray, label: np.ndarray, seed: int) -> None:
+    A share of each batch may be replaced by random labelled images.
+    """
+
+    def __init__(self, x: np.ndarray, label: np.ndarray, seed: int, share: float) -> None:
         super().__init__()
         self.x, self.label, self.rng = x, label, np.random.default_rng(seed)
+        self.known, self.count = np.flatnonzero(np.isfinite(label[:, 0])), round(share * BATCH)
         self.on_epoch_end()
 
     def __len__(self) -> int:
         return len(self.x) // BATCH
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        rows = self.order[index * BATCH : (index + 1) * BATCH]
+        rows = self.order[index * BATCH : (index + 1) * BATCH].copy()
+        rows[: self.count] = self.rng.choice(self.known, self.count)
         grey = self.x[rows]
         drawn = self.rng.random(grey.shape, np.float32) < grey
         return {"x": drawn.astype(np.float32), "label": self.label[rows]}
@@ -134,6 +144,8 @@ def run(
     seconds: float,
     seed: int,
     alpha: float,
+    dropout: float,
+    share: float,
     pyro: bool,
 ) -> tuple[float, int]:
     """Trains on some labels; returns the accuracy on the test set and the number of epochs."""
@@ -143,14 +155,14 @@ def run(
     rows = np.concatenate([order[y[order] == k][: labels // CLASSES] for k in range(CLASSES)])
     label = np.full((TRAIN, CLASSES), np.nan, np.float32)
     label[rows] = np.eye(CLASSES)[y[rows]]
-    vae = make("softplus" if pyro else "relu")
+    vae = make("softplus" if pyro else "relu", dropout)
     falling = keras.optimizers.schedules.CosineDecay(2e-3, epochs * (TRAIN // BATCH))
     vae.compile(
         keras.optimizers.Adam(4.2e-4 if pyro else falling),
         keras_vae.SemiSupervised(alpha, top_classes=None if pyro else 1),
     )
     stop = Stop(seconds, *(part[TRAIN:] for part in train))
-    vae.fit(Batches(x, label, seed), epochs=epochs, callbacks=[stop], verbose=0)
+    vae.fit(Batches(x, label, seed, share), epochs=epochs, callbacks=[stop], verbose=0)
     some = generative_accuracy(vae, *(part[:2000] for part in test))
     print(f"  by the highest bound on log p(x, y): {some:.4f} of 2000 test images", flush=True)
     return accuracy(vae, *test), stop.epochs
@@ -164,6 +176,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=3600.0, help="of training for each")
     parser.add_argument("--alpha", type=float, default=46.0)
+    parser.add_argument("--dropout", type=float, default=0.0, help="of the classifier")
+    parser.add_argument("--share", type=float, default=0.0, help="of labelled images in a batch")
     parser.add_argument("--pyro", action="store_true", help="Pyro's layers, learning rate and sum")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="of TensorFlow; 0 is all")
@@ -180,6 +194,8 @@ def main() -> None:
             seconds=arguments.seconds,
             seed=arguments.seed,
             alpha=arguments.alpha,
+            dropout=arguments.dropout,
+            share=arguments.share,
             pyro=arguments.pyro,
         )
         error = (found * (1 - found) / len(test[0])) ** 0.5
