@@ -82,12 +82,14 @@ def test_one_width_is_one_layer_and_whole_numbers_are_numbers(tmp_path: Path) ->
         ({}, (200, 200)),
         ({"network": "conv"}, (32, 64)),
         ({"network": "conv", "hidden": (4,)}, (4,)),
+        ({"network": "conv", "latents": "ladder"}, ()),
     ],
 )
 def test_layers_have_the_widths_given_or_those_of_their_kind(
     given: dict[str, object], widths: tuple[int, ...]
 ) -> None:
-    assert override(RunConfig(), given).widths == widths
+    config = override(RunConfig(), given)
+    assert config.widths == config.effective()["hidden"] == widths
 
 
 def test_a_configuration_survives_its_file(tmp_path: Path) -> None:

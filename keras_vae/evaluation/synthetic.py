@@ -91,10 +91,9 @@ def synthetic_report(
         holdout: data frame of real rows that the generator did not see.
         targets: columns to predict from all others.
         kinds: a schema, whose modelled columns are compared, or kinds by the name of the column:
-            `categorical`, `binary` and `ordinal`
-            columns are compared as categories, those of all other kinds as numbers. Columns without
-            a kind are numbers if they hold floats, more than 20 different integers, dates or
-            durations, and categories otherwise.
+            `categorical`, `binary` and `ordinal` columns are compared as categories, those of all
+            other kinds as numbers. Columns without a kind are numbers if they hold floats, more
+            than 20 different integers, dates or durations, and categories otherwise.
         most: largest number of rows for nearest rows and for models.
         seed: integer, for the choice of rows, for shuffles and models.
 

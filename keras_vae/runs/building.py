@@ -100,7 +100,7 @@ def _of_levels(config: RunConfig, event_shape: tuple[int, ...]) -> HierarchicalV
         config.likelihood,
         structure=structure,
         network=network,
-        hidden=config.hidden or None,
+        hidden=config.widths or None,
         hidden_above=config.hidden_above or None,
         activation=config.activation,
         condition_shape=_condition_shape(config),

@@ -193,8 +193,10 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Widths of the hidden layers, or filters of the convolutions."""
-        return self.hidden or ((32, 64) if self.network == "conv" else (200, 200))
+        """Widths of the hidden layers, or filters; empty where `hierarchical_vae` decides."""
+        if self.hidden or self.network != "conv":
+            return self.hidden or (200, 200)
+        return () if self.latents in LEVELS else (32, 64)
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -240,6 +242,7 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
         """
         left_out = {"preparation", "row_nats", *self.idle(settings())}
         found = {name: value for name, value in vars(self).items() if name not in left_out}
+        found["hidden"] = self.widths
         if self.window:
             found["stride"] = self.stride or self.window
         return found
