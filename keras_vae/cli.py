@@ -23,6 +23,7 @@ from keras_vae.runs.arguments import (
     numbers,
     of_run,
     table_endings,
+    with_limit,
     with_samples,
     with_seed,
 )
@@ -168,13 +169,7 @@ def schema_command(
 @main.command("evaluate")
 @of_run
 @with_samples("--samples", "example")
-@click.option(
-    "--limit",
-    type=AtLeast(0),
-    default=1000,
-    show_default=True,
-    help="Number of test examples to measure; 0 for all.",
-)
+@with_limit
 @with_seed
 def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
     """Measure a run on its test set, beside simple models.
@@ -382,13 +377,27 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="HTML page of both, with pictures, to write."
 )
+@click.option(
+    "--samples",
+    type=AtLeast(0),
+    default=0,
+    show_default=True,
+    help="Importance samples per example to compare log p(x) too; 0 for the ELBO alone.",
+)
+@with_limit
 @with_seed
-def compare_command(first: Path, second: Path, out: Path | None, seed: int) -> None:
+def compare_command(
+    first: Path, second: Path, out: Path | None, samples: int, limit: int, seed: int
+) -> None:
     """Compare two runs on the same test examples.
 
     The bound of each example under one model is subtracted from that under the other; the mean
-    difference comes with its standard error, in nats per example.
+    difference comes with its standard error, in nats per example. The ELBO is that of all test
+    examples.
     """
+    given = click.get_current_context().get_parameter_source("limit")
+    if not samples and given is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--limit is for log p(x), which is measured with --samples.")
     load_tensorflow()
     from rich.console import Console
     from rich.table import Table
@@ -396,7 +405,9 @@ def compare_command(first: Path, second: Path, out: Path | None, seed: int) -> N
     from keras_vae.report import comparison
     from keras_vae.runs.run import Run
 
-    found = comparison.compare(Run(first), Run(second), seed=seed, report=click.echo)
+    found = comparison.compare(
+        Run(first), Run(second), num_samples=samples, limit=limit, seed=seed, report=click.echo
+    )
     table = Table()
     for number, name in enumerate(found.header):
         table.add_column(name, justify="right" if number else "left")

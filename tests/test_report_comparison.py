@@ -9,6 +9,7 @@ import pytest
 from chromium import ALL_VIEWS, browser
 from click.testing import CliRunner
 
+from keras_vae import evaluation
 from keras_vae.cli import main
 from keras_vae.report import comparison
 from keras_vae.runs.config import RunConfig, RunError
@@ -51,7 +52,7 @@ def test_difference_is_that_of_pairs_in_the_units_of_the_file(pair: tuple[Run, R
         f"{gaps.mean():+.2f} ± {gaps.std(ddof=1) / np.sqrt(40):.2f}",
     )
     assert -2 * found.standard_error < gaps.mean() < 0  # the models are untrained
-    assert found.verdict.startswith("No difference is certain: b has an ELBO that is ")
+    assert found.verdict.startswith("No difference is certain: the ELBO of b is ")
     clear = dataclasses.replace(found, difference=3 * found.standard_error)
     error = found.standard_error
     assert clear.verdict == (
@@ -63,6 +64,36 @@ def test_difference_is_that_of_pairs_in_the_units_of_the_file(pair: tuple[Run, R
     settings = {name: values for name, *values in found.about}
     assert settings["likelihood_options"] == ["scale per_feature", "scale decoder"]
     assert settings["model"] == 2 * ["2 latents; prior StandardNormal, posterior DiagonalNormal"]
+
+
+def test_log_marginal_decides_where_it_is_measured(pair: tuple[Run, Run], tmp_path: Path) -> None:
+    found = comparison.compare(*pair, num_samples=50, limit=30, seed=3)
+    values = []
+    for run in pair:
+        x = run.preparation.array(run.raw()[1], run.config.seed)[:30]
+        marginal = evaluation.log_marginal(run.load(), x, num_samples=50, seed=3)
+        values.append(run.units(run.load()).log_p(marginal.value))
+    gaps = values[1] - values[0]
+    assert found.difference == pytest.approx(gaps.mean(), abs=1e-12)
+    assert found.standard_error == pytest.approx(gaps.std(ddof=1) / np.sqrt(30), abs=1e-12)
+    assert found.ahead == (gaps > 0).sum()
+    assert found.rows[0] == (
+        "log p(x) by 50 draws, the first 30 of 40 test examples",
+        f"{values[0].mean():.2f}",
+        f"{values[1].mean():.2f}",
+        f"{gaps.mean():+.2f} ± {found.standard_error:.2f}",
+    )
+    assert found.rows[1:] == comparison.compare(*pair, seed=3).rows
+    assert "log p(x) by importance sampling" in found.verdict
+    comparison.write(found, tmp_path / "both.html")
+    assert found.verdict in (tmp_path / "both.html").read_text()
+
+
+def test_limit_without_samples_is_refused(pair: tuple[Run, Run]) -> None:
+    words = ["compare", *(str(run.path) for run in pair), "--limit", "10"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "--limit is for log p(x), which is measured with --samples." in result.output
 
 
 def test_settings_without_effect_are_no_difference() -> None:

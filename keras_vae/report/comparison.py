@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class _Side:
         latents: its latents in a few words.
         weights: number of its weights.
         elbo, distortion, rate: nats per test example in the units of the file, [N].
+        log_marginal: importance-weighted bound on log p(x) of the first examples, [M], if measured.
     """
 
     name: str
@@ -51,6 +53,12 @@ class _Side:
     elbo: np.ndarray
     distortion: np.ndarray
     rate: np.ndarray
+    log_marginal: np.ndarray | None
+
+    @property
+    def bound(self) -> np.ndarray:
+        """The tightest bound that was measured, on which the verdict rests."""
+        return self.elbo if self.log_marginal is None else self.log_marginal
 
 
 @dataclass(frozen=True)
@@ -60,15 +68,18 @@ class Comparison:
     Attributes:
         sides: the two runs.
         units: what was measured, in words.
-        difference: mean of the second run's ELBO minus the first's.
+        measure: name of the bound on which the verdict rests: "ELBO", or "log p(x) by importance
+            sampling" if it was measured.
+        difference: mean of the second run's bound minus the first's.
         standard_error: standard error of that mean over the examples.
-        ahead: number of examples with a higher ELBO in the second run.
+        ahead: number of examples with a higher bound in the second run.
         rows: nats: name, first run, second run, second minus first.
         about: what the two models and their trainings are: name, first run, second run.
     """
 
     sides: tuple[_Side, _Side]
     units: str
+    measure: str
     difference: float
     standard_error: float
     ahead: int
@@ -85,36 +96,45 @@ class Comparison:
     def verdict(self) -> str:
         """The result in one sentence."""
         first, second = self.sides
-        count = len(first.elbo)
+        count = len(first.bound)
         words = f"{abs(self.difference):.2f} ± {self.standard_error:.2f} nats per example"
         if not self.standard_error > 0.0:
             return f"The bounds of {first.name} and {second.name} differ by {words}."
         if abs(self.difference) < _CLEAR * self.standard_error:
             return (
-                f"No difference is certain: {second.name} has an ELBO that is {words} "
+                f"No difference is certain: the {self.measure} of {second.name} is {words} "
                 f"{'higher' if self.difference > 0.0 else 'lower'} than that of {first.name}, "
                 f"less than {_CLEAR:g} standard errors."
             )
         better, worse = (second, first) if self.difference > 0.0 else (first, second)
         wins = self.ahead if better is second else count - self.ahead
         return (
-            f"{better.name} is ahead: its ELBO is {words} higher than that of {worse.name}, and "
-            f"higher for {wins} of {count} test examples."
+            f"{better.name} is ahead: its {self.measure} is {words} higher than that of "
+            f"{worse.name}, and higher for {wins} of {count} test examples."
         )
 
 
 def compare(
-    first: Run, second: Run, *, seed: int = 0, report: Callable[[str], None] = lambda sentence: None
+    first: Run,
+    second: Run,
+    *,
+    num_samples: int = 0,
+    limit: int = 0,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda sentence: None,
 ) -> Comparison:
     """Measures two runs on the same test examples, pair by pair.
 
     The bounds are those of one draw of the latents for each example. The mean difference has the
     standard error of the differences, which is smaller than those of the two means: hard examples
-    are hard for both.
+    are hard for both. The distance of the ELBO from log p(x) is not the same in two models, so the
+    one with the higher ELBO may have the lower log p(x): with `num_samples` that is measured too.
 
     Args:
         first: the run that the other is compared with.
         second: the other.
+        num_samples: importance samples per example for log p(x); 0 compares the ELBO alone.
+        limit: number of test examples, from the first on, for log p(x); 0 for all.
         seed: seed of the draws.
         report: called with messages about the progress.
 
@@ -147,17 +167,20 @@ def compare(
                 elbo=elbo + offset,
                 distortion=distortion - offset,
                 rate=rate,
+                log_marginal=_log_marginal(vae, x, offset, num_samples, limit, seed),
             )
         )
     a, b = sides
-    difference, error = evaluation.mean_and_error(b.elbo - a.elbo)
+    gaps = b.bound - a.bound
+    difference, error = evaluation.mean_and_error(gaps)
     return Comparison(
         sides=(a, b),
         units=f"{a.units}; {measurements.examples(len(a.elbo), len(a.elbo))}",
+        measure="log p(x) by importance sampling" if num_samples else "ELBO",
         difference=difference,
         standard_error=error,
-        ahead=int((b.elbo > a.elbo).sum()),
-        rows=_rows(a, b),
+        ahead=int((gaps > 0.0).sum()),
+        rows=_rows(a, b, num_samples),
         about=_about(a, b),
     )
 
@@ -209,6 +232,20 @@ def _examples(run: Run, vae: Any) -> tuple[Any, Any, Any, Units]:
     return x, prepared if run.preparation.step == "binarize" else raw, run.row_nats(x), units
 
 
+def _log_marginal(
+    vae: Any, x: Any, offset: Any, num_samples: int, limit: int, seed: int
+) -> np.ndarray | None:
+    """Bounds log p(x) of the first test examples, in the units of the file."""
+    if not num_samples:
+        return None
+    few = slice(limit or None)
+    first = keras.tree.map_structure(lambda part: part[few], x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of heavy tails, as in `evaluate`
+        found = evaluation.log_marginal(vae, first, num_samples=num_samples, seed=seed)
+    return found.value + (offset[few] if np.ndim(offset) else offset)
+
+
 def _check(names: Sequence[str], units: Sequence[Units], data: Sequence[Any]) -> None:
     """Refuses runs whose bounds are not of the same thing."""
     a, b = names
@@ -244,15 +281,18 @@ def _equal(one: Any, other: Any) -> bool:
     return np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f")
 
 
-def _rows(a: _Side, b: _Side) -> list[tuple[str, ...]]:
+def _rows(a: _Side, b: _Side, num_samples: int) -> list[tuple[str, ...]]:
     """Returns the key figures as text."""
+    titles = {"elbo": "ELBO", "distortion": "distortion", "rate": "rate"}
+    if a.log_marginal is not None:
+        examples = measurements.examples(len(a.log_marginal), len(a.elbo))
+        titles = {"log_marginal": f"log p(x) by {num_samples} draws, {examples}", **titles}
     rows: list[tuple[str, ...]] = []
-    for name in ("elbo", "distortion", "rate"):
+    for name, title in titles.items():
         one, other = getattr(a, name), getattr(b, name)
         mean, error = evaluation.mean_and_error(other - one)
-        title = "ELBO" if name == "elbo" else name
         shown = (f"{np.mean(one):.2f}", f"{np.mean(other):.2f}", f"{mean:+.2f} ± {error:.2f}")
-        rows.append((f"{title}, nats", *shown))
+        rows.append((title, *shown))
     bits = [side.units.bits_per_dim(float(np.mean(side.elbo))) for side in (a, b)]
     words = [f"{value:.3f}" for value in bits if value is not None]
     return rows + ([("bits per dimension, at most", *words, "")] if words else [])
@@ -317,7 +357,7 @@ def _word(value: Any) -> str:
 
 def _pictures(found: Comparison) -> list[Picture]:
     a, b = found.sides
-    return [_courses(a, b), _pairs(a, b), _differences(found)]
+    return [_courses(a, b), _pairs(found), _differences(found)]
 
 
 def _courses(a: _Side, b: _Side) -> Picture:
@@ -334,17 +374,19 @@ def _courses(a: _Side, b: _Side) -> Picture:
     return drawn("Course of the bounds", "One draw of the latents for each example.", figure)
 
 
-def _pairs(a: _Side, b: _Side) -> Picture:
+def _pairs(found: Comparison) -> Picture:
     """Plots the bound of each example under one model against that under the other."""
+    a, b = found.sides
     figure, axes = axes_of()
-    few = slice(None, None, -(-len(a.elbo) // _DOTS))
-    low, high = np.quantile(np.concatenate([a.elbo, b.elbo]), [0.002, 1.0])
+    few = slice(None, None, -(-len(a.bound) // _DOTS))
+    low, high = np.quantile(np.concatenate([a.bound, b.bound]), [0.002, 1.0])
     axes.plot([low, high], [low, high], "--", color=GREY)
-    axes.scatter(a.elbo[few], b.elbo[few], s=9, color=BLUE, alpha=0.5)
+    axes.scatter(a.bound[few], b.bound[few], s=9, color=BLUE, alpha=0.5)
     margin = 0.03 * (high - low) + 1e-9
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(low - margin, high + margin)
-    label(axes, f"ELBO, {a.name}", f"ELBO, {b.name}")
+    word = found.measure.split(" by ")[0]
+    label(axes, f"{word}, {a.name}", f"{word}, {b.name}")
     caption = f"Each test example; {b.name} has the higher bound above the dashed line."
     return drawn("Example by example", caption, figure)
 
@@ -352,11 +394,12 @@ def _pairs(a: _Side, b: _Side) -> Picture:
 def _differences(found: Comparison) -> Picture:
     """Plots how the differences are distributed."""
     a, b = found.sides
-    gaps = b.elbo - a.elbo
+    gaps = b.bound - a.bound
     figure, axes = axes_of()
     axes.hist(np.clip(gaps, *np.quantile(gaps, [0.005, 0.995])), 40, color=GREY, alpha=0.6)
     axes.axvline(0.0, color=GREY, linewidth=0.8)
     axes.axvline(found.difference, color=BLUE)
-    label(axes, f"ELBO, {b.name} minus {a.name}, nats", "test examples")
+    word = found.measure.split(" by ")[0]
+    label(axes, f"{word}, {b.name} minus {a.name}, nats", "test examples")
     caption = f"Mean {found.difference:+.2f} ± {found.standard_error:.2f} nats, the blue line."
     return drawn("Differences", caption, figure)

@@ -17,6 +17,7 @@ __all__ = [
     "numbers",
     "of_run",
     "table_endings",
+    "with_limit",
     "with_samples",
     "with_seed",
 ]
@@ -54,6 +55,14 @@ class RunDirectory(click.Path):
 
 of_run = click.argument("run", type=RunDirectory())
 with_seed = click.option("--seed", default=0, show_default=True, help="Seed of all draws.")
+
+with_limit = click.option(
+    "--limit",
+    type=AtLeast(0),
+    default=1000,
+    show_default=True,
+    help="Number of test examples to measure log p(x) of; 0 for all.",
+)
 
 
 def with_samples(flag: str, per: str) -> Callable[[Any], Any]:
