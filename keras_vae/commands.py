@@ -94,7 +94,10 @@ def evaluate(
     report(f"Importance sampling took {seconds:.1f} s for {counted(count, 'example')}.")
     if lack := _labels_left_out(sets.labels[1], count):
         report(lack)
-    seen = datasets.few(train_raw)
+    seen, given = datasets.few(train_raw), None
+    if run.config.condition:
+        labels = classes.one_hot(sets.labels[0], run.config.classes, run.config.data)
+        given = labels[:: datasets.spacing(train_raw)], x["condition"]
     if len(seen) < len(train_raw):
         report(f"Simple models are fitted to {len(seen)} of {len(train_raw)} training examples.")
     log_p = np.asarray(marginal.value, np.float64) + (offset[:count] if np.ndim(offset) else offset)
@@ -105,6 +108,7 @@ def evaluate(
         vae.likelihood.support,
         run.config.latent,
         run.config.seed,
+        given,
     )
     is_density = units.quantity == "log-density"
     values: dict[str, Any] = {

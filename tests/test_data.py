@@ -158,6 +158,7 @@ def test_table_dtypes_are_kept_and_joined(tmp_path):
     assert load(tmp_path / "mixed.parquet").x.tolist() == [[1.0, 3.0, 0.5], [0.0, 4.0, 1.5]]
 
 
+USE_OF_LABELS = "labels, which `train --condition labels` uses"
 COLUMNS = pd.DataFrame({"age": [30.0, 31.5, 18.0, 44.0], "y": [0.0, 1.0, 1.0, 0.0]})
 IDENTIFIERS = {
     "id": [17, 4, 99, 1400],
@@ -185,7 +186,7 @@ def test_one_line_says_which_columns_are_used_as_what(tmp_path, suffix):
         "3 features: age, y, id; id looks like an identifier (leave it out with --drop id)"
     )
     data = load(path, labels="if_any", drop="id")
-    assert data.columns == "1 feature: age; left out: id (dropped), y (labels)"
+    assert data.columns == f"1 feature: age; left out: id (dropped), y ({USE_OF_LABELS})"
     np.testing.assert_array_equal(data.x[:, 0], COLUMNS["age"])
     np.testing.assert_array_equal(data.labels, COLUMNS["y"])
     assert load(path, drop=["age", "id"], labels="if_any").feature_names == ("y",)
@@ -216,7 +217,7 @@ def test_identifiers_are_judged_by_all_rows(tmp_path):
 def test_line_of_what_has_no_columns(tmp_path, mnist_folder):
     assert load(write_npz(tmp_path / "f.npz", x=TABLE, y=np.arange(6))).columns == "2 features"
     archive = load(tmp_path / "f.npz", labels="if_any")
-    assert archive.columns == "2 features; left out: y (labels)"
+    assert archive.columns == f"2 features; left out: y ({USE_OF_LABELS})"
     images = load(mnist_folder, labels="if_any")
     assert images.columns.startswith("images of 4 x 3 pixels (height x width); left out: train-lab")
     assert load(bad_npy(tmp_path, np.ones((4, 3, 2, 2, 2)))).columns == (

@@ -366,7 +366,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = train(config, folder / "run", report=said.append)
     assert said == [
         "300 training and 50 test examples; 3 features: age, salary, height; left out: target "
-        "(labels).",
+        "(labels, which `train --condition labels` uses).",
         "Likelihood normal, scale per_feature, for a table of real numbers and 2 features of whole "
         "numbers; --likelihood chooses another.",
         "Preparation: 2 features of whole numbers dequantised, x + u with u uniform on [0, 1), "

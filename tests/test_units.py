@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 
 import keras_vae
 from keras_vae import commands, evaluation
@@ -197,6 +198,47 @@ def test_baselines_are_of_the_quantity_that_the_model_has(
         for name in found
     }
     assert kinds == expected
+
+
+def given_classes(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the class of each of 300 examples, one of which is rare, and their condition."""
+    kind = np.random.default_rng(seed).choice(3, size=300, p=[0.5, 0.48, 0.02])
+    return kind, np.eye(3, dtype=np.float32)[kind]
+
+
+def test_frequencies_given_the_label_are_those_of_its_examples() -> None:
+    kind, condition = given_classes(7)
+    raw = (LEVELS + kind[:, None, None, None]) % 5
+    support = tiny_vae("discretized_logistic", raw.shape[1:], levels=5).likelihood.support
+    given = condition[:200], condition[200:]
+    found = baselines.log_probs(raw[:200], raw[200:], Preparation(), support, 2, condition=given)
+    flat, expected = raw.reshape(300, -1), np.zeros(100)
+    for row in range(100):
+        of_class = flat[:200][kind[:200] == kind[200 + row]]
+        for pixel, level in enumerate(flat[200 + row]):
+            of_all = (np.sum(flat[:200, pixel] == level) + 1 / 5) / 201
+            often = np.sum(of_class[:, pixel] == level)
+            expected[row] += np.log((often + of_all) / (len(of_class) + 1))
+    # Rounding of 9 logarithms.
+    np.testing.assert_allclose(found["independent pixels"], expected, rtol=1e-12)
+
+
+def test_densities_given_the_label_have_a_mean_for_each_and_one_covariance() -> None:
+    kind, condition = given_classes(8)
+    raw = (TABLE + 3.0 * kind[:, None] * TABLE.std(axis=0)).astype(np.float32).astype(float)
+    given, support = (condition[:200], condition[200:]), keras_vae.Normal(3).support
+    found = baselines.log_probs(raw[:200], raw[200:], Preparation(), support, 2, condition=given)
+    train = kind[:200]
+    means = np.stack(
+        [np.concatenate([raw[:200][train == k], raw[:200].mean(0)[None]]).mean(0) for k in range(3)]
+    )
+    rest = raw[:200] - means[train]
+    centre = means[kind[200:]] + rest.mean(axis=0)
+    # With D - 1 latents the covariance of probabilistic PCA is that of the data.
+    full = scipy.stats.multivariate_normal(cov=np.cov(rest.T, bias=True)).logpdf(raw[200:] - centre)
+    np.testing.assert_allclose(found["probabilistic PCA, 2 latents"], full, rtol=1e-9)
+    alone = scipy.stats.norm.logpdf(raw[200:], centre, rest.std(axis=0)).sum(axis=1)
+    np.testing.assert_allclose(found["independent normals"], alone, rtol=1e-9)
 
 
 def test_a_mixed_table_says_of_what_its_numbers_are(tmp_path: Path) -> None:

@@ -159,7 +159,9 @@ def columns_line(
     else:
         line = f"arrays of shape {tuple(map(int, x.shape[1:]))}"
     if left_out:
-        line += "; left out: " + listed([f"{n} ({why})" for n, why in left_out.items()], 20)
+        said = {"labels": "labels, which `train --condition labels` uses"}
+        line += "; left out: "
+        line += listed([f"{name} ({said.get(why, why)})" for name, why in left_out.items()], 20)
     if suspects:
         verb = "looks like an identifier" if len(suspects) == 1 else "look like identifiers"
         it = "it" if len(suspects) == 1 else "them"

@@ -86,8 +86,8 @@ class Data:
         """One line about how the columns are used.
 
         Example:
-            >>> Data(np.ones([3, 2]), None, "t", ("age", "income"), {"target": "labels"}).columns
-            '2 features: age, income; left out: target (labels)'
+            >>> Data(np.ones([3, 2]), None, "t", ("age", "income"), {"id": "dropped"}).columns
+            '2 features: age, income; left out: id (dropped)'
         """
         return columns_line(self.x, self.feature_names, self.left_out, self.identifiers)
 

@@ -13,6 +13,8 @@ from keras_vae.spelling import counted
 
 __all__ = ["log_probs"]
 
+Condition = tuple[np.ndarray, np.ndarray] | None
+
 _NORMALS = "independent normals"
 _BOUND = " (dequantised, lower bound)"
 _LEAST_NOISE = 1e-9  # of the variance; smaller values are rounding errors of exact dependence
@@ -29,6 +31,7 @@ def log_probs(
     support: Support,
     latent_size: int,
     seed: int = 0,
+    condition: Condition = None,
 ) -> dict[str, np.ndarray]:
     """Computes log-probabilities or densities of test examples under simple models, in nats.
 
@@ -43,6 +46,10 @@ def log_probs(
     Of texts the models are tokens that are independent, and tokens given the one before. Of time
     series with holes there is only one: independent normal entries of what is present.
 
+    With a condition, each class has frequencies or means of its own, and all classes share one
+    covariance. The average over all examples counts as one further example of each class, which
+    keeps those of a rare class near it.
+
     Args:
         train_raw: training data as in the file [N, ...].
         test_raw: test data as in the file [M, ...].
@@ -51,6 +58,8 @@ def log_probs(
             nothing is compared.
         latent_size: latents of probabilistic PCA, at most D - 1.
         seed: seed of the preparation, of dequantisation and of the mixture.
+        condition: one-hot class of each training example [N, K] and test example [M, K], for
+            models that are given it.
 
     Returns:
         Arrays [M] by the name of the model.
@@ -64,25 +73,25 @@ def log_probs(
     if not (preparation.is_dequantised or support.is_discrete):
         if support.is_discrete is None:
             return {}
-        densities = _densities(train, test, latent_size, seed)
+        densities = _densities(train, test, latent_size, seed, condition)
         bound = _BOUND if preparation.is_mixed else ""
         offset = preparation.nats_offset * size
         return {f"{name}{bound}": value + offset for name, value in densities.items()}
     independent = f"independent {'pixels' if train_raw.ndim == 4 else 'variables'}"
     if support.event_dim:
-        return _of_integers(independent, train.argmax(axis=-1), test.argmax(axis=-1))
+        return _of_integers(independent, train.argmax(axis=-1), test.argmax(axis=-1), condition)
     if preparation.is_dequantised:
-        models = _of_integers(independent, train_raw, test_raw)
+        models = _of_integers(independent, train_raw, test_raw, condition)
         offset = preparation.nats_offset * size
     else:
-        models = _of_integers(independent, train, test)
+        models = _of_integers(independent, train, test, condition)
         low, high = min(train.min(), test.min()), max(train.max(), test.max())
         if high - low <= 1.0:
             return models
         scale, random = float(high - low) + 1.0, np.random.default_rng(seed)
         train, test = ((x - low + random.random(x.shape)) / scale for x in (train, test))
         offset = -math.log(scale) * size
-    densities = _densities(train, test, latent_size, seed)
+    densities = _densities(train, test, latent_size, seed, condition)
     if models:
         densities.pop(_NORMALS, None)  # the frequencies are a better model
     bounds = {f"{name}{_BOUND}": v + offset for name, v in densities.items()}
@@ -142,7 +151,9 @@ def _of_present(
     return {f"{_NORMALS}{_BOUND if is_bound else ''}": np.nansum(nats, axis=(1, 2))}
 
 
-def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
+def _of_integers(
+    name: str, train: np.ndarray, test: np.ndarray, condition: Condition
+) -> dict[str, np.ndarray]:
     """Computes log-probabilities of independent whole numbers by their training frequencies.
 
     All pixels of images share one range; each column of a table has its own.
@@ -157,20 +168,34 @@ def _of_integers(name: str, train: np.ndarray, test: np.ndarray) -> dict[str, np
     if sizes.max() > _MOST_LEVELS:
         return {}
     total = np.zeros(len(test))
+    kinds, given = ((), None) if condition is None else (condition[0].T > 0, condition[1].argmax(1))
     for column, (low, levels) in enumerate(zip(lows, sizes, strict=True)):
         seen, new = (
             np.subtract(x[:, column], low, dtype=np.float64).astype(np.int64) for x in (train, test)
         )
-        counts = np.bincount(seen, minlength=levels) + 1.0 / levels
-        total += np.log(counts / counts.sum())[new]
+        shares = _shares(np.bincount(seen, minlength=levels), 1.0 / levels)
+        if given is None:
+            total += np.log(shares)[new]
+        else:
+            cells = np.stack([np.bincount(seen[kind], minlength=levels) for kind in kinds])
+            total += np.log(_shares(cells, shares))[given, new]
     return {name: total}
 
 
+def _shares(counts: np.ndarray, before: np.ndarray | float) -> np.ndarray:
+    """Returns frequencies along the last axis; `before` counts as one occurrence more."""
+    return (counts + before) / (counts.sum(axis=-1, keepdims=True) + 1.0)
+
+
 def _densities(
-    train: np.ndarray, test: np.ndarray, latent_size: int, seed: int
+    train: np.ndarray, test: np.ndarray, latent_size: int, seed: int, condition: Condition
 ) -> dict[str, np.ndarray]:
     """Computes log-densities of simple models of real data."""
     train, test = (x.reshape(len(x), -1).astype(np.float64, copy=False) for x in (train, test))
+    if condition is not None:
+        often = condition[0].sum(axis=0, dtype=np.float64)[:, None]
+        means = (condition[0].T @ train + train.mean(axis=0)) / (often + 1.0)
+        train, test = train - condition[0] @ means, test - condition[1] @ means
     size = train.shape[1]
     models = {}
     spread = train.std(axis=0)

@@ -18,7 +18,7 @@ from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.sequences import read_series
 from keras_vae.spelling import counted
 
-__all__ = ["Datasets", "advice", "few", "read"]
+__all__ = ["Datasets", "advice", "few", "read", "spacing"]
 
 _HELD = 2**28
 """Most bytes of an array in a file that are read into memory, which trains a tenth faster."""
@@ -113,7 +113,12 @@ def _mixed(sets: Datasets, config: RunConfig) -> Datasets:
 
 def few(x: Any) -> Any:
     """Returns an array in memory: all rows, or of a file as many, evenly spaced, as fit well."""
-    return np.asarray(x[:: -(-x.size // _MOST_NUMBERS)]) if is_mapped(x) else x
+    return np.asarray(x[:: spacing(x)])
+
+
+def spacing(x: Any) -> int:
+    """Returns how far apart the rows of `few` are: 1 for an array in memory."""
+    return -(-x.size // _MOST_NUMBERS) if is_mapped(x) else 1
 
 
 def advice(config: RunConfig) -> str | None:

@@ -317,7 +317,10 @@ def _notes(values: dict[str, Any]) -> list[str]:
             "sharp a spike each model puts on them, not only how well it fits."
         )
     if values.get("condition") and values["baselines"]:
-        notes.append("The VAE is given the label of each example, and the simple models are not.")
+        notes.append(
+            "All models are given the label of each example; the simple ones have means or "
+            "frequencies of their own for each label."
+        )
     if not values["baselines"]:
         notes.append("No simple model of the same quantity applies to this data.")
     return notes
