@@ -483,6 +483,19 @@ def series_reader(missing=False, **config):
     return SeriesReader.of(about)
 
 
+def test_rows_that_were_read_are_let_go(tmp_path):
+    """A row group of 32 MB, read by buffers of 1 MiB for each column and pages of 1 MiB."""
+    x = np.random.default_rng(0).standard_normal(8_000_000, np.float32)
+    path = tmp_path / "x.parquet"
+    pq.write_table(
+        pa.table({"x": x}), path, row_group_size=len(x), compression="none", use_dictionary=False
+    )
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in files.chunks(path, ["x"], 0, len(x), 2**16):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 2**18 < most < 2**23
+
+
 def test_series_are_read_as_in_training(tmp_path):
     (tmp_path / "s.csv").write_text(
         "site,hour,load\n" + "".join(f"{s},{h},{h + 10 * s}\n" for s in (1, 2) for h in range(7))

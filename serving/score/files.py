@@ -123,14 +123,14 @@ def chunks(
         for begin in range(start, stop, size):
             yield table.select(list(columns)).slice(begin, min(size, stop - begin))
         return
-    with pq.ParquetFile(path, buffer_size=2**20) as file:
+    # By default the reader keeps the bytes of everything it has read of a row group.
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
         at = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if at + rows <= start:
                 at += rows
                 continue
-            # Asked for several groups at once, the reader keeps everything it has read of each.
             for batch in file.iter_batches(size, row_groups=[group], columns=list(columns)):
                 begin, end = max(start, at), min(stop, at + len(batch))
                 if begin < end:
