@@ -78,9 +78,9 @@ def rows(model: Path, vae: VAE, source: str) -> dict[str, np.ndarray]:
 
 
 def _given(run: Run | None, x: Any, labels: np.ndarray | None) -> dict[str, Any]:
-    """Returns examples with their condition, if the run has one."""
-    condition = None if run is None else run.condition(labels)
-    return {"x": x} if condition is None else {"x": x, "condition": condition}
+    """Returns examples by name, with their condition if the run has one."""
+    found = x if run is None else run.with_condition(x, labels)
+    return found if isinstance(found, dict) else {"x": found}
 
 
 def _of_table(frame: Any, schema: Schema) -> dict[str, np.ndarray]:

@@ -77,7 +77,7 @@ def evaluate(
     vae = run.load()
     sets, units = run.read(), run.units(vae)
     train_raw, test_raw = sets.train, sets.test
-    every, size = run.inputs(test_raw, sets.labels[1]), len(test_raw)
+    every, size = run.test_inputs(sets), len(test_raw)
     count = min(limit, size) if limit else size
     x = keras.tree.map_structure(lambda part: np.asarray(part[:count]), every)
     bound = vae.elbo(every, seed=seed)
@@ -223,7 +223,7 @@ def rate_distortion(
         models[beta] = train(dataclasses.replace(config, beta=beta), path, resume=True).load()
     if run.schema is None:
         sets = run.read()
-        x = run.inputs(sets.test, sets.labels[1])
+        x = run.test_inputs(sets)
     else:
         x = run.table().test.x
     units = run.units(models[config.beta])

@@ -226,7 +226,7 @@ def _examples(run: Run, vae: Any) -> tuple[Any, Any, Any, Units]:
         x = table.test.x
         return x, table.test.few().frame, run.schema.row_nats(x), units
     sets = run.read()
-    raw, x = sets.test, run.inputs(sets.test, sets.labels[1])
+    raw, x = sets.test, run.test_inputs(sets)
     # Draws of the preparation, such as binarised pixels, belong to the data that is compared.
     prepared = x["x"] if run.config.condition else x
     return x, prepared if run.preparation.step == "binarize" else raw, run.row_nats(x), units

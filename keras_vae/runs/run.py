@@ -231,19 +231,18 @@ class Run:
         Raises:
             RunError: if a label is missing, or none of the model's.
         """
-        x, condition = self.preparation.array(raw, self.config.seed), self.condition(labels)
-        return x if condition is None else {"x": x, "condition": condition}
+        return self.with_condition(self.preparation.array(raw, self.config.seed), labels)
 
-    def condition(self, labels: np.ndarray | None) -> np.ndarray | None:
-        """Returns the condition of test examples; None if the model takes none.
+    def test_inputs(self, sets: datasets.Datasets) -> Any:
+        """Returns the test set as the model takes it; raises as `inputs`."""
+        return self.inputs(sets.test, sets.labels[1])
 
-        Raises:
-            RunError: if a label is missing, or none of the model's.
-        """
+    def with_condition(self, x: Any, labels: np.ndarray | None) -> Any:
+        """Returns x, or {"x": x, "condition": ...} if the model takes one; raises as `inputs`."""
         if not self.config.condition:
-            return None
+            return x
         source = self.config.test_data or self.config.data
-        return classes.one_hot(labels, self.config.classes, source)
+        return {"x": x, "condition": classes.one_hot(labels, self.config.classes, source)}
 
     def finished(self, vae: VAE, examples: int) -> int:
         """Returns the number of epochs that a model has finished on so many training examples."""
