@@ -95,8 +95,9 @@ def _texts(manifest: dict[str, Any]) -> list[str]:
         "token 1 stands for others" if about["unknown"] else "a text with others has no probability"
     )
     return [
-        f"Texts are numbers of tokens, {unit}: a text ends with token 0, NaN follows, and "
-        f"{others}. The manifest has the {counted(len(about['tokens']), 'token')}.",
+        f"Texts are numbers of tokens, {unit}: a text ends with token 0, and {others}. What "
+        "follows the end is not read; draws repeat the end there. The manifest has the "
+        f"{counted(len(about['tokens']), 'token')}.",
         "",
     ]
 

@@ -8,10 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 
 from export.pipeline import export
+from keras_vae import random
 from keras_vae.cli import main
 from keras_vae.data import DataError, Vocabulary
 from keras_vae.data.preparation import Preparation
@@ -237,6 +239,30 @@ def test_the_manifest_states_the_vocabulary(folder: Path, artifact: Artifact) ->
     assert artifact.signatures["score"].inputs["x"].tokens == tokens
     card = (artifact.path / "MODEL_CARD.md").read_text()
     assert "Texts are numbers of tokens, words between spaces" in card
+
+
+def test_nothing_follows_the_end_of_a_text(folder: Path, artifact: Artifact) -> None:
+    def asked(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        session = onnxruntime.InferenceSession(artifact.path / "onnx" / f"{name}.onnx")
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(None, inputs), strict=True))
+
+    run, seeds = Run(folder / "run"), np.asarray(random.row_seeds(3, 64))
+    found = asked("sample", seed=seeds)["sample"]
+    every = run.load().sample(64, seed=3).numpy().argmax(-1)
+    follows = np.cumsum(every == 0, axis=-1) > (every == 0)
+    assert np.any(every[follows] > 0)
+    np.testing.assert_array_equal(found, np.where(follows, 0, every))
+    given = {
+        "ended": found,
+        "drawn": every.astype(np.float32),
+        "as the file": np.where(follows, np.float32("nan"), found),
+    }
+    bounds = {name: asked("score", x=x, seed=seeds)["elbo"] for name, x in given.items()}
+    expected = run.load().elbo(run.preparation.static(given["drawn"]), seed=3).elbo
+    for bound in bounds.values():
+        np.testing.assert_array_equal(bound, bounds["as the file"])
+        np.testing.assert_allclose(bound, expected, atol=1e-5)  # nats, of a few tokens
 
 
 def test_clients_turn_texts_into_numbers(artifact: Artifact) -> None:

@@ -97,6 +97,8 @@ class Preparation:
     def static(self, raw: Any) -> Any:
         """Applies the deterministic steps that change shape or centre, or returns `raw` itself.
 
+        What follows the end of a text is absent.
+
         Rows of a file become `LazyRows`, which are changed when they are read.
 
         Raises:
@@ -117,6 +119,9 @@ class Preparation:
             centred /= np.asarray(self.spread, np.float32)
             return centred
         absent = np.isnan(raw) if raw.dtype.kind == "f" else np.zeros(raw.shape, bool)
+        if self.vocabulary is not None:
+            is_end = raw == 0
+            absent |= np.cumsum(is_end, axis=-1) > is_end
         codes = np.where(absent, 0, raw).astype(np.int64)
         coded = np.eye(self.categories, dtype=np.float32)[codes]
         coded[absent] = np.nan

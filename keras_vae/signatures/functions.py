@@ -152,7 +152,7 @@ class Functions(Layout):
         """Draws the data of a generation from the seeds of its rows."""
         model = self._model
         draws = {
-            self._parts[name].tensor("sample"): self._parts[name].raw(draw)
+            self._parts[name].tensor("sample"): self._parts[name].ended(self._parts[name].raw(draw))
             for name, draw in model.draws(generation, seed).items()
         }
         z = {self.latent("z", name): value for name, value in generation.latents.items()}
@@ -208,9 +208,10 @@ class Functions(Layout):
                 given = x[part.name]
             coded = part.how.categories
             single = expectation if coded else single_values(part.part, expectation)
-            found[part.tensor("value")] = _filled(raw, part.raw(single))
+            found[part.tensor("value")] = part.ended(_filled(raw, part.raw(single)))
             found[part.tensor("mean")] = _filled(given, mean)
-            found[part.tensor("sample")] = _filled(raw, part.raw(draws[part.name][0]))
+            drawn_x = part.raw(draws[part.name][0])
+            found[part.tensor("sample")] = part.ended(_filled(raw, drawn_x))
         return {**found, "ess": drawn.ess}
 
     def classify(self, **inputs: tf.Tensor) -> Tensors:

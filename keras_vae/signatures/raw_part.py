@@ -80,7 +80,7 @@ class RawPart:
         """Returns model data, by the arithmetic of `Preparation.static` and its random step.
 
         NaN stays NaN, and a code that no category has becomes infinite, so that the answer shows
-        it.
+        it. What follows the end of a text is absent.
 
         Args:
             x: numbers of the file, [b, *shape].
@@ -91,6 +91,8 @@ class RawPart:
         how, raw = self.how, x
         if how.center:
             x = (x - np.asarray(how.center, np.float32)) / np.asarray(how.spread, np.float32)
+        if how.vocabulary is not None:
+            x = tf.where(_follows_end(x), np.float32(np.nan), x)
         if how.categories:
             x = self._one_hot(tf.reshape(x, [-1, *self.part.shape[:-1]]))
         if how.divide != 1.0:
@@ -102,6 +104,10 @@ class RawPart:
             added = 0.5 if u is None else u
             x = (x + added) / how.levels if how.step == "dequantize" else x + added * how.noise
         return tf.cast(x, dtype)
+
+    def ended(self, x: tf.Tensor) -> tf.Tensor:
+        """Repeats the end of a text after it, in numbers of tokens [b, T]; other data is kept."""
+        return x if self.how.vocabulary is None else tf.where(_follows_end(x), 0.0, x)
 
     def _one_hot(self, codes: tf.Tensor) -> tf.Tensor:
         count, codes = self.how.categories, codes[..., tf.newaxis]
@@ -153,6 +159,11 @@ class RawPart:
         each = -np.log(np.asarray(how.spread)) if how.spread else how.nats_offset
         entries = tf.where(present, np.broadcast_to(each, shape).astype(np.float32), 0.0)
         return tf.reduce_sum(entries, axis=list(range(1, 1 + len(shape))))
+
+
+def _follows_end(tokens: tf.Tensor) -> tf.Tensor:
+    """Returns which numbers of tokens [b, T] follow the first end, which is token 0."""
+    return tf.cumsum(tf.cast(tokens == 0.0, tf.float32), axis=-1, exclusive=True) > 0.0
 
 
 def raw_parts(model: LatentVariableModel, preparation: Preparations = None) -> dict[str, RawPart]:

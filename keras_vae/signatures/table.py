@@ -57,7 +57,8 @@ def signatures(
     binarised is used as the probability of a one by `encode` and `reconstruct`, and drawn from
     the row's seed by `score`, like dequantisation noise; `score` is a bound on the log-probability
     of x as the file holds it (for binarised data: of the draw). All numbers except seeds and
-    codes are float32, whatever dtype the model computes in.
+    codes are float32, whatever dtype the model computes in. Texts are numbers of tokens; what
+    follows the end of a text is not read, and draws repeat the end there.
 
     A model whose latents are codes takes `codes`, int32, in place of z in `decode`. Its `encode`
     returns `codes` and their embeddings z, and its `sample` returns `codes` beside z.
