@@ -1,4 +1,4 @@
-"""Quick passes: tf2onnx without the work that it repeats after each of its optimizations."""
+"""Quick passes: tf2onnx without the work that it does more than once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 __all__ = ["quick_passes"]
 
 
 @contextlib.contextmanager
 def quick_passes() -> Iterator[None]:
-    """Makes tf2onnx do less after each of its thirty or so optimizations, with the same result.
+    """Makes tf2onnx do less for the same result.
+
+    Before its thirty or so optimizations:
+
+    - It takes the graph with constants instead of variables as it is, and makes neither a function
+      of it, only to write that as a graph again, nor a session.
+    - It finds the functions that a graph calls without reading every attribute of every node.
+
+    After each of them:
 
     - It looks for the nodes that its graph needs once, not once for each output, of which a table
       has dozens.
@@ -19,18 +29,58 @@ def quick_passes() -> Iterator[None]:
     - It neither counts the nodes, for messages that nobody reads, nor writes them as protobuf,
       which it does at the end anyway.
     """
+    from tf2onnx import tf_loader
     from tf2onnx.graph import Graph
     from tf2onnx.optimizer.optimizer_base import GraphOptimizerBase
 
-    saved = Graph.extract_sub_graph_nodes, Graph.delete_unused_nodes, GraphOptimizerBase.optimize
-    Graph.extract_sub_graph_nodes = _needed
-    Graph.delete_unused_nodes = _delete_unused
-    GraphOptimizerBase.optimize = _one_pass
+    quick: list[tuple[Any, str, Callable[..., Any]]] = [
+        (tf_loader, "from_function", _frozen),
+        (tf_loader, "tflist_to_onnx", _calls),
+        (Graph, "extract_sub_graph_nodes", _needed),
+        (Graph, "delete_unused_nodes", _delete_unused),
+        (GraphOptimizerBase, "optimize", _one_pass),
+    ]
+    saved = [getattr(owner, name) for owner, name, _ in quick]
+    for owner, name, function in quick:
+        setattr(owner, name, function)
     try:
         yield
     finally:
-        Graph.extract_sub_graph_nodes, Graph.delete_unused_nodes = saved[:2]
-        GraphOptimizerBase.optimize = saved[2]
+        for (owner, name, _), function in zip(quick, saved, strict=True):
+            setattr(owner, name, function)
+
+
+def _frozen(
+    function: Any, inputs: list[str], outputs: list[str], large_model: bool = False
+) -> tf.compat.v1.GraphDef:
+    """Returns the graph that the outputs need, with constants instead of variables."""
+    from tf2onnx import tf_loader
+
+    graph = tf_loader.convert_variables_to_constants_large_model(function)
+    graph = tf_loader.fix_freezing_errors_part2(graph)
+    nodes = {node.name: node for node in graph.node}
+    names, needed = [*inputs, *outputs], set()
+    while names:
+        name = names.pop().removeprefix("^").partition(":")[0]
+        if name not in needed:
+            needed.add(name)
+            names += nodes[name].input
+    for index in reversed(range(len(graph.node))):
+        if graph.node[index].name not in needed:
+            del graph.node[index]
+    with tf.Graph().as_default():  # whose collections, none, go with it
+        return tf_loader.tf_optimize(inputs, outputs, graph)
+
+
+def _calls(graph: tf.Graph, shapes: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns the functions that a graph calls, with the shapes of their inputs, as item 5."""
+    from tf2onnx.tf_utils import TF_SUBGRAPH_ATTRS
+
+    found = {}
+    for op in graph.get_operations():
+        for name in (each.name for each in op.op_def.attr if each.name in TF_SUBGRAPH_ATTRS):
+            found[op.get_attr(name).name] = [tensor.shape for tensor in op.inputs]
+    return None, None, None, None, None, found
 
 
 def _needed(
