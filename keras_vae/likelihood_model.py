@@ -9,14 +9,23 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vae.arguments import as_shape
-from keras_vae.distributions import HeadSizeError, Likelihood, Parts
+from keras_vae.distributions import HeadSizeError, Likelihood, Parts, Posterior
 from keras_vae.distributions.noise import Noise
+from keras_vae.distributions.priors import Prior, refuse_other_space
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.observed import Observation, Observations, Site, Sites
 from keras_vae.trace import no_noise, spread
 from keras_vae.training.data_spec import DataSpec, Part
 
-__all__ = ["LikelihoodModel", "batched", "build_on", "part_of", "sites_of", "training_noise_of"]
+__all__ = [
+    "LikelihoodModel",
+    "batched",
+    "build_on",
+    "check_distributions",
+    "part_of",
+    "sites_of",
+    "training_noise_of",
+]
 
 _TRAINING = "training of "
 
@@ -288,3 +297,40 @@ def _reason(error: Exception) -> str:
     """Returns the message of Keras, without colours and without the arguments of the call."""
     text = re.sub("\x1b\\[[0-9;]*m", "", str(error)).split("\n\nArguments received")[0]
     return " ".join(text.split())
+
+
+def check_distributions(prior: Prior, likelihood: Likelihood | Parts, posterior: Posterior) -> None:
+    """Refuses distributions that do not make a model of one latent together.
+
+    Raises:
+        TypeError: if one is not a distribution of its kind.
+        ValueError: if they disagree on what the latent is, on its size, or on the dtype.
+    """
+    for name, value, kinds in (
+        ("prior", prior, (Prior,)),
+        ("likelihood", likelihood, (Likelihood, Parts)),
+        ("posterior", posterior, (Posterior,)),
+    ):
+        if not isinstance(value, kinds):
+            raise TypeError(
+                f"Invalid value for argument `{name}`. Expected a keras_vae "
+                f"{kinds[0].__name__}, a layer with a distribution. Received: {value!r}"
+            )
+    if prior.is_discrete != posterior.is_discrete:
+        prior.bind(posterior, [], None, None)
+        raise ValueError(
+            f"{type(posterior).__name__} draws codes, and {type(prior).__name__} is a density "
+            "of continuous latents: choose a prior such as UniformCodes()."
+        )
+    if prior.latent_size not in (None, posterior.latent_size):
+        raise ValueError(
+            f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
+            f"{posterior.latent_size}. Give both the same number."
+        )
+    refuse_other_space(prior, posterior)
+    dtypes = [each.float_dtype for each in (prior, likelihood, posterior)]
+    if len(set(dtypes)) > 1:
+        raise ValueError(
+            f"The distributions compute in different dtypes: prior {dtypes[0]}, "
+            f"likelihood {dtypes[1]}, posterior {dtypes[2]}. Give all three the same dtype=."
+        )

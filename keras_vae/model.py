@@ -10,11 +10,11 @@ from keras_vae.arguments import deserialize, register, serialize
 from keras_vae.distributions import Likelihood, Parts, Posterior
 from keras_vae.distributions.codes import CodePosterior
 from keras_vae.distributions.noise import checked_draw, from_seed, only_own_draws
-from keras_vae.distributions.priors import Components, Prior, refuse_other_space
+from keras_vae.distributions.priors import Components, Prior
 from keras_vae.distributions.spheres.distributions import projected
 from keras_vae.distributions.tfp import tfd
 from keras_vae.latent_variable_model import Bound, finite_tensor
-from keras_vae.likelihood_model import LikelihoodModel, build_on
+from keras_vae.likelihood_model import LikelihoodModel, build_on, check_distributions
 from keras_vae.observed import log_likelihood, means_of
 from keras_vae.spelling import counted
 from keras_vae.trace import (
@@ -95,34 +95,7 @@ class VAE(LikelihoodModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value, kinds in (
-            ("prior", prior, (Prior,)),
-            ("likelihood", likelihood, (Likelihood, Parts)),
-            ("posterior", posterior, (Posterior,)),
-        ):
-            if not isinstance(value, kinds):
-                raise TypeError(
-                    f"Invalid value for argument `{name}`. Expected a keras_vae "
-                    f"{kinds[0].__name__}, a layer with a distribution. Received: {value!r}"
-                )
-        if prior.is_discrete != posterior.is_discrete:
-            prior.bind(posterior, [], None, None)
-            raise ValueError(
-                f"{type(posterior).__name__} draws codes, and {type(prior).__name__} is a density "
-                "of continuous latents: choose a prior such as UniformCodes()."
-            )
-        if prior.latent_size not in (None, posterior.latent_size):
-            raise ValueError(
-                f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
-                f"{posterior.latent_size}. Give both the same number."
-            )
-        refuse_other_space(prior, posterior)
-        dtypes = [each.float_dtype for each in (prior, likelihood, posterior)]
-        if len(set(dtypes)) > 1:
-            raise ValueError(
-                f"The distributions compute in different dtypes: prior {dtypes[0]}, "
-                f"likelihood {dtypes[1]}, posterior {dtypes[2]}. Give all three the same dtype=."
-            )
+        check_distributions(prior, likelihood, posterior)
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = posterior

@@ -14,11 +14,11 @@ from keras_vae.data.frames import is_frame
 from keras_vae.distributions import Categorical, Likelihood, Parts, Posterior
 from keras_vae.distributions.base.shapes import symbolic
 from keras_vae.distributions.noise import Draw, Noise, checked_draw, from_rows
-from keras_vae.distributions.priors import Prior, refuse_other_space
+from keras_vae.distributions.priors import Prior
 from keras_vae.distributions.tfp import tfd
 from keras_vae.imputation import Classification, classes_of
 from keras_vae.latent_variable_model import LatentVariableModel, finite_tensor
-from keras_vae.likelihood_model import part_of, sites_of, training_noise_of
+from keras_vae.likelihood_model import check_distributions, part_of, sites_of, training_noise_of
 from keras_vae.objectives import Objective, SemiSupervised
 from keras_vae.observed import Observations, Site, Sites
 from keras_vae.trace import Generation, Inference, LatentOf, Trace, no_noise, spread
@@ -114,28 +114,18 @@ class SemiSupervisedVAE(LatentVariableModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value, kinds in (
-            ("prior", prior, (Prior,)),
-            ("likelihood", likelihood, (Likelihood, Parts)),
-            ("posterior", posterior, (Posterior,)),
-        ):
-            if not isinstance(value, kinds):
-                raise TypeError(
-                    f"Invalid value for argument `{name}`. Expected a keras_vae "
-                    f"{kinds[0].__name__}. Received: {value!r}"
-                )
+        check_distributions(prior, likelihood, posterior)
+        if posterior.is_discrete:
+            raise ValueError(
+                f"{type(posterior).__name__} draws codes, and z of a SemiSupervisedVAE is "
+                "continuous: choose a posterior such as DiagonalNormal."
+            )
         for name, layer in (("classifier", classifier), ("trunk", trunk)):
             if not (layer is None or isinstance(layer, keras.layers.Layer)):
                 raise TypeError(
                     f"Invalid value for argument `{name}`. Expected a Keras layer or model, or "
                     f"None. Received: {layer!r}"
                 )
-        if prior.latent_size != posterior.latent_size:
-            raise ValueError(
-                f"Latent sizes disagree: the prior has {prior.latent_size} and the posterior "
-                f"{posterior.latent_size}. Give both the same number."
-            )
-        refuse_other_space(prior, posterior)
         if _LABEL in likelihood.by_part():
             raise ValueError(
                 f"A part of the likelihood is called {_LABEL!r}, which is the name of the class "

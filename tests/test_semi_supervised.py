@@ -425,6 +425,15 @@ def test_what_does_not_fit_is_refused(call, error, match):
         ),
         ({"likelihood": keras_vae.Parts({"a": keras_vae.Normal(3)})}, ValueError, "PartsEncoder"),
         ({"class_probabilities": [0.5, 0.4]}, ValueError, "numbers of sum 1"),
+        ({"posterior": keras_vae.DiagonalNormal(2, dtype="float64")}, ValueError, "same dtype="),
+        (
+            {
+                "prior": keras_vae.UniformCodes(),
+                "posterior": keras_vae.VectorQuantizer((2,), 8, 4),
+            },
+            ValueError,
+            "VectorQuantizer draws codes, and z of a SemiSupervisedVAE is continuous",
+        ),
     ],
 )
 def test_wrong_arguments_of_the_model_are_refused(change, error, match):
