@@ -228,7 +228,6 @@ def _observation(
     found = {name: getattr(layer, name, None) for name in layer.options()}
     config = layer.get_config() if layer.of_condition else {}
     found |= {name: config[name] for name in layer.of_condition if name in config}
-    as_it_is = how.step == "none" and how.divide == 1.0 and not how.center
     parameters = [*layer.parameter_specs(), *layer.shared_parameters()]
     preparation, tokens = dataclasses.asdict(how), how.vocabulary
     del preparation["vocabulary"]
@@ -237,8 +236,9 @@ def _observation(
         "tensors": {name: part.tensor(name) for name in (*kinds, *parameters)},
         "shape": list(part.shape),
         "range": list(part.range),
+        "open_range": part.is_open,
         "one_hot": support.is_one_hot and not how.categories,
-        "whole": support.is_whole and as_it_is,
+        "whole": part.is_whole,
         "missing": layer.missing,
         "threshold": layer.is_threshold,
         "categories": None if column is None else list(column.categories) or None,
@@ -258,11 +258,11 @@ def _observation(
 
 def _only(x: dict[str, Any]) -> dict[str, Any]:
     """Describes the only part of the data as all manifests do."""
-    data = ("shape", "range", "one_hot", "whole", "missing", "feature_names", "preparation")
+    data = ("shape", "range", "open_range", "one_hot", "whole", "missing", "feature_names")
     likelihood = ("family", "parameters", "options", "how_to_read", "discrete", "threshold")
     return {
         "data": {
-            **{key: x[key] for key in data},
+            **{key: x[key] for key in (*data, "preparation")},
             "dtype": "float32",
             "preparation_is_inside": True,
         },

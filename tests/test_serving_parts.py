@@ -8,7 +8,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from keras_vae import integrity
+import keras_vae
+from export import manifest
+from keras_vae import DataError, integrity
+from keras_vae.data import Schema
+from keras_vae.data.schema import Column
 from serving.artifact import Signature, Tensor
 from serving.client.address import Address
 from serving.client.core import Core
@@ -253,6 +257,57 @@ def test_nulls_of_columns_are_absent_and_labels_are_codes():
 def test_columns_that_are_not_those_of_the_parts_are_refused(change, message):
     with pytest.raises(ServingError, match=message):
         read(change(FILE))
+
+
+NUMBERS = {"whole": True, "low": 0.0, "high": 90.0, "mean": 20.0, "deviation": 9.0}
+SHARES = {"low": 2.0, "high": 90.0, "mean": 20.0, "deviation": 9.0, "top": 100.0}
+COLUMNS = {
+    "visits": Column("visits", "count", "int64", **NUMBERS),
+    "age": Column("age", "count", "int64", "normal", **NUMBERS),
+    "change": Column("change", "real", "int64", **{**NUMBERS, "low": -9.0}),
+    "income": Column("income", "positive", "int64", **NUMBERS),
+    "weight": Column("weight", "positive", "float64", **{**NUMBERS, "whole": False, "low": 0.1}),
+    "share": Column("share", "proportion", "float64", **SHARES),
+    "part": Column("part", "proportion", "float64", "continuous_bernoulli", **SHARES),
+    "size": Column("size", "ordinal", "int64", categories=(0, 1, 2)),
+}
+
+
+@pytest.fixture(scope="module")
+def described():
+    """Parts of a model of a table, as its manifest describes them."""
+    vae = keras_vae.table_vae(Schema(tuple(COLUMNS.values()), 9), 1, hidden=(2,))
+    return integrity.observations(manifest.metadata(vae, None))
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_files_may_hold_what_the_schema_says(described, name):
+    for value in (-1.0, -0.5, 0.0, 0.5, 2.0, 2.5, 100.0, 101.0):
+        read = (
+            lambda value=value: COLUMNS[name].raw(pd.Series([value])),
+            lambda value=value: part_tensor(
+                pa.table({name: [value]}), name, described[name], HERE, 0
+            ),
+        )
+        found = []
+        for of_schema_or_file, refusal in zip(read, (DataError, ServingError), strict=True):
+            try:
+                found.append(of_schema_or_file().item())
+            except refusal as error:
+                found.append(f"column {name!r}" in str(error).lower())
+        assert [type(each) for each in found] in ([bool, bool], [float, float]), (value, found)
+        assert found[0] == found[1], (value, found)
+
+
+def test_ends_that_are_left_out_are_named(described):
+    for name, sentence in (
+        ("age", "column 'age': expected a whole number; got 0.5"),
+        ("weight", "column 'weight': expected a number above 0; got 0"),
+        ("share", "column 'share': expected a number from 0 to 100, both left out; got 0"),
+    ):
+        value = 0.5 if name == "age" else 0.0
+        with pytest.raises(ServingError, match=sentence):
+            part_tensor(pa.table({name: [value]}), name, described[name], HERE, 0)
 
 
 Z = np.zeros((2, 3), "float32")

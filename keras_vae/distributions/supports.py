@@ -38,6 +38,7 @@ class Support:
         remedy: what to do with data outside it.
         contains: map of a float batch [B, ...] to booleans of any shape, all true inside.
         low, high: bounds of each number, or None.
+        is_open: whether the bounds themselves lie outside.
         integer_dtype: whether an integer dtype is acceptable.
         is_discrete: whether distributions on it have probabilities (True) or densities (False);
             None if unknown; then they are not compared with others.
@@ -54,6 +55,7 @@ class Support:
     contains: Callable[[tf.Tensor], tf.Tensor]
     low: float | None = None
     high: float | None = None
+    is_open: bool = False
     integer_dtype: bool = True
     is_discrete: bool | None = None
     is_whole: bool = False
@@ -102,7 +104,7 @@ class Support:
             inside = self.contains(tf.convert_to_tensor(x.astype(np.float32))).numpy()
         if not inside.all():
             where = np.argwhere(~inside)[0]
-            value = x[tuple(where[: x.ndim])]
+            value = x[tuple(where[: x.ndim - self.event_dim])]
             found = f"{value}" if np.ndim(value) == 0 else f"{np.array2string(value, threshold=6)}"
             raise DataError(self.sentence(owner, f"{found} in example {start + int(where[0])}"))
 
@@ -165,6 +167,7 @@ def open_unit_interval() -> Support:
         contains=lambda x: (x > 0.0) & (x < 1.0),
         low=0.0,
         high=1.0,
+        is_open=True,
         integer_dtype=False,
         is_discrete=False,
         inside=0.5,
@@ -181,6 +184,7 @@ def positive() -> Support:
         ),
         contains=lambda x: (x > 0.0) & tf.math.is_finite(x),
         low=0.0,
+        is_open=True,
         integer_dtype=False,
         is_discrete=False,
         inside=1.0,
@@ -278,8 +282,8 @@ def one_hot() -> Support:
     """Makes the set of vectors with a single 1 along the last axis."""
 
     def contains(x: tf.Tensor) -> tf.Tensor:
-        binary_rows = tf.reduce_all((x == 0.0) | (x == 1.0), axis=-1)
-        return binary_rows & (tf.reduce_sum(x, axis=-1) == 1.0)
+        sums = tf.tensordot(x, tf.ones([x.shape[-1], 1]), 1)
+        return ((x == 0.0) | (x == 1.0)) & (sums == 1.0)
 
     return Support(
         description="one-hot vectors along the last axis",

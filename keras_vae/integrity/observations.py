@@ -24,8 +24,10 @@ class Observation:
         tensors: names of its tensors by kind: x, mean, sample, distortion, and its parameters.
         shape: shape of one row of x.
         low, high: smallest and largest number of x; None where there is no bound.
+        is_open: whether x may not be `low` or `high` itself.
         one_hot: whether the last axis of x holds a 1 and zeros.
-        whole: whether every number of x is whole, because others have no probability.
+        whole: whether every number of x is whole, because others have no probability or the schema
+            says so.
         missing: whether it may be absent, which is NaN.
         threshold: whether a draw is the largest value where the row's uniform lies below the mean's
             share of it, and 0 elsewhere.
@@ -42,6 +44,7 @@ class Observation:
     shape: tuple[int, ...]
     low: float | None
     high: float | None
+    is_open: bool
     one_hot: bool
     whole: bool
     missing: bool
@@ -104,6 +107,7 @@ def _observation(name: str, index: int, about: dict[str, Any]) -> Observation:
         shape=tuple(about["shape"]),
         low=low,
         high=high,
+        is_open=about.get("open_range", False),
         one_hot=about["one_hot"],
         whole=about["whole"],
         missing=about.get("missing", False),

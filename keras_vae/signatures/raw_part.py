@@ -60,9 +60,31 @@ class RawPart:
     def range(self) -> tuple[float | None, float | None]:
         """Smallest and largest number that the file may hold; None where there is no bound."""
         support, column = self.part.support, self.column
-        if column is not None and column.kind in ("positive", "proportion"):
+        if column is not None and column.kind in ("count", "positive", "proportion"):
             return 0.0, (column.top if column.kind == "proportion" else None)
         return self.how.range or ((None, None) if support is None else (support.low, support.high))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the ends of the range are numbers that the file may not hold."""
+        support, column = self.part.support, self.column
+        if column is not None:
+            has_no_zero = column.kind == "positive" and not column.whole
+            return has_no_zero or column.form == "open_share"
+        return support is not None and support.is_open and self._is_as_in_the_file
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file may hold whole numbers alone, by its column or its support."""
+        support, column = self.part.support, self.column
+        if column is not None and not column.is_coded:
+            return column.whole
+        return support is not None and support.is_whole and self._is_as_in_the_file
+
+    @property
+    def _is_as_in_the_file(self) -> bool:
+        """Whether the numbers of the file are those that the likelihood models, or their codes."""
+        return self.how.step == "none" and self.how.divide == 1.0 and not self.how.center
 
     def tensor(self, kind: str) -> str:
         """Returns the name of a tensor of the signatures: x, mean, sample, distortion, ..."""

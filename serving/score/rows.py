@@ -40,6 +40,7 @@ class Range:
 
     Attributes:
         low, high: bounds; infinite if there are none.
+        is_open: whether the bounds themselves are left out.
         whole: whether only whole numbers have a probability.
         missing: whether it may be absent, which is NaN.
     """
@@ -48,6 +49,7 @@ class Range:
     high: float = math.inf
     whole: bool = False
     missing: bool = False
+    is_open: bool = False
 
     @classmethod
     def of(cls, part: Observation) -> Range:
@@ -57,6 +59,7 @@ class Range:
             math.inf if part.high is None else part.high,
             part.whole,
             part.missing,
+            part.is_open,
         )
 
     def problem(self, value: float) -> str:
@@ -65,13 +68,21 @@ class Range:
             return f"a finite number; got {value}"
         if abs(value) > np.finfo(np.float32).max:
             return f"a number that float32 holds; got {value:g}"
-        if not self.low <= value <= self.high:
-            return f"a number from {self.low:g} to {self.high:g}; got {value:g}"
-        return f"a whole number; got {value:g}"
+        if self.whole and not value.is_integer():
+            return f"a whole number; got {value:g}"
+        if math.isinf(self.low):
+            bounds = f"of at most {self.high:g}"
+        elif math.isinf(self.high):
+            bounds = f"above {self.low:g}" if self.is_open else f"of at least {self.low:g}"
+        else:
+            bounds = f"from {self.low:g} to {self.high:g}"
+            bounds += ", both left out" if self.is_open else ""
+        return f"a number {bounds}; got {value:g}"
 
     def bad(self, values: np.ndarray) -> np.ndarray:
         """Tells which values are impossible."""
         bad = ~np.isfinite(values) | (values < self.low) | (values > self.high)
+        bad = bad | (values == self.low) | (values == self.high) if self.is_open else bad
         bad = bad | (values != np.rint(values)) if self.whole else bad
         return bad & ~np.isnan(values) if self.missing else bad
 
