@@ -103,15 +103,14 @@ class Part:
                         self.holes_message(name, f" at step {step} of example {start + example}")
                     )
         if self.support.event_dim:
-            axes = tuple(range(-self.support.event_dim, 0))
-            whole = absent.all(axis=axes, keepdims=True)
-            if (torn := absent.any(axis=axes, keepdims=True) & ~whole).any():
+            whole = absent[(..., *[slice(1)] * self.support.event_dim)]
+            if (torn := absent != whole).any():
                 raise DataError(
                     f"{name} holds {self.support.description}, each of which is present or absent "
                     f"as a whole; that of example {int(np.argwhere(torn)[0][0])} is NaN in some "
                     "entries only. Set all of its entries to NaN, or none."
                 )
-            absent = np.broadcast_to(whole, array.shape)
+            absent = whole
         return np.where(absent, np.asarray(self.filler, array.dtype), array)
 
 
