@@ -319,7 +319,7 @@ class _Work:
     def _convert(self, signature: Signature) -> None:
         name = signature.name
         with loading.traceable(self._vae):
-            graph = onnx_graphs.convert(signature, self._vae.weights)
+            graph = onnx_graphs.convert(signature, self._vae.weights, self.functions[name])
         onnx.helper.set_model_props(graph.model, manifests.properties(self.about, name))
         self._graphs[name] = graph
 

@@ -60,7 +60,9 @@ _HANDLERS_WITHOUT_SEED = {**_HANDLERS, "Softplus": handler(_softplus)}
 _BITWISE_OPS = frozenset({"BitwiseAnd", "BitwiseOr", "BitwiseXor", "Invert"})
 
 
-def convert(signature: Signature, variables: Sequence[keras.Variable] = ()) -> Graph:
+def convert(
+    signature: Signature, variables: Sequence[keras.Variable] = (), known: Any = None
+) -> Graph:
     """Converts a signature to a canonical, checked ONNX model in the lowest op set it needs.
 
     Two conversions of the same model give the same bytes, in any process. Noise is made of 32-bit
@@ -71,6 +73,8 @@ def convert(signature: Signature, variables: Sequence[keras.Variable] = ()) -> G
     Args:
         signature: the signature to convert.
         variables: variables of the model.
+        known: what `traced` returned for it, which is used as it is where nothing depends on noise
+            and no variable is large.
 
     Raises:
         ExportError: if an op cannot be converted or a check fails; names signature, op and layer.
@@ -78,8 +82,10 @@ def convert(signature: Signature, variables: Sequence[keras.Variable] = ()) -> G
     large = [
         v for v in variables if np.prod(v.shape) * tf.as_dtype(v.dtype).size >= onnx_files.LARGE
     ]
-    with random.int32_arithmetic():
-        function = traced(signature, large)
+    function = known
+    if known is None or large or "seed" in signature.inputs:
+        with random.int32_arithmetic():
+            function = traced(signature, large)
     *lower, highest = OPSETS
     for opset in () if _combines_bits(function) else lower:
         with contextlib.suppress(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partialmethod
 from typing import Any
 
 import tensorflow as tf
@@ -26,6 +27,7 @@ def quick_passes() -> Iterator[None]:
     - It looks for the nodes that its graph needs once, not once for each output, of which a table
       has dozens.
     - It makes its indices of the nodes again only if some were dropped.
+    - It registers no node as a reader of a tensor that it does not read.
     - It neither counts the nodes, for messages that nobody reads, nor writes them as protobuf,
       which it does at the end anyway.
     """
@@ -33,11 +35,12 @@ def quick_passes() -> Iterator[None]:
     from tf2onnx.graph import Graph
     from tf2onnx.optimizer.optimizer_base import GraphOptimizerBase
 
-    quick: list[tuple[Any, str, Callable[..., Any]]] = [
+    quick: list[tuple[Any, str, Any]] = [
         (tf_loader, "from_function", _frozen),
         (tf_loader, "tflist_to_onnx", _calls),
         (Graph, "extract_sub_graph_nodes", _needed),
         (Graph, "delete_unused_nodes", _delete_unused),
+        (Graph, "replace_all_inputs", partialmethod(_replace_inputs, Graph.replace_all_inputs)),
         (GraphOptimizerBase, "optimize", _one_pass),
     ]
     saved = [getattr(owner, name) for owner, name, _ in quick]
@@ -117,6 +120,18 @@ def _delete_unused(graph: Any, outputs_name: Sequence[str]) -> None:
             body.delete_unused_nodes(body.outputs)
     if len(needed) < len(graph.get_nodes()):
         graph.reset_nodes(needed)
+
+
+def _replace_inputs(
+    graph: Any,
+    replace: Callable[..., None],
+    old_input: str,
+    new_input: str,
+    ops: Sequence[Any] | None = None,
+) -> None:
+    """Replaces an input of the given nodes, or of all nodes that read it."""
+    readers = None if ops is None else [node for node in ops if old_input in node.input]
+    replace(graph, old_input, new_input, readers)
 
 
 def _one_pass(optimizer: Any, graph: Any, iteration: int) -> Any:
