@@ -326,7 +326,8 @@ CODES = Z.astype("int32")
         (["z"], {"y": Z}, "the latent z; expected an array of it, or a dict with this name, got y"),
         (["z_z1", "z_z2"], {"z1": Z}, "the latents z1, z2; expected a dict .* got z1"),
         (["z_z1", "z_z2"], Z, "the latents z1, z2; expected a dict .* got one ndarray"),
-        (["codes"], Z, "takes codes, whole numbers, which encode returns as 'codes'"),
+        (["z_z1", "z_z2"], {}, "the latents z1, z2; expected a dict .* got an empty dict"),
+        (["codes"], Z, "codes, whole numbers of an integer dtype, .* as 'codes'; got float"),
     ],
 )
 def test_latents_of_any_kind_are_given_by_name(takes, z, found):

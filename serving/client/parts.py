@@ -94,15 +94,17 @@ def latent_inputs(takes: Sequence[str], z: Any) -> dict[str, Any]:
         words = {name: f"z_{as_word(str(name))}" for name in z}
         given = {name if name in takes else words[name]: value for name, value in z.items()}
     if set(given) != set(takes):
-        got = ", ".join(map(str, z)) if isinstance(z, Mapping) else f"one {type(z).__name__}"
+        got = f"one {type(z).__name__}"
+        if isinstance(z, Mapping):
+            got = ", ".join(map(str, z)) or "an empty dict"
         what = f"latents {names}; expected a dict of arrays by these names"
         if len(takes) == 1:
             what = f"latent {names}; expected an array of it, or a dict with this name"
         raise InputError(f"decode: this model has the {what}, got {got}.")
-    if "codes" in given and np.asarray(given["codes"]).dtype.kind == "f":
+    if "codes" in given and (dtype := np.asarray(given["codes"]).dtype).kind == "f":
         raise DtypeError(
-            "decode: this model takes codes, whole numbers, which encode returns as 'codes'; got "
-            "numbers that are none."
+            "decode: expected codes, whole numbers of an integer dtype, which encode returns as "
+            f"'codes'; got {dtype}."
         )
     return given
 
