@@ -317,6 +317,10 @@ def test_texts_are_tokens_and_back(tmp_path):
         (lambda: letters.ids([]), "got none"),
         (lambda: letters.texts([[0.5]]), "whole numbers from 0 to 5"),
         (lambda: letters.texts([1.0]), "shape"),
+        (lambda: letters.ids("ab"), r"a list of texts; got one text. Write \[text\]"),
+        (lambda: letters.ids(["ab", None]), "texts; got None as text 1"),
+        (lambda: Vocabulary.of("ab"), "a list of texts; got one text"),
+        (lambda: Vocabulary.of(None), "a list of texts; got None"),
         (lambda: Vocabulary.of(["a"], least=2), "2 times or more"),
         (lambda: Vocabulary.load(tmp_path / "other.json"), "other.json"),
     ):
@@ -325,6 +329,9 @@ def test_texts_are_tokens_and_back(tmp_path):
     for make, match in (
         (lambda: Vocabulary(["a", "a"]), "'a' twice"),
         (lambda: Vocabulary(["a"], "bytes"), "unit='bytes'"),
+        (lambda: letters.ids(["ab"], 0), "length=0"),
+        (lambda: letters.ids(["ab"], 4.5), "length=4.5"),
+        (lambda: Vocabulary.of(["a"], size=3.5), "size=3.5"),
     ):
         with pytest.raises(ValueError, match=match):
             make()

@@ -238,6 +238,17 @@ def test_windows_padding_and_lengths():
         padded([series], 4)
     with pytest.raises(DataError, match="same entries"):
         padded([series, series[:, :1]])
+    for make, match in (
+        (lambda: windows(["a", "b"], 1), "numbers; got values of dtype <U1"),
+        (lambda: padded([["a"]]), "numbers; got values of dtype <U1"),
+        (lambda: padded(None), "a list of sequences; got None"),
+        (lambda: lengths([1.0, 2.0]), r"sequences \[N, T, ...\]; got an array of shape \(2,\)"),
+        (lambda: lengths([["a"]]), "numbers; got values of dtype <U1"),
+    ):
+        with pytest.raises(DataError, match=match):
+            make()
+    with pytest.raises(ValueError, match=r"integers .* got length=2.5, stride=1"):
+        windows(series, 2.5)
 
 
 @pytest.mark.parametrize(

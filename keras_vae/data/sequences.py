@@ -1,6 +1,6 @@
 """Sequences: windows of long series, and sequences of different lengths as one array."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,18 +20,19 @@ def windows(series: Any, length: int, stride: int = 1) -> np.ndarray:
         stride: number of steps between the starts of two windows; `length` makes them disjoint.
 
     Raises:
-        DataError: if the series has another shape or fewer steps than a window.
-        ValueError: if `length` or `stride` is below 1.
+        DataError: if the series has another shape, fewer steps than a window, or no numbers.
+        ValueError: if `length` or `stride` is no integer of at least 1.
 
     Example:
         >>> windows([1.0, 2.0, 3.0, 4.0], 2, stride=2)[..., 0].tolist()
         [[1.0, 2.0], [3.0, 4.0]]
     """
-    if length < 1 or stride < 1:
+    if not all(isinstance(size, int | np.integer) and size >= 1 for size in (length, stride)):
         raise ValueError(
-            f"Expected length and stride of at least 1; got length={length}, stride={stride}."
+            "Expected integers of at least 1 as length and stride; got "
+            f"length={length!r}, stride={stride!r}."
         )
-    array = np.asarray(series)
+    array = _numbers(series)
     if array.ndim == 1:
         array = array[:, np.newaxis]
     if array.ndim != 2 or len(array) < length:
@@ -51,13 +52,16 @@ def padded(sequences: Sequence[Any], length: int | None = None) -> np.ndarray:
         length: number of steps of the result; None is the longest sequence.
 
     Raises:
-        DataError: if there is no sequence, their entries differ in shape, or one is longer.
+        DataError: if there is no sequence, their entries differ in shape, one is longer, or one
+            holds no numbers.
 
     Example:
         >>> padded([[1.0, 2.0], [3.0]])[..., 0].tolist()
         [[1.0, 2.0], [3.0, nan]]
     """
-    arrays = [np.asarray(each) for each in sequences]
+    if not isinstance(sequences, Iterable):
+        raise DataError(f"Expected a list of sequences; got {sequences!r}. Write [sequence, ...].")
+    arrays = [_numbers(each) for each in sequences]
     arrays = [each[:, np.newaxis] if each.ndim == 1 else each for each in arrays]
     shapes = {each.shape[1:] for each in arrays}
     if len(shapes) != 1 or arrays[0].ndim < 2:
@@ -84,11 +88,30 @@ def lengths(x: Any) -> np.ndarray:
 
     Nats per step are `vae.elbo(x).elbo / lengths(x)`.
 
+    Raises:
+        DataError: if x is of another shape or holds no numbers.
+
     Example:
         >>> lengths(padded([[1.0, 2.0], [3.0]])).tolist()
         [2, 1]
     """
-    array = np.asarray(x)
+    array = _numbers(x)
+    if array.ndim < 2:
+        raise DataError(
+            f"Expected sequences [N, T, ...]; got an array of shape {array.shape}. Give one "
+            "sequence as [sequence]."
+        )
     present = ~np.isnan(array.reshape(*array.shape[:2], -1)).all(axis=-1)
     steps = np.arange(1, array.shape[1] + 1)
     return np.where(present, steps, 0).max(axis=1)
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """Returns an array of numbers; refuses anything else."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"Expected numbers; got values of dtype {array.dtype}. Convert them to floats first, "
+            "with NaN for what is absent."
+        )
+    return array

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,14 +83,18 @@ class Vocabulary:
                 unknown tokens.
 
         Raises:
-            DataError: if no token is left, or the size leaves no room for one.
+            DataError: if no token is left, the size leaves no room for one, or something else than
+                texts is given.
+            ValueError: if `size` or `least` is no integer.
         """
+        for name, value in (("size", 3 if size is None else size), ("least", least)):
+            _check_integer(name, value)
         if size is not None and size < 3:
             raise DataError(
                 f"Expected a vocabulary of at least 3 tokens, of which {END} and {UNKNOWN} are "
                 f"two; got {size}. Choose a larger size."
             )
-        counts = Counter(token for text in texts for token in split(text, unit))
+        counts = Counter(token for text in _checked(texts) for token in split(text, unit))
         specials = [special for special in (END, UNKNOWN) if counts.pop(special, 0)]
         found = sorted(counts, key=lambda token: (-counts[token], token))
         kept = [token for token in found if counts[token] >= least]
@@ -115,9 +119,12 @@ class Vocabulary:
             length: number of steps, with the end of a text; None is the longest.
 
         Raises:
-            DataError: if there is no text, or one is longer.
+            DataError: if there is no text, one is longer, or something else than texts is given.
+            ValueError: if `length` is no integer of at least 1.
         """
-        rows = [self.coding.numbers(text) for text in texts]
+        if length is not None:
+            _check_integer("length", length)
+        rows = [self.coding.numbers(text) for text in _checked(texts)]
         if not rows:
             raise DataError("Expected texts; got none. Give one text or more.")
         longest = max(map(len, rows))
@@ -194,3 +201,22 @@ class Vocabulary:
             raise DataError(
                 f"{path} is no vocabulary as Vocabulary.save writes it: {reason(error)}."
             ) from error
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    """Yields texts; refuses one text in place of several, and what is no text."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        got = "one text" if isinstance(texts, str) else repr(texts)
+        raise DataError(f"Expected a list of texts; got {got}. Write [text].")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"Expected texts; got {text!r} as text {row}. Leave it out.")
+        yield text
+
+
+def _check_integer(name: str, value: Any) -> None:
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an integer of at least 1. Received: "
+            f"{name}={value!r}"
+        )
