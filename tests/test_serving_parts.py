@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 
 import keras_vae
 from export import manifest
 from keras_vae import DataError, integrity
 from keras_vae.data import Schema
 from keras_vae.data.schema import Column
+from keras_vae.signatures.raw_part import RawPart
+from keras_vae.training.data_spec import Part
 from serving.artifact import Signature, Tensor
 from serving.client.address import Address
 from serving.client.core import Core
@@ -269,6 +272,7 @@ COLUMNS = {
     "weight": Column("weight", "positive", "float64", **{**NUMBERS, "whole": False, "low": 0.1}),
     "share": Column("share", "proportion", "float64", **SHARES),
     "part": Column("part", "proportion", "float64", "continuous_bernoulli", **SHARES),
+    "percent": Column("percent", "proportion", "int64", **SHARES, whole=True),
     "size": Column("size", "ordinal", "int64", categories=(0, 1, 2)),
 }
 
@@ -297,6 +301,15 @@ def test_files_may_hold_what_the_schema_says(described, name):
                 found.append(f"column {name!r}" in str(error).lower())
         assert [type(each) for each in found] in ([bool, bool], [float, float]), (value, found)
         assert found[0] == found[1], (value, found)
+
+
+@pytest.mark.parametrize("name", ["age", "change", "income", "weight", "share", "part"])
+def test_draws_are_what_the_schema_makes_of_them(name):
+    """A normal distribution draws no negative counts either."""
+    column = COLUMNS[name]
+    part = RawPart(name, Part((1,)), column.preparation, 0, True, column)
+    x = np.linspace(-4.0, 4.0, 401, dtype="float32")[:, np.newaxis]
+    np.testing.assert_array_equal(part.raw(tf.constant(x)), column.to_raw(x))
 
 
 def test_ends_that_are_left_out_are_named(described):

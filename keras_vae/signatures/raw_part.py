@@ -165,7 +165,7 @@ class RawPart:
         """Moves draws into what the column may hold, as the schema does."""
         if column.kind == "proportion":
             return tf.clip_by_value(x, 0.0, column.top)
-        if column.kind == "positive":
+        if column.kind in ("positive", "count"):
             return tf.maximum(x, 0.0 if column.whole or column.low is None else column.low)
         return x
 
