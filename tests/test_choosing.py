@@ -398,6 +398,7 @@ def test_a_table_as_it_is_chooses_the_rest(folder: Path, tmp_path: Path) -> None
     assert values["likelihood"] == "table"
     assert "probability of the others" in found.verdict
     assert "On 9 test examples, which no choice has seen" in str(found)
+    assert "the only one that was trained, so nothing was compared." in " ".join(found.legend)
 
 
 CODES = RunConfig(data="digits", latents="codes")

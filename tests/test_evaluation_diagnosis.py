@@ -30,6 +30,7 @@ from keras_vae.evaluation import (
 )
 from keras_vae.evaluation._batches import batch_seed
 from keras_vae.evaluation._draws import trace_of
+from keras_vae.evaluation.diagnosis import _verdict
 from tests.models import digits, linear_gaussian, mean_and_error, tiny_vae
 
 
@@ -122,6 +123,8 @@ def test_collapse_is_called_collapse_and_health_health():
     sick, well = trained(10.0, (128, 128)), trained(1.0, (64,))
     assert sick.collapsed
     assert sick.verdict.startswith("Collapsed: 0 of 4 latents are active")
+    # An estimate of a mutual information near 0 may be negative, the information cannot.
+    assert "share 0 nats of at most 3 " in _verdict(4, 0, 0.1, -0.02, round(math.exp(3)), True)
     assert not well.collapsed
     assert f"{well.active_units} of 4 latents are active" in well.verdict
     assert well.active_units >= 3

@@ -8,16 +8,19 @@ import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from chromium import ALL_VIEWS, browser
+from scipy.stats import norm
 
 from keras_vae import commands, random, report
 from keras_vae.data.proposal import prepare
 from keras_vae.distributions.noise import from_rows
 from keras_vae.factories import LIKELIHOODS
 from keras_vae.report import bounds, draws
+from keras_vae.report.figures import Picture
 from keras_vae.report.subject import Subject, described
 from keras_vae.runs.building import build
 from keras_vae.runs.config import RunConfig, RunError
@@ -144,25 +147,61 @@ def test_series_are_lines_and_the_columns_that_tell_most_are_shown(tmp_path: Pat
         assert says == (width == 25)
 
 
-@pytest.mark.parametrize("latents", ["codes", "ladder"])
-def test_codes_and_levels_have_pictures_of_their_own(latents: str, tmp_path: Path) -> None:
-    sizes = {"latent": 5, "codes": 7, "code_size": 3} if latents == "codes" else {}
-    sizes |= {"level_sizes": (2, 4)} if latents == "ladder" else {}
+def untrained_on_images(path: Path, **settings: Any) -> Run:
     raw = np.random.default_rng(0).integers(0, 2, (60, 4, 4, 1))
-    np.save(tmp_path / "data.npy", raw)
+    np.save(path / "data.npy", raw)
     preparation, _ = prepare(LIKELIHOODS["bernoulli"], raw)
     config = RunConfig(
-        data=str(tmp_path / "data.npy"),
+        data=str(path / "data.npy"),
         likelihood="bernoulli",
-        latents=latents,
         hidden=(4,),
         test_fraction=0.5,
         preparation=preparation,
-        **sizes,
+        **settings,
     )
-    (tmp_path / "config.toml").write_text(config.to_toml())
-    run = Run(tmp_path)
+    (path / "config.toml").write_text(config.to_toml())
+    run = Run(path)
     run.save(build(config, raw.shape[1:]))
+    return run
+
+
+def test_a_prior_that_is_no_standard_normal_is_shown_beside_the_posterior(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = untrained_on_images(tmp_path, prior="normal_mixture", components=2, latent=3)
+    vae = run.load()
+    vae.prior.loc.assign(np.add(vae.prior.loc, [[30.0], [0.0]]))
+    run.save(vae)
+    figures: dict[str, Any] = {}
+
+    def kept(title: str, caption: str, figure: Any) -> Picture:
+        figures[title] = figure
+        return Picture(title, caption, "")
+
+    monkeypatch.setattr(report.latents, "drawn", kept)
+    pictures = {picture.title: picture for picture in report.latents.latents(Subject.of(run, 0))}
+    assert pictures["Posterior and prior overlap"].caption.endswith(
+        "the two most used latents. The prior is shown by 1000 draws."
+    )
+    logits, loc, scale = (np.array(value) for value in vae.prior.components())
+    weights = np.exp(logits) / np.sum(np.exp(logits))
+    steps = figures["Posterior and prior overlap"].axes[0].patches
+    assert len(steps) == 2
+    for patch in steps:
+        latent = int(patch.get_label().removeprefix("p(z), latent "))
+        heights, ends, _ = patch.get_data()
+        expected = np.diff(weights @ norm.cdf((ends - loc[:, [latent]]) / scale[:, [latent]]))
+        found = heights * np.diff(ends)
+        assert found[ends[1:] > 20.0].sum() == pytest.approx(0.5, abs=0.1)
+        # Five standard errors of a share of 1000 draws.
+        assert (np.abs(found - expected) < 5.0 * np.sqrt(expected / 1000) + 0.001).all()
+
+
+@pytest.mark.parametrize("latents", ["codes", "ladder"])
+def test_codes_and_levels_have_pictures_of_their_own(latents: str, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"latent": 5, "codes": 7, "code_size": 3} if latents == "codes" else {}
+    sizes |= {"level_sizes": (2, 4)} if latents == "ladder" else {}
+    run = untrained_on_images(tmp_path, latents=latents, **sizes)
     subject = Subject.of(run, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the model is untrained
@@ -171,6 +210,7 @@ def test_codes_and_levels_have_pictures_of_their_own(latents: str, tmp_path: Pat
     assert ("What each level adds" in shown) == (latents == "ladder")
     if latents == "codes":
         assert list(used) == ["Use of the codes", "Codes by position", "PCA of the latents"]
+        assert shown["Least likely examples"].endswith("nats (the ELBO).")
         assert "embeddings of the codes of all 30 test examples" in used["PCA of the latents"]
         assert described(subject.vae).startswith("5 codes of 7; prior UniformCodes")
         return

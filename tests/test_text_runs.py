@@ -157,9 +157,10 @@ def test_an_edited_or_lost_vocabulary_is_refused(folder: Path, tmp_path: Path) -
 def test_report_shows_texts(folder: Path) -> None:
     from keras_vae.report.page import figure_of
     from keras_vae.report.subject import Subject
-    from keras_vae.report.text_draws import text_draws
+    from keras_vae.report.text_draws import _texts, text_draws
 
     subject = Subject.of(Run(folder / "run"), 0)
+    assert _texts(subject, [[0, math.nan]]) == ["(empty)"]
     shown = text_draws(subject)
     assert [each.title for each in shown] == [
         "Draws from p(x)",

@@ -132,10 +132,10 @@ class Choice:
     def legend(self) -> list[str]:
         """Sentences on the marks of the table, and on how sure the choice is."""
         ends = {trial.ended for trial in self.trials}
-        lines = [
-            f"* recommended, {self.recommended.candidate}: the simplest that is not more than "
-            f"{CLEAR:g} standard errors behind the best."
-        ]
+        why = f"the simplest that is not more than {CLEAR:g} standard errors behind the best"
+        if len(self.trials) == 1:
+            why = "the only one that was trained, so nothing was compared"
+        lines = [f"* recommended, {self.recommended.candidate}: {why}."]
         if DROPPED in ends:
             lines.append("< dropped: too far behind to catch up.")
         if "time" in ends:
@@ -145,7 +145,8 @@ class Choice:
         if self.is_complete:
             lines.append("Every other change of one setting was tried, and none is ahead.")
         else:
-            lines.append("The budget was spent before every change was tried.")
+            more = "; a longer --budget tries others" if len(self.trials) == 1 else ""
+            lines.append(f"The budget was spent before every change was tried{more}.")
         if self.again is not None:
             gap = abs(difference(self.again.bounds, self.recommended.bounds)[0])
             lines.append(

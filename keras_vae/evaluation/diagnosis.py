@@ -264,11 +264,11 @@ def _verdict(
         word = f"Partly collapsed, {counted(latents - active, 'latent')} unused"
     else:
         word = "Not collapsed"
-    cap = math.log(count)
+    cap, shared = math.log(count), max(mutual, 0.0)  # the estimate of a small one may be negative
     at_cap = "at least " if mutual > 0.9 * cap else ""
     return (
         f"{word}: {active} of {latents} latents are active (variance of the posterior mean above "
-        f"{ACTIVE}), the rate is {rate:.3g} nats and x and z share {at_cap}{mutual:.3g} nats of "
+        f"{ACTIVE}), the rate is {rate:.3g} nats and x and z share {at_cap}{shared:.3g} nats of "
         f"at most {cap:.3g} that {counted(count, 'example')} can show."
     )
 

@@ -32,6 +32,7 @@ _LINES = 30
 _CHANNELS = 3
 _MOST_CORRELATED = 100
 _PAIRS = 4
+_ROWS = 4
 
 
 def draws(subject: Subject) -> Sequence[Picture | Words]:
@@ -74,7 +75,8 @@ def _images(subject: Subject) -> list[Picture]:
             found.append(_by_level(subject))
         if not (subject.is_discrete or subject.has_levels):
             on_lines = subject.means(*_interpolations(subject, _PAIRS))
-            across = _traversals(subject, 4)
+            across, size = _traversals(subject, _ROWS), subject.vae.latent_size
+            rows = f"the {_ROWS} most used latents" if size > _ROWS else "the most used first"
             found += [
                 pixels(
                     "Interpolations",
@@ -86,8 +88,8 @@ def _images(subject: Subject) -> list[Picture]:
                 *_geodesics(subject, on_lines),
                 pixels(
                     "Traversals",
-                    "One latent from -3 to 3, the others at one example's posterior mean; the four "
-                    "most used latents, one a row.",
+                    "One latent from -3 to 3, the others at one example's posterior mean; "
+                    f"{rows}, one a row.",
                     subject.means(across, np.zeros(len(across), int)),
                     span,
                 ),
@@ -136,25 +138,27 @@ def _least_likely(subject: Subject) -> Picture:
         evaluation.log_marginal(subject.vae, few, num_samples=100, seed=subject.seed).value
     )
     worst = np.argsort(log_p)[:_COLUMNS]
+    how = "the ELBO" if subject.is_discrete else "importance sampling, k = 100"
     caption = (
         f"The {len(worst)} of {subject.examples(len(log_p))} with the lowest "
         f"{subject.units.quantity}, from {log_p[worst[0]]:.1f} to {log_p[worst[-1]]:.1f} nats "
-        "(importance sampling, k = 100)."
+        f"({how})."
     )
     return pixels("Least likely examples", caption, subject.raw[worst], subject.range)
 
 
 def _series(subject: Subject) -> list[Picture]:
     raw, found = subject.raw[:_LINES], subject.draws(_LINES)["sample"]
+    names = subject.run.config.entries or [f"channel {k}" for k in range(raw.shape[2])]
     pictures = []
-    for channel in range(min(_CHANNELS, raw.shape[2])):
+    for channel, name in enumerate(names[:_CHANNELS]):
         for title, lines, color in (("Test data", raw, GREY), ("Draws from p(x)", found, BLUE)):
             figure, axes = axes_of()
             axes.plot(lines[:, :, channel].T, color=color, alpha=0.6, linewidth=0.9)
             axes.set_ylim(_limits(raw[:, :, channel]))
-            label(axes, "step", f"channel {channel}")
+            label(axes, "step", name)
             caption = f"{len(lines)} series, in the units of the file."
-            pictures.append(drawn(f"{title}, channel {channel}", caption, figure))
+            pictures.append(drawn(f"{title}, {name}", caption, figure))
     return pictures
 
 

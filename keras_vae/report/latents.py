@@ -27,6 +27,8 @@ _LEVELS = 4
 _NAMED = 24
 _POSITIONS = 64
 _MOST_LABELS = 20
+_DRAWS = 1000
+_BARS = 40
 
 
 def latents(subject: Subject) -> list[Picture]:
@@ -54,21 +56,30 @@ def _overlap(
 ) -> Picture:
     """Plots the aggregate posterior of two latents beside the prior."""
     figure, axes = axes_of()
-    grid = np.linspace(-4.0, 4.0, 300)
-    for latent, color in dict.fromkeys(((first, BLUE), (second, ORANGE))):
+    pair = dict.fromkeys(((first, BLUE), (second, ORANGE)))
+    both, prior = [first, second], subject.vae.prior.components()
+    z = None if prior is not None and len(prior.loc) == 1 else subject.drawn_latents(_DRAWS)
+    lowest, highest = centre - 3.0 * scale, centre + 3.0 * scale
+    low = min(-4.0, *(np.quantile(x[:, both], 0.01) for x in (lowest, z) if x is not None))
+    high = max(4.0, *(np.quantile(x[:, both], 0.99) for x in (highest, z) if x is not None))
+    grid = np.linspace(low, high, 300)
+    for latent, color in pair:
         gaps = (grid[:, None] - centre[:, latent]) / scale[:, latent]
         density = np.exp(-0.5 * gaps**2) / (scale[:, latent] * math.sqrt(2.0 * math.pi))
         axes.plot(grid, density.mean(axis=1), color=color, label=f"q(z), latent {latent}")
-    prior = subject.vae.prior.components()
-    if prior is not None and len(prior.loc) == 1:
+        if z is not None:
+            counts, ends = np.histogram(z[:, latent], _BARS, (low, high))
+            heights = counts / (len(z) * (ends[1] - ends[0]))
+            axes.stairs(heights, ends, color=color, linestyle="--", label=f"p(z), latent {latent}")
+    if z is None:
         normal = np.exp(-0.5 * grid**2) / math.sqrt(2.0 * math.pi)
         axes.plot(grid, normal, "--", color=GREY, label="p(z)")
     legend(axes)
     label(axes, "z_j", "density")
-    caption = (
-        f"Posterior averaged over {subject.examples()} against the prior, the two most used "
-        "latents."
-    )
+    which = "the two most used latents" if first != second else "the only latent"
+    caption = f"Posterior averaged over {subject.examples()} against the prior, {which}."
+    if z is not None:
+        caption += f" The prior is shown by {len(z)} draws."
     if not subject.is_normal:
         caption += " Each q(z | x) is shown as a normal distribution of its mean and scale."
     return drawn("Posterior and prior overlap", caption, figure)

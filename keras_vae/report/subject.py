@@ -153,6 +153,11 @@ class Subject:
         found = self.functions["sample"].function(seed=seeds, **given)
         return {name: found[name].numpy() for name in ("sample", "mean")}
 
+    def drawn_latents(self, count: int) -> np.ndarray:
+        """Draws latents [count, L] from the prior, with the conditions that `draws` has."""
+        seeds, given = random.row_seeds(self.seed, count), self.given(range(count))
+        return self.vae.prior.draw_rows(seeds, **given).numpy()
+
     def means(self, z: np.ndarray, rows: Any) -> np.ndarray:
         """Computes decoder means at z [n, L], in the units of the file.
 

@@ -34,8 +34,10 @@ def text_draws(subject: Subject) -> list[Words]:
 
 
 def _texts(subject: Subject, numbers: Any) -> list[str]:
+    """Returns texts to show; an empty one says so."""
     tokens = subject.run.tokens
-    return [] if tokens is None else sequences.of_texts(numbers, tokens)
+    texts = [] if tokens is None else sequences.of_texts(numbers, tokens)
+    return [text if text.strip() else "(empty)" for text in texts]
 
 
 def _most_probable(subject: Subject, z: np.ndarray) -> list[str]:
