@@ -200,7 +200,7 @@ def test_dates_order_the_steps(tmp_path: Path) -> None:
 
 
 def test_networks_that_take_no_series_say_which_do() -> None:
-    with pytest.raises(RunError, match="with network = 'mlp', only with recurrent, convolution"):
+    with pytest.raises(RunError, match="with network = 'mlp': choose recurrent, convolution"):
         RunConfig(data="s.csv", id_column="a").refuse_idle()
 
 

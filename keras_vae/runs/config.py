@@ -229,10 +229,12 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
             if beside == "auto" or (beside if allowed is None else beside in allowed):
                 continue
             if allowed is None:
-                found[entry.name] = f"{entry.name} does nothing without {other}"
+                found[entry.name] = f"{entry.name} does nothing without {other}: leave it out."
             else:
-                but = f", only with {', '.join(allowed)}" if other == "network" else ""
-                found[entry.name] = f"{entry.name} does nothing with {other} = {beside!r}{but}"
+                others = f"choose {', '.join(allowed)}, or " if other == "network" else ""
+                found[entry.name] = (
+                    f"{entry.name} does nothing with {other} = {beside!r}: {others}leave it out."
+                )
         return found
 
     def effective(self) -> dict[str, Any]:
@@ -254,7 +256,7 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
             RunError: naming the first one.
         """
         for reason in self.idle(given).values():
-            raise RunError(f"{reason}: leave it out.")
+            raise RunError(reason)
 
     def beyond(self, other: RunConfig) -> list[str]:
         """Lists the settings that are neither at their default nor as in `other`.
