@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "hidden": (8,),
     "latent": 2,
     "epochs": 2,
-    "batch_size": 20,
+    "batch_size": 15,
     "test_fraction": 0.25,
 }
 NAMES = ("cat", "dog", "newt")

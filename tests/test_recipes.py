@@ -87,7 +87,7 @@ def test_the_learning_rate_falls_in_training_and_after_a_resume(tmp_path: Path) 
         hidden=(8,),
         latent=2,
         epochs=2,
-        batch_size=300,
+        batch_size=539,
         learning_rate_milestones=(1, 2),
         learning_rate_decay=0.5,
         adam_beta_1=0.8,
@@ -109,7 +109,7 @@ def test_a_cosine_ends_near_zero_and_takes_no_milestones(tmp_path: Path) -> None
         hidden=(8,),
         latent=2,
         epochs=4,
-        batch_size=1000,
+        batch_size=1617,
         learning_rate=2e-3,
         learning_rate_schedule="cosine",
     )

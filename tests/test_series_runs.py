@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [
         *("train", "--data", folder / "series.csv", "--out", folder / "run"),
         *("--id-column", "patient", "--time-column", "hour", "--network", "convolution"),
-        *("--hidden", 4, "--latent", 2, "--epochs", 2, "--batch-size", 10, "--seasons", 3),
+        *("--hidden", 4, "--latent", 2, "--epochs", 2, "--batch-size", 12, "--seasons", 3),
     ]
     result = CliRunner().invoke(main, list(map(str, words)))
     assert result.exit_code == 0, result.output

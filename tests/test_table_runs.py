@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     people().to_csv(folder / "people.csv", index=False)
     code, output = invoke(
         *("train", "--data", folder / "people.csv", "--out", folder / "run"),
-        *("--epochs", 2, "--hidden", 8, "--latent", 2, "--batch-size", 50),
+        *("--epochs", 2, "--hidden", 8, "--latent", 2, "--batch-size", 54),
     )
     assert code == 0, output
     assert "4 of 5 columns are modelled; 240 rows" in output
@@ -79,7 +79,7 @@ def test_a_table_in_a_cache_gives_the_numbers_of_one_in_memory(
     path = tmp_path / "people.parquet"
     people().to_parquet(path)
     monkeypatch.setattr("keras_vae.data.tables._ROWS_AT_ONCE", 100)
-    options = ("--epochs", 2, "--hidden", 4, "--latent", 2, "--batch-size", 50)
+    options = ("--epochs", 2, "--hidden", 4, "--latent", 2, "--batch-size", 54)
     runs = []
     for name, cache in (("memory", ()), ("cache", ("--cache", tmp_path / "kept"))):
         out = tmp_path / name

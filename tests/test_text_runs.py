@@ -31,7 +31,7 @@ from serving.score.plan import Job, Part, plan
 from serving.score.run import _task
 from serving.score.worker import Worker
 
-SMALL = {"hidden": (6,), "latent": 2, "epochs": 2, "batch_size": 20}
+SMALL = {"hidden": (6,), "latent": 2, "epochs": 2, "batch_size": 24}
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, output = invoke(
         *("train", "--data", folder / "texts.txt", "--out", folder / "run", "--tokens", "words"),
         *("--autoregressive", "--word-dropout", 0.2, "--hidden", 6, "--latent", 2),
-        *("--epochs", 1, "--batch-size", 20),
+        *("--epochs", 1, "--batch-size", 24),
     )
     assert code == 0, output
     assert "texts as words, 7 different ones, at most 3 a text" in output
