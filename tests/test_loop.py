@@ -1,6 +1,8 @@
 """The loop of `fit` in one graph: each example once an epoch, callbacks in their places."""
 
+import gc
 import itertools
+import weakref
 
 import keras
 import numpy as np
@@ -137,6 +139,17 @@ def test_fitting_again_does_not_compile_again():
     vae.fit(X[::-1].copy(), epochs=3, verbose=0)
     assert vae._loop is first
     assert first._execute.experimental_get_tracing_count() == 1
+
+
+def test_nothing_keeps_a_model_or_its_data_after_training():
+    x, vae = binary(45), compiled(tiny_vae(), **GRAPH)
+    vae.fit(x, epochs=2, batch_size=16, validation_data=x[:20], verbose=0)
+    vae.elbo(x, seed=0)
+    vae.sample(2, seed=0)
+    kept = [weakref.ref(each) for each in (x, vae, vae.optimizer, vae.posterior, vae.likelihood)]
+    del x, vae
+    gc.collect()
+    assert [each() for each in kept] == [None] * len(kept)
 
 
 def test_training_by_other_means_between_fits_is_the_same_training():
