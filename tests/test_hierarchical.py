@@ -354,7 +354,7 @@ def test_levels_are_encoded_and_decoded_by_name(trained):
     np.testing.assert_allclose(p.mean(), model.reconstruct(COUNTS), rtol=1e-5)
     for z, message in (
         ({"top": np.zeros([2, 2])}, "Expected a dict of the latents top, low; got top"),
-        (np.zeros([2, 5]), "got a ndarray"),
+        (np.zeros([2, 5]), "got ndarray"),
         ({"top": np.zeros([2, 2]), "low": np.zeros([2, 2])}, r"low must have shape \[n, 3\]"),
         ({"top": np.zeros([2, 2]), "low": np.zeros([3, 3])}, "2 of top, 3 of low"),
         (

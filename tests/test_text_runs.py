@@ -84,6 +84,17 @@ def test_the_run_keeps_what_the_data_decided(folder: Path) -> None:
     assert vae.likelihood.word_dropout == 0.2
 
 
+def test_resume_notices_other_texts_of_the_same_words(folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "texts.txt").read_text().splitlines()
+    (tmp_path / "texts.txt").write_text("\n".join(reversed(lines)) + "\n")
+    code, output = invoke(
+        *("train", "--resume", "--out", folder / "run", "--epochs", 3),
+        *("--data", tmp_path / "texts.txt"),
+    )
+    assert code == 1
+    assert "has changed or other data was given" in output
+
+
 def test_measured_per_text_and_per_token(folder: Path) -> None:
     code, output = invoke("evaluate", folder / "run", "--samples", 5)
     assert code == 0, output

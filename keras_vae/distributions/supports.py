@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_vae.data import DataError
 from keras_vae.data.mapped import chunks
+from keras_vae.spelling import counted
 
 __all__ = [
     "CHECKED_BYTES",
@@ -98,7 +99,7 @@ class Support:
             value = x[bad][0][~np.isfinite(x[bad][0])][0]
             raise DataError(
                 f"{owner} was given {value} in example {start + int(bad.argmax())} "
-                f"({int(bad.sum())} such examples seen); remove or impute them first."
+                f"({counted(int(bad.sum()), 'such example')} seen); remove or impute them first."
             )
         with tf.device("CPU"), np.errstate(over="ignore"):
             inside = self.contains(tf.convert_to_tensor(x.astype(np.float32))).numpy()

@@ -368,7 +368,7 @@ class HierarchicalVAE(LikelihoodModel):
     def _levels(self, z: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Returns checked latents of every level."""
         if not isinstance(z, Mapping) or set(z) != set(self.blocks):
-            got = ", ".join(map(str, z)) if isinstance(z, Mapping) else f"a {type(z).__name__}"
+            got = ", ".join(map(str, z)) if isinstance(z, Mapping) else type(z).__name__
             raise ValueError(f"Expected a dict of the latents {', '.join(self.blocks)}; got {got}.")
         found = {}
         for name, block in self.blocks.items():

@@ -14,6 +14,7 @@ from keras_vae.data.frames import frame_names, rows_of_numbers
 from keras_vae.data.mapped import chunks
 from keras_vae.data.precision import moments, resolution, unresolved_message
 from keras_vae.distributions.supports import CHECKED_BYTES, DataError, Support
+from keras_vae.spelling import counted
 
 __all__ = [
     "Part",
@@ -188,7 +189,7 @@ def check_finite(array: np.ndarray, name: str) -> None:
             bad = ~np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1)
             raise DataError(
                 f"{name} is not finite in example {start + int(bad.argmax())} "
-                f"({int(bad.sum())} such examples seen); remove or impute them first."
+                f"({counted(int(bad.sum()), 'such example')} seen); remove or impute them first."
             )
 
 
