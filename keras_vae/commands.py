@@ -106,7 +106,7 @@ def evaluate(
         np.asarray(test_raw[:count]),
         run.preparation,
         vae.likelihood.support,
-        run.config.latent,
+        run.config.num_latents,
         run.config.seed,
         given,
     )

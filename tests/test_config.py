@@ -188,6 +188,17 @@ def test_a_setting_that_does_nothing_is_refused(name: str) -> None:
         plain.refuse_idle(given=[name])
 
 
+def test_sizes_of_levels_make_the_number_of_latents_idle() -> None:
+    sized = RunConfig(latents="ladder", level_sizes=(2, 3), latent=7)
+    with pytest.raises(RunError, match=r"^latent does nothing with level_sizes: leave it out"):
+        sized.refuse_idle()
+    assert "latent" not in dataclasses.replace(sized, latent=16).effective()
+    halved = RunConfig(latents="ladder", latent=7)
+    halved.refuse_idle()
+    assert halved.effective()["latent"] == 7
+    assert (sized.num_latents, halved.num_latents, RunConfig(latent=7).num_latents) == (5, 10, 7)
+
+
 def test_what_a_command_makes_idle_in_a_recipe_goes_back_to_its_default() -> None:
     vamp = read_config(RECIPES / "vamp-prior.toml", needs_data=False)
     assert vamp.components == 500
@@ -196,6 +207,8 @@ def test_what_a_command_makes_idle_in_a_recipe_goes_back_to_its_default() -> Non
     iwae = read_config(RECIPES / "iwae-1.toml", needs_data=False)
     falling = override(iwae, {"learning_rate_schedule": "cosine"})
     assert (falling.learning_rate_milestones, falling.learning_rate_decay) == ((), 0.1)
+    levels = override(iwae, {"latents": "bottom_up", "level_sizes": (50, 100)})
+    assert (levels.latent, levels.levels) == (RunConfig().latent, (50, 100))
     sigma = read_config(RECIPES / "sigma-vae.toml", needs_data=False)
     changed = override(sigma, {"likelihood": "poisson", "objective": "iwae"})
     assert changed.likelihood_options == {}

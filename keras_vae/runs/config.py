@@ -203,6 +203,11 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
         """Numbers of latents of the levels, from the top down."""
         return self.level_sizes or (max(1, self.latent // 2), self.latent)
 
+    @property
+    def num_latents(self) -> int:
+        """Number of latents, those of all levels together."""
+        return sum(self.levels) if self.latents in LEVELS else self.latent
+
     def options_of(self, kind: Literal["posterior", "prior"]) -> dict[str, Any]:
         """Returns the arguments of the class of the posterior or the prior."""
         known = FAMILIES[kind][getattr(self, kind)].options
@@ -235,6 +240,9 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
                 found[entry.name] = (
                     f"{entry.name} does nothing with {other} = {beside!r}: {others}leave it out."
                 )
+        has_sizes = self.latents in LEVELS and bool(self.level_sizes)
+        if has_sizes and ("latent" in given or self.latent != RunConfig.latent):
+            found["latent"] = "latent does nothing with level_sizes: leave it out."
         return found
 
     def effective(self) -> dict[str, Any]:

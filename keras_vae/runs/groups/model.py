@@ -59,7 +59,7 @@ class ModelSettings:
         latents: "vector"; "codes": those of a `keras_vae.vq_vae`; "ladder", "residual" or
             "bottom_up": several levels, those of a `keras_vae.hierarchical_vae`.
         latent: number of latents; with codes, the number of codes under Dense layers, and without
-            effect under convolutions.
+            effect under convolutions and with `level_sizes`.
         codes: number of vectors in the book.
         code_size: size of each vector.
         code_prior: "uniform" or "autoregressive".
