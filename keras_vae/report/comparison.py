@@ -68,8 +68,6 @@ class Comparison:
     Attributes:
         sides: the two runs.
         units: what was measured, in words.
-        measure: name of the bound on which the verdict rests: "ELBO", or "log p(x) by importance
-            sampling" if it was measured.
         difference: mean of the second run's bound minus the first's.
         standard_error: standard error of that mean over the examples.
         ahead: number of examples with a higher bound in the second run.
@@ -79,7 +77,6 @@ class Comparison:
 
     sides: tuple[_Side, _Side]
     units: str
-    measure: str
     difference: float
     standard_error: float
     ahead: int
@@ -93,23 +90,31 @@ class Comparison:
         return "", first, second, f"{second} minus {first}"
 
     @property
+    def quantity(self) -> str:
+        """What the verdict rests on: log p(x) if it was measured, else the ELBO."""
+        return "ELBO" if self.sides[0].log_marginal is None else "log p(x)"
+
+    @property
     def verdict(self) -> str:
         """The result in one sentence."""
         first, second = self.sides
         count = len(first.bound)
+        measure = self.quantity
+        if first.log_marginal is not None:
+            measure += " by importance sampling"
         words = f"{abs(self.difference):.2f} ± {self.standard_error:.2f} nats per example"
         if not self.standard_error > 0.0:
             return f"The bounds of {first.name} and {second.name} differ by {words}."
         if abs(self.difference) < _CLEAR * self.standard_error:
             return (
-                f"No difference is certain: the {self.measure} of {second.name} is {words} "
+                f"No difference is certain: the {measure} of {second.name} is {words} "
                 f"{'higher' if self.difference > 0.0 else 'lower'} than that of {first.name}, "
                 f"less than {_CLEAR:g} standard errors."
             )
         better, worse = (second, first) if self.difference > 0.0 else (first, second)
         wins = self.ahead if better is second else count - self.ahead
         return (
-            f"{better.name} is ahead: its {self.measure} is {words} higher than that of "
+            f"{better.name} is ahead: its {measure} is {words} higher than that of "
             f"{worse.name}, and higher for {wins} of {count} test examples."
         )
 
@@ -176,7 +181,6 @@ def compare(
     return Comparison(
         sides=(a, b),
         units=f"{a.units}; {measurements.examples(len(a.elbo), len(a.elbo))}",
-        measure="log p(x) by importance sampling" if num_samples else "ELBO",
         difference=difference,
         standard_error=error,
         ahead=int((gaps > 0.0).sum()),
@@ -385,8 +389,7 @@ def _pairs(found: Comparison) -> Picture:
     margin = 0.03 * (high - low) + 1e-9
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(low - margin, high + margin)
-    word = found.measure.split(" by ")[0]
-    label(axes, f"{word}, {a.name}", f"{word}, {b.name}")
+    label(axes, f"{found.quantity}, {a.name}", f"{found.quantity}, {b.name}")
     caption = f"Each test example; {b.name} has the higher bound above the dashed line."
     return drawn("Example by example", caption, figure)
 
@@ -399,7 +402,6 @@ def _differences(found: Comparison) -> Picture:
     axes.hist(np.clip(gaps, *np.quantile(gaps, [0.005, 0.995])), 40, color=GREY, alpha=0.6)
     axes.axvline(0.0, color=GREY, linewidth=0.8)
     axes.axvline(found.difference, color=BLUE)
-    word = found.measure.split(" by ")[0]
-    label(axes, f"{word}, {b.name} minus {a.name}, nats", "test examples")
+    label(axes, f"{found.quantity}, {b.name} minus {a.name}, nats", "test examples")
     caption = f"Mean {found.difference:+.2f} ± {found.standard_error:.2f} nats, the blue line."
     return drawn("Differences", caption, figure)
