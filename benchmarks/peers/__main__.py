@@ -167,13 +167,12 @@ def write_tables(folder: Path) -> None:
 
 def write_summary(folder: Path, page: Path) -> None:
     """The table between the marks of a page: time of `fit` over that of each system."""
-    columns = [system for system in MODULES if system != OURS]
+    paths = {name: folder / f"peers-{name}.json" for name in CASES}
+    results = {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
+    measured = {system for result in results.values() for system in result["systems"]}
+    columns = [system for system in MODULES if system in measured - {OURS}]
     lines = [f"| case | us/step | {' | '.join(columns)} |", "|---|" + "---|" * (len(columns) + 1)]
-    for name in CASES:
-        path = folder / f"peers-{name}.json"
-        if not path.is_file():
-            continue
-        result = json.loads(path.read_text())
+    for name, result in results.items():
         systems, case = result["systems"], CASES[name]
         ours = statistics.median(_quiet(systems[OURS]))
         unit = ours / case.steps * 1e6 if case.task == "fit" else ours / case.examples * 1e6
