@@ -126,7 +126,7 @@ def main() -> None:
         pq.write_table(pa.table({"id": np.arange(len(x)), **names}), data, row_group_size=2**17)
         out.mkdir()
         command = [sys.executable, "-m", "serving", "score", str(model), "--data", str(data)]
-        command += ["--to", str(out), "--key", "id"]
+        command += ["--out", str(out), "--key", "id"]
         command += ["--batch-size", str(BATCH), "--part-rows", str(PART)]
         run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         watch(run, out, -(-len(x) // PART))

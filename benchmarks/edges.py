@@ -5,7 +5,7 @@
 DIR of --data holds `mnist` and `fashion` (IDX files), `tabular` (.npz of ADBench), `mixed/Wine`
 (data.csv.gz of HI-VAE) and `counts` (a 10x matrix, HDF5); other data is generated here. For each
 data set the commands train, evaluate, export, verify, serving local (models, one `sample`, one
-`score` of real rows) and explore --bundle run one after the other, each in a process of its own.
+`score` of real rows) and explore --out run one after the other, each in a process of its own.
 --quick trains for two epochs. Everything that was printed lies in OUT/NAME/log.txt and what was
 found in OUT/NAME/walk.json, so that --only repeats some data sets and the tables, on the screen and
 in OUT/edges.txt, show all. The exit code is the number of data sets on which a command failed or a
@@ -181,10 +181,10 @@ def walk(name: str, make: Callable[[Path], Path], out: Path, quick: bool) -> Wal
     commands = {
         "train": [*train, *(["--epochs", "2"] if quick else [])],
         "evaluate": ["keras_vae", "evaluate", str(run)],
-        "export": ["export", str(run / "model.keras"), "--to", str(artifacts)],
+        "export": ["export", str(run / "model.keras"), "--out", str(artifacts)],
         "verify": ["export", "verify", str(artifacts / "1")],
         "serve": [],
-        "explore": ["serving", "explore", str(artifacts / "1"), "--bundle", str(folder / "site")],
+        "explore": ["serving", "explore", str(artifacts / "1"), "--out", str(folder / "site")],
     }
     with (folder / "log.txt").open("a") as log:
         for step, words in commands.items():

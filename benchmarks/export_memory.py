@@ -56,7 +56,7 @@ def measure(megabytes: float) -> Peak:
         program = [sys.executable, "-m", "benchmarks.export_memory", "--save", str(model)]
         subprocess.run([*program, "--megabytes", str(megabytes)], check=True)
         began = time.perf_counter()
-        command = [sys.executable, "-m", "export", str(model), "--to", str(target)]
+        command = [sys.executable, "-m", "export", str(model), "--out", str(target)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         peaks: dict[int, float] = {}
         together = 0.0

@@ -58,15 +58,14 @@ def _model_file(path: Path) -> Path:
 def main() -> None:
     """Export a trained model as SavedModel and ONNX, verified before it is published.
 
-    keras-vae export runs/quickstart --to artifacts/quickstart
+    keras-vae export runs/quickstart --out artifacts/quickstart
     """
 
 
 @main.command("publish")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
-    "--to",
-    "target",
+    "--out",
     type=click.Path(path_type=Path),
     required=True,
     help="Directory of the artifact's versions.",
@@ -117,7 +116,7 @@ def main() -> None:
     help="Normal examples that the model was not trained on, as a file like the training data, or "
     "held-out for the run's own test examples: score then returns p_value, too.",
 )
-def publish_command(model: Path, target: Path, modules: tuple[str, ...], **options: Any) -> None:
+def publish_command(model: Path, out: Path, modules: tuple[str, ...], **options: Any) -> None:
     """Publish a trained MODEL as SavedModel and ONNX.
 
     MODEL is a run, or a .keras file. All files are verified first; nothing is published that
@@ -128,15 +127,15 @@ def publish_command(model: Path, target: Path, modules: tuple[str, ...], **optio
     from export import loading, pipeline
 
     loading.import_modules(modules)
-    published = pipeline.export(file, target, pipeline.Options(**options), report=click.echo)
+    published = pipeline.export(file, out, pipeline.Options(**options), report=click.echo)
     click.secho(f"Published {published}", bold=True)
     click.echo(f"Check it later with: keras-vae verify {published}")
 
 
 @main.command("verify")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--sha256", help="SHA-256 of manifest.json, as stated by its publisher.")
-def verify_command(directory: Path, sha256: str | None) -> None:
+def verify_command(artifact: Path, sha256: str | None) -> None:
     """Check a published version: hashes, gates, parity.
 
     Its cases are computed again, in the SavedModel and in ONNX Runtime.
@@ -144,12 +143,12 @@ def verify_command(directory: Path, sha256: str | None) -> None:
     load_tensorflow()
     from export.verify import verify
 
-    verify(directory, sha256=sha256, report=click.echo)
-    click.secho(f"{directory} is unchanged since it was published.", bold=True)
+    verify(artifact, sha256=sha256, report=click.echo)
+    click.secho(f"{artifact} is unchanged since it was published.", bold=True)
 
 
 @main.command("parity")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("artifact", type=click.Path(path_type=Path))
 @click.option(
     "--runtimes",
     default="onnxruntime",
@@ -157,7 +156,7 @@ def verify_command(directory: Path, sha256: str | None) -> None:
     callback=_split,
     help=f"{_RUNTIMES}; or all.",
 )
-def parity_command(directory: Path, runtimes: tuple[str, ...]) -> None:
+def parity_command(artifact: Path, runtimes: tuple[str, ...]) -> None:
     """Compare other runtimes with a published version.
 
     Their results are compared with those of its SavedModel.
@@ -167,4 +166,4 @@ def parity_command(directory: Path, runtimes: tuple[str, ...]) -> None:
     from export.verify import verify
 
     chosen = tuple(RUNTIMES) if runtimes == ("all",) else runtimes
-    verify(directory, runtimes=chosen, report=click.echo)
+    verify(artifact, runtimes=chosen, report=click.echo)

@@ -103,7 +103,7 @@ def refuse_inside_a_version(target: Path) -> None:
             raise ExportError(
                 f"Expected the directory that holds an artifact's versions; got {target}, but "
                 f"{place} is a published version, which is never changed: to publish the next "
-                f"version, give --to {place.parent}."
+                f"version, give --out {place.parent}."
             )
 
 

@@ -50,7 +50,7 @@ _LEFT_OUT = ("data", "condition", "epochs", "monitor", *_CHOSEN, *_OF_ONE_PRIOR,
     help="Priors to compare, as in standard_normal,flow, the simplest first.",
 )
 @click.option(
-    "--most-epochs",
+    "--epochs",
     type=AtLeast(1),
     default=1000,
     show_default=True,
@@ -66,7 +66,7 @@ def choose_command(
     latent: tuple[int, ...],
     width: tuple[int, ...],
     prior: tuple[str, ...],
-    most_epochs: int,
+    epochs: int,
     **options: Any,
 ) -> None:
     """Choose a model of FILE by paired held-out nats.
@@ -95,7 +95,7 @@ def choose_command(
                 latents=latent,
                 widths=width,
                 priors=prior,
-                epochs=most_epochs,
+                epochs=epochs,
                 resume=resume,
                 report=functools.partial(console.print, highlight=False, markup=False),
                 watch=status.update,

@@ -168,10 +168,10 @@ def schema_command(
 
 @main.command("evaluate")
 @of_run
-@with_samples("--samples", "example")
+@with_samples("example")
 @with_limit
 @with_seed
-def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
+def evaluate_command(run: Path, num_samples: int, limit: int, seed: int) -> None:
     """Measure a run on its test set, beside simple models.
 
     Bound and log-likelihood are in nats per example and in the units of the data file.
@@ -182,7 +182,7 @@ def evaluate_command(run: Path, samples: int, limit: int, seed: int) -> None:
 
     values = commands.evaluate(
         Run(run),
-        num_samples=samples,
+        num_samples=num_samples,
         limit=limit,
         seed=seed,
         progress=sys.stdout.isatty(),
@@ -264,7 +264,7 @@ def sample_command(
     required=True,
     help=".csv, .tsv, .parquet or .feather.",
 )
-@with_samples("--num-samples", "row")
+@with_samples("row")
 @click.option("--multiple", type=AtLeast(1), help="Number of imputations to draw, one file each.")
 @with_seed
 @click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
@@ -378,7 +378,7 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
     "--out", type=click.Path(path_type=Path), help="HTML page of both, with pictures, to write."
 )
 @click.option(
-    "--samples",
+    "--num-samples",
     type=AtLeast(0),
     default=0,
     show_default=True,
@@ -387,7 +387,7 @@ def report_command(run: Path, artifact: Path | None, seed: int) -> None:
 @with_limit
 @with_seed
 def compare_command(
-    first: Path, second: Path, out: Path | None, samples: int, limit: int, seed: int
+    first: Path, second: Path, out: Path | None, num_samples: int, limit: int, seed: int
 ) -> None:
     """Compare two runs on the same test examples.
 
@@ -396,8 +396,8 @@ def compare_command(
     examples.
     """
     given = click.get_current_context().get_parameter_source("limit")
-    if not samples and given is click.core.ParameterSource.COMMANDLINE:
-        raise click.UsageError("--limit is for log p(x), which is measured with --samples.")
+    if not num_samples and given is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--limit is for log p(x), which is measured with --num-samples.")
     load_tensorflow()
     from rich.console import Console
     from rich.table import Table
@@ -406,7 +406,7 @@ def compare_command(
     from keras_vae.runs.run import Run
 
     found = comparison.compare(
-        Run(first), Run(second), num_samples=samples, limit=limit, seed=seed, report=click.echo
+        Run(first), Run(second), num_samples=num_samples, limit=limit, seed=seed, report=click.echo
     )
     table = Table()
     for number, name in enumerate(found.header):
@@ -477,7 +477,7 @@ def quickstart_command(
         f"\nLook at {out / 'samples.png'} first. Then train on your own data:\n"
         f"  {keras_vae} train --data FILE --out runs/mine\n"
         f"  {keras_vae} evaluate runs/mine\n"
-        f"  {keras_vae} export runs/mine --to artifacts/mine"
+        f"  {keras_vae} export runs/mine --out artifacts/mine"
     )
 
 

@@ -169,7 +169,7 @@ def latest(path: str | os.PathLike[str]) -> Artifact:
     if not numbers:
         raise ServingError(
             f"{path} holds no version of an artifact; publish one with `keras-vae export MODEL "
-            f"--to {path}`."
+            f"--out {path}`."
         )
     return Artifact.read(Path(path) / str(numbers[-1]))
 
@@ -190,8 +190,8 @@ def find(root: str | os.PathLike[str]) -> dict[str, list[int]]:
     }
     if not models:
         raise ServingError(
-            f"{root} holds no artifact NAME/VERSION; publish one with `keras-vae export MODEL --to "
-            f"{directory / 'NAME'}`."
+            f"{root} holds no artifact NAME/VERSION; publish one with `keras-vae export MODEL "
+            f"--out {directory / 'NAME'}`."
         )
     return models
 

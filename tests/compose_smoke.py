@@ -43,7 +43,7 @@ def main() -> int:
         work = Path(directory)
         name = publish(work / "artifacts", *sys.argv[1:])
         target = work / "deployment"
-        serving("config", work / "artifacts", "--to", target, "--label", f"{name}:stable=1")
+        serving("config", work / "artifacts", "--out", target, "--label", f"{name}:stable=1")
         try:
             compose(target, "up", "--wait", "--wait-timeout", "300")
             everything(work, target, name)
@@ -195,9 +195,9 @@ def with_tls(work: Path, target: Path, name: str, artifact: Artifact) -> None:
     words = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     words += ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
     execute("openssl", "req", *words)
-    serving("tls", "--key", key, "--cert", certificate, "--to", file)
+    serving("tls", "--key", key, "--cert", certificate, "--out", file)
     file.chmod(0o444)  # instead of the chown that only root may do
-    serving("config", work / "artifacts", "--to", target, "--replace", "--tls", file)
+    serving("config", work / "artifacts", "--out", target, "--overwrite", "--tls", file)
     compose(target, "up", "--wait", "--wait-timeout", "300", "--force-recreate", "serving")
     url = GRPC.replace("grpc:", "grpcs:")
     with Client(url, name, label="stable", root_certificates=certificate) as client:

@@ -190,7 +190,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FIRST = "poisson-1-8-standard_normal-0"
-QUICK = ("--latent", "1", "--width", "8", "--prior", "standard_normal", "--most-epochs", "30")
+QUICK = ("--latent", "1", "--width", "8", "--prior", "standard_normal", "--epochs", "30")
 
 
 def invoke(*words: object) -> tuple[int, str]:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -70,8 +70,8 @@ def test_help_comes_without_tensorflow(words: str, tmp_path: Path) -> None:
         ("evaluate nowhere", "nowhere is not a run directory: it holds no config.toml."),
         ("compare run nowhere", "nowhere is not a run directory: it holds no config.toml."),
         ("sample run --out x.npz", "end in .npy, .csv, .parquet or .png; got x.npz."),
-        ("export run --to a", "run holds no model.keras. Give the directory of a run, or a"),
-        ("export x.keras --to a", "x.keras does not exist. Give the directory of a run, or a"),
+        ("export run --out a", "run holds no model.keras. Give the directory of a run, or a"),
+        ("export x.keras --out a", "x.keras does not exist. Give the directory of a run, or a"),
     ],
 )
 def test_a_path_that_is_no_use_is_refused_before_tensorflow(
@@ -98,7 +98,7 @@ def test_commands_never_run_a_file_of_the_user(tmp_path: Path) -> None:
         ([*module, "verify", "a"], "a is not a version of an artifact"),
         ([*module, "export"], "Missing argument 'MODEL'"),
         ([*command, "export"], "Missing argument 'MODEL'"),
-        ([*module, "serve", "config", "a", "--to", "d"], "a is not a directory"),
+        ([*module, "serve", "config", "a", "--out", "d"], "a is not a directory"),
         ([*command, "explore", "a/1"], "a/1 is not a version of an artifact"),
     ):
         result = subprocess.run(
@@ -129,6 +129,35 @@ for line in sys.stdin.read().splitlines():
 """
 
 
+def commands_of(group: click.Group, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for word in group.list_commands(context):
+        command = group.get_command(context, word)
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{name} {word}")
+        elif command is not None:
+            yield f"{name} {word}", command
+
+
+OTHER_NAMES = {
+    "--out": {"--to", "--output", "--target", "--dest", "--bundle"},
+    "--num-samples": {"--samples", "--draws"},
+    "--overwrite": {"--replace", "--force"},
+    "--epochs": {"--most-epochs", "--max-epochs"},
+    "--limit": {"--rows", "--examples"},
+}
+
+
+def test_one_thing_has_one_name_in_all_commands() -> None:
+    named: dict[str, set[str]] = {}
+    for name, command in commands_of(cli.main):
+        for option in (p for p in command.params if isinstance(p, click.Option)):
+            named.setdefault(option.opts[0], set()).add(name)
+    for kept, others in OTHER_NAMES.items():
+        assert kept in named
+        assert not others & named.keys()
+
+
 def test_without_extras_it_trains_and_evaluates_and_names_the_extra_of_the_rest(
     tmp_path: Path,
 ) -> None:
@@ -136,14 +165,14 @@ def test_without_extras_it_trains_and_evaluates_and_names_the_extra_of_the_rest(
     train = "train --epochs 1 --batch-size 30 --latent 1 --hidden 4"
     lines = {
         f"{train} --data x.npy --out r": None,
-        "evaluate r --samples 5": None,
+        "evaluate r --num-samples 5": None,
         f"{train} --data x.parquet --out p": ("pyarrow", "parquet"),
         "quickstart": ("jsonschema", "export"),
-        "export r/model.keras --to artifacts/r": ("onnx", "export"),
+        "export r/model.keras --out artifacts/r": ("onnx", "export"),
         "verify artifacts/r/1": ("onnx", "export"),
         "explore artifacts/r/1": ("uvicorn", "serving"),
         "serve local .": ("h11", "serving"),
-        "score artifacts/r/1 --data x.parquet --to s": ("pyarrow", "batch"),
+        "score artifacts/r/1 --data x.parquet --out s": ("pyarrow", "batch"),
     }
     root = Path(__file__).parent.parent
     result = subprocess.run(

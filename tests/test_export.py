@@ -94,7 +94,7 @@ def run(tmp_path_factory):
 def published(run, tmp_path_factory):
     """Publishes a version; returns it with the output of the command line."""
     target = tmp_path_factory.mktemp("artifacts") / "digits"
-    words = [str(run / "model.keras"), "--to", str(target)]
+    words = [str(run / "model.keras"), "--out", str(target)]
     words += ["--precisions", "float16,int8", "--max-nats", "1", "--tflite"]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
@@ -318,7 +318,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def start(run, target):
-    command = [*preloaded.python(), "-m", "export", str(run / "model.keras"), "--to", str(target)]
+    command = [*preloaded.python(), "-m", "export", str(run / "model.keras"), "--out", str(target)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
     )
@@ -416,7 +416,7 @@ def test_version_can_be_chosen_and_is_never_overwritten(tmp_path, run, published
     ):
         publish.publish(directory, tmp_path, 7)
     assert (tmp_path / "7" / "file").read_text() == "x"
-    words = [run / "model.keras", "--to", published[1].parent, "--version", "1"]
+    words = [run / "model.keras", "--out", published[1].parent, "--version", "1"]
     assert "1 exists, and a published version is never overwritten" in sentence(words)
 
 
@@ -458,7 +458,7 @@ def test_parity_in_another_runtime(published):
 
 @pytest.mark.parametrize("name", ["my model", "é", ".dot", "a:b", "a\nb", "x" * 64])
 def test_a_name_that_no_server_could_serve_is_refused(run, tmp_path, name):
-    said = sentence([str(run / "model.keras"), "--to", str(tmp_path / name)])
+    said = sentence([str(run / "model.keras"), "--out", str(tmp_path / name)])
     assert "with a name of at most 63 letters" in said
     assert not any(tmp_path.iterdir())
 
@@ -615,7 +615,7 @@ def test_lambda_layer_is_refused(tmp_path):
     )
     assert "is a Lambda, which runs its own Python code" in refused(vae, tmp_path)
     vae.save(tmp_path / "model.keras")
-    words = [tmp_path / "model.keras", "--to", tmp_path / "artifacts"]
+    words = [tmp_path / "model.keras", "--out", tmp_path / "artifacts"]
     assert "holds a Lambda layer" in sentence(words)
 
 
@@ -790,7 +790,7 @@ def test_onnx_gate_refuses_other_domains_and_names(published):
 
 
 def test_precision_that_costs_too_much_is_refused(run, tmp_path):
-    words = [run / "model.keras", "--to", tmp_path / "a", "--precisions", "int8"]
+    words = [run / "model.keras", "--out", tmp_path / "a", "--precisions", "int8"]
     message = sentence([*words, "--max-nats", "1e-9"])
     assert "int8 costs" in message
     assert "raise --max-nats" in message
@@ -831,13 +831,13 @@ def test_unused_precision_words(published):
     ("words", "message"),
     [
         (
-            ["missing.keras", "--to", "a"],
+            ["missing.keras", "--out", "a"],
             "missing.keras does not exist. Give the directory of a run",
         ),
-        (["{model}", "--to", "a", "--runtimes", "toaster"], "Unknown runtime 'toaster'"),
-        (["{model}", "--to", "a", "--precisions", "int4"], "Unknown precision 'int4'"),
-        (["{model}", "--to", "{model}"], "cannot be written"),
-        (["{config}", "--to", "a"], "cannot be loaded"),
+        (["{model}", "--out", "a", "--runtimes", "toaster"], "Unknown runtime 'toaster'"),
+        (["{model}", "--out", "a", "--precisions", "int4"], "Unknown precision 'int4'"),
+        (["{model}", "--out", "{model}"], "cannot be written"),
+        (["{config}", "--out", "a"], "cannot be loaded"),
         (["parity", "nowhere"], "is not a version of an artifact"),
     ],
     ids=["file", "runtime", "precision", "target", "format", "artifact"],
@@ -852,14 +852,14 @@ def test_one_sentence_says_what_is_wrong(words, message, run, tmp_path, monkeypa
 def test_options_come_before_or_after_the_model(run):
     for words in (["--help"], ["-h"], ["verify", "--help"], ["publish", "-h"]):
         assert CliRunner().invoke(main, words).exit_code == 0
-    for words in (["--to", "verify", "nothing.keras"], ["nothing.keras", "--to", "verify"]):
+    for words in (["--out", "verify", "nothing.keras"], ["nothing.keras", "--out", "verify"]):
         assert "nothing.keras does not exist" in sentence(words)
-    assert CliRunner().invoke(main, ["m.keras", "--to", "a", "--version", "0"]).exit_code == 2
+    assert CliRunner().invoke(main, ["m.keras", "--out", "a", "--version", "0"]).exit_code == 2
 
 
 def test_model_that_is_no_vae(tmp_path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]).save(tmp_path / "m.keras")
-    message = sentence([tmp_path / "m.keras", "--to", tmp_path / "a"])
+    message = sentence([tmp_path / "m.keras", "--out", tmp_path / "a"])
     assert (
         "Expected a keras_vae.VAE or another keras_vae.LatentVariableModel; got a Sequential"
         in message

@@ -160,7 +160,7 @@ def error_of(words):
 def test_a_path_that_speaks_of_lambda_does_not_blame_a_lambda_layer(tmp_path):
     (tmp_path / "lambda").mkdir()
     path = damaged(tmp_path / "lambda" / "lambda.keras")
-    message = error_of([path, "--to", tmp_path / "a"])
+    message = error_of([path, "--out", tmp_path / "a"])
     assert "lambda.keras is damaged: expected a complete model file" in message
     assert "Lambda layer" not in message
 
@@ -171,9 +171,9 @@ def test_a_target_in_a_published_version_is_refused(name, inner, tmp_path):
     version = tmp_path / "art" / "base" / "1"
     version.mkdir(parents=True)
     (version / name).write_text("published")
-    message = error_of([damaged(tmp_path / "m.keras"), "--to", version / inner])
+    message = error_of([damaged(tmp_path / "m.keras"), "--out", version / inner])
     assert "is a published version, which is never changed" in message
-    assert message.rstrip().endswith(f"give --to {version.parent}.")
+    assert message.rstrip().endswith(f"give --out {version.parent}.")
     assert [path.name for path in version.iterdir()] == [name]
 
 
@@ -183,7 +183,7 @@ def test_a_version_is_told_from_a_project_with_a_manifest(tmp_path, monkeypatch)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_text("published")
     monkeypatch.chdir(tmp_path / "1")
-    with pytest.raises(ExportError, match=f"give --to {tmp_path}"):
+    with pytest.raises(ExportError, match=f"give --out {tmp_path}"):
         publish.refuse_inside_a_version(Path("mine"))
 
 
@@ -271,9 +271,9 @@ def test_classes_of_a_users_own_without_onednn(tmp_path):
     saved = run(["-c", SAVE], tmp_path, preloaded.python())
     assert saved.returncode == 0, saved.stderr
     path = tmp_path / "own.keras"
-    assert f"{path} holds " in (message := error_of([path, "--to", tmp_path / "a"]))
+    assert f"{path} holds " in (message := error_of([path, "--out", tmp_path / "a"]))
     assert "--import my.module" in message
-    command = ["-m", "export", "own.keras", "--to", "a", "--import", "my.module"]
+    command = ["-m", "export", "own.keras", "--out", "a", "--import", "my.module"]
     done = run(command, tmp_path, TF_ENABLE_ONEDNN_OPTS="0")
     assert done.returncode == 0, done.stdout + done.stderr
     found = read_manifest(tmp_path / "a" / "1")
@@ -283,7 +283,7 @@ def test_classes_of_a_users_own_without_onednn(tmp_path):
 def test_mixed_precision_with_onednn(tmp_path):
     vae = made_under("mixed_float16", lambda: keras_vae.mlp_vae((28, 28, 1), 8))
     vae.save(tmp_path / "half.keras")
-    done = run(["-m", "export", "half.keras", "--to", "a"], tmp_path, TF_ENABLE_ONEDNN_OPTS="1")
+    done = run(["-m", "export", "half.keras", "--out", "a"], tmp_path, TF_ENABLE_ONEDNN_OPTS="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Exported in float32; the training used mixed_float16." in done.stdout
     found = read_manifest(tmp_path / "a" / "1")
@@ -293,5 +293,5 @@ def test_mixed_precision_with_onednn(tmp_path):
 
 def test_a_module_that_is_not_there_is_named(tmp_path):
     (tmp_path / "m.keras").touch()
-    message = error_of([tmp_path / "m.keras", "--to", tmp_path / "a", "--import", "no.such"])
+    message = error_of([tmp_path / "m.keras", "--out", tmp_path / "a", "--import", "no.such"])
     assert "--import no.such failed: ModuleNotFoundError" in message

@@ -90,7 +90,7 @@ def test_export_and_foreign_formats_name_the_way(tmp_path):
     vae = compiled(tiny_vae())
     vae.fit(X, verbose=0)
     for options in ({}, {"format": "onnx"}):
-        with pytest.raises(NotImplementedError, match=r"keras-vae export model\.keras --to"):
+        with pytest.raises(NotImplementedError, match=r"keras-vae export model\.keras --out"):
             vae.export(tmp_path / "artifact", **options)
     for name in ("m.h5", "m.hdf5", "M.H5"):
         with pytest.raises(ValueError, match=r'saved as \.keras, .*save\("model\.keras"\)'):

@@ -230,6 +230,6 @@ def test_noise_is_made_of_32_bit_integers():
 
 
 def test_option_of_former_versions_says_that_it_is_the_rule_now():
-    result = CliRunner().invoke(main, ["model.keras", "--to", "a", "--int32-random"])
+    result = CliRunner().invoke(main, ["model.keras", "--out", "a", "--int32-random"])
     assert result.exit_code == 2
     assert "noise in 32-bit integers. Leave the option out." in " ".join(result.output.split())

@@ -93,7 +93,7 @@ def test_limit_without_samples_is_refused(pair: tuple[Run, Run]) -> None:
     words = ["compare", *(str(run.path) for run in pair), "--limit", "10"]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
-    assert "--limit is for log p(x), which is measured with --samples." in result.output
+    assert "--limit is for log p(x), which is measured with --num-samples." in result.output
 
 
 def test_settings_without_effect_are_no_difference() -> None:

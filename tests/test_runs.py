@@ -589,7 +589,7 @@ def test_truncated_and_damaged_models_are_told(finished: Run, tmp_path: Path) ->
         ["sample", out, "--out", tmp_path / "s.npy"],
         ["report", out],
         ["train", "--resume", "--epochs", "4", "--out", out],
-        ["export", out / "model.keras", "--to", tmp_path / "art"],
+        ["export", out / "model.keras", "--out", tmp_path / "art"],
     ):
         code, output = invoke(*words)
         assert code == 1
@@ -659,7 +659,10 @@ def test_every_row_of_a_resumed_history_counts_epochs_in_integers(
             ["sample", "run", "--out", "a.npy", "--n", "0"],
             "'--n': expected an integer of at least 1",
         ),
-        (["evaluate", "run", "--samples", "0"], "'--samples': expected an integer of at least 1"),
+        (
+            ["evaluate", "run", "--num-samples", "0"],
+            "'--num-samples': expected an integer of at least 1",
+        ),
         (
             ["evaluate", "run", "--limit", "-3"],
             "'--limit': expected an integer of at least 0; got -3",
@@ -695,7 +698,7 @@ def test_a_preparation_of_wrong_lengths_is_reported(
 
 
 def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
-    code, output = invoke("evaluate", finished.path, "--samples", "20", "--limit", "50")
+    code, output = invoke("evaluate", finished.path, "--num-samples", "20", "--limit", "50")
     assert code == 0, output
     assert "independent pixels" in output
     values = run.read_json(finished.path / "evaluation.json")
@@ -708,7 +711,7 @@ def test_evaluate_and_sample(finished: Run, tmp_path: Path) -> None:
     assert any(note.startswith("For 7 of 50 examples a few draws dominate") for note in notes)
     # The rates of the latents sum to that of the model, whose prior and posterior factorise.
     assert sum(values["rate_per_latent"]) == pytest.approx(values["rate"]["mean"], rel=1e-5)
-    code, output = invoke("evaluate", finished.path, "--samples", "20", "--limit", "1")
+    code, output = invoke("evaluate", finished.path, "--num-samples", "20", "--limit", "1")
     assert code == 0, output
     alone = run.read_json(finished.path / "evaluation.json")
     assert alone["log_marginal"]["standard_error"] is None

@@ -73,7 +73,7 @@ def run(*words):
 
 
 def config(artifacts, target, *words):
-    result = run("config", artifacts, "--to", target, *words)
+    result = run("config", artifacts, "--out", target, *words)
     assert result.exit_code == 0, result.output
     return target
 
@@ -239,11 +239,11 @@ def test_damaged_warm_up_is_refused(artifacts, damage, words):
 def test_a_version_that_is_not_as_it_was_published_is_not_served(artifacts, tmp_path):
     path = artifacts / "digits" / "2" / "saved_model.pb"
     path.write_bytes(path.read_bytes() + b"\0")
-    line = sentence("config", artifacts, "--to", tmp_path / "d")
+    line = sentence("config", artifacts, "--out", tmp_path / "d")
     assert "saved_model.pb was changed after publishing" in line
     assert not (tmp_path / "d").exists()
     path.unlink()
-    assert "is missing" in sentence("config", artifacts, "--to", tmp_path / "d")
+    assert "is missing" in sentence("config", artifacts, "--out", tmp_path / "d")
     config(artifacts, tmp_path / "d", "--label", "digits:stable=1")
 
 
@@ -536,18 +536,18 @@ def pair(tmp_path):
 
 def test_tls_file_holds_the_pair_and_is_for_its_owner(pair, tmp_path):
     target = tmp_path / "ssl.config"
-    assert run("tls", *pair, "--to", target).exit_code == 0
+    assert run("tls", *pair, "--out", target).exit_code == 0
     assert stat.S_IMODE(target.stat().st_mode) == 0o400
     found = text_format.Parse(target.read_text(), messages.SSLConfig())
     assert found.server_key == PEM.format("PRIVATE KEY")
     assert found.server_cert == PEM.format("CERTIFICATE") * 2
     assert not found.client_verify
-    assert "never overwritten" in sentence("tls", *pair, "--to", target)
+    assert "never overwritten" in sentence("tls", *pair, "--out", target)
 
 
 def test_tls_can_ask_callers_for_a_certificate(pair, tmp_path):
     target, authority = tmp_path / "ssl.config", tmp_path / "cert.pem"
-    assert run("tls", *pair, "--client-ca", authority, "--to", target).exit_code == 0
+    assert run("tls", *pair, "--client-ca", authority, "--out", target).exit_code == 0
     found = text_format.Parse(target.read_text(), messages.SSLConfig())
     assert found.client_verify
     assert found.custom_ca == authority.read_text()
@@ -556,7 +556,7 @@ def test_tls_can_ask_callers_for_a_certificate(pair, tmp_path):
 def test_what_is_no_key_is_refused(pair, tmp_path):
     pair[1], pair[3] = pair[3], pair[1]
     assert "Expected a PEM file with a PRIVATE KEY" in sentence(
-        "tls", *pair, "--to", tmp_path / "s"
+        "tls", *pair, "--out", tmp_path / "s"
     )
     assert not (tmp_path / "s").exists()
 
@@ -579,14 +579,14 @@ def test_nothing_else_is_ever_replaced(exported, tmp_path):
     target = tmp_path / "d"
     target.mkdir()
     config(exported, target)  # an empty directory is a place like any other
-    assert "--replace" in sentence("config", exported, "--to", target)
+    assert "--overwrite" in sentence("config", exported, "--out", target)
     (target / "notes.txt").write_text("mine")
     before = tree(target)
-    line = sentence("config", exported, "--to", target, "--replace")
+    line = sentence("config", exported, "--out", target, "--overwrite")
     assert "notes.txt was added by hand" in line
     (target / "notes.txt").unlink()
     (target / "compose.yaml").write_text("services: {}")
-    line = sentence("config", exported, "--to", target, "--replace")
+    line = sentence("config", exported, "--out", target, "--overwrite")
     assert "compose.yaml was edited by hand" in line
     before = before | {"compose.yaml": b"services: {}"}
     del before["notes.txt"]
@@ -594,7 +594,7 @@ def test_nothing_else_is_ever_replaced(exported, tmp_path):
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     (stranger / "file").touch()
-    line = sentence("config", exported, "--to", stranger, "--replace")
+    line = sentence("config", exported, "--out", stranger, "--overwrite")
     assert "is not a deployment" in line
     assert [entry.name for entry in stranger.iterdir()] == ["file"]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d", "stranger"]
@@ -602,7 +602,7 @@ def test_nothing_else_is_ever_replaced(exported, tmp_path):
 
 def test_replacing_keeps_labels(exported, tmp_path):
     target = config(exported, tmp_path / "d", "--label", "digits:stable=1")
-    config(exported, target, "--replace", "--cpus", "4", "--label", "digits:canary=2")
+    config(exported, target, "--overwrite", "--cpus", "4", "--label", "digits:canary=2")
     assert directories.labels_in(target)["digits"] == {"stable": 1, "canary": 2}
     assert (
         load(target / "compose.yaml")["services"]["serving"]["deploy"]["resources"]["limits"][
@@ -624,7 +624,7 @@ def test_a_writer_that_fails_leaves_what_was_there(exported, tmp_path, monkeypat
         return rename(self, other)
 
     monkeypatch.setattr(Path, "rename", fail)
-    assert "No space left" in sentence("config", exported, "--to", target, "--replace")
+    assert "No space left" in sentence("config", exported, "--out", target, "--overwrite")
     assert tree(target) == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["d"]
 
@@ -643,7 +643,7 @@ def test_a_writer_that_fails_leaves_what_was_there(exported, tmp_path, monkeypat
     ],
 )
 def test_what_could_not_run_is_refused(exported, tmp_path, words, why):
-    assert why in sentence("config", exported, "--to", tmp_path / "d", *words)
+    assert why in sentence("config", exported, "--out", tmp_path / "d", *words)
     assert not any(tmp_path.iterdir())
 
 
@@ -658,16 +658,16 @@ def test_artifact_of_a_newer_tensorflow_needs_a_named_image(artifacts, tmp_path)
         entries["versions"]["tensorflow"] = "2.22.0"
 
     reseal(artifacts / "digits" / "2", change)
-    assert "newer than" in sentence("config", artifacts, "--to", tmp_path / "d")
+    assert "newer than" in sentence("config", artifacts, "--out", tmp_path / "d")
     config(artifacts, tmp_path / "d", "--image", "tensorflow/serving:2.22.0")
 
 
 def test_models_that_kserve_cannot_tell_apart_are_refused(artifacts, tmp_path):
     (artifacts / "Digits").mkdir()
     shutil.copytree(artifacts / "digits" / "1", artifacts / "Digits" / "1")
-    assert "rename one" in sentence("config", artifacts, "--to", tmp_path / "d")
+    assert "rename one" in sentence("config", artifacts, "--out", tmp_path / "d")
     (artifacts / "Digits").rename(artifacts / "a:b")
-    assert "Rename its directory" in sentence("config", artifacts, "--to", tmp_path / "d")
+    assert "Rename its directory" in sentence("config", artifacts, "--out", tmp_path / "d")
 
 
 def test_models_with_no_batch_size_in_common_are_refused():
@@ -683,7 +683,7 @@ def test_models_with_no_batch_size_in_common_are_refused():
 def test_commands_do_not_load_tensorflow(exported, tmp_path):
     program = (
         "import sys; from serving.cli import main; "
-        f"main(['config', {str(exported)!r}, '--to', {str(tmp_path / 'd')!r}], "
+        f"main(['config', {str(exported)!r}, '--out', {str(tmp_path / 'd')!r}], "
         "standalone_mode=False); "
         "assert not {'tensorflow', 'keras', 'onnxruntime'} & set(sys.modules)"
     )

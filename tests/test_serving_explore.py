@@ -124,7 +124,7 @@ def host(tmp_path_factory):
 def bundle(image, ort, host):
     """Writes the page of the image model for a static host."""
     target = host[0] / "digits"
-    words = ["explore", str(image), "--bundle", str(target), "--ort", str(ort)]
+    words = ["explore", str(image), "--out", str(target), "--ort", str(ort)]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     return target
@@ -901,14 +901,14 @@ def sentence_of(*words):
 def test_command_refuses_in_a_sentence(image, ort, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    there = sentence_of(image, "--ort", ort, "--bundle", tmp_path / "full")
+    there = sentence_of(image, "--ort", ort, "--out", tmp_path / "full")
     assert there.endswith("is not an empty folder; name another, or remove it first.")
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
     assert "has no ort.wasm.bundle.min.mjs" in sentence_of(image, "--ort", tmp_path)
     assert "holds no version of an artifact" in sentence_of(tmp_path, "--ort", ort)
     copy = shutil.copytree(image, tmp_path / "digits" / "1")
     (copy / "onnx" / "score.onnx").unlink()
-    lost = sentence_of(copy, "--ort", ort, "--bundle", tmp_path / "new")
+    lost = sentence_of(copy, "--ort", ort, "--out", tmp_path / "new")
     assert "onnx/score.onnx is missing after publishing" in lost
     assert not (tmp_path / "new").exists()
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -54,7 +54,7 @@ def _make_worse(directory):
 def deployment(artifacts, tmp_path):
     """Writes a deployment with version 1 as stable."""
     target = tmp_path / "deployment"
-    assert run("config", artifacts, "--to", target, "--label", "digits:stable=1").exit_code == 0
+    assert run("config", artifacts, "--out", target, "--label", "digits:stable=1").exit_code == 0
     return target
 
 
@@ -238,7 +238,7 @@ def test_a_canary_that_is_damaged_meanwhile_is_not_promoted(artifacts, tmp_path)
     copy, target = shutil.copytree(artifacts, tmp_path / "copy"), tmp_path / "d"
     given = [f"digits:{label}=1" for label in ("stable", "previous")] + ["digits:canary=2"]
     words = [word for label in given for word in ("--label", label)]
-    assert run("config", copy, "--to", target, *words).exit_code == 0
+    assert run("config", copy, "--out", target, *words).exit_code == 0
     before = state(target)
     for version in ("1", "2"):
         (copy / "digits" / version / "variables" / "variables.index").unlink()

@@ -164,7 +164,7 @@ def test_columns_in_another_order_give_the_same_scores(artifact, x, whole, tmp_p
 
 
 def test_samples_are_averaged_over_seeds(artifact, x, data, cluster, tmp_path):
-    score(artifact, job_of(artifact, data, samples=3), data, tmp_path)
+    score(artifact, job_of(artifact, data, num_samples=3), data, tmp_path)
     draws = [
         bare(artifact, "score", x, ["elbo"], seed=seeds(SEED + draw, ROWS))[0] for draw in range(3)
     ]
@@ -212,7 +212,7 @@ def workers(parent):
 
 
 def command(artifact, data, out):
-    options = [str(artifact.path), "--data", str(data), "--to", str(out), "--key", "id"]
+    options = [str(artifact.path), "--data", str(data), "--out", str(out), "--key", "id"]
     return [*options, "--seed", str(SEED), "--batch-size", "64", "--part-rows", "64"]
 
 
@@ -407,7 +407,7 @@ def test_range_is_that_of_the_manifest(family, preparation, expected):
         ({f"f{i}": [1.0] for i in range(5)}, {"seed": 2**31}, "Expected 32-bit seeds"),
         (
             {f"f{i}": [1.0] for i in range(5)},
-            {"signature": "encode", "samples": 2},
+            {"signature": "encode", "num_samples": 2},
             "Draws of encode are not averaged",
         ),
     ],
@@ -431,7 +431,7 @@ def test_command_refuses_in_one_sentence(artifact, tmp_path):
         (tmp_path, "holds no Parquet files. Give one of these files"),
         (artifact.path / "manifest.json", "is of another kind than what can be scored"),
     ]:
-        options = ["--data", str(path), "--to", str(tmp_path / "out")]
+        options = ["--data", str(path), "--out", str(tmp_path / "out")]
         done = CliRunner().invoke(main, ["score", str(artifact.path), *options])
         assert done.exit_code == 1
         assert sentence in done.output

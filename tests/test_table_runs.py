@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(folder: Path) -> dict:
-    code, output = invoke("evaluate", folder / "run", "--samples", 20)
+    code, output = invoke("evaluate", folder / "run", "--num-samples", 20)
     assert code == 0, output
     assert "independent columns" in output
     assert "24 rows, hidden at random" in output
@@ -86,7 +86,7 @@ def test_a_table_in_a_cache_gives_the_numbers_of_one_in_memory(
         code, output = invoke("train", "--data", path, "--out", out, *options, *cache)
         assert code == 0, output
         assert "216 training and 24 test rows" in output
-        assert invoke("evaluate", out, "--samples", 10)[0] == 0
+        assert invoke("evaluate", out, "--num-samples", 10)[0] == 0
         runs.append(Run(out))
     tables_ = [run.table() for run in runs]
     assert isinstance(tables_[1].train.x["age"], LazyRows)

@@ -96,7 +96,7 @@ def test_resume_notices_other_texts_of_the_same_words(folder: Path, tmp_path: Pa
 
 
 def test_measured_per_text_and_per_token(folder: Path) -> None:
-    code, output = invoke("evaluate", folder / "run", "--samples", 5)
+    code, output = invoke("evaluate", folder / "run", "--num-samples", 5)
     assert code == 0, output
     assert "tokens given the one before" in output
     assert "Per token: ELBO -" in output

@@ -105,7 +105,7 @@ def opened(directory: Path, name: str) -> Iterator[BufferedReader]:
         if name == MANIFEST:
             raise ArtifactError(
                 f"{directory} is not a version of an artifact: {MANIFEST} cannot be read "
-                f"({error.strerror}); publish one with `keras-vae export MODEL --to DIR`."
+                f"({error.strerror}); publish one with `keras-vae export MODEL --out DIR`."
             ) from error
         raise ArtifactError(f"{path} cannot be read: {error.strerror}. {REMEDY}") from error
 

@@ -65,10 +65,10 @@ with_limit = click.option(
 )
 
 
-def with_samples(flag: str, per: str) -> Callable[[Any], Any]:
+def with_samples(per: str) -> Callable[[Any], Any]:
     """Returns the option of the number of importance samples per row or example."""
     return click.option(
-        flag,
+        "--num-samples",
         type=AtLeast(1),
         default=1000,
         show_default=True,

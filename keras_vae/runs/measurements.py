@@ -278,7 +278,7 @@ def heavy_tails(count: int, of: int) -> str:
     return (
         f"For {count} of {counted(of, 'example')} a few draws dominate the importance sampling "
         f"(Pareto-k above {TRUSTED:g}): their log p(x) lies above the value; more draws "
-        "(evaluate --samples) come closer."
+        "(evaluate --num-samples) come closer."
     )
 
 

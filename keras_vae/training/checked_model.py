@@ -141,7 +141,7 @@ class CheckedModel(keras.Model):
         """
         raise NotImplementedError(
             "A VAE has its own export command, which verifies what it writes: call "
-            'save("model.keras") and run "keras-vae export model.keras --to DIRECTORY" (also '
+            'save("model.keras") and run "keras-vae export model.keras --out DIRECTORY" (also '
             '"python -m export"), for SavedModel and ONNX together.'
         )
 

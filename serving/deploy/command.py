@@ -43,7 +43,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.command("config")
 @click.argument("artifacts", type=_PATH)
-@click.option("--to", "target", type=_PATH, required=True, help="Directory to write.")
+@click.option("--out", type=_PATH, required=True, help="Directory to write.")
 @click.option("--model", "names", multiple=True, help="Serve this model only; may be repeated.")
 @click.option(
     "--label",
@@ -92,24 +92,24 @@ _PATH = click.Path(path_type=Path)
     help="Seconds between checks of models.config.",
 )
 @click.option("--tls", type=_PATH, help="gRPC under TLS with this file of `keras-vae serve tls`.")
-@click.option("--replace", is_flag=True, help="Rewrite an existing deployment; labels stay.")
+@click.option("--overwrite", is_flag=True, help="Rewrite an existing deployment; labels stay.")
 def config_command(
     artifacts: Path,
-    target: Path,
+    out: Path,
     names: tuple[str, ...],
     labels: dict[str, dict[str, int]],
-    replace: bool,
+    overwrite: bool,
     **settings: Any,
 ) -> None:
     """Write a directory to run TensorFlow Serving from.
 
     It holds what Docker Compose, Kubernetes and KServe need.
     """
-    target = target.absolute()
-    if replace:
+    out = out.absolute()
+    if overwrite:
         chosen = {
             name: kept
-            for name, kept in directories.labels_in(target).items()
+            for name, kept in directories.labels_in(out).items()
             if not names or name in names
         }
         labels = {
@@ -118,15 +118,15 @@ def config_command(
     deployment = deployments.plan(
         artifacts, deployments.Settings(**settings), names=names, labels=labels
     )
-    directories.publish(directories.render(deployment, target), target, replace=replace)
+    directories.publish(directories.render(deployment, out), out, overwrite=overwrite)
     for model in deployment.models:
         served = ", ".join(f"{label}={version}" for label, version in sorted(model.labels.items()))
         click.echo(f"{model.name}: {served or 'the newest version'}")
     click.echo(f"batch sizes: {', '.join(map(str, deployment.batch_sizes))}")
-    click.secho(f"Wrote {target}", bold=True)
-    click.echo(f"docker compose --project-directory {target} up --wait")
-    click.echo(f"kubectl apply -k {target}")
-    if replace:
+    click.secho(f"Wrote {out}", bold=True)
+    click.echo(f"docker compose --project-directory {out} up --wait")
+    click.echo(f"kubectl apply -k {out}")
+    if overwrite:
         click.echo(
             "Running containers hold the old directory: add --force-recreate to the first command."
         )
@@ -136,8 +136,8 @@ def config_command(
 @click.option("--key", type=_PATH, required=True, help="Private key of the server, PEM.")
 @click.option("--cert", type=_PATH, required=True, help="Its certificate and chain, PEM.")
 @click.option("--client-ca", type=_PATH, help="Ask callers for a certificate signed by this, PEM.")
-@click.option("--to", "target", type=_PATH, required=True, help="File to write, mode 0400.")
-def tls_command(key: Path, cert: Path, client_ca: Path | None, target: Path) -> None:
+@click.option("--out", type=_PATH, required=True, help="File to write, mode 0400.")
+def tls_command(key: Path, cert: Path, client_ca: Path | None, out: Path) -> None:
     """Write the server's key pair for TensorFlow Serving.
 
     The file holds the key itself.
@@ -148,15 +148,15 @@ def tls_command(key: Path, cert: Path, client_ca: Path | None, target: Path) -> 
         None if client_ca is None else _pem(client_ca, "CERTIFICATE"),
     )
     try:
-        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+        handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     except FileExistsError as error:
         raise ServingError(
-            f"{target} exists, and a key is never overwritten; name another file."
+            f"{out} exists, and a key is never overwritten; name another file."
         ) from error
     with open(handle, "w", encoding="utf-8") as file:
         file.write(text)
-    click.secho(f"Wrote {target}", bold=True)
-    click.echo(f"It holds the private key. Give it to the server's user: chown {USER} {target}")
+    click.secho(f"Wrote {out}", bold=True)
+    click.echo(f"It holds the private key. Give it to the server's user: chown {USER} {out}")
 
 
 def _pem(path: Path, kind: str) -> str:

@@ -199,7 +199,7 @@ def published(directory: Path, version: int) -> Artifact:
     """
     if not (directory / str(version)).is_dir():
         raise ServingError(
-            f"{directory} has no version {version}; publish it with `keras-vae export MODEL --to "
+            f"{directory} has no version {version}; publish it with `keras-vae export MODEL --out "
             f"{directory} --version {version}`."
         )
     artifact = Artifact.read(directory / str(version))
@@ -222,7 +222,7 @@ def read_marker(directory: Path) -> dict[str, Any]:
     except OSError as error:
         raise ServingError(
             f"{directory} is not a deployment (it has no readable {MARKER}); write one with "
-            f"`keras-vae serve config ARTIFACTS --to {directory}`."
+            f"`keras-vae serve config ARTIFACTS --out {directory}`."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ServingError(

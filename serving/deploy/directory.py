@@ -62,19 +62,19 @@ def render(deployment: Deployment, directory: Path) -> dict[str, str]:
     return {**files, MARKER: _json(marker)}
 
 
-def publish(files: dict[str, str], directory: Path, *, replace: bool = False) -> None:
+def publish(files: dict[str, str], directory: Path, *, overwrite: bool = False) -> None:
     """Writes a deployment to a temporary directory and moves it into place.
 
     Args:
         files: from `render`.
-        directory: its place. It must be absent or empty; with `replace` it may be an earlier
+        directory: its place. It must be absent or empty; with `overwrite` it may be an earlier
             deployment in which nothing but `models.config` was edited.
-        replace: whether to replace the earlier deployment.
+        overwrite: whether to replace the earlier deployment.
 
     Raises:
         ServingError: if something else is there, which is then left unchanged.
     """
-    _refuse_other(directory, replace)
+    _refuse_other(directory, overwrite)
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
@@ -85,7 +85,7 @@ def publish(files: dict[str, str], directory: Path, *, replace: bool = False) ->
             _write(path, text)
         for path in [new, *new.rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o644)
-        if not replace or not directory.exists():
+        if not overwrite or not directory.exists():
             new.rename(directory)
             return
         directory.rename(old)
@@ -130,12 +130,12 @@ def write_atomically(path: Path, text: str) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def _refuse_other(directory: Path, replace: bool) -> None:
+def _refuse_other(directory: Path, overwrite: bool) -> None:
     if not os.path.lexists(directory) or (directory.is_dir() and not any(directory.iterdir())):
         return
-    if not replace:
+    if not overwrite:
         raise ServingError(
-            f"{directory} exists; give --replace to rewrite a deployment (its labels stay), or "
+            f"{directory} exists; give --overwrite to rewrite a deployment (its labels stay), or "
             "name another directory."
         )
     known = read_marker(directory)["files"]

@@ -23,8 +23,7 @@ __all__ = ["explore"]
 )
 @click.option("--no-open", is_flag=True, help="Do not open the page in the browser.")
 @click.option(
-    "--bundle",
-    "target",
+    "--out",
     type=click.Path(path_type=Path),
     help="Write the page into this folder for a static host instead of serving it.",
 )
@@ -33,9 +32,7 @@ __all__ = ["explore"]
     type=click.Path(path_type=Path),
     help="Folder of onnxruntime-web, instead of a download by npm.",
 )
-def explore(
-    artifact: Path, port: int, no_open: bool, target: Path | None, ort: Path | None
-) -> None:
+def explore(artifact: Path, port: int, no_open: bool, out: Path | None, ort: Path | None) -> None:
     """Explore the latents of ARTIFACT in the browser.
 
     The page itself runs the ONNX files. ARTIFACT is a version such as artifacts/quickstart/1, or
@@ -46,11 +43,11 @@ def explore(
 
     chosen = Artifact.read(artifact) if artifact.name.isdigit() else latest(artifact)
     files = runtime.find(ort, click.echo)
-    if target is not None:
-        site.bundle(chosen, files, target)
-        size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-        click.secho(f"Wrote {target} ({size / 1e6:.0f} MB).", bold=True)
-        click.echo(f"Look at it with: python -m http.server --directory {target}")
+    if out is not None:
+        site.bundle(chosen, files, out)
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        click.secho(f"Wrote {out} ({size / 1e6:.0f} MB).", bold=True)
+        click.echo(f"Look at it with: python -m http.server --directory {out}")
         return
     with tempfile.TemporaryDirectory(prefix="explore-") as directory:
         site.write(chosen, files, Path(directory))

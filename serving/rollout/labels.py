@@ -187,7 +187,7 @@ def _parse(directory: Path) -> Any:
     except OSError as error:
         raise ServingError(
             f"{directory / MODELS_CONFIG} cannot be read ({error.strerror}); write the deployment "
-            "again with `keras-vae serve config --replace`."
+            "again with `keras-vae serve config --overwrite`."
         ) from error
 
 

@@ -28,8 +28,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "array; of a model of texts a .txt or .jsonl file, too.",
 )
 @click.option(
-    "--to",
-    "out",
+    "--out",
     type=click.Path(path_type=Path),
     required=True,
     help="Directory of the results; an interrupted run is resumed.",
@@ -66,7 +65,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="Row i over all files has the seed pair [seed, i].",
 )
 @click.option(
-    "--samples",
+    "--num-samples",
     type=click.IntRange(1),
     default=1,
     show_default=True,
@@ -103,7 +102,7 @@ def score_command(
     signature: str,
     outputs: tuple[str, ...],
     seed: int,
-    samples: int,
+    num_samples: int,
     batch_size: int | None,
     part_rows: int,
     workers: int,
@@ -125,7 +124,7 @@ def score_command(
         data,
         signature=signature,
         seed=seed,
-        samples=samples,
+        num_samples=num_samples,
         columns=columns,
         condition=condition,
         key=key,

@@ -77,7 +77,7 @@ class Job:
         artifact: SHA-256 of the manifest, which holds the hashes of all files.
         signature: name of the signature.
         seed: first word of the seed pair of a row; the second is the row's number.
-        samples: draws averaged; draw k has the seed pair [seed + k, row].
+        num_samples: draws averaged; draw k has the seed pair [seed + k, row].
         columns, condition: columns that hold x and the condition; of a model with named parts one
             column for each, or "" for one that is absent.
         key: columns that are copied.
@@ -90,7 +90,7 @@ class Job:
     artifact: str
     signature: str
     seed: int
-    samples: int
+    num_samples: int
     columns: tuple[str, ...]
     condition: tuple[str, ...]
     key: tuple[str, ...]
@@ -142,7 +142,7 @@ def plan(
     *,
     signature: str = "score",
     seed: int = 0,
-    samples: int = 1,
+    num_samples: int = 1,
     columns: Sequence[str] = (),
     condition: Sequence[str] = (),
     key: Sequence[str] = (),
@@ -158,7 +158,7 @@ def plan(
         data: the file or directory.
         signature: score, encode, reconstruct, impute or classify.
         seed: seed of the draws, a 32-bit integer.
-        samples: draws of `score` to average.
+        num_samples: draws of `score` to average.
         columns: one column for each number of x, or one of lists; by default the columns with the
             model's names, or all remaining columns if it has no names. Of a model with named parts
             one column for each, by default that of its name.
@@ -175,10 +175,12 @@ def plan(
     if signature not in SIGNATURES or signature not in artifact.signatures:
         raise ServingError(f"Expected the signature {', '.join(SIGNATURES)}; got {signature}.")
     inputs = artifact.signatures[signature].inputs
-    if samples != 1 and signature not in _DRAWN:
-        raise ServingError(f"Draws of {signature} are not averaged: samples is 1; got {samples}.")
-    if seed < -(2**31) or seed + samples > 2**31:
-        raise ServingError(f"Expected 32-bit seeds; got {seed} to {seed + samples - 1}.")
+    if num_samples != 1 and signature not in _DRAWN:
+        raise ServingError(
+            f"Draws of {signature} are not averaged: num_samples is 1; got {num_samples}."
+        )
+    if seed < -(2**31) or seed + num_samples > 2**31:
+        raise ServingError(f"Expected 32-bit seeds; got {seed} to {seed + num_samples - 1}.")
     parts = tuple(integrity.observations(artifact.manifest).values())
     Results.of(artifact.signatures[signature], parts, outputs)
     named = "x" not in inputs
@@ -224,7 +226,7 @@ def plan(
         artifact=artifact.sha256,
         signature=signature,
         seed=seed,
-        samples=samples,
+        num_samples=num_samples,
         columns=layout.columns,
         condition=layout.condition,
         key=layout.key,

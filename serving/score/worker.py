@@ -112,7 +112,7 @@ class Worker:
             "artifact": task.job.artifact,
             "signature": task.job.signature,
             "seed": task.job.seed,
-            "samples": task.job.samples,
+            "num_samples": task.job.num_samples,
             "source": vars(source),
             "start": part.start,
             "stop": part.stop,
@@ -200,7 +200,7 @@ class Worker:
         }
         names = self._task.results.computed
         draws: list[list[np.ndarray]] = []
-        for draw in range(job.samples):
+        for draw in range(job.num_samples):
             if "seed" in self._task.results.signature.inputs:
                 seed = np.empty((size, 2), np.int32)
                 seed[:, 0] = job.seed + draw
