@@ -6,6 +6,7 @@ import weakref
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from models import (
@@ -141,9 +142,20 @@ def test_fitting_again_does_not_compile_again():
     assert first._execute.experimental_get_tracing_count() == 1
 
 
-def test_nothing_keeps_a_model_or_its_data_after_training():
+@pytest.mark.parametrize("kind", ["array", "file", "rows of a file", "table in the cache"])
+def test_nothing_keeps_a_model_or_its_data_after_training(kind, tmp_path):
     x, vae = binary(45), compiled(tiny_vae(), **GRAPH)
+    if kind == "table in the cache":
+        frame = pd.DataFrame(x, columns=list("abcdef"))
+        frame.to_parquet(tmp_path / "x.parquet")
+        x = data.load(tmp_path / "x.parquet", cache=tmp_path / "cache").x
+    elif kind != "array":
+        np.save(tmp_path / "x.npy", x)
+        x = data.load(tmp_path / "x.npy").x
+    if kind == "rows of a file":
+        x = data.split(x, copy=False)[0]
     vae.fit(x, epochs=2, batch_size=16, validation_data=x[:20], verbose=0)
+    vae.evaluate(data.batches(x, 16, transform=data.binarize), verbose=0)
     vae.elbo(x, seed=0)
     vae.sample(2, seed=0)
     kept = [weakref.ref(each) for each in (x, vae, vae.optimizer, vae.posterior, vae.likelihood)]

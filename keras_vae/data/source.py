@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -284,12 +285,18 @@ def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def rows_of(table: Any, rows: tf.Tensor) -> tf.Tensor:
-    """Returns rows of a table: gathered in the graph, or read by NumPy as the graph runs."""
+    """Returns rows of a table: gathered in the graph, or read by NumPy as the graph runs.
+
+    TensorFlow keeps the functions that a graph calls until the process ends, so this one holds the
+    table by a weak reference. Whoever makes the graph holds the table: a dataset and its iterators
+    hold the function that they map.
+    """
     import tensorflow as tf
 
     if tf.is_tensor(table):
         return tf.gather(table, rows)
     dtype = tf.as_dtype(table.dtype.newbyteorder("="))
-    values = tf.numpy_function(lambda wanted: read(table, wanted), [rows], dtype)
+    held: Callable[[], Any] = weakref.ref(table)
+    values = tf.numpy_function(lambda wanted: read(held(), wanted), [rows], dtype)
     values.set_shape([*rows.shape, *table.shape[1:]])
     return values
