@@ -29,7 +29,7 @@ from serving.score.plan import plan
 from serving.score.results import averaged
 from serving.score.run import score
 from serving.score.series import SeriesReader, about_windows
-from serving.score.worker import METADATA
+from serving.score.worker import METADATA, Worker
 
 ROWS = 3001
 SEED = 11
@@ -494,6 +494,58 @@ def test_rows_that_were_read_are_let_go(tmp_path):
     for _ in files.chunks(path, ["x"], 0, len(x), 2**16):
         most = max(most, pa.total_allocated_bytes() - before)
     assert 2**18 < most < 2**23
+
+
+class Counted(pq.ParquetFile):
+    """A Parquet file that counts the rows that are decoded."""
+
+    decoded = 0
+
+    def iter_batches(self, *arguments, **options):
+        for batch in super().iter_batches(*arguments, **options):
+            Counted.decoded += len(batch)
+            yield batch
+
+
+@pytest.mark.parametrize("group", [ROWS, 70], ids=["one group", "small groups"])
+def test_workers_that_take_turns_decode_no_row_again(artifact, x, group, tmp_path, monkeypatch):
+    """Each worker decodes one large group once; of small ones those of its parts, and their ends.
+
+    A part of 64 rows lies in at most two groups of 70, which begin at most 69 rows before it and
+    end as far behind it; rows are decoded in batches of 64.
+    """
+    path, out, alone = (tmp_path / name for name in ("rows.parquet", "out", "alone"))
+    pq.write_table(columns_of(x), path, row_group_size=group)
+    job = job_of(artifact, path, part_rows=64)
+    workers = []
+    for folder in (out, out, alone):
+        folder.mkdir(exist_ok=True)
+        workers.append(Worker(run._task(artifact, job, tmp_path, folder)))
+    monkeypatch.setattr(pq, "ParquetFile", Counted)
+    Counted.decoded = 0
+    parts = list(job.parts())
+    for index, part in enumerate(parts):
+        workers[index % 2].publish(part)
+    most = 2 * ROWS if group == ROWS else len(parts) * (64 + 2 * 69)
+    assert ROWS <= Counted.decoded <= most
+    monkeypatch.undo()
+    workers[0].publish(parts[1])  # as after the death of the other worker
+    for part in parts:
+        workers[2].publish(part)
+    found = pq.read_table(out)
+    assert found.equals(pq.read_table(alone))
+    assert found["id"].to_pylist() == list(range(0, 10 * ROWS, 10))
+
+
+def test_workers_that_take_turns_read_no_line_again(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("a\n" * 10)
+    assert [files.leads_on(path, 4, start) for start in (3, 4, 9)] == [False, True, True]
+    pq.write_table(pa.table({"x": range(10)}), tmp_path / "x.parquet", row_group_size=4)
+    found = [files.leads_on(tmp_path / "x.parquet", 4, start) for start in (3, 4, 7, 8, 9)]
+    assert found == [False, True, True, False, False]
+    np.save(tmp_path / "x.npy", np.ones((10, 1)))
+    assert [files.leads_on(tmp_path / "x.npy", 4, start) for start in (4, 5)] == [True, False]
 
 
 def test_series_are_read_as_in_training(tmp_path):

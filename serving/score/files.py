@@ -16,7 +16,7 @@ from keras_vae.tokens import TEXT, TEXT_SUFFIXES, text_of_json
 from serving.errors import ServingError
 from serving.score.series import SeriesReader
 
-__all__ = ["FILES", "chunks", "schema_and_rows"]
+__all__ = ["FILES", "chunks", "leads_on", "schema_and_rows"]
 
 FILES = (
     "Parquet files, tables in .csv, .tsv or .feather, arrays in .npy, and texts in "
@@ -138,6 +138,21 @@ def chunks(
                 at += len(batch)
                 if at >= stop:
                     return
+
+
+def leads_on(path: Path, at: int, start: int, series: SeriesReader | None = None) -> bool:
+    """Tells whether `chunks` that have come to row `at` are the cheapest way to row `start`.
+
+    They are where new ones from `start` on would read the rows between as well: those of the same
+    row group, and lines of text.
+    """
+    if at >= start or path.name.lower().endswith(TEXT_SUFFIXES):
+        return at <= start
+    if _held(path, series) is not None:
+        return False
+    footer = _footer(path)
+    ends = np.cumsum([footer.row_group(group).num_rows for group in range(footer.num_row_groups)])
+    return not ((at < ends) & (ends <= start)).any()
 
 
 def _chunks_of_texts(

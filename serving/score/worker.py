@@ -21,6 +21,7 @@ from keras_vae.spelling import counted
 from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
 from serving.score import rows
+from serving.score.files import leads_on
 from serving.score.parts import part_tensor
 from serving.score.plan import Job, Part, Source, identity_of
 from serving.score.results import Results, averaged
@@ -81,10 +82,8 @@ class Worker:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        # Rows of the last file, from the end of the last part on: usually the next part begins
-        # there.
-        self._tables: Iterator[pa.Table] | None = None
-        self._next: tuple[Source, int] | None = None
+        # The last file, the end of the last part, and the rows from there on.
+        self._rest: tuple[Source, int, Iterator[pa.Table]] | None = None
         self._session = session(task.model)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
@@ -146,18 +145,30 @@ class Worker:
             )
 
     def _results(self, path: Path, part: Part, schema: pa.Schema) -> Iterator[pa.Table]:
-        job, size = self._task.job, self._task.job.batch_size
         at, number = part.start, part.source.first + part.start
-        if self._tables is None or self._next != (part.source, at):
-            columns = rows.Layout(job.columns, job.condition, job.key).all
-            stop, series = part.source.rows, self._task.series
-            self._tables = rows.read(path, columns, at, stop, number, size, series)
-        tables, self._tables = self._tables, None
+        tables = self._tables(path, part)
         while at < part.stop and (table := next(tables, None)) is not None:
             yield self._result(table, path, at, number, schema)
             at += len(table)
             number += len(table)
-        self._tables, self._next = tables, (part.source, at)
+        self._rest = part.source, at, tables
+
+    def _tables(self, path: Path, part: Part) -> Iterator[pa.Table]:
+        """Returns the rows of a file from the start of a part on.
+
+        Usually they are what is left of the file, after the parts that other workers have taken.
+        """
+        job, series = self._task.job, self._task.series
+        rest, self._rest = self._rest, None
+        if rest is not None and rest[0] == part.source:
+            _, at, tables = rest
+            if leads_on(path, at, part.start, series):
+                while at < part.start and (table := next(tables, None)) is not None:
+                    at += len(table)
+                return tables
+        columns = rows.Layout(job.columns, job.condition, job.key).all
+        start, stop, number = part.start, part.source.rows, part.source.first + part.start
+        return rows.read(path, columns, start, stop, number, job.batch_size, series)
 
     def _result(
         self, table: pa.Table, path: Path, at: int, number: int, schema: pa.Schema
