@@ -133,19 +133,19 @@ class Choice:
         """Sentences on the marks of the table, and on how sure the choice is."""
         ends = {trial.ended for trial in self.trials}
         why = f"the simplest that is not more than {CLEAR:g} standard errors behind the best"
-        if len(self.trials) == 1:
+        is_alone = len(self.trials) == 1
+        if is_alone:
             why = "the only one that was trained, so nothing was compared"
         lines = [f"* recommended, {self.recommended.candidate}: {why}."]
         if DROPPED in ends:
             lines.append("< dropped: too far behind to catch up.")
         if "time" in ends:
-            lines.append(
-                "> still improving when its time was up; a longer --budget may change its rank."
-            )
+            rank = "" if is_alone else "; a longer --budget may change its rank"
+            lines.append(f"> still improving when its time was up{rank}.")
         if self.is_complete:
             lines.append("Every other change of one setting was tried, and none is ahead.")
         else:
-            more = "; a longer --budget tries others" if len(self.trials) == 1 else ""
+            more = "; a longer --budget trains it further and tries others" if is_alone else ""
             lines.append(f"The budget was spent before every change was tried{more}.")
         if self.again is not None:
             gap = abs(difference(self.again.bounds, self.recommended.bounds)[0])
