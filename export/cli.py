@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from export.errors import ExportError
+from keras_vae import extras
 from keras_vae.cli import Group
 from keras_vae.tensorflow_start import load_tensorflow
 
@@ -52,6 +53,13 @@ def _model_file(path: Path) -> Path:
             else f"{path} does not exist. Give the directory of a run, or a .keras file."
         )
     return file
+
+
+def _ready() -> None:
+    """Refuses a missing package before TensorFlow is imported."""
+    if lack := extras.missing("export"):
+        raise click.ClickException(lack)
+    load_tensorflow()
 
 
 @click.group(cls=_PublishByDefault, context_settings={"help_option_names": ["-h", "--help"]})
@@ -123,7 +131,7 @@ def publish_command(model: Path, out: Path, modules: tuple[str, ...], **options:
     disagrees with the model.
     """
     file = _model_file(model)
-    load_tensorflow()
+    _ready()
     from export import loading, pipeline
 
     loading.import_modules(modules)
@@ -140,7 +148,7 @@ def verify_command(artifact: Path, sha256: str | None) -> None:
 
     Its cases are computed again, in the SavedModel and in ONNX Runtime.
     """
-    load_tensorflow()
+    _ready()
     from export.verify import verify
 
     verify(artifact, sha256=sha256, report=click.echo)
@@ -161,7 +169,7 @@ def parity_command(artifact: Path, runtimes: tuple[str, ...]) -> None:
 
     Their results are compared with those of its SavedModel.
     """
-    load_tensorflow()
+    _ready()
     from export.runtimes import RUNTIMES
     from export.verify import verify
 

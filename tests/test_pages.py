@@ -8,7 +8,9 @@ import click
 import keras
 import pytest
 
+from keras_vae import extras
 from keras_vae.cli import main
+from keras_vae.runs import siblings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -58,6 +60,27 @@ def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
             assert printed.split() == said.split()
             checked += 1
     assert checked
+
+
+NEEDED = {
+    **dict.fromkeys(("export", "verify", "parity", "quickstart"), "export"),
+    **siblings.EXTRAS,
+}
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").glob("*.md")), *TUTORIALS], ids=lambda page: page.name
+)
+def test_page_names_the_extras_that_its_commands_need(page):
+    text = page.read_text()
+    commands = re.findall(r"^(?:    )?(?:\.venv/bin/)?keras-vae ([a-z]+)", text, re.M)
+    needed = {NEEDED[command] for command in commands if command in NEEDED}
+    if re.search(r"from serving import|serving\.Client\(", text):
+        needed.add("serving")
+    named = set(re.findall(r"`(\w+)`", text))
+    for listed in re.findall(r'pip install "\.\[([\w,]+)\]"', text):
+        named |= set(extras.MODULES) if listed == "all" else set(listed.split(","))
+    assert needed <= named
 
 
 def anchors(text):
