@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import shutil
 import sys
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,10 @@ import keras
 import numpy as np
 
 from keras_vae import evaluation, random
-from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.report.subject import Subject
 from keras_vae.runs import (
     baselines,
+    bounds,
     classes,
     datasets,
     measurements,
@@ -77,21 +75,19 @@ def evaluate(
     vae = run.load()
     sets, units = run.read(), run.units(vae)
     train_raw, test_raw = sets.train, sets.test
-    every, size = run.test_inputs(sets), len(test_raw)
-    count = min(limit, size) if limit else size
-    x = keras.tree.map_structure(lambda part: np.asarray(part[:count]), every)
-    bound = vae.elbo(every, seed=seed)
-    elbo, distortion, rate = (np.asarray(value, np.float64) for value in bound)
-    offset = run.row_nats(every)
-    elbo, distortion = elbo + offset, distortion - offset
-    started = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the command prints its own message below
-        marginal = evaluation.log_marginal(
-            vae, x, num_samples=num_samples, seed=seed, progress=progress
-        )
-    seconds = time.perf_counter() - started
-    report(f"Importance sampling took {seconds:.1f} s for {counted(count, 'example')}.")
+    every = run.test_inputs(sets)
+    found = bounds.measure(
+        run,
+        vae,
+        every,
+        num_samples=num_samples,
+        limit=limit,
+        seed=seed,
+        progress=progress,
+        report=report,
+    )
+    x, log_p = bounds.first_of(every, limit), found.log_p
+    count = len(log_p)
     if lack := _labels_left_out(sets.labels[1], count):
         report(lack)
     seen, given = datasets.few(train_raw), None
@@ -100,7 +96,6 @@ def evaluate(
         given = labels[:: datasets.spacing(train_raw)], x["condition"]
     if len(seen) < len(train_raw):
         report(f"Simple models are fitted to {len(seen)} of {len(train_raw)} training examples.")
-    log_p = np.asarray(marginal.value, np.float64) + (offset[:count] if np.ndim(offset) else offset)
     simple = baselines.log_probs(
         seen,
         np.asarray(test_raw[:count]),
@@ -113,24 +108,10 @@ def evaluate(
     is_density = units.quantity == "log-density"
     values: dict[str, Any] = {
         "schema_version": measurements.SCHEMA_VERSION,
-        "examples": measurements.examples(count, size),
-        "test_examples": count,
-        "test_set": size,
+        **found.values(),
         "quantity": units.quantity,
         "data": units.data,
         "units": "nats per example, natural logarithm, in the units of the data file",
-        "elbo": measurements.summary(elbo[:count]),
-        "log_marginal": {
-            **measurements.summary(log_p),
-            "method": f"importance sampling, k = {num_samples}",
-            "side": marginal.side,
-            "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
-            "heavy_tails": None
-            if marginal.pareto_k is None
-            else int((marginal.pareto_k > TRUSTED).sum()),
-        },
-        "distortion": measurements.summary(distortion[:count]),
-        "rate": measurements.summary(rate[:count]),
         "bits_per_dim": None if run.config.is_sequence else units.bits_per_dim(float(log_p.mean())),
         "variables": units.variables,
         **measurements.use_of_latents(vae, x, seed),
@@ -143,10 +124,8 @@ def evaluate(
         "seed": seed,
     }
     if run.config.is_sequence:
-        nats = {"elbo": elbo[:count], "log_marginal": log_p}
+        nats = {"elbo": found.elbo[:count], "log_marginal": log_p}
         values["per_step"] = sequences.per_step(nats, x, of_tokens=run.tokens is not None)
-    if count < size:
-        values["elbo_of_all"] = measurements.summary(elbo)
     run.write_json("evaluation.json", values)
     return values
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from keras_vae.report import tables
 from keras_vae.report.figures import BLUE, GREY, ORANGE, Picture, axes_of, drawn, label, legend
 from keras_vae.report.page import document, figure_of
 from keras_vae.report.subject import described
-from keras_vae.runs import measurements
+from keras_vae.runs import bounds, measurements
+from keras_vae.runs.bounds import Bounds
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
 from keras_vae.runs.units import Units
@@ -41,8 +41,7 @@ class _Side:
         units: units of its bounds.
         latents: its latents in a few words.
         weights: number of its weights.
-        elbo, distortion, rate: nats per test example in the units of the file, [N].
-        log_marginal: importance-weighted bound on log p(x) of the first examples, [M], if measured.
+        bounds: its bounds, in nats per test example in the units of the file.
     """
 
     name: str
@@ -50,15 +49,12 @@ class _Side:
     units: Units
     latents: str
     weights: int
-    elbo: np.ndarray
-    distortion: np.ndarray
-    rate: np.ndarray
-    log_marginal: np.ndarray | None
+    bounds: Bounds
 
     @property
     def bound(self) -> np.ndarray:
         """The tightest bound that was measured, on which the verdict rests."""
-        return self.elbo if self.log_marginal is None else self.log_marginal
+        return self.bounds.elbo if self.bounds.marginal is None else self.bounds.log_p
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class Comparison:
     @property
     def quantity(self) -> str:
         """What the verdict rests on: log p(x) if it was measured, else the ELBO."""
-        return "ELBO" if self.sides[0].log_marginal is None else "log p(x)"
+        return "ELBO" if self.sides[0].bounds.marginal is None else "log p(x)"
 
     @property
     def verdict(self) -> str:
@@ -100,7 +96,7 @@ class Comparison:
         first, second = self.sides
         count = len(first.bound)
         measure = self.quantity
-        if first.log_marginal is not None:
+        if first.bounds.marginal is not None:
             measure += " by importance sampling"
         words = f"{abs(self.difference):.2f} ± {self.standard_error:.2f} nats per example"
         if not self.standard_error > 0.0:
@@ -154,14 +150,13 @@ def compare(
         )
     models = [run.load() for run in (first, second)]
     read = [_examples(run, vae) for run, vae in zip((first, second), models, strict=True)]
-    _check(names, [units for *_, units in read], [raw for _, raw, *_ in read])
+    _check(names, [units for *_, units in read], [raw for _, raw, _ in read])
     sides = []
-    for name, run, vae, (x, _, offset, units) in zip(
-        names, (first, second), models, read, strict=True
-    ):
+    for name, run, vae, (x, _, units) in zip(names, (first, second), models, read, strict=True):
         report(f"Bounds of {name}")
-        bound = vae.elbo(x, seed=seed)
-        elbo, distortion, rate = (np.asarray(value, np.float64) for value in bound)
+        found = bounds.measure(
+            run, vae, x, num_samples=num_samples, limit=limit, seed=seed, report=report
+        )
         sides.append(
             _Side(
                 name=name,
@@ -169,10 +164,7 @@ def compare(
                 units=units,
                 latents=described(vae),
                 weights=sum(math.prod(weight.shape) for weight in vae.trainable_weights),
-                elbo=elbo + offset,
-                distortion=distortion - offset,
-                rate=rate,
-                log_marginal=_log_marginal(vae, x, offset, num_samples, limit, seed),
+                bounds=found,
             )
         )
     a, b = sides
@@ -180,7 +172,7 @@ def compare(
     difference, error = evaluation.mean_and_error(gaps)
     return Comparison(
         sides=(a, b),
-        units=f"{a.units}; {measurements.examples(len(a.elbo), len(a.elbo))}",
+        units=f"{a.units}; {measurements.examples(len(a.bounds.elbo), len(a.bounds.elbo))}",
         difference=difference,
         standard_error=error,
         ahead=int((gaps > 0.0).sum()),
@@ -222,32 +214,17 @@ def _names(first: Run, second: Run) -> tuple[str, str]:
     return "/".join(a[-count:]), "/".join(b[-count:])
 
 
-def _examples(run: Run, vae: Any) -> tuple[Any, Any, Any, Units]:
-    """Reads the test set: prepared and raw, the nats of its units, and their description."""
+def _examples(run: Run, vae: Any) -> tuple[Any, Any, Units]:
+    """Reads the test set: prepared and raw, and the units of its bounds."""
     units = run.units(vae)
     if run.schema is not None:
         table = run.table()
-        x = table.test.x
-        return x, table.test.few().frame, run.schema.row_nats(x), units
+        return table.test.x, table.test.few().frame, units
     sets = run.read()
     raw, x = sets.test, run.test_inputs(sets)
     # Draws of the preparation, such as binarised pixels, belong to the data that is compared.
     prepared = x["x"] if run.config.condition else x
-    return x, prepared if run.preparation.step == "binarize" else raw, run.row_nats(x), units
-
-
-def _log_marginal(
-    vae: Any, x: Any, offset: Any, num_samples: int, limit: int, seed: int
-) -> np.ndarray | None:
-    """Bounds log p(x) of the first test examples, in the units of the file."""
-    if not num_samples:
-        return None
-    few = slice(limit or None)
-    first = keras.tree.map_structure(lambda part: part[few], x)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of heavy tails, as in `evaluate`
-        found = evaluation.log_marginal(vae, first, num_samples=num_samples, seed=seed)
-    return found.value + (offset[few] if np.ndim(offset) else offset)
+    return x, prepared if run.preparation.step == "binarize" else raw, units
 
 
 def _check(names: Sequence[str], units: Sequence[Units], data: Sequence[Any]) -> None:
@@ -288,16 +265,16 @@ def _equal(one: Any, other: Any) -> bool:
 def _rows(a: _Side, b: _Side, num_samples: int) -> list[tuple[str, ...]]:
     """Returns the key figures as text."""
     titles = {"elbo": "ELBO", "distortion": "distortion", "rate": "rate"}
-    if a.log_marginal is not None:
-        examples = measurements.examples(len(a.log_marginal), len(a.elbo))
-        titles = {"log_marginal": f"log p(x) by {num_samples} draws, {examples}", **titles}
+    if a.bounds.marginal is not None:
+        examples = measurements.examples(len(a.bounds.log_p), len(a.bounds.elbo))
+        titles = {"log_p": f"log p(x) by {num_samples} draws, {examples}", **titles}
     rows: list[tuple[str, ...]] = []
     for name, title in titles.items():
-        one, other = getattr(a, name), getattr(b, name)
+        one, other = getattr(a.bounds, name), getattr(b.bounds, name)
         mean, error = evaluation.mean_and_error(other - one)
         shown = (f"{np.mean(one):.2f}", f"{np.mean(other):.2f}", f"{mean:+.2f} ± {error:.2f}")
         rows.append((title, *shown))
-    bits = [side.units.bits_per_dim(float(np.mean(side.elbo))) for side in (a, b)]
+    bits = [side.units.bits_per_dim(float(np.mean(side.bounds.elbo))) for side in (a, b)]
     words = [f"{value:.3f}" for value in bits if value is not None]
     return rows + ([("bits per dimension, at most", *words, "")] if words else [])
 

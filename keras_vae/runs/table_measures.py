@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,13 +10,11 @@ import numpy as np
 
 from keras_vae import evaluation
 from keras_vae.data import Schema
-from keras_vae.evaluation.pareto import TRUSTED
 from keras_vae.evaluation.row_scores import terms_of_rows
 from keras_vae.model import VAE
-from keras_vae.runs import measurements
+from keras_vae.runs import bounds, measurements
 from keras_vae.runs.run import Run
 from keras_vae.runs.tables import Sample, Table
-from keras_vae.spelling import counted
 
 __all__ = ["column_distortions", "columns", "evaluate", "hidden_cells"]
 
@@ -43,47 +40,28 @@ def evaluate(
     """
     vae, table = run.load(), run.table()
     units, schema = run.units(vae), table.schema
-    every = table.test.x
-    available = len(table.test)
-    count = min(limit, available) if limit else available
-    x = table.test.first(count).x
-    offset = schema.row_nats(every)
-    elbo, distortion, rate = (np.asarray(value, np.float64) for value in vae.elbo(every, seed=seed))
-    started = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the command prints its own message
-        marginal = evaluation.log_marginal(
-            vae, x, num_samples=num_samples, seed=seed, progress=progress
-        )
-    seconds = time.perf_counter() - started
-    report(f"Importance sampling took {seconds:.1f} s for {counted(count, 'row')}.")
-    independent, log_q = _independent(table, count)
+    found = bounds.measure(
+        run,
+        vae,
+        table.test.x,
+        num_samples=num_samples,
+        limit=limit,
+        seed=seed,
+        progress=progress,
+        report=report,
+    )
+    x = bounds.first_of(table.test.x, limit)
+    independent, log_q = _independent(table, len(found.log_p))
     values: dict[str, Any] = {
         "schema_version": measurements.SCHEMA_VERSION,
-        "examples": measurements.examples(count, available),
-        "test_examples": count,
-        "test_set": available,
+        **found.values(),
         "quantity": units.quantity,
         "data": units.data,
         "units": "nats per row, natural logarithm, in the units of the table",
-        "elbo": measurements.summary((elbo + offset)[:count]),
-        "log_marginal": {
-            **measurements.summary(marginal.value + offset[:count]),
-            "method": f"importance sampling, k = {num_samples}",
-            "side": marginal.side,
-            "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
-            "heavy_tails": None
-            if marginal.pareto_k is None
-            else int((marginal.pareto_k > TRUSTED).sum()),
-        },
-        "distortion": measurements.summary((distortion - offset)[:count]),
-        "rate": measurements.summary(rate[:count]),
         "bits_per_dim": None,
         "variables": units.variables,
         "observed_per_row": float(np.mean(np.sum([*present(x).values()], axis=0))),
-        "rate_per_latent": measurements.rate_per_latent(vae, x, seed),
-        "active_units": evaluation.active_units(vae, x),
-        "latent_size": vae.latent_size,
+        **measurements.use_of_latents(vae, x, seed),
         "baselines": {"independent columns": measurements.summary(np.sum([*log_q.values()], 0))},
         "likelihood": run.config.likelihood,
         "preparation": "by its schema",
@@ -93,8 +71,6 @@ def evaluate(
         "hidden_cells": hidden_cells(vae, schema, x, independent, min(num_samples, 1000), seed),
         "seed": seed,
     }
-    if count < available:
-        values["elbo_of_all"] = measurements.summary(elbo + offset)
     run.write_json("evaluation.json", values)
     return values
 
