@@ -197,7 +197,7 @@ def rate_distortion(
         )
     models = {config.beta: run.load()}
     for beta in sorted(set(betas) - set(models)):
-        report(f"Training at beta {beta:g} for {counted(config.epochs, 'epoch')}")
+        report(f"Training at beta {beta:g}, as {run.path} was trained")
         path = run.path / "rate_distortion" / f"beta_{beta:g}"
         models[beta] = train(dataclasses.replace(config, beta=beta), path, resume=True).load()
     if run.schema is None:

@@ -30,9 +30,9 @@ def read(tmp_path: Path, text: str) -> RunConfig:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('epochs = "many"', "Expected epochs to be a whole number; got 'many'"),
-        ("epochs = 1.5", r"Expected epochs to be a whole number; got 1\.5"),
-        ("epochs = true", "Expected epochs to be a whole number; got True"),
+        ('epochs = "many"', "Expected epochs to be a whole number or 'auto'; got 'many'"),
+        ("epochs = 1.5", r"Expected epochs to be a whole number or 'auto'; got 1\.5"),
+        ("epochs = true", "Expected epochs to be a whole number or 'auto'; got True"),
         ("latent = 0", "Expected latent of at least 1; got 0"),
         ("hidden = [200, 0]", "Expected hidden of at least 1; got 0"),
         ('hidden = "200"', "Expected hidden to be a list of whole numbers; got '200'"),

@@ -75,7 +75,7 @@ def test_the_schedule_of_the_iwae_paper() -> None:
     config = read_config(RECIPES[0].parent / "iwae-1.toml", needs_data=False)
     expected = [1e-3 * 10 ** (-i / 7) for i in range(8) for _ in range(3**i)]
     assert config.epochs == len(expected) == 3280
-    rates = [learning_rate(config, epoch) for epoch in range(config.epochs)]
+    rates = [learning_rate(config, epoch, config.epochs) for epoch in range(config.epochs)]
     # The factor is written with four digits and applied seven times.
     np.testing.assert_allclose(rates, expected, rtol=7 * 1e-4)
 

@@ -47,6 +47,9 @@ __all__ = [
 RESUMABLE = ("epochs", "data", "test_data", "cache")
 """Settings that may change when a run is resumed."""
 
+LEAST_EPOCHS, LEAST_STEPS = 20, 1000
+"""The fewest epochs and steps of a training whose number of epochs is "auto"."""
+
 RESTORE = "restore it from a backup, or train again with another --out"
 """Advice about a damaged file of a run."""
 
@@ -207,6 +210,13 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
     def num_latents(self) -> int:
         """Number of latents, those of all levels together."""
         return sum(self.levels) if self.latents in LEVELS else self.latent
+
+    def epochs_of(self, examples: int) -> int:
+        """Returns the number of epochs on a training set of so many examples."""
+        if not isinstance(self.epochs, str):
+            return self.epochs
+        per_epoch = -(-examples // self.batch_size)
+        return max(LEAST_EPOCHS, -(-LEAST_STEPS // per_epoch))
 
     def options_of(self, kind: Literal["posterior", "prior"]) -> dict[str, Any]:
         """Returns the arguments of the class of the posterior or the prior."""

@@ -38,6 +38,18 @@ class Listed(click.ParamType):
         return tuple(word.strip() for word in value.split(","))
 
 
+class _NumberOrWord(click.ParamType):
+    """Type of options that are an integer, or a word that stands for one."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.name = f"integer or {' or '.join(words)}"
+        self._words = words
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
+        """Returns the integer or the word."""
+        return value if value in self._words else click.INT.convert(value, param, ctx)
+
+
 def add_settings(
     command: Callable[..., Any], leave_out: Collection[str] = ()
 ) -> Callable[..., Any]:
@@ -63,7 +75,9 @@ def add_settings(
             options.append(click.option(_dashed(name), is_flag=True, default=None, help=about))
             continue
         kind: type | click.ParamType = Listed(item) if is_list else item
-        if setting.choices:
+        if setting.choices and item is int:
+            kind = _NumberOrWord(setting.choices)
+        elif setting.choices:
             kind = click.Choice([word for word in setting.choices if word])
         options.append(click.option(_dashed(name), type=kind, help=about.strip()))
     for option in reversed(options):

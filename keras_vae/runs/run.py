@@ -2,7 +2,7 @@
 
 `history.csv` is replaced before `model.keras`, each by one rename, and the number of finished
 epochs is read from the model's own optimizer. So whenever a process is killed, the next one finds
-a complete model and drops at most one row of history.
+a complete model and drops the rows of history after it.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ __all__ = ["KINDS", "RunError", "Setting", "checked", "is_a", "setting"]
 
 KINDS: dict[str, tuple[type, bool]] = {
     "int": (int, False),
+    "int | str": (int, False),
     "float": (float, False),
     "str": (str, False),
     "bool": (bool, False),
@@ -20,7 +21,10 @@ KINDS: dict[str, tuple[type, bool]] = {
     "tuple[str, ...]": (str, True),
     "dict[str, Any]": (dict, False),
 }
-"""By annotation: the type of a value or of its items, and whether it is a list."""
+"""By annotation: the type of a value or of its items, and whether it is a list.
+
+A number or a word is a number here; its words are the choices of the setting.
+"""
 
 _NAMES = {
     (int, False): "a whole number",
@@ -44,7 +48,7 @@ class Setting:
 
     Attributes:
         help: description for the command line.
-        choices: allowed words; empty for any.
+        choices: allowed words; empty for any. Of a number, words that may stand for it.
         interval: allowed interval of its numbers, such as "(0, 1]" or "[1, inf)".
         only: another setting, and its values with which this one has an effect; None for any value
             that is not empty.
@@ -69,12 +73,15 @@ def checked(name: str, value: Any, about: Setting, kind: type, is_list: bool) ->
     Raises:
         RunError: if it has another type, or lies outside the choices or the interval.
     """
+    if kind is not str and value in about.choices:
+        return value
     items = value if is_list and isinstance(value, (list, tuple)) else (value,)
     if not all(is_a(kind, item) for item in items):
-        raise RunError(f"Expected {name} to be {_NAMES[kind, is_list]}; got {value!r}.")
+        words = "".join(f" or {word!r}" for word in about.choices) if kind is not str else ""
+        raise RunError(f"Expected {name} to be {_NAMES[kind, is_list]}{words}; got {value!r}.")
     typed = tuple(kind(item) for item in items)
     value = typed if is_list else typed[0]
-    if about.choices and value not in about.choices:
+    if kind is str and about.choices and value not in about.choices:
         allowed = ", ".join(filter(None, about.choices))
         raise RunError(f"Expected {name} to be one of {allowed}; got {value!r}.")
     for number in typed:

@@ -17,6 +17,7 @@ from keras_vae.runs import classes, datasets, sequences, tables
 from keras_vae.runs.building import build, build_table
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
+from keras_vae.spelling import counted
 
 __all__ = ["Task", "of_arrays", "of_table", "read", "task_of"]
 
@@ -58,11 +59,17 @@ def task_of(config: RunConfig, run: Run | None, report: Report) -> tuple[RunConf
         RunError: if a setting has no effect.
     """
     if config.is_text:
-        return _of_texts(config, run, report)
-    sets = read(config, run, report)
-    if sets is None:
-        return of_table(config, run, report)
-    return of_arrays(config, sets, report)
+        config, task = _of_texts(config, run, report)
+    elif (sets := read(config, run, report)) is None:
+        config, task = of_table(config, run, report)
+    else:
+        config, task = of_arrays(config, sets, report)
+    if config.epochs == "auto":
+        epochs = config.epochs_of(task.examples)
+        steps = counted(epochs * data.steps(task.examples, config.batch_size), "step")
+        report(f"Trains {counted(epochs, 'epoch')}, {steps}; --epochs chooses another number.")
+        config = dataclasses.replace(config, epochs=epochs)
+    return config, task
 
 
 def read(config: RunConfig, run: Run | None, report: Report) -> datasets.Datasets | None:

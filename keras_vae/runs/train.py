@@ -22,13 +22,13 @@ from keras_vae.runs.tasks import Task, task_of
 from keras_vae.spelling import counted
 from keras_vae.training.backup import write_atomically
 
-__all__ = ["fit", "learning_rate", "train"]
+__all__ = ["epochs_of_one_save", "fit", "learning_rate", "train"]
 
 
-def learning_rate(config: RunConfig, epoch: int) -> float:
-    """Returns the learning rate of an epoch, counted from 0."""
+def learning_rate(config: RunConfig, epoch: int, epochs: int) -> float:
+    """Returns the learning rate of one of so many epochs, counted from 0."""
     if config.learning_rate_schedule == "cosine":
-        return config.learning_rate * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+        return config.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
     passed = sum(milestone <= epoch for milestone in config.learning_rate_milestones)
     return config.learning_rate * config.learning_rate_decay**passed
 
@@ -45,7 +45,8 @@ def train(
 
     Args:
         config: what to train. For a resumed run, only the paths of the data and the number of
-            epochs count: training continues until that many are finished.
+            epochs count: training continues until that many are finished, which are those of the
+            run if `epochs` is "auto".
         out: the run directory.
         resume: whether to continue the existing run.
         report: called with messages about the progress.
@@ -64,7 +65,7 @@ def train(
         if run is not None:
             config = dataclasses.replace(
                 run.config,
-                epochs=config.epochs,
+                epochs=run.config.epochs if config.epochs == "auto" else config.epochs,
                 data=config.data or run.config.data,
                 test_data=config.test_data or run.config.test_data,
                 cache=config.cache or run.config.cache,
@@ -89,6 +90,7 @@ def _fit(
 ) -> Run:
     keras.utils.set_random_seed(config.seed)
     finished, vae = 0, None
+    epochs = config.epochs_of(task.examples)
     of_data = fingerprint.fingerprint(task)
     if run is not None:
         fingerprint.refuse_changed(run, of_data)
@@ -96,9 +98,9 @@ def _fit(
         vae = run.load()
         finished = run.finished(vae, task.examples)
         run.history(finished)
-        if finished >= config.epochs:
+        if finished >= epochs:
             report(
-                f"{counted(finished, 'epoch')} finished, {config.epochs} requested: nothing to do. "
+                f"{counted(finished, 'epoch')} finished, {epochs} requested: nothing to do. "
                 "Set --epochs to train longer."
             )
             return run
@@ -115,9 +117,10 @@ def _fit(
     run = Run(out)
     fingerprint.write(run, of_data)
     if finished:
-        report(f"Continuing after epoch {finished} of {config.epochs}.")
+        report(f"Continuing after epoch {finished} of {epochs}.")
+    every = epochs_of_one_save(epochs, data.steps(task.examples, config.batch_size))
     with _kept_or_removed(run, is_new):
-        fit(vae, config, task, [_SaveRun(run, finished), *extra_callbacks], finished)
+        fit(vae, config, task, [_SaveRun(run, finished, every), *extra_callbacks], finished)
     return run
 
 
@@ -137,10 +140,13 @@ def fit(
         extra_callbacks: Keras callbacks.
         initial_epoch: number of finished epochs.
     """
+    epochs = config.epochs_of(task.examples)
     schedule: list[keras.callbacks.Callback] = []
     if config.learning_rate_milestones or config.learning_rate_schedule == "cosine":
         schedule.append(
-            keras.callbacks.LearningRateScheduler(lambda epoch: learning_rate(config, epoch))
+            keras.callbacks.LearningRateScheduler(
+                lambda epoch: learning_rate(config, epoch, epochs)
+            )
         )
     if config.warmup_epochs and config.objective == "elbo":
         schedule.append(
@@ -150,19 +156,32 @@ def fit(
         data.batches(
             task.train,
             config.batch_size,
-            epochs=config.epochs,
+            epochs=epochs,
             initial_epoch=initial_epoch,
             seed=config.seed,
             **task.stream,
         ),
         steps_per_epoch=data.steps(task.examples, config.batch_size),
-        epochs=config.epochs,
+        epochs=epochs,
         initial_epoch=initial_epoch,
         validation_data=task.test,
         validation_batch_size=500,
         verbose=0,
         callbacks=[*schedule, *extra_callbacks],
     )
+
+
+def epochs_of_one_save(epochs: int, steps: int) -> int:
+    """Returns how many epochs of so many steps pass between saves.
+
+    It is one, unless the epochs are so short that saving would take longer than training: then the
+    saves are up to 50 steps apart, and at least 20.
+
+    Example:
+        >>> [epochs_of_one_save(*of) for of in ((20, 2), (500, 2), (59, 17), (3280, 3000))]
+        [1, 25, 2, 1]
+    """
+    return max(1, min(epochs // 20, 50 // steps))
 
 
 @contextmanager
@@ -181,14 +200,25 @@ def _kept_or_removed(run: Run, is_new: bool) -> Iterator[None]:
 
 
 class _SaveRun(keras.callbacks.Callback):
-    """Callback that writes history and model after each epoch, in this order."""
+    """Callback that writes history and model every few epochs and at the end, in this order."""
 
-    def __init__(self, run: Run, finished: int) -> None:
+    def __init__(self, run: Run, finished: int, every: int) -> None:
         super().__init__()
         self._run = run
+        self._every = every
+        self._is_saved = True
         self._rows = run.history(finished)[:finished] if finished else []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._rows.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}})
+        self._is_saved = (epoch + 1) % self._every == 0
+        if self._is_saved:
+            self._save()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if not self._is_saved:
+            self._save()
+
+    def _save(self) -> None:
         self._run.write_history(self._rows)
         self._run.save(self.model)

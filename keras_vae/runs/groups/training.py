@@ -21,7 +21,8 @@ class TrainingSettings:
         beta: weight of the rate.
         free_bits: nats per latent that are free.
         warmup_epochs: epochs in which beta rises linearly from 0.
-        epochs: epochs of training.
+        epochs: epochs of training. "auto" is 20, or as many as make 1000 steps if these are more,
+            and is stored as that number.
         batch_size: examples per step.
         learning_rate: learning rate of Adam in the first epoch.
         learning_rate_schedule: "steps" at milestones, or "cosine", which falls to 0 over epochs.
@@ -60,7 +61,12 @@ class TrainingSettings:
         interval="[0, inf)",
         only=("objective", ("elbo",)),
     )
-    epochs: int = setting(20, interval="[1, inf)")
+    epochs: int | str = setting(
+        "auto",
+        "auto is 20, or as many as make 1000 steps if these are more.",
+        choices=("auto",),
+        interval="[1, inf)",
+    )
     batch_size: int = setting(100, interval="[1, inf)")
     learning_rate: float = setting(1e-3, "Of Adam.", interval="(0, inf)")
     learning_rate_schedule: str = setting(
