@@ -18,6 +18,7 @@ from keras_vae.runs.building import build, build_table
 from keras_vae.runs.config import RunConfig, RunError
 from keras_vae.runs.run import Run
 from keras_vae.spelling import counted
+from keras_vae.training.data_spec.presence import presence
 
 __all__ = ["Task", "of_arrays", "of_table", "read", "task_of"]
 
@@ -166,6 +167,9 @@ def of_table(config: RunConfig, run: Run | None, report: Report) -> tuple[RunCon
         schema = run.schema
     found = tables.read(config, schema)
     report(f"{len(found.train)} training and {len(found.test)} test rows.")
+    if found.train.frame is not None:
+        for message in presence(found.train.x):
+            report(message)
     offsets = (float(schema.row_nats(rows.x).mean()) for rows in (found.train, found.test))
     config = dataclasses.replace(config, row_nats=tuple(offsets))
     task = Task(

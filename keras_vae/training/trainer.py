@@ -262,16 +262,18 @@ class Trainer(CheckedModel):
         targets, assertions = None, None
         if source := stream_source(x, kwargs) if in_graph and sample_weight is None else None:
             spec.check_dataset(x, in_support=True)
-            spec.check_resolution(x)
-            assertions = spec.assertions
+            checked, assertions = x, spec.assertions
         else:
             given = x
             x, targets, sample_weight = spec.weighted(x, sample_weight)
-            spec.check_resolution(given if is_stream(given) else x)
+            checked = given if is_stream(given) else x
             if in_graph:
                 source, kwargs = array_source(x, sample_weight, kwargs, self._order)
                 _say_what_is_slow(given, kwargs)
+        spec.check_resolution(checked)
+        messages = spec.presence(checked)
         if kwargs.get("verbose", "auto") not in (0, "0"):
+            print(*messages, sep="\n", end="\n" if messages else "")
             _say_once_that_onednn_pays(self)
         self.feature_names = spec.feature_names
         guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))

@@ -28,6 +28,7 @@ from keras_vae.training.data_spec.part import (
     check_mixed,
     check_resolution,
 )
+from keras_vae.training.data_spec.presence import presence
 from keras_vae.training.data_spec.streams import (
     assertions,
     check_column_order,
@@ -224,16 +225,38 @@ class DataSpec:
         Raises:
             DataError: if the error of a column in float32 is over 1/64 of its standard deviation.
         """
+        for name, array in self._in_memory(inputs).items():
+            check_resolution(name, self.parts[name], array, self.feature_names)
+
+    def presence(self, inputs: Any) -> list[str]:
+        """Returns messages about parts, columns and rows of training data without any value.
+
+        Args:
+            inputs: as for `check_resolution`.
+
+        Raises:
+            DataError: if there is no value at all.
+        """
+        arrays = {
+            name: array
+            for name, array in self._in_memory(inputs).items()
+            if name in self.missing and isinstance(array, (np.ndarray, tf.Tensor)) and len(array)
+        }
+        is_all = len(arrays) == len(self.observed)
+        return presence(arrays, self.feature_names, is_all=is_all) if arrays else []
+
+    def _in_memory(self, inputs: Any) -> dict[str, Any]:
+        """Returns the observed parts that are in memory as the model takes them, by name."""
         if isinstance(inputs, tf.data.Dataset):
             source = source_behind(inputs)
             arrays = {} if source is None else self._unchanged(source)
-        elif is_stream(inputs):
-            return
         else:
-            arrays = self.by_name(inputs)
-        for name, part in self.observed.items():
-            if name in arrays and part.support is not None and not is_mapped(arrays[name]):
-                check_resolution(name, part, arrays[name], self.feature_names)
+            arrays = {} if is_stream(inputs) else self.by_name(inputs)
+        return {
+            name: arrays[name]
+            for name in self.observed
+            if name in arrays and not is_mapped(arrays[name])
+        }
 
     def weighted(self, inputs: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """Returns checked `(x, y, sample_weight)`; y is a dummy.
