@@ -156,8 +156,9 @@ def bounds(subject: Subject, measured: evaluation.BoundGap | None = None) -> Pic
         top, top_error = evaluation.mean_and_error(truth + offsets)
         axes.axhline(top, color=ORANGE, label=_METHODS[method])
         caption += (
-            f", {_METHODS[method]}{_settings(subject, method)} = {top:.2f}; the "
-            f"examples scatter by {top_error:.2f} (standard error), which all share"
+            f", {_METHODS[method]}{_settings(subject, method)} = {top:.2f}. Each mean has the "
+            f"standard error {top_error:.2f}; all are of the same examples, so their differences "
+            "are more certain"
         )
     caption += "."
     axes.set_xscale("log")

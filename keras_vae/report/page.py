@@ -19,6 +19,7 @@ from keras_vae.spelling import counted
 __all__ = ["document", "figure_of", "page"]
 
 _PAGE = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
+_EMPTY: tuple[object, ...] = ("", (), {})
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
@@ -63,7 +64,7 @@ def page(
         name=run.path.resolve().name,
         summary=(
             f"{html.escape(described(vae))}, likelihood {type(vae.likelihood).__name__}. "
-            f"{counted(len(run.history()), 'epoch')} on {html.escape(run.config.data)}: "
+            f"{counted(len(run.history()), 'epoch')} on {html.escape(run.config.data)}. "
             f"{html.escape(_data(run))}."
         ),
         verdict=verdict,
@@ -92,8 +93,9 @@ def document(*, name: str, summary: str, verdict: str, body: Iterable[str]) -> s
 def _data(run: Run) -> str:
     """Describes how the data became that of the model."""
     if run.schema is None:
-        return run.preparation.sentence
-    return f"{len(run.schema)} of {len(run.schema.table)} columns, each with its own likelihood"
+        return f"Preparation: {run.preparation.sentence}"
+    columns = f"{len(run.schema)} of {len(run.schema.table)} columns"
+    return f"Modelled: {columns}, each with its own likelihood"
 
 
 def figure_of(picture: Picture | Words) -> str:
@@ -110,4 +112,5 @@ def figure_of(picture: Picture | Words) -> str:
 
 
 def _settings(run: Run) -> str:
-    return json.dumps(run.config.effective(), indent=2, default=str)
+    given = {name: value for name, value in run.config.effective().items() if value not in _EMPTY}
+    return json.dumps(given, indent=2, default=str)
