@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from keras_vae import data, evaluation
 from keras_vae.choosing import choose, training
 from keras_vae.choosing.candidates import Axis, Candidate, axes_of, first_of
+from keras_vae.choosing.choice import Choice
 from keras_vae.choosing.problem import Problem
 from keras_vae.choosing.records import Records
 from keras_vae.choosing.search import DROPPED, Search, Spent, Trial, difference
@@ -399,6 +400,38 @@ def test_a_table_as_it_is_chooses_the_rest(folder: Path, tmp_path: Path) -> None
     assert "probability of the others" in found.verdict
     assert "On 9 test examples, which no choice has seen" in str(found)
     assert "the only one that was trained, so nothing was compared." in " ".join(found.legend)
+
+
+@pytest.mark.parametrize(
+    ("count", "is_complete", "said"),
+    [
+        (1, True, "a longer --budget trains it further."),
+        (1, False, "a longer --budget trains it further and tries others."),
+        (2, True, "a longer --budget may change its rank. Every other change of one setting"),
+        (2, False, "a longer --budget may change its rank. The budget was spent before every"),
+    ],
+)
+def test_what_a_longer_budget_would_bring_is_said_once(
+    count: int, is_complete: bool, said: str
+) -> None:
+    trials = [
+        trial(Candidate("normal", 2**i, 50, "standard_normal"), 0.0, "time") for i in range(count)
+    ]
+    found = Choice(
+        trials,
+        trials[0],
+        is_complete=is_complete,
+        again=None,
+        config=RunConfig(),
+        test=(0.0, 1.0),
+        examples=(8, 2, 3),
+        units="nats",
+        seconds=1.0,
+        out=Path("choice"),
+    )
+    legend = " ".join(found.legend)
+    assert said in legend
+    assert legend.count("--budget") == 1
 
 
 CODES = RunConfig(data="digits", latents="codes")

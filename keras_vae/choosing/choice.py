@@ -139,14 +139,17 @@ class Choice:
         lines = [f"* recommended, {self.recommended.candidate}: {why}."]
         if DROPPED in ends:
             lines.append("< dropped: too far behind to catch up.")
+        spent = "The budget was spent before every change was tried"
         if "time" in ends:
-            rank = "" if is_alone else "; a longer --budget may change its rank"
-            lines.append(f"> still improving when its time was up{rank}.")
-        if self.is_complete:
+            effect = "trains it further" if is_alone else "may change its rank"
+            longer = f"; a longer --budget {effect}" if self.is_complete or not is_alone else ""
+            lines.append(f"> still improving when its time was up{longer}.")
+        if not self.is_complete and is_alone:
+            lines.append(f"{spent}; a longer --budget trains it further and tries others.")
+        elif not self.is_complete:
+            lines.append(f"{spent}.")
+        elif not is_alone:
             lines.append("Every other change of one setting was tried, and none is ahead.")
-        else:
-            more = "; a longer --budget trains it further and tries others" if is_alone else ""
-            lines.append(f"The budget was spent before every change was tried{more}.")
         if self.again is not None:
             gap = abs(difference(self.again.bounds, self.recommended.bounds)[0])
             lines.append(
