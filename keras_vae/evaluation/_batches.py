@@ -10,9 +10,21 @@ from keras_vae import random
 from keras_vae.evaluation._progress import Progress
 from keras_vae.training.chunking import rows_in, spec_of
 
-__all__ = ["SEED", "batch_seed", "batches", "compiled", "count_of", "rows_in", "spec_of", "take"]
+__all__ = [
+    "SEED",
+    "batch_seed",
+    "batches",
+    "compiled",
+    "count_of",
+    "fused",
+    "rows_in",
+    "spec_of",
+    "take",
+]
 
 SEED = tf.TensorSpec([2], tf.int32)
+
+_CALLS_THAT_PAY = 200
 
 
 def count_of(x: Any) -> int:
@@ -56,3 +68,20 @@ def compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
 
     graph = tf.function(unpacked, autograph=False).get_concrete_function(*tf.nest.flatten(specs))
     return lambda *arguments: graph(*tf.nest.flatten(arguments))
+
+
+def fused(vae: Any, function: Callable[..., Any], calls: int) -> Callable[..., Any]:
+    """Traces a function that a graph calls many times, compiled by XLA where that pays.
+
+    It pays where a network is a loop over the steps of a sequence: hundreds of small operations,
+    each of which takes TensorFlow longer to launch than to compute. Compiling takes some seconds.
+
+    Args:
+        vae: the model, whose networks the function runs.
+        function: function of tensors.
+        calls: number of calls.
+    """
+    loops = any(isinstance(layer, keras.layers.RNN) for layer in vae._flatten_layers())
+    compiles = loops and calls >= _CALLS_THAT_PAY
+    whole: Callable[..., Any] = tf.function(function, autograph=False, jit_compile=compiles or None)
+    return whole

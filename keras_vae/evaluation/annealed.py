@@ -13,7 +13,15 @@ import tensorflow as tf
 
 from keras_vae.arguments import as_count
 from keras_vae.distributions.tfp import typical_scale
-from keras_vae.evaluation._batches import SEED, batch_seed, batches, compiled, rows_in, spec_of
+from keras_vae.evaluation._batches import (
+    SEED,
+    batch_seed,
+    batches,
+    compiled,
+    fused,
+    rows_in,
+    spec_of,
+)
 from keras_vae.evaluation._draws import FlatLatents, draw_noise, prior_draws, size_of, trace_of
 from keras_vae.evaluation._progress import Progress
 from keras_vae.model import VAE
@@ -251,9 +259,8 @@ def _make_run(
 
         z = tf.cond(forward, first, lambda: end)
 
-        @tf.function(autograph=False)
-        def at(z: tf.Tensor) -> _State:
-            return _at(lambda z: flat.at(inference, z), z, from_prior)
+        calls = temperatures * settings.leapfrog_steps
+        at = fused(vae, lambda z: _at(lambda z: flat.at(inference, z), z, from_prior), calls)
 
         rate = tf.cast(2.0 / temperatures**0.5, dtype)
 

@@ -68,7 +68,7 @@ class CausalSteps(keras.layers.Layer):
                 for _ in range(self.depth)
             ]
             for index, layer in enumerate(self.recurrent):
-                layer.build((None, self._steps, self.width if index else self._size))
+                layer.build((None, self._count, self.width if index else self._size))
         else:
             policy = keras.config.dtype_policy()
             keras.config.set_dtype_policy(self.dtype_policy)
@@ -80,7 +80,7 @@ class CausalSteps(keras.layers.Layer):
 
     @property
     def _steps(self) -> int:
-        """Number of steps of the layers inside, a multiple of 16."""
+        """Number of steps of the network, a multiple of 16."""
         return whole_blocks(self._count)
 
     def _make_network(self) -> keras.Model:
@@ -99,12 +99,12 @@ class CausalSteps(keras.layers.Layer):
 
     def call(self, x: Any, training: bool = False) -> Any:
         """Returns the features of sequences [B, T, n]."""
-        x = padded(x, 1, self._steps - self._count)
         if self.kind != "recurrent":
+            x = padded(x, 1, self._steps - self._count)
             return self.network(x, training=training)[:, : self._count]
         for layer in self.recurrent:
             x = layer(x)
-        return x[:, : self._count]
+        return x
 
     def start(self, size: Any) -> list[Any]:
         """Returns the state before the first step of `size` sequences."""

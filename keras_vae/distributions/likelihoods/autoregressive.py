@@ -213,7 +213,7 @@ class AutoregressiveLikelihood(Likelihood):
     def _build_steps(self) -> None:
         for layer, count, size in (
             (self.fed_back, self._whole, math.prod(self.event_shape[1:]) + 1),
-            (self.core, self._whole, self._width),
+            (self.core, self.event_shape[0], self._width),
             (self.steps, self.event_shape[0], self._width),
         ):
             if not layer.built:
@@ -264,12 +264,12 @@ class AutoregressiveLikelihood(Likelihood):
             told = tf.logical_and(told, tf.pad(known, [*added, [0, after]]))
         inputs = self._fed_back(before, told, training)
         inputs += at_each_step(context, self._whole, training)
-        steps = [self._whole, self._width]
+        inputs = inputs[..., : self.event_shape[0], :]
+        steps = [self.event_shape[0], self._width]
         features = self.core(tf.reshape(inputs, [-1, *steps]), training=training)
         features = tf.reshape(features, tf.shape(inputs))
         features.set_shape(inputs.shape)
-        features = tf.cast(features[..., : self.event_shape[0], :], self.float_dtype)
-        return self.steps.distribution(features, training)
+        return self.steps.distribution(tf.cast(features, self.float_dtype), training)
 
     def _fed_back(self, before: tf.Tensor, told: Any, training: bool) -> tf.Tensor:
         """Returns what the core sees of the step before, [..., T, width].
