@@ -339,6 +339,7 @@ def test_a_model_of_the_latents_of_another_bounds_the_two_level_model():
     for model, options, error, match in (
         (exact(), {"x": np.zeros((2, 3))}, ValueError, "shape"),
         (first, {"label": label}, ValueError, "x of shape"),
+        (exact(), {"label": label[:3]}, ValueError, "each of 5 examples; got 3"),
     ):
         with pytest.raises((error, keras_vae.DataError), match=match):
             keras_vae.evaluation.stacked_elbo(first, model, **{"x": x, **options})

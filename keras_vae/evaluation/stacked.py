@@ -53,7 +53,8 @@ def stacked_elbo(
     Raises:
         DataError: if x lies outside the support of the first model.
         TypeError: if a model has the wrong type.
-        ValueError: if the second model has no x of the size of z1, or takes no label.
+        ValueError: if the second model has no x of the size of z1, or takes no label, or there are
+            not as many labels as examples.
 
     Example:
         >>> import keras_vae, numpy as np
@@ -80,6 +81,10 @@ def stacked_elbo(
         raise ValueError(f"A {type(second).__name__} takes no label; leave label out.")
     arrays = first.data.arrays(x, in_support=True)
     count = len(tf.nest.flatten(arrays)[0])
+    if label is not None and len(label) != count:
+        raise ValueError(
+            f"Expected a label for each of {counted(count, 'example')}; got {len(label)}."
+        )
     seeds = first._row_seeds(count, seed)
 
     def of_first(inputs: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -96,13 +101,13 @@ def stacked_elbo(
         f"stacked {num_samples}", of_first, [arrays, seeds], num_samples
     )
     rng = np.random.default_rng(None if seed is None else abs(int(seed)))
-    bounds = []
-    for draw in range(num_samples):
-        rows: Any = z[:, draw]
-        if second.data.is_dict:
-            rows = {"x": rows, **({} if label is None else {"label": label})}
-        bounds.append(second.elbo(rows, seed=int(rng.integers(_MOST))).elbo)
+    rows: Any = tf.reshape(z, [count * num_samples, -1])
+    if second.data.is_dict:
+        rows = {"x": rows}
+        if label is not None:
+            rows["label"] = np.repeat(np.asarray(label), num_samples, axis=0)
+    bounds = second.elbo(rows, seed=int(rng.integers(_MOST))).elbo
     distortion = -tf.reduce_mean(log_likelihood, axis=1)
-    beneath = tf.cast(tf.add_n(bounds) / num_samples, distortion.dtype)
-    rate = tf.reduce_mean(log_q, axis=1) - beneath
+    beneath = tf.reduce_mean(tf.reshape(bounds, [count, num_samples]), axis=1)
+    rate = tf.reduce_mean(log_q, axis=1) - tf.cast(beneath, distortion.dtype)
     return Bound(-(distortion + rate), distortion, rate)
