@@ -139,7 +139,7 @@ def test_fitting_again_does_not_compile_again():
     first = vae._loop
     vae.fit(X[::-1].copy(), epochs=3, verbose=0)
     assert vae._loop is first
-    assert first._execute.experimental_get_tracing_count() == 1
+    assert first._execute_in_turn.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("kind", ["array", "file", "rows of a file", "table in the cache"])
@@ -244,6 +244,14 @@ def test_xla_is_chosen_where_it_pays():
     assert fast_loop.pays_to_compile(dense, source, 200, devices.CPU)
     assert not fast_loop.pays_to_compile(dense, source, 2, devices.CPU)
     assert not fast_loop.pays_to_compile(convolutional, source, 200, devices.CPU)
+
+
+@pytest.mark.parametrize(
+    ("size", "epochs", "shared"), [(8, 166, True), (8, 167, False), (9, 1, False), (64, 1, False)]
+)
+def test_sizes_of_batches_share_a_graph_where_few_steps_follow(size, epochs, shared):
+    source = data.batch_dataset.source_of(data.batches(X, size))
+    assert fast_loop.shares_a_graph(source, epochs, devices.CPU) == shared
 
 
 @pytest.mark.parametrize(

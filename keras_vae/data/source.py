@@ -89,6 +89,11 @@ class Source(NamedTuple):
         return Tables(self.tables, self.seed, self.weight, {})
 
     @property
+    def ends_short(self) -> bool:
+        """Whether the last batch of an epoch is shorter than the others."""
+        return self.steps * self.batch_size > self.examples
+
+    @property
     def numbers_per_example(self) -> int:
         """Numbers in all parts of an example."""
         return sum(math.prod(table.shape[1:]) for table in self.tables.values())
@@ -99,7 +104,7 @@ class Source(NamedTuple):
         A chunk has at most `capacity` batches. A short last batch is a separate chunk.
         """
         stop = min(begin + steps, self.steps)
-        short = stop == self.steps and self.steps * self.batch_size > self.examples
+        short = stop == self.steps and self.ends_short
         edges = [*range(begin, stop - short, capacity), stop - short, *([stop] if short else [])]
         return [
             StepRange(first, last - first, min(last * self.batch_size, self.examples))
@@ -132,7 +137,7 @@ class Source(NamedTuple):
         import tensorflow as tf
 
         tables = self.all_tables
-        fixed_size = self.batch_size if self.steps * self.batch_size <= self.examples else None
+        fixed_size = None if self.ends_short else self.batch_size
 
         def element(epoch: tf.Tensor, batch: tf.Tensor, rows: tf.Tensor) -> Any:
             rows.set_shape([fixed_size])

@@ -29,6 +29,7 @@ __all__ = [
     "compiles_well",
     "pays_to_compile",
     "placed",
+    "shares_a_graph",
     "steps_at_once",
     "stream_source",
     "tables_within",
@@ -65,7 +66,8 @@ class Loop:
     """Keras `train_function` that runs many steps per call.
 
     The steps are one program. With XLA, it keeps the weights in the loop's memory and fuses
-    objective, gradient and optimizer. The short last batch of an epoch is a separate call.
+    objective, gradient and optimizer. The short last batch of an epoch is a separate call, of the
+    same graph where a graph for each size takes more time to make than it saves.
 
     Args:
         model: the VAE.
@@ -73,6 +75,7 @@ class Loop:
         assertions: function from a batch to booleans, by the message for a false one; None if the
             data was checked before.
         jit_compile: whether XLA compiles the steps.
+        constant_sizes: whether each size of a batch has a graph of its own. XLA needs that.
         device: the device that trains. On a GPU, tables that fit are kept in its memory, and the
             noise of a call is one draw within its program.
     """
@@ -83,9 +86,11 @@ class Loop:
         gather: Gather,
         assertions: Callable[[Any], dict[str, tf.Tensor]] | None,
         jit_compile: bool,
+        constant_sizes: bool,
         device: Device,
     ) -> None:
         self._jit_compile = jit_compile
+        self._constant_sizes = constant_sizes
         self._device = device
         self._draws_at_once = device.is_gpu and model.float_dtype == "float32"
         self._model = model
@@ -93,17 +98,26 @@ class Loop:
         self._assertions = assertions
         self._sentences: list[str] = []
         self._execute = tf.function(self._steps_on_chunk, autograph=False)
+        self._execute_in_turn = tf.function(self._steps_in_turn, autograph=False)
         self._train = tf.function(
             self._steps_on_batches, autograph=False, jit_compile=jit_compile or None
         )
         self._last_step = tf.function(self._short_step, autograph=False)
 
-    def does(self, source: Source, assertions: Any, jit_compile: bool, device: Device) -> bool:
+    def does(
+        self,
+        source: Source,
+        assertions: Any,
+        jit_compile: bool,
+        constant_sizes: bool,
+        device: Device,
+    ) -> bool:
         """Tells whether the loop trains on such a source, compiled and checked in this way."""
         return (
             self._gather == source.gather
             and (self._assertions is None) == (assertions is None)
             and self._jit_compile == jit_compile
+            and self._constant_sizes == constant_sizes
             and self._device == device
         )
 
@@ -132,20 +146,58 @@ class Loop:
         """
         source = self._feed
         for chunk in source.step_ranges(self._pace.step, self._per_call, self._capacity):
-            rest = chunk.end - chunk.first * source.batch_size
-            if rest == chunk.steps * source.batch_size:
+            rows = chunk.end - chunk.first * source.batch_size
+            count = tf.constant(chunk.steps)
+            if not self._constant_sizes:
+                size = tf.constant(rows // chunk.steps)
+                logs, fine = self._execute_in_turn(self._tables, iterator, count, size)
+            elif rows == chunk.steps * source.batch_size:
                 is_full = self._device.is_gpu and chunk.steps == self._capacity
                 logs, fine = self._execute(
                     self._tables,
                     iterator,
-                    chunk.steps if is_full else tf.constant(chunk.steps),
+                    chunk.steps if is_full else count,
                     source.batch_size,
                     self._capacity,
                 )
             else:
-                logs, fine = self._last_step(self._tables, iterator, rest)
+                logs, fine = self._last_step(self._tables, iterator, rows)
             self._refuse(fine)
         return logs
+
+    def _steps_in_turn(
+        self, tables: Tables, iterator: Any, count: tf.Tensor, batch_size: tf.Tensor
+    ) -> Any:
+        """Runs the steps of a chunk, each of which gathers its batch and draws its noise."""
+        epoch, first, rows, parts = tf.nest.map_structure(
+            lambda part: (
+                part
+                if part.shape.rank == 0
+                else tf.reshape(part, [count, batch_size, *part.shape[1:]])
+            ),
+            iterator.get_next(),
+        )
+        seeds = self._model.take_seeds(count, count)
+
+        def batch_of(step: Any) -> Any:
+            read = {name: part[step] for name, part in parts.items()}
+            number = first + tf.cast(step, first.dtype)
+            return self._gather(tables._replace(read=read), epoch, number, rows[step])
+
+        def train(step: tf.Tensor, fine: tf.Tensor) -> Any:
+            batch = batch_of(step)
+            train_on(self._model, batch, draw_noise(self._model, seeds[step], batch_size))
+            return step + 1, tf.logical_and(fine, self._checks(batch))
+
+        return self._repeated(train, count, batch_of(0))
+
+    def _repeated(
+        self, train: Callable[[tf.Tensor, tf.Tensor], Any], count: int | tf.Tensor, batch: Any
+    ) -> Any:
+        """Trains `count` steps; returns the logs, and which checks of a batch passed in all."""
+        fine = tf.ones_like(self._checks(batch))
+        _, fine = tf.while_loop(lambda step, _: step < count, train, [tf.constant(0), fine])
+        return self._model.get_metrics_result(), fine
 
     def _steps_on_chunk(
         self,
@@ -155,7 +207,7 @@ class Loop:
         batch_size: int,
         capacity: int,
     ) -> Any:
-        """Runs the steps of a chunk, whose batches are gathered and whose noise is drawn at once.
+        """Runs the steps of a chunk, whose batches are gathered and whose noise is drawn before.
 
         Batches of zeros at the end keep the shapes constant for XLA. A static count spares a GPU
         the question after each step whether it was the last.
@@ -207,9 +259,7 @@ class Loop:
             train_on(self._model, batch, at(step, noise))
             return step + 1, tf.logical_and(fine, self._checks(batch))
 
-        fine = tf.ones_like(self._checks(at(0, batches)))
-        _, fine = tf.while_loop(lambda step, _: step < count, train, [tf.constant(0), fine])
-        return self._model.get_metrics_result(), fine
+        return self._repeated(train, count, at(0, batches))
 
     def _short_step(self, tables: Tables, iterator: Any, size: int) -> Any:
         epoch, first, rows, parts = iterator.get_next()
@@ -403,6 +453,15 @@ def _logs_by_epoch(callback: keras.callbacks.TensorBoard) -> bool:
 def pays_to_compile(model: keras.Model, source: Source, epochs: int, device: Device) -> bool:
     """Tells whether XLA saves more time than its compilation takes."""
     return source.steps * epochs >= device.steps_that_pay and compiles_well(model, device)
+
+
+def shares_a_graph(source: Source, epochs: int, device: Device) -> bool:
+    """Tells whether one graph for batches of all sizes saves more time than its steps take.
+
+    A step takes up to a third longer in it, since TensorFlow must find out which shapes are equal.
+    """
+    has_two_sizes = source.steps > 1 and source.ends_short
+    return has_two_sizes and not device.is_gpu and source.steps * epochs < device.steps_that_pay
 
 
 def compiles_well(model: keras.Model, device: Device) -> bool:

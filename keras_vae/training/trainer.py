@@ -38,6 +38,7 @@ from keras_vae.training.fast_loop import (
     acts_within_epochs,
     array_source,
     pays_to_compile,
+    shares_a_graph,
     steps_at_once,
     stream_source,
 )
@@ -373,8 +374,14 @@ class Trainer(CheckedModel):
         if wanted == "auto":
             jit_compile = pays_to_compile(self, source, epochs, trained_on)
         jit_compile = jit_compile and self._strategy is None
-        if self._loop is None or not self._loop.does(source, assertions, jit_compile, trained_on):
-            self._loop = Loop(self, source.gather, assertions, jit_compile, trained_on)
+        constant_sizes = (
+            jit_compile
+            or self._strategy is not None
+            or not shares_a_graph(source, epochs, trained_on)
+        )
+        how = (assertions, jit_compile, constant_sizes, trained_on)
+        if self._loop is None or not self._loop.does(source, *how):
+            self._loop = Loop(self, source.gather, *how)
         return self._loop
 
     def _graph(self, name: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
@@ -404,7 +411,7 @@ class Trainer(CheckedModel):
         """Returns the seed of the next step, int32 [2]."""
         return random.stateless_seed(self._draws.next())
 
-    def take_seeds(self, count: tf.Tensor, capacity: int) -> tf.Tensor:
+    def take_seeds(self, count: tf.Tensor, capacity: int | tf.Tensor) -> tf.Tensor:
         """Returns the seeds of the next `count` steps, the first of int32 [capacity, 2]."""
         state = self._draws.state
         first = state.value
