@@ -239,6 +239,7 @@ def _observation(
         "open_range": part.is_open,
         "one_hot": support.is_one_hot and not how.categories,
         "whole": part.is_whole,
+        "grid": part.grid,
         "missing": layer.missing,
         "threshold": layer.is_threshold,
         "categories": None if column is None else list(column.categories) or None,

@@ -174,15 +174,25 @@ def test_a_table_with_a_schema_is_sampled_and_scored_in_its_units():
             "city": rng.choice(["Oslo", "Rome", "Lima"], 60),
             "member": rng.random(60) < 0.4,
             "share": rng.beta(0.8, 0.8, 60),
+            "rate": rng.beta(0.8, 0.8, 60).round(2).clip(0.01, 0.99),
+            "percent": rng.integers(1, 100, 60),
+            "full_percent": rng.integers(0, 101, 60),
+            "height": rng.normal(1.7, 0.1, 60).round(2),
         }
     )
-    schema = keras_vae.data.Schema.of(frame)
+    percents = dict.fromkeys(("percent", "full_percent"), "proportion")
+    schema = keras_vae.data.Schema.of(frame, kinds=percents)
     keras.utils.set_random_seed(0)
     vae = keras_vae.table_vae(schema, 2, hidden=(8,))
     table = signatures(vae)
     found = asked(table, "sample", seed=SEED)
     raw = {name: found[f"sample_{name}"] for name in schema.columns}
-    pd.testing.assert_frame_equal(schema.frame(raw), vae.sample(12, seed=7))
+    drawn = vae.sample(12, seed=7)
+    pd.testing.assert_frame_equal(schema.frame(raw), drawn)
+    for name in ("income", "delta", "visits", "rate", "percent", "full_percent", "height"):
+        # The artifact has the numbers of the file, float32, and not only what rounds to them.
+        np.testing.assert_array_equal(raw[name].ravel(), drawn[name].to_numpy("float32"))
+    assert np.isfinite(vae.elbo(drawn).elbo).all()  # what is drawn may be scored
     x = {name: value.reshape(60, 1) for name, value in schema.raw(frame).items()}
     seed = np.stack([np.full(60, 7), np.arange(60)], 1).astype("int32")
     elbo = asked(table, "score", **named(x), seed=seed)["elbo"]

@@ -227,7 +227,7 @@ def _comparison(
         tolerance = "equal but where u lies within the tolerance of its probability"
     else:
         relative = max(
-            float(((pair.allowed - pair.is_rounded) / np.maximum(pair.size, abs(pair.want))).max())
+            float(((pair.allowed - pair.grid) / np.maximum(pair.size, abs(pair.want))).max())
             for pair in pairs
         )
         tolerance = f"{relative:.1e} max({np.max(pairs[0].size):g}, |value|)"
@@ -236,7 +236,7 @@ def _comparison(
             passed &= (
                 sum(int((pair.difference > 0)[pair.is_rounded].sum()) for pair in pairs) <= most
             )
-            tolerance += f"; {most} whole numbers may be rounded otherwise"
+            tolerance += f"; {most} numbers may be rounded otherwise"
     return Comparison(
         runtime=runtime,
         precision=precision,

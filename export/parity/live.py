@@ -289,8 +289,8 @@ def _sensitivity(
     off = np.abs(changed - want.astype(np.float64)) / np.maximum(size, np.abs(want))
     if case.signature == "impute" and kind == "sample":
         return float(np.mean((off > tolerances.PICKED).reshape(len(off), -1).any(axis=1)))
-    if part and is_value and any(part.preparation.get("whole", ())):
-        return 0.0  # rounded down from real numbers, whose sensitivity is that of the mean
+    if part and is_value and (part.grid or any(part.preparation.get("whole", ()))):
+        return 0.0  # rounded from real numbers, whose sensitivity is that of the mean
     if is_value and tolerances.is_whole(want):
         return float(np.mean(want != changed))
     largest = float(off.max())

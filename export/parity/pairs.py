@@ -28,8 +28,9 @@ class Pair:
         kind, part = integrity.observation_of(about, output) or ("", None)
         is_value = kind in ("sample", "value")
         self.is_picked = case.signature == "impute" and kind == "sample"
-        rounded = part.preparation.get("whole") if part and is_value else None
-        self.is_rounded = np.broadcast_to(np.asarray(rounded or False, bool), self.want.shape)
+        grid = (part.grid or part.preparation.get("whole")) if part and is_value else None
+        self.grid = np.broadcast_to(np.asarray(grid or 0.0, np.float64), self.want.shape)
+        self.is_rounded = self.grid > 0.0
         self.is_draw = (
             is_value
             and not self.is_picked
@@ -41,9 +42,11 @@ class Pair:
         )
         mean = part.tensors["mean"] if part else output
         if self.is_picked:
-            self.is_rounded = np.zeros(self.want.shape, bool)
+            self.grid = np.zeros(self.want.shape)
+            self.is_rounded = self.grid > 0.0
             size = np.maximum(self.size, np.abs(self.want))
             self.allowed = tolerances.PICKED * np.broadcast_to(size, self.want.shape)
+            self.allowed = np.maximum(self.allowed, 1.5 * ((part and part.grid) or 0.0))
         elif self.is_threshold and part and part.high:
             near = _near_threshold(case, want[mean] / part.high, mean, part.index)
             self.allowed = np.where(near, np.inf, 0.0)
@@ -59,8 +62,9 @@ class Pair:
                 tolerances.terms_of(case.signature, output, about),
                 case.sensitivity.get(mean if self.is_rounded.any() else output, 0.0),
             )
-        self.expected = float(np.minimum(self.allowed, 1.0)[self.is_rounded].sum())
-        self.allowed = self.allowed + self.is_rounded
+        share = np.divide(self.allowed, self.grid, where=self.is_rounded, out=self.grid.copy())
+        self.expected = float(np.minimum(share, 1.0).sum())
+        self.allowed = self.allowed + self.grid
 
     @property
     def is_from_model(self) -> bool:

@@ -24,9 +24,9 @@ Draws of whole numbers are equal unless the uniform falls between the thresholds
 programs. Let f be the share of draws that differ after the change of the weights above, and let
 thresholds be sums over about 1 + 6 sigma values (sigma: the standard deviation of the draws). Then
 the number of differing draws is a Poisson variable of mean below N [f + 4 u (1 + 6 sigma)^1.5]. A
-number that it exceeds with probability below 1e-6 is refused. Whole numbers that are rounded down
-from real draws differ with the probability that the tolerance of the real number has, and may
-differ by one level more than that tolerance.
+number that it exceeds with probability below 1e-6 is refused. Numbers that are rounded from
+real draws, to whole numbers or to the digits of a column, differ with the probability that the
+tolerance of the real number has, and may differ by one step more than that tolerance.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ class Observation:
         one_hot: whether the last axis of x holds a 1 and zeros.
         whole: whether every number of x is whole, because others have no probability or the schema
             says so.
+        grid: distance of the numbers to which draws are rounded; None where they are not.
         missing: whether it may be absent, which is NaN.
         threshold: whether a draw is the largest value where the row's uniform lies below the mean's
             share of it, and 0 elsewhere.
@@ -47,6 +48,7 @@ class Observation:
     is_open: bool
     one_hot: bool
     whole: bool
+    grid: float | None
     missing: bool
     threshold: bool
     categories: tuple[Any, ...]
@@ -110,6 +112,7 @@ def _observation(name: str, index: int, about: dict[str, Any]) -> Observation:
         is_open=about.get("open_range", False),
         one_hot=about["one_hot"],
         whole=about["whole"],
+        grid=about.get("grid"),
         missing=about.get("missing", False),
         threshold=about["threshold"],
         categories=tuple(about.get("categories") or ()),

@@ -82,6 +82,18 @@ class RawPart:
         return support is not None and support.is_whole and self._is_as_in_the_file
 
     @property
+    def grid(self) -> float | None:
+        """Distance of the numbers to which draws are rounded, by its column; None leaves them.
+
+        Whole numbers of the likelihood or the preparation need no rounding.
+        """
+        column, support = self.column, self.part.support
+        if column is None or column.is_coded or column.digits is None or any(self.how.whole):
+            return None
+        is_whole = support is not None and support.is_whole
+        return None if is_whole and self._is_as_in_the_file else 10.0**-column.digits
+
+    @property
     def _is_as_in_the_file(self) -> bool:
         """Whether the numbers of the file are those that the likelihood models, or their codes."""
         return self.how.step == "none" and self.how.divide == 1.0 and not self.how.center
@@ -163,11 +175,15 @@ class RawPart:
 
     def _inside(self, column: Column, x: tf.Tensor) -> tf.Tensor:
         """Moves draws into what the column may hold, as the schema does."""
-        if column.kind == "proportion":
-            return tf.clip_by_value(x, 0.0, column.top)
-        if column.kind in ("positive", "count"):
-            return tf.maximum(x, 0.0 if column.whole or column.low is None else column.low)
-        return x
+        if column.is_coded:
+            return x
+        low, high = column.bounds
+        x = tf.maximum(x, low) if np.isfinite(low) else x
+        x = tf.minimum(x, high) if np.isfinite(high) else x
+        if self.grid is None:
+            return x
+        units = np.float32(1.0 / self.grid)
+        return tf.round(x * units) / units
 
     def log_volume(self, present: tf.Tensor | None) -> tf.Tensor | float:
         """Returns the nats that convert log p of model data to log p of the numbers in the file.

@@ -202,6 +202,23 @@ class Column:
         return FAMILIES[self.likelihood].form
 
     @property
+    def digits(self) -> int | None:
+        """Digits after the point to which draws of numbers are rounded; None leaves them."""
+        return 0 if self.whole or self.kind == "count" else self.decimals
+
+    @property
+    def bounds(self) -> tuple[np.float32, np.float32]:
+        """Smallest and largest number that a draw becomes; infinite where there is no bound."""
+        low, high = -np.inf, np.inf
+        if self.kind == "proportion":
+            digits = self.digits if self.form == "open_share" else None
+            end = 0.0 if digits is None else 10.0**-digits  # its ends are none of its numbers
+            low, high = end, self.top - end
+        elif self.kind in ("positive", "count"):
+            low = 0.0 if self.whole or self.low is None else self.low
+        return np.float32(low), np.float32(high)
+
+    @property
     def size(self) -> int:
         """Number of model numbers per row: that of its categories for one-hot vectors, else 1."""
         return len(self.categories) if self.form == "one_hot" else 1
@@ -366,13 +383,11 @@ class Column:
         if self.is_coded:
             codes = np.clip(np.floor(raw + np.float32(0.5)), 0.0, len(self.categories) - 1.0)
             return codes.astype(np.float32)
-        if self.whole or self.kind == "count":
-            raw = np.rint(raw)
-        if self.kind == "proportion":
-            return np.clip(raw, 0.0, np.float32(self.top))
-        if self.kind in ("positive", "count"):
-            return np.maximum(raw, np.float32(0.0 if self.whole else self.low))
-        return raw
+        raw = np.clip(raw, *self.bounds)
+        if self.digits is None:
+            return raw
+        units = np.float32(10.0**self.digits)
+        return np.rint(raw * units) / units
 
     def series(self, raw: np.ndarray) -> Any:
         """Returns numbers of the file, or codes, as a pandas series of the column's dtype.
