@@ -598,6 +598,14 @@ REFUSED = {
         lambda d: write_csv(d / "t.csv", "age,b,age\n1,2,3\n"),
         ["several columns age", "Rename all but one"],
     ),
+    "csv_of_a_spreadsheet": (
+        lambda d: write_csv(d / "t.csv", "sep=;\na;b\n1;2\n"),
+        ["begins with 'sep='", "Delete this line"],
+    ),
+    "csv_of_bars": (
+        lambda d: write_csv(d / "t.csv", "a|b\n1|2\n"),
+        ["values of a row between |", "commas, semicolons"],
+    ),
     "csv_index": (lambda d: write_csv(d / "t.csv", ",a\n0,1\n1,2\n"), ["index=False"]),
     "csv_binary": (
         lambda d: bad_bytes(d, "t.csv", b"\xff\xfe\x00\x81" * 9),

@@ -243,6 +243,13 @@ REFUSED = {
         "'x' holds text, 400 different strings in 600 rows, which is too many for categories",
     ),
     "numbers as text": ([f"{i % 400}.5" for i in range(ROWS)], "all of them numbers. Convert"),
+    "thousands": (
+        [f"{i % 9 + 1},{i:03d}.50" for i in range(ROWS)],
+        r"600 different strings in 600 rows, all of them numbers with other characters, such as "
+        r"'1,000\.50'\. Write them as digits with a decimal point and nothing else",
+    ),
+    "percent signs": ([f"{i / 4}%" for i in range(ROWS)], "numbers with other .* such as '0.0%'"),
+    "a total": ([*(f"{i / 4}" for i in range(ROWS - 1)), "Total"], "some not, such as 'Total'"),
     "numbers and a mark": (
         [f"{i % 400}.5" if i % 7 else "unknown" for i in range(ROWS)],
         "most of them numbers and some not, such as 'unknown'. If that marks a missing value",

@@ -145,6 +145,15 @@ def _dialect(path: Path) -> _Dialect:
 
 def _check_header(path: Path, given: Sequence[str]) -> None:
     names = [name.strip() for name in given]
+    if names and names[0].lower().startswith("sep="):
+        raise DataError(
+            f"{path} begins with {names[0]!r}, a line for spreadsheets. Delete this line."
+        )
+    if len(names) == 1 and "|" in names[0]:
+        raise DataError(
+            f"{path} has the values of a row between |. Separate them by commas, semicolons or "
+            "tabs."
+        )
     if len(names) > 1 and names[0] == "":
         raise DataError(
             f"{path} has a column without a name, probably the row numbers that pandas saves. "

@@ -30,6 +30,7 @@ _MANY_ZEROS = 0.01
 _FAR_OUT = 8.0
 _NEAR_ONE = 0.9
 _DECIMALS_RESOLVED = 2**21
+_MARKS = re.compile(r"[\s,'%$€£]")
 _CODES = re.compile(
     r"(.*[_ .-])?(id|code|type|kind|class|category|group|label|target|species|sex|gender)",
     re.IGNORECASE,
@@ -169,7 +170,10 @@ def _of_labels(seen: Seen) -> _Decision:
     if different == 1:
         only = next(iter(seen.counts or ()))
         return _Decision(LEFT_OUT, f"constant: {only!r}", (only,))
-    if seen.all_differ and (seen.present > _FEW or is_named_identifier(seen.name)):
+    is_named = is_named_identifier(seen.name)
+    if seen.all_differ and seen.present > _FEW and not is_named and _are_amounts(seen):
+        raise DataError(_text_message(seen))
+    if seen.all_differ and (seen.present > _FEW or is_named):
         return _Decision(LEFT_OUT, "an identifier: all of its values differ")
     if seen.categories is None and _is_text(seen):
         raise DataError(_text_message(seen))
@@ -200,8 +204,14 @@ def _text_message(seen: Seen) -> str:
     labels = [label for label in seen.counts or () if isinstance(label, str)]
     odd = [label for label in labels if not _is_number(label)]
     if labels and not odd:
-        return f"{said}, all of them numbers. Convert it with pandas.to_numeric."
-    if labels and len(odd) < _HALF * len(labels):
+        marked = [label for label in labels if _MARKS.search(label)]
+        if not marked:
+            return f"{said}, all of them numbers. Convert it with pandas.to_numeric."
+        return (
+            f"{said}, all of them numbers with other characters, such as {marked[0][:40]!r}. Write "
+            "them as digits with a decimal point and nothing else."
+        )
+    if _are_numbers(seen):
         return (
             f"{said}, most of them numbers and some not, such as {odd[0][:40]!r}. If that marks a "
             "missing value, make it absent; then convert the column with pandas.to_numeric."
@@ -214,9 +224,20 @@ def _text_message(seen: Seen) -> str:
     )
 
 
+def _are_numbers(seen: Seen) -> bool:
+    """Tells whether most of the labels are text that reads as numbers."""
+    labels = [label for label in seen.counts or () if isinstance(label, str)]
+    return bool(labels) and sum(map(_is_number, labels)) > _HALF * len(labels)
+
+
+def _are_amounts(seen: Seen) -> bool:
+    """Tells whether they do, and are no row of digits, which may be an identifier."""
+    return _are_numbers(seen) and not all(map(str.isdecimal, filter(_is_number, seen.counts or ())))
+
+
 def _is_number(text: str) -> bool:
     try:
-        float(text.replace(",", "").rstrip("%"))
+        float(_MARKS.sub("", text))
     except ValueError:
         return False
     return True
