@@ -28,7 +28,8 @@ MAKEFLAGS += --no-print-directory
 help:  ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: lint javascript  ## Check style, types and imports, then run every test (PYTEST_ARGS="-k name" for some).
+test: $(READY)  ## Check style, types and imports, then run every test (PYTEST_ARGS="-k name" for some).
+	@$(MAKE) -j 2 lint javascript
 	@echo "== pytest"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
@@ -91,7 +92,8 @@ distclean: clean  ## Remove the environments too.
 	@rm -rf $(VENV) $(PEERS) $(CONSUMERS)
 
 # $(READY) is removed first and written last, so an interrupted installation is never taken for a finished one. Without
-# it the environment is made anew; with it only what changed in the files below is installed.
+# it the environment is made anew; with it only what changed in the files below is installed. pip would byte-compile on
+# one core; compileall takes all, and leaves out the tests that packages carry. A file that it refuses stays as it is.
 $(READY): requirements.txt pyproject.toml $(if $(GOOD),,FORCE)
 ifneq ($(GOOD),)
 	@rm -f $(READY)
@@ -105,7 +107,8 @@ else
 	@$(PYTHON) -m venv --clear $(VENV) || { echo "'$(PYTHON) -m venv' failed; where ensurepip is missing, 'apt-get install python3-venv' brings it on Debian and Ubuntu" >&2; exit 1; }
 endif
 	@echo "== $(VENV): installing $$(grep -c == requirements.txt) pinned packages (the first time this takes minutes and 3 GB; log: $(VENV)/install.log)"
-	@{ $(PIP) install -r requirements.txt \
+	@{ $(PIP) install --no-compile -r requirements.txt \
+		&& { $(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib || true; } \
 		&& $(PIP) install --no-deps --no-build-isolation --config-settings editable_mode=compat --editable . \
 		&& $(PIP) check; \
 	} >$(VENV)/install.log 2>&1 || { tail -n 30 $(VENV)/install.log >&2; \
