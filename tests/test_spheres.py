@@ -108,6 +108,31 @@ def test_rate_and_its_gradient_in_float32(size):
         np.testing.assert_allclose(gradient, exact, rtol=1e-4, atol=1e-6)
 
 
+@sizes
+def test_large_concentrations_are_points_and_overflow_nothing(size):
+    """Laplace's method: I_v(k) is exp(k) / sqrt(2 pi k) up to terms of 1 / k."""
+    k = np.array([1e12, 1e19, 1e25, 1e36], np.float32)
+    order = size / 2 - 1
+    exact = 0.5 * np.log(2 * np.pi * k.astype(float)) + order * np.log(k.astype(float) / 2)
+    exact -= scipy.special.gammaln(order + 1)
+    loc, given = tf.one_hot([0] * len(k), size), tf.constant(k)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(given)
+        q = OF["posterior"](size).make_distribution(loc, given[:, tf.newaxis])
+        rate = tfd.kl_divergence(q, OF["prior"](size).distribution())
+        peak_of = peak(given, size).log_density
+        z = q.sample(20, seed=1)
+    np.testing.assert_allclose(peak_of, exact, rtol=2e-6)
+    np.testing.assert_allclose(rate, exact - 0.5 * (size - 1), rtol=2e-6)
+    # The slopes of some terms nearly cancel in float32.
+    np.testing.assert_allclose(tape.gradient(peak_of, given), 0.5 * (size - 1) / k, rtol=1e-4)
+    np.testing.assert_allclose(tape.gradient(rate, given), 0.5 * (size - 1) / k, atol=1e-12)
+    # Nine standard deviations of 1e-6 in each direction.
+    assert np.abs(z - loc).max() < 1e-5
+    assert np.isfinite(tape.gradient(z, given)).all()
+    assert np.isfinite(q.log_prob(loc)).all()
+
+
 def test_concentration_zero_is_uniform():
     q = OF["posterior"](4).make_distribution(tf.one_hot([1], 4), tf.zeros([1, 1]))
     p = OF["prior"](4).distribution()

@@ -69,14 +69,15 @@ def peak(concentration: tf.Tensor, size: int) -> Peak:
 def _expanded(concentration: tf.Tensor, order: float) -> Peak:
     """Computes the peak for a large order w, by k = w z, s = sqrt(1 + z^2) and p = 1 / s."""
     z = concentration / order
-    s = tf.sqrt(1.0 + z * z)
+    unit = tf.maximum(z, 1.0)  # so that no square overflows
+    s = unit * tf.sqrt(tf.square(1.0 / unit) + tf.square(z / unit))
     p = 1.0 / s
-    above_one = z * z / (1.0 + s)
+    above_one = z * (z / (1.0 + s))
     differences, slopes = _coefficients(order, _TERMS[concentration.dtype])
     log_density = (
         order * (2.0 * z / (z + 1.0 + s) + tf.math.log1p(0.5 * above_one))
         + 0.5 * tf.math.log(s)
-        + above_one * p * horner(p, differences)
+        + (z / (1.0 + s)) * (z / s) * horner(p, differences)
     )
     shortfall = (1.0 + 1.0 / (s + z)) / (1.0 + s)
     shortfall += z * p * p * (0.5 / order + p * horner(p, slopes))

@@ -19,6 +19,9 @@ _STEPS = 3
 _BELOW, _ABOVE = 8.0, 12.0
 """Standard deviations below and above the mode that the panels cover, if they lie in [0, pi]."""
 
+_LARGEST = 1e18
+"""Concentration whose angles, about 1e-9, are far below the rounding of a unit vector."""
+
 _TINY = 1e-37
 _LOG1P_REST = [2.0 / (2 * k + 3) for k in range(8)]
 
@@ -107,13 +110,14 @@ def polar_angle(u: Tensor, concentration: Tensor, size: int = 3) -> Tensor:
 
     Args:
         u: Uniforms in (0, 1), float32.
-        concentration: Number k of at least 0, of a shape that broadcasts to that of `u`.
+        concentration: Number k of at least 0, of a shape that broadcasts to that of `u`. One above
+            1e18 is drawn as 1e18, whose square does not overflow.
         size: Dimension d of the vector, at least 2.
 
     Returns:
         float32 in [0, pi].
     """
-    table = _Table.of(tf.stop_gradient(concentration), size)
+    table = _Table.of(tf.minimum(tf.stop_gradient(concentration), _LARGEST), size)
     each = tf.broadcast_to(concentration, tf.shape(u))
 
     @tf.custom_gradient
