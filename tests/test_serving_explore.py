@@ -974,6 +974,29 @@ def test_runtime_that_does_not_come_says_what_to_do(npm, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("posterior", "point"),
+    [
+        ({"loc": [3], "scale": [3]}, ["loc"]),
+        ({"loc": [3], "scale": [3], "context": [16]}, None),
+        ({"weights": [5], "loc": [5, 3], "scale": [5, 3]}, None),
+    ],
+    ids=["normal", "flow", "mixture"],
+)
+def test_page_takes_loc_for_a_point_only_where_it_is_the_mean(posterior, point):
+    """A flow moves the centre of its noise, and a mixture has several."""
+    outputs = {name: {"shape": ["batch", *shape]} for name, shape in posterior.items()}
+    manifest = {"latents": {"z": {"shape": [3], "support": "reals"}}}
+    code = f"""
+      import {{ Space }} from {json.dumps((PAGE / "space.js").as_uri())};
+      const space = new Space({json.dumps(manifest)});
+      console.log(JSON.stringify(space.encoded({json.dumps({"outputs": outputs})})));"""
+    ran = subprocess.run(
+        ["node", "--input-type=module", "-e", code], check=True, capture_output=True, text=True
+    )
+    assert json.loads(ran.stdout) == point
+
+
 # Texts
 
 

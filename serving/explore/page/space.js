@@ -93,11 +93,11 @@ export class Space {
     return this.levels.map(({ tensor }) => tensor);
   }
 
-  /** Names of the outputs of `encode` that are a point; null if there are none. */
+  /** Names of the outputs of `encode` that are a point; null if there are none, as of a flow, whose loc is no mean. */
   encoded({ outputs }) {
     const has = (names) => names.every((name, i) => product(outputs[name]?.shape.slice(1) ?? []) === this.levels[i].size && name in outputs);
     if (has(this.tensors)) return this.tensors;
-    return !this.isDeep && has(["loc"]) ? ["loc"] : null;
+    return !this.isDeep && !("context" in outputs) && has(["loc"]) ? ["loc"] : null;
   }
 
   /** Describes the latents in a few words. */

@@ -82,6 +82,6 @@ export function mapPanel(host, state, painter, { space, levels, worth, limit }) 
     const places = known.map(({ loc, i }) => `${i + 1} at (${short(loc[a])}, ${short(loc[b])})`);
     words.textContent = places.length
       ? `Your data by posterior mean: ${places.join("; ")}.`
-      : "The posterior means of your data, once you have added some, are marked here.";
+      : (state.model.lacksPoints ?? "The posterior means of your data, once you have added some, are marked here.");
   }
 }

@@ -10,8 +10,8 @@ const KINDS = {
   linear: "on the straight line",
 };
 const ON_A_SPHERE = {
-  spherical: " of unit vectors that they lie on",
-  linear: ", brought back to length 1",
+  spherical: "on the sphere of unit vectors: the direction turns evenly",
+  linear: "on the straight line, brought back to length 1",
 };
 const UNDER_A_STANDARD_NORMAL = {
   spherical: ", so that a standard normal prior finds every point as likely as the ends",
@@ -54,8 +54,9 @@ export function pathPanel(host, state, painter) {
       const row = means.map((x, i) => ({ x, label: `${Math.round(100 * shares[i])} % of the way` }));
       grid.show([row], { columns: shares.map((share) => short(share)) });
       const isStandard = state.model.site.standard;
-      const why = isStandard ? UNDER_A_STANDARD_NORMAL[kind.value] : space.hasSphere ? ON_A_SPHERE[kind.value] : "";
-      words.textContent = `Means of p(x | ${space.codes ? "codes" : "z"}) ${kinds[kind.value]}${why}${space.isDeep ? ", in each level" : ""}.`;
+      const way = (space.hasSphere ? ON_A_SPHERE : kinds)[kind.value];
+      const why = isStandard ? UNDER_A_STANDARD_NORMAL[kind.value] : "";
+      words.textContent = `Means of p(x | ${space.codes ? "codes" : "z"}) ${way}${why}${space.isDeep ? ", in each level" : ""}.`;
     }, problem.show),
   );
   const update = inView(host, show);
