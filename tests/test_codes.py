@@ -315,6 +315,16 @@ def test_vectors_are_the_forgetting_means_of_the_features_that_chose_them():
         np.testing.assert_allclose(layer.counts[0], counts, atol=EXACT)
 
 
+def test_codes_are_those_of_the_nearest_vectors_far_from_the_origin():
+    rng = np.random.default_rng(3)
+    layer = keras_vae.VectorQuantizer(1, 32, 4)
+    book = (rng.normal(size=(32, 4)) + 1e4).astype("float32")  # steps of 0.001 in float32
+    rows = (rng.normal(size=(500, 4)) + 1e4).astype("float32")
+    layer.codebook.assign(book[None])
+    exact = nearest(rows.astype("float64"), book.astype("float64"))
+    np.testing.assert_array_equal(layer.codes_of(rows)[:, 0], exact)
+
+
 def test_unused_vectors_move_to_features_of_the_batch():
     layer = keras_vae.VectorQuantizer(1, 4, 2, revive=0.1, dtype="float64")
     layer.codebook.assign([[[0.0, 0.0], [9.0, 9.0], [8.0, 9.0], [1.0, 1.0]]])

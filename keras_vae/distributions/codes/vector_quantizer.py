@@ -258,7 +258,13 @@ class VectorQuantizer(CodePosterior):
 
 
 def _nearest(rows: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-    """Returns the places of the vectors [K, D] nearest to rows [n, D]; of equals the first."""
+    """Returns the places of the vectors [K, D] nearest to rows [n, D]; of equals the first.
+
+    Distances are taken from the mean of the vectors: far from the origin their differences are less
+    than the rounding of their squares.
+    """
+    center = tf.reduce_mean(vectors, axis=0)
+    rows, vectors = rows - center, vectors - center
     squares = 0.5 * tf.reduce_sum(vectors**2, axis=-1)
     distances = squares - tf.matmul(rows, vectors, transpose_b=True)
     return tf.argmin(distances, axis=-1, output_type=tf.int32)
