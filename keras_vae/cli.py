@@ -471,7 +471,7 @@ def quickstart_command(
     for path in commands.draw_pictures(run, seed=0):
         click.echo(f"  {path}")
     click.secho("4/4  Exporting, and verifying in other processes", bold=True)
-    context.invoke(siblings.command("export"), model=run.model_path, target=artifacts)
+    context.invoke(siblings.command("export"), model=run.model_path, out=artifacts)
     keras_vae = commands.invoked()
     click.echo(
         f"\nLook at {out / 'samples.png'} first. Then train on your own data:\n"
