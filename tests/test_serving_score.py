@@ -231,6 +231,7 @@ def test_killed_worker_costs_no_row(artifact, data, whole, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
     process = started(command(artifact, data, out), out, log)
     (worker,) = workers(process.pid)
+    (out / ".part.tmp").touch()  # as a worker leaves one that is killed while it writes
     os.kill(worker, signal.SIGKILL)
     assert 0 < len(list(out.glob("*.parquet"))) < 47
     assert process.wait(timeout=100) == 0

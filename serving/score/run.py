@@ -97,6 +97,7 @@ def score(
                     scored += count
                     scoring += seconds
                     progress(done + scored, job.rows)
+            _remove_unfinished(out)
         missing = [part.name for part in parts if not _is_done(out, part, job)]
         if missing:
             raise ServingError(f"{out / missing[0]} is missing; run the command again.")
@@ -148,11 +149,16 @@ def _claimed(out: Path, job: Job) -> Iterator[None]:
         else:
             _write(out / _JOB, job.to_json())
         _check_names(out, job)
-        for left in out.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+        _remove_unfinished(out)
         yield
     finally:
         os.close(descriptor)
+
+
+def _remove_unfinished(out: Path) -> None:
+    """Removes the files that workers were writing when they were killed."""
+    for left in out.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def _check_same(out: Path, job: Job) -> None:
