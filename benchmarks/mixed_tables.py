@@ -152,6 +152,12 @@ def main() -> None:
     kinds = {name: named[kind] for name, kind in types.items() if kind in named}
     binary = {name for name in kinds if kinds[name] == "categorical" and table[name].nunique() == 2}
     schema = Schema.of(holes[train], kinds=kinds | dict.fromkeys(binary, "binary"))
+    known = np.ones(len(table), bool)
+    for name in kinds:
+        known &= table[name].isin(holes.loc[train, name].dropna()).to_numpy()
+    # A level that no training row shows has no probability: such rows are left out.
+    table, holes = (frame[known].reset_index(drop=True) for frame in (table, holes))
+    hidden, train = hidden[known], train[known]
     print(f"{arguments.only}, {hidden.mean():.0%} of the cells hidden, {train.sum()} rows")
     print(schema, flush=True)
 
