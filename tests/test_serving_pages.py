@@ -153,5 +153,5 @@ def test_first_block_of_a_page_is_a_command():
         assert (
             block[1]
             .split()[0]
-            .startswith(("keras-vae", "python", "npm", "gcc", "ONNXRUNTIME_NODE"))
+            .startswith(("keras-vae", "pip", "python", "npm", "gcc", "ONNXRUNTIME_NODE"))
         ), page
