@@ -28,9 +28,10 @@ class Pair:
         kind, part = integrity.observation_of(about, output) or ("", None)
         is_value = kind in ("sample", "value")
         self.is_picked = case.signature == "impute" and kind == "sample"
-        grid = (part.grid or part.preparation.get("whole")) if part and is_value else None
+        grid = None
+        if part and is_value and not self.is_picked:
+            grid = part.grid or part.preparation.get("whole")
         self.grid = np.broadcast_to(np.asarray(grid or 0.0, np.float64), self.want.shape)
-        self.is_rounded = self.grid > 0.0
         self.is_draw = (
             is_value
             and not self.is_picked
@@ -42,8 +43,6 @@ class Pair:
         )
         mean = part.tensors["mean"] if part else output
         if self.is_picked:
-            self.grid = np.zeros(self.want.shape)
-            self.is_rounded = self.grid > 0.0
             size = np.maximum(self.size, np.abs(self.want))
             self.allowed = tolerances.PICKED * np.broadcast_to(size, self.want.shape)
             self.allowed = np.maximum(self.allowed, 1.5 * ((part and part.grid) or 0.0))
@@ -65,6 +64,11 @@ class Pair:
         share = np.divide(self.allowed, self.grid, where=self.is_rounded, out=self.grid.copy())
         self.expected = float(np.minimum(share, 1.0).sum())
         self.allowed = self.allowed + self.grid
+
+    @property
+    def is_rounded(self) -> np.ndarray:
+        """Where the values are rounded to a grid."""
+        return self.grid > 0.0
 
     @property
     def is_from_model(self) -> bool:
