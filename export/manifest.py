@@ -241,6 +241,7 @@ def _observation(
         "whole": part.is_whole,
         "grid": part.grid,
         "missing": layer.missing,
+        "missing_values": [] if column is None else list(column.missing_values),
         "threshold": layer.is_threshold,
         "categories": None if column is None else list(column.categories) or None,
         "feature_names": None if feature_names is None else list(feature_names),

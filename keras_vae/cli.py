@@ -29,7 +29,7 @@ from keras_vae.runs.arguments import (
 )
 from keras_vae.runs.config_file import read_run
 from keras_vae.runs.endings import check_ending, endings_of
-from keras_vae.runs.options import Listed, add_settings, integers, settings_of
+from keras_vae.runs.options import Listed, OfColumn, add_settings, integers, settings_of
 from keras_vae.tensorflow_start import load_tensorflow
 
 __all__ = ["Group", "main"]
@@ -144,10 +144,22 @@ def _naming_resume(out: Path) -> Iterator[None]:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--drop", type=Listed(str), default=(), help="Columns to leave out, as in id,date.")
 @click.option("--missing", is_flag=True, help="Allow missing values in every column.")
+@click.option(
+    "--missing-value",
+    "marks",
+    type=OfColumn(),
+    multiple=True,
+    help="Value that stands for a missing one, as in age=-999; may be repeated.",
+)
 @click.option("--verbose", is_flag=True, help="Add the reason for each column.")
 @click.option("--out", type=click.Path(path_type=Path), help="TOML file to write, for editing.")
 def schema_command(
-    file: Path, drop: tuple[str, ...], missing: bool, verbose: bool, out: Path | None
+    file: Path,
+    drop: tuple[str, ...],
+    missing: bool,
+    marks: tuple[tuple[str, str], ...],
+    verbose: bool,
+    out: Path | None,
 ) -> None:
     """Say how the columns of a table would be modelled.
 
@@ -156,7 +168,8 @@ def schema_command(
     """
     from keras_vae.data import Schema
 
-    schema = Schema.of_file(file, drop=drop, missing=missing)
+    values = {name: [value for other, value in marks if other == name] for name, _ in marks}
+    schema = Schema.of_file(file, drop=drop, missing=missing, missing_values=values)
     click.echo(schema.explained() if verbose else str(schema))
     if out is not None:
         schema.save(out)

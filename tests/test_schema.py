@@ -15,6 +15,7 @@ from scipy.stats import norm
 from keras_vae.cli import main
 from keras_vae.data import Column, DataError, Schema, load_frame
 from keras_vae.data.schema.column import FAMILIES
+from keras_vae.data.schema.seen import Seen
 from keras_vae.distributions.names import LIKELIHOODS
 
 RNG = np.random.default_rng(0)
@@ -257,6 +258,15 @@ REFUSED = {
     "numbers and text": ([1, 2.5, None, "n/a"] * 150, "numbers and text, first 'n/a' in row 3. If"),
     "dates": (pd.date_range("2020-01-01", periods=ROWS), "'x' holds dates. Turn it into numbers"),
     "date objects": (list(pd.date_range("2020-01-01", periods=ROWS).date), "holds dates"),
+    "times that all differ": (
+        pd.date_range("2020-01-01", periods=ROWS, freq="7h").strftime("%d/%m/%Y %H:%M"),
+        "look like dates or times, such as '01/01/2020 00:00'. Turn it into numbers .* day of the",
+    ),
+    "times of the day": ([f"{i % 24}:{i % 60:02}" for i in range(ROWS)], "dates or times, such as"),
+    "date of a mail": (
+        pd.date_range("2020-01-01", periods=ROWS).strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        "look like dates or times",
+    ),
     "date text": (
         [f"2020-{i % 12 + 1:02}-{i % 25 + 1:02}" for i in range(ROWS)],
         "which look like dates",
@@ -281,6 +291,132 @@ def test_what_cannot_be_modelled_is_refused(name):
         Schema.of(frame)
     assert str(caught.value).startswith("Column 'x' ")
     assert Schema.of(frame, drop=["x"]).left_out == {"x": "as asked"}
+
+
+MANY = 6000  # more texts than are counted
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            pd.date_range("2020", periods=MANY, freq="h").strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "like dates",
+        ),
+        ([f"{i // 1000},{i % 1000:03}.5" for i in range(MANY)], "numbers with other characters"),
+        ([f"{100 + i % 900}-{10 + i % 80}-{1000 + i}" for i in range(MANY)], "identifier"),
+    ],
+)
+def test_a_long_table_is_refused_as_a_short_one(values, message):
+    frame = pd.DataFrame({"y": np.arange(MANY) % 7, "x": values})
+    try:
+        said = Schema.of(frame).left_out["x"]
+    except DataError as error:
+        said = str(error)
+    assert message in said
+
+
+SMALL = RNG.random(ROWS) < 0.1  # rows with a value that stands for a missing one
+
+
+def marked(mark, values):
+    return np.where(SMALL, mark, values)
+
+
+AGES = RNG.integers(18, 80, ROWS)
+JOBS = RNG.choice(["smith", "clerk", "baker"], ROWS)
+NOTED = {
+    "far below": (marked(-999, AGES), "x holds -999 in .* its other numbers, 18 to 79. If"),
+    "far above": (marked(9999.0, RNG.normal(size=ROWS)), "x holds 9999 in "),
+    "a code of nines": (marked(9, RNG.integers(1, 6, ROWS)), "x holds 9 in .* numbers, 1 to 5"),
+    "minus one": (marked(-1, RNG.poisson(4.0, ROWS)), "x holds -1 in "),
+    "a cap": (marked(5000, RNG.integers(0, 2000, ROWS)), "x holds 5000 in "),
+    "a word": (marked("Unknown", JOBS), r"x has the label 'Unknown' in .*--missing-value x=Unk"),
+    "a sign": (marked("?", JOBS), r"--missing-value 'x=\?' .*missing_values=\{'x': \['\?'\]\}"),
+    "nothing": (marked("", JOBS), "x has the label ''"),
+    "spellings": (marked("Clerk ", JOBS), "alone: 'Clerk ', 'clerk'. They are separate"),
+    "spellings of two": (marked("YES", ["yes"] * ROWS), "differ in case or blanks alone: 'YES', "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_values_that_may_stand_for_a_missing_one_are_noted(name, monkeypatch):
+    values, message = NOTED[name]
+    monkeypatch.setenv("COLUMNS", "1000")
+    schema = Schema.of(pd.DataFrame({"y": RNG.random(ROWS), "x": values}))
+    assert [bool(column.note) for column in schema] == [False, True]
+    for text in (str(schema), schema.explained(), *schema.notes):
+        assert re.search(message, " ".join(text.split()))
+    assert Schema.from_toml(schema.to_toml()) == schema
+
+
+def test_columns_without_such_values_have_no_note():
+    assert [column.name for column in SCHEMA if column.note] == []
+    rare = pd.DataFrame({"x": np.append(AGES[:-2], [-999, -999]), "two": marked(999, 0)})
+    assert Schema.of(rare).notes == []
+    in_chunks = Seen("x", AGES.dtype)
+    for values in np.array_split(marked(-999, AGES), 7):
+        in_chunks.update(pd.Series(values))
+    assert in_chunks.low == -999
+    assert in_chunks.lowest == (SMALL.sum(), 18)
+    assert in_chunks.highest == ((AGES[~SMALL] == 79).sum(), 78)
+
+
+MARKS = {"age": [-999], "job": ["unknown"], "visits": ["n/a"], "height": ["?"]}
+
+
+@pytest.mark.parametrize("age", ["int64", "Int64", "float32", "int64[pyarrow]"])
+def test_declared_values_are_absent(age, tmp_path):
+    """A table with such values is the table without them, however they are stored."""
+    height = RNG.normal(1.8, 0.1, ROWS).round(2)
+    full = {"age": AGES, "job": JOBS, "visits": RNG.poisson(3.0, ROWS), "height": height}
+    holed = pd.DataFrame(full).astype(object).mask(pd.DataFrame(dict.fromkeys(full, SMALL)))
+    given = pd.DataFrame(
+        {
+            "age": pd.Series(marked(-999, AGES)).astype(age),
+            "job": pd.Series(marked("unknown", JOBS)).astype("category"),
+            "visits": pd.Series(full["visits"].tolist(), dtype=object).mask(SMALL, "n/a"),
+            "height": marked("?", height.astype(str)),
+        }
+    )
+    schema, expected = Schema.of(given, missing_values=MARKS), Schema.of(holed)
+    assert [c.kind for c in schema] == [c.kind for c in expected]
+    assert all(c.missing and not c.note and c.absent == SMALL.mean() for c in schema)
+    assert schema.columns["job"].categories == ("baker", "clerk", "smith")
+    for name, values in schema.encode(given).items():
+        np.testing.assert_array_equal(values, expected.encode(holed)[name])
+        np.testing.assert_array_equal(values, schema.encode(holed)[name])
+    assert Schema.from_toml(schema.to_toml()) == schema
+    path = tmp_path / "t.csv"
+    given.to_csv(path, index=False)
+    of_file = Schema.of_file(path, missing_values={k: list(map(str, v)) for k, v in MARKS.items()})
+    assert [(c.kind, c.low, c.high, c.absent) for c in of_file] == [
+        (c.kind, c.low, c.high, c.absent) for c in schema
+    ]
+    pd.testing.assert_frame_equal(
+        schema.with_holes(given).isna(), pd.DataFrame(dict.fromkeys(given, SMALL))
+    )
+
+
+def test_declared_values_that_do_not_fit_are_refused():
+    frame = pd.DataFrame({"age": marked(-999, AGES), "job": marked("unknown", JOBS)})
+    with pytest.raises(DataError, match=r"no column 'ages' \(did you mean age\?\)"):
+        Schema.of(frame, missing_values={"ages": [-999]})
+    text = Schema.of(frame, missing=True).to_toml()
+    for key, value, message in [
+        ("age", "-999", "-999 stands for a missing value, and was a number of this column when"),
+        ("job", '"unknown"', "'unknown' stands among its categories and among its missing_values"),
+        ("job", "[1]", "missing_values of .* to be text, numbers or true and false; got .1."),
+    ]:
+        edited = text.replace(f"[columns.{key}]", f"[columns.{key}]\nmissing_values = [{value}]")
+        with pytest.raises(DataError, match=message):
+            Schema.from_toml(edited)
+    with pytest.raises(DataError, match="write missing = true, too"):
+        Schema.from_toml(
+            Schema.of(frame)
+            .to_toml()
+            .replace("[columns.age]", "[columns.age]\nmissing_values = [-9]")
+        )
 
 
 def test_all_refused_columns_are_named():
@@ -361,6 +497,8 @@ DRIFT = {
     "over 1": (at("share", 2, 1.2), "'share' holds 1.2 in row 2 .* says numbers from 0 to 1"),
     "1": (at("share", 2, 1.0), "'share' holds 1 in row 2 .* both of which beta leaves out"),
     "infinite": (at("share", 2, np.inf), "'share' holds inf in row 2 .* says a finite number"),
+    "true and false": (TABLE.assign(age=TABLE["age"] > 9), "'age' holds a bool.*, 'False' in row"),
+    "true": (at("delta", 2, True), "'delta' holds a bool, 'True' in row 2"),
     "too large": (at("delta", 2, 10**40), "'delta' holds 1e.40 in row 2 .* a finite number"),
     "hole": (at("income", 5, None), r"'income' has no value in row 5 \(1 such row\), and the "
              r"schema says that it always has one. Fill it in, or allow it, with Schema.of"),
@@ -572,6 +710,11 @@ def test_command_prints_and_writes_a_schema(tmp_path):
     schema = Schema.load(out)
     assert schema == Schema.of(load_frame(path))
     assert set(schema.left_out) == {"id", "when"}
+    declared = CliRunner().invoke(main, [*words, "--missing-value", "city=Oslo"])
+    assert declared.exit_code == 0, declared.output
+    assert Schema.load(out).columns["city"].missing_values == ("Oslo",)
+    wrong = CliRunner().invoke(main, [*words, "--missing-value", "Oslo"])
+    assert "expected COLUMN=VALUE, as in age=-999; got 'Oslo'" in wrong.output
     again = CliRunner().invoke(main, [*words, "--drop", "ages"])
     assert again.exit_code == 1
     assert "no column 'ages' (did you mean age?)" in again.output

@@ -14,6 +14,7 @@ from export import manifest
 from keras_vae import DataError, integrity
 from keras_vae.data import Schema
 from keras_vae.data.schema import Column
+from keras_vae.signatures import signatures
 from keras_vae.signatures.raw_part import RawPart
 from keras_vae.training.data_spec import Part
 from serving.artifact import Signature, Tensor
@@ -301,6 +302,74 @@ def test_files_may_hold_what_the_schema_says(described, name):
                 found.append(f"column {name!r}" in str(error).lower())
         assert [type(each) for each in found] in ([bool, bool], [float, float]), (value, found)
         assert found[0] == found[1], (value, found)
+
+
+@pytest.mark.parametrize("values", [[True, False], ["a", "b"], [None, "a"]])
+def test_columns_of_other_types_are_no_numbers(described, values):
+    """In files and data frames alike."""
+    table = pa.table({"visits": values})
+    with pytest.raises(ServingError, match="column 'visits': expected numbers; got"):
+        check_columns(HERE, table.schema, [described["visits"]], ["visits"])
+    with pytest.raises(DataError, match=r"Column 'visits' (holds|has no value)"):
+        COLUMNS["visits"].raw(table.to_pandas()["visits"])
+
+
+def test_numbers_that_are_labels_are_no_codes(described):
+    """A table with the labels 1, 2, 5 holds these numbers, not their places among them."""
+    column = Column("grade", "categorical", "int64", categories=(1, 2, 5), missing=True)
+    vae = keras_vae.table_vae(Schema((column,), 9), 1, hidden=(2,))
+    (part,) = integrity.observations(manifest.metadata(vae, None)).values()
+    for values in ([5, 1, 2], [5.0, 1.0, None], pa.array([2, 2, None], pa.int8())):
+        table = pa.table({"grade": values})
+        found = part_tensor(table, "grade", part, HERE, 0)
+        np.testing.assert_array_equal(found[:, 0], column.raw(table.to_pandas()["grade"]))
+    with pytest.raises(ServingError, match=r"row 1, column 'grade': .* 1, 2, 5; got 0"):
+        part_tensor(pa.table({"grade": [1, 0, 2]}), "grade", part, HERE, 0)
+
+
+MARKED = {
+    "score": Column(
+        "score", "real", "float64", missing=True, missing_values=(-999, "n/a"),
+        low=-3.0, high=3.0, deviation=1.0,
+    ),
+    "city": Column(
+        "city", "categorical", "str", missing=True, missing_values=("unknown", "?"),
+        categories=("Lima", "Oslo", "Rome"),
+    ),
+    "level": Column("level", "ordinal", "int64", missing=True, missing_values=(9,),
+                    categories=(1, 2, 3)),
+}  # fmt: skip
+
+
+def test_values_that_stand_for_a_missing_one_are_absent_everywhere():
+    """In data frames, files and the graphs of an artifact."""
+    vae = keras_vae.table_vae(Schema(tuple(MARKED.values()), 9), 1, hidden=(2,))
+    described = manifest.metadata(vae, None)
+    parts = integrity.observations(described)
+    assert described["observations"]["city"]["missing_values"] == ["unknown", "?"]
+    table = pa.table(
+        {
+            "score": [-999.0, 1.5, None],
+            "city": pa.array(["Oslo", "?", "unknown"]).dictionary_encode(),
+            "level": [9, 3, 9],
+        }
+    )
+    raw = vae.data.schema.raw(table.to_pandas())
+    for name, part in parts.items():
+        found = part_tensor(table, name, part, HERE, 0)
+        np.testing.assert_array_equal(found.ravel(), raw[name].ravel())
+    assert np.isnan(raw["score"].ravel()).tolist() == [True, False, True]
+    assert np.isnan(raw["city"]).tolist() == [False, True, True]
+    assert np.isnan(raw["level"].ravel()).tolist() == [True, False, True]
+    graphs = signatures(vae, num_samples=8)
+    x = {f"x_{name}": value.reshape(3, 1) for name, value in raw.items()}
+    seed = np.array([[1, 0], [1, 1], [1, 2]], np.int32)
+    said = {**x, "x_score": np.float32([[-999.0], [1.5], [np.nan]])}
+    for name in ("score", "impute", "encode"):
+        given = {} if name == "encode" else {"seed": seed}
+        expected = graphs[name].function(**given, **x)
+        for key, value in graphs[name].function(**given, **said).items():
+            np.testing.assert_array_equal(value, expected[key], err_msg=key)
 
 
 @pytest.mark.parametrize("name", ["age", "change", "income", "weight", "share", "part"])

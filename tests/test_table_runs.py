@@ -322,9 +322,13 @@ def test_a_resumed_training_is_the_uninterrupted_one(folder: Path, tmp_path: Pat
 def test_an_edited_schema_trains_another_model(folder: Path, tmp_path: Path) -> None:
     schema = Run(folder / "run").table_schema
     text = schema.to_toml().replace('kind = "real"', 'kind = "positive"', 1)
+    text = text.replace("[columns.job]", "[columns.job]\nmissing_values = ['none yet']")
     (tmp_path / "schema.toml").write_text(text)
+    marked = people()
+    marked.loc[marked["job"].isna(), "job"] = "none yet"
+    marked.to_csv(tmp_path / "marked.csv", index=False)
     config = RunConfig(
-        data=str(folder / "people.csv"),
+        data=str(tmp_path / "marked.csv"),
         schema=str(tmp_path / "schema.toml"),
         hidden=(4,),
         latent=1,
@@ -334,6 +338,17 @@ def test_an_edited_schema_trains_another_model(folder: Path, tmp_path: Path) -> 
         train(dataclasses.replace(config, missing=True), tmp_path / "other")
     run = train(config, tmp_path / "run")
     assert run.table_schema.to_toml() == data.Schema.from_toml(text).to_toml()
+    held = Run(folder / "run").table()
+    assert run.table().test.frame["job"].isna().sum() == held.test.frame["job"].isna().sum() > 0
+    filled = []
+    for source in (folder / "people.csv", tmp_path / "marked.csv"):
+        out = tmp_path / "filled.csv"
+        words = ("impute", run.path, "--data", source, "--out", out, "--num-samples", 20)
+        code, output = invoke(*words, "--overwrite")
+        assert code == 0, output
+        filled.append(out.read_text())
+    assert filled[0] == filled[1]
+    assert "none yet" not in filled[0]
     (tmp_path / "run" / "schema.toml").write_text(schema.to_toml())
     if text != schema.to_toml():
         with pytest.raises(RunError, match=r"is not the model of its schema.toml"):

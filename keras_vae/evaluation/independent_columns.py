@@ -70,7 +70,7 @@ class IndependentColumns:
         """
         frame = pd.DataFrame(x)
         if isinstance(kinds, Schema):
-            frame = frame[list(kinds.columns)]
+            frame = kinds.with_holes(frame[list(kinds.columns)])
         found = kinds_of(frame, kinds)
         columns = {name: _KINDS[kind](frame[name].dropna(), name) for name, kind in found.items()}
         if isinstance(kinds, Schema):

@@ -30,6 +30,7 @@ class Observation:
             says so.
         grid: distance of the numbers to which draws are rounded; None where they are not.
         missing: whether it may be absent, which is NaN.
+        missing_values: values of the file that stand for a missing one.
         threshold: whether a draw is the largest value where the row's uniform lies below the mean's
             share of it, and 0 elsewhere.
         categories: labels of the codes 0, 1, ...; empty where there are none.
@@ -56,6 +57,7 @@ class Observation:
     options: dict[str, Any]
     preparation: dict[str, Any]
     tokens: Tokens | None = None
+    missing_values: tuple[Any, ...] = ()
 
     @property
     def size(self) -> int:
@@ -120,6 +122,7 @@ def _observation(name: str, index: int, about: dict[str, Any]) -> Observation:
         options=about["options"],
         preparation=about["preparation"],
         tokens=_tokens_of(about.get("vocabulary")),
+        missing_values=tuple(about.get("missing_values", ())),
     )
 
 

@@ -38,6 +38,19 @@ class Listed(click.ParamType):
         return tuple(word.strip() for word in value.split(","))
 
 
+class OfColumn(click.ParamType):
+    """Type of options that are a value of a column."""
+
+    name = "COLUMN=VALUE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
+        """Returns the name of the column and the value."""
+        column, equals, of_column = value.rpartition("=")
+        if not (equals and column):
+            self.fail(f"expected COLUMN=VALUE, as in age=-999; got {value!r}.", param, ctx)
+        return column, of_column
+
+
 class _NumberOrWord(click.ParamType):
     """Type of options that are an integer, or a word that stands for one."""
 

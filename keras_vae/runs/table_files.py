@@ -73,7 +73,7 @@ def impute(
             f"{run.path} was trained on a table without missing values and allows none: train "
             "again with --missing."
         )
-    vae, frame = run.load(), data.load_frame(source)
+    vae, frame = run.load(), schema.with_holes(data.load_frame(source))
     x = schema.encode(frame)
     absent = {name: np.isnan(value).any(axis=-1) for name, value in x.items()}
     with warnings.catch_warnings():
@@ -166,6 +166,13 @@ def _summary(
         if mask.any():
             sure = _certainty(columns[name], found, name, mask)
             lines.append(f"  {name.ljust(width)}  {counted(int(mask.sum()), 'cell', '6d')}{sure}")
+    nothing = int(np.all(list(absent.values()), axis=0).sum())
+    if nothing:
+        has, it_is = ("has", "it is") if nothing == 1 else ("have", "they are")
+        lines.append(
+            f"{counted(nothing, 'row')} {has} no value at all: {it_is} filled with what the model "
+            "says of any row, its prior."
+        )
     left = [
         f"{name} ({int(frame[name].isna().sum())})"
         for name in frame.columns

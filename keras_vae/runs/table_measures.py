@@ -15,6 +15,7 @@ from keras_vae.model import VAE
 from keras_vae.runs import bounds, measurements
 from keras_vae.runs.run import Run
 from keras_vae.runs.tables import Sample, Table
+from keras_vae.spelling import counted
 
 __all__ = ["column_distortions", "columns", "evaluate", "hidden_cells"]
 
@@ -51,6 +52,9 @@ def evaluate(
         report=report,
     )
     x = bounds.first_of(table.test.x, limit)
+    if nothing := int((~np.any([*present(x).values()], axis=0)).sum()):
+        has = "has" if nothing == 1 else "have"
+        report(f"{counted(nothing, 'test row')} {has} no value at all; log p of nothing is 0.")
     independent, log_q = _independent(table, len(found.log_p))
     values: dict[str, Any] = {
         "schema_version": measurements.SCHEMA_VERSION,

@@ -171,7 +171,7 @@ def read(config: RunConfig, schema: Schema) -> Table:
 
 
 def _sample(source: str, schema: Schema, seed: int) -> Sample:
-    frame = data.load_frame(source)
+    frame = schema.with_holes(data.load_frame(source))
     try:
         return Sample(frame, schema.encode(frame, seed))
     except DataError as error:

@@ -200,7 +200,8 @@ class Functions(Layout):
         draws = absent_draws(self._model, self._model.data.together(x), latents, seed)
         found = {}
         for part in self.absent:
-            raw, expectation = inputs[part.tensor("x")], drawn.expectations[part.name]
+            raw = part.given(inputs[part.tensor("x")])
+            expectation = drawn.expectations[part.name]
             mean = expected(part.part, expectation)
             if part.shape == part.part.shape:
                 mean, given = part.raw(mean, is_mean=True), raw

@@ -110,6 +110,14 @@ class RawPart:
             return None
         return Noise(self.shape, "uniform", random.PREPARATION, self.index)
 
+    def given(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns numbers of the file in which those that stand for a missing one are NaN."""
+        if self.column is None or self.column.is_coded:
+            return x
+        for number in self.column.missing_numbers:
+            x = tf.where(x == np.float32(number), np.float32(np.nan), x)
+        return x
+
     def prepared(self, x: tf.Tensor, u: tf.Tensor | None, dtype: str) -> tf.Tensor:
         """Returns model data, by the arithmetic of `Preparation.static` and its random step.
 
@@ -122,7 +130,8 @@ class RawPart:
                 mean in its place.
             dtype: dtype of the result.
         """
-        how, raw = self.how, x
+        how, raw = self.how, self.given(x)
+        x = raw
         if how.center:
             x = (x - np.asarray(how.center, np.float32)) / np.asarray(how.spread, np.float32)
         if how.vocabulary is not None:

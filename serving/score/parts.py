@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from keras_vae.integrity import Observation
 from keras_vae.spelling import counted
@@ -74,6 +75,9 @@ def check_columns(
         kind = schema.field(name).type
         if is_list(kind) or pa.types.is_null(kind):
             continue
+        is_share = (part.low, part.high) == (0.0, 1.0)
+        if pa.types.is_boolean(kind) and not (part.categories or is_share):
+            raise ServingError(f"{path}, column {name!r}: expected numbers; got {kind}.")
         if part.size != 1:
             raise ServingError(
                 f"{path}, column {name!r}: expected lists of {counted(part.size, 'number')}; got "
@@ -102,10 +106,52 @@ def part_tensor(table: pa.Table, name: str, part: Observation, path: Path, at: i
         if name and len(table) and not part.missing:
             raise refusal(path, at, name, "a number; got null")
         return np.full((len(table), *part.shape), np.nan, np.float32)
-    if part.categories and _is_label(table.schema.field(name).type):
-        codes = _codes(table.column(name), part, path, at, name)
-        table = table.set_column(table.schema.get_field_index(name), name, codes)
+    values = _with_holes(table.column(name), part.missing_values)
+    if part.categories and _is_label(values.type):
+        values = _codes(values, part, path, at, name)
+    elif part.categories and _are_numbers(part.categories) and is_number(values.type):
+        values = _codes_of_numbers(values, part, path, at, name)
+    table = table.set_column(table.schema.get_field_index(name), name, values)
     return tensor(table, [name], part.shape, Range.of(part), path, at)
+
+
+def _with_holes(values: Any, marks: Sequence[Any]) -> Any:
+    """Returns a column in which values that stand for a missing one are null."""
+    if not marks or is_list(values.type):
+        return values
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if is_number(values.type) and not pa.types.is_boolean(values.type):
+        found = [float(mark) for mark in marks if _reads_as_number(mark)]
+        is_mark = pc.is_in(values.cast(pa.float64()), pa.array(found, pa.float64()))
+    else:
+        is_mark = pc.is_in(values.cast(pa.string()), pa.array(list(map(str, marks)), pa.string()))
+    return pc.if_else(is_mark, pa.scalar(None, values.type), values)
+
+
+def _reads_as_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _are_numbers(categories: Sequence[Any]) -> bool:
+    """Tells whether the labels of categories are numbers, and not true and false."""
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in categories)
+
+
+def _codes_of_numbers(values: Any, part: Observation, path: Path, at: int, name: str) -> Any:
+    """Converts numbers that are labels of categories to their codes."""
+    labels = pa.array(list(map(float, part.categories)), pa.float64())
+    values = values.cast(pa.float64())
+    codes = pc.index_in(values, labels)
+    unknown = pc.and_not(pc.is_null(codes), pc.is_null(values, nan_is_null=True))
+    if (row := pc.index(unknown, True).as_py()) >= 0:
+        known, got = listed(list(map(str, part.categories))), values[row].as_py()
+        raise refusal(path, at + row, name, f"one of the categories {known}; got {got:g}")
+    return codes
 
 
 def _codes(values: Any, part: Observation, path: Path, at: int, name: str) -> Any:

@@ -19,7 +19,7 @@ from serving.onnx_model import OnnxModel
 from serving.score.files import FILES, schema_and_rows
 from serving.score.parts import check_columns, columns_of_parts
 from serving.score.results import Results
-from serving.score.rows import column_layout
+from serving.score.rows import column_layout, listed
 from serving.score.series import PLACES, SeriesReader, about_windows
 
 __all__ = ["SIGNATURES", "Job", "Part", "Source", "identity_of", "plan"]
@@ -217,6 +217,8 @@ def plan(
         name = str(path.relative_to(root))
         sources.append(Source(name, size, modified, rows, first))
         first += rows
+    if named and (lacking := [p.name for p, c in zip(parts, layout.columns, strict=True) if not c]):
+        report(f"The data has no column {listed(lacking)}: it counts as missing in every row.")
     if series is not None and (about := about_windows(schemas, series.steps)):
         report(about)
     if first > _MOST_ROWS:

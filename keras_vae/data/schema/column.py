@@ -77,6 +77,7 @@ class Column:
         missing: whether values may be absent.
         categories: labels in the order of their codes; the only label of a constant that is left
             out.
+        missing_values: values that stand for a missing one, such as -999.
         dtype: dtype that `Schema.decode` gives back.
         whole: whether its numbers are whole.
         decimals: digits after the point that hold every number; None if more than float32 has.
@@ -85,6 +86,7 @@ class Column:
         top: number that stands for 1 in a proportion, such as 100.
         absent: share of the values that were missing.
         reason: why the column is described in this way.
+        note: what its values may mean that nobody has said, such as a number for missing values.
 
     Raises:
         DataError: if the entries do not go together.
@@ -110,6 +112,8 @@ class Column:
     top: float = 1.0
     absent: float = 0.0
     reason: str = ""
+    missing_values: tuple[Label, ...] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
         """Fills in the likelihood of the kind, and refuses what cannot be modelled."""
@@ -127,6 +131,7 @@ class Column:
             object.__setattr__(self, "likelihood", key)
             object.__setattr__(self, "options", dict(FAMILIES[key].options))
         self._check_likelihood()
+        self._check_missing_values()
         if self.kind in _CODED:
             self._check_categories()
         else:
@@ -153,6 +158,24 @@ class Column:
                 raise DataError(
                     f"The likelihood {self.likelihood} {takes}; got {name}{meant(name, known)}."
                 )
+
+    def _check_missing_values(self) -> None:
+        if self.missing_values and not self.missing:
+            raise DataError("It has missing_values: write missing = true, too.")
+        texts = {str(mark) for mark in self.missing_values}
+        if both := [label for label in self.categories if str(label) in texts]:
+            raise DataError(
+                f"{both[0]!r} stands among its categories and among its missing_values. Leave it "
+                "out of one."
+            )
+        ends = [mark for mark in self.missing_values if mark in (self.low, self.high)]
+        if ends and not self.is_coded:
+            raise DataError(
+                f"{ends[0]!r} stands for a missing value, and was a number of this column when its "
+                "range and mean were taken. Infer the schema again: keras-vae schema FILE "
+                f"--missing-value {self.name}={ends[0]} --out schema.toml, in Python "
+                f"Schema.of(..., missing_values={{{self.name!r}: [{ends[0]!r}]}})."
+            )
 
     def _check_categories(self) -> None:
         count, least = len(self.categories), 2
@@ -200,6 +223,11 @@ class Column:
     def form(self) -> str:
         """Model numbers that its likelihood takes, as in `Family`."""
         return FAMILIES[self.likelihood].form
+
+    @property
+    def missing_numbers(self) -> list[float]:
+        """Those of its `missing_values` that are numbers."""
+        return dtypes.numbers_of(self.missing_values)
 
     @property
     def digits(self) -> int | None:
@@ -269,6 +297,8 @@ class Column:
             DataError: naming the column and the first row, if a value is absent, of another type,
                 or outside what the column may hold.
         """
+        is_text = any(isinstance(label, str) for label in self.categories)
+        values = dtypes.with_holes(values, self.missing_values, as_numbers=not is_text)
         present = values.notna().to_numpy()
         if not (self.missing or present.all()):
             raise DataError(

@@ -17,9 +17,11 @@ __all__ = [
     "is_category",
     "is_ordered",
     "numbers",
+    "numbers_of",
     "plain",
     "series_of_codes",
     "series_of_numbers",
+    "with_holes",
 ]
 
 _CATEGORY = re.compile(r"(ordered )?category\[(.+)\]")
@@ -73,17 +75,64 @@ def numbers(values: Any) -> np.ndarray:
     """Returns the numbers of a series without absent values, as float64.
 
     Raises:
-        NotANumberError: if a value is anything but a number or a boolean.
+        NotANumberError: if a value is anything but a number.
     """
     from pandas.api import types
 
-    if types.is_numeric_dtype(values.dtype) and not types.is_complex_dtype(values.dtype):
+    is_number = types.is_numeric_dtype(values.dtype) and not types.is_bool_dtype(values.dtype)
+    if is_number and not types.is_complex_dtype(values.dtype):
         return values.to_numpy(dtype=np.float64)
     found = values.astype(object).to_numpy()
     for place, value in enumerate(found):
-        if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        if isinstance(value, (str, bytes, bool, np.bool_)) or not hasattr(value, "__float__"):
             raise NotANumberError(place, value)
     return found.astype(np.float64)
+
+
+def with_holes(values: Any, marks: Sequence[Any], *, as_numbers: bool = True) -> Any:
+    """Returns a series in which values that stand for a missing one are absent.
+
+    Numbers are compared as numbers and labels as text, so "-999" stands for -999, too.
+
+    Args:
+        values: pandas series.
+        marks: values that stand for a missing one.
+        as_numbers: whether text that is nothing but numbers beside the marks becomes numbers.
+    """
+    import pandas as pd
+    from pandas.api import types
+
+    if not marks:
+        return values
+    texts = {str(mark) for mark in marks}
+    if is_category(values.dtype):
+        known = [label for label in values.cat.categories if str(label) in texts]
+        return values.cat.remove_categories(known) if known else values
+    if types.is_numeric_dtype(values.dtype) and not types.is_bool_dtype(values.dtype):
+        found = numbers_of(marks)
+        return values.mask(values.isin(found)) if values.isin(found).any() else values
+    is_mark = values.map(str).isin(texts)
+    kept = values.mask(is_mark) if is_mark.any() else values
+    present = kept[kept.notna()]
+    if (
+        as_numbers
+        and len(present)
+        and all(isinstance(value, str) and _number(value) is not None for value in present)
+    ):
+        return pd.to_numeric(kept)
+    return kept
+
+
+def numbers_of(marks: Sequence[Any]) -> list[float]:
+    """Returns those of the values that are numbers, or read as one."""
+    return [number for number in map(_number, marks) if number is not None]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 def codes(values: Any, categories: Sequence[Any]) -> np.ndarray:

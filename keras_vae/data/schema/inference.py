@@ -12,6 +12,7 @@ from keras_vae.data.columns import is_named_identifier
 from keras_vae.data.content import DataError
 from keras_vae.data.precision import resolution, unresolved_message
 from keras_vae.data.schema.column import FAMILIES, KINDS, LEFT_OUT, Column
+from keras_vae.data.schema.notes import declaration, note
 from keras_vae.data.schema.seen import Seen
 from keras_vae.spelling import counted
 
@@ -35,17 +36,25 @@ _CODES = re.compile(
     r"(.*[_ .-])?(id|code|type|kind|class|category|group|label|target|species|sex|gender)",
     re.IGNORECASE,
 )
+_DAY = (
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})"
+    r"|\d{1,2}[ -][A-Za-z]{3,9}\.?,?[ -]\d{2,4}|[A-Za-z]{3,9}\.? \d{1,2},? \d{4})"
+)
+_TIME = r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[AaPp][Mm])?"
+_ZONE = r" ?(Z|[A-Z]{3,4}|[+-]\d{2}:?\d{2})"
+_DATE = re.compile(rf"\s*(([A-Za-z]{{3,9}},? )?{_DAY}([T ,]+{_TIME}({_ZONE})?)?|{_TIME})\s*")
 _SHARES = re.compile(r".*(percent|pct|%).*", re.IGNORECASE)
 _REMEDIES = {
-    "dates": "Turn it into numbers (the year, the month, days since a start)",
+    "dates": "Turn it into numbers (the year, the month, the day of the week, seconds since a "
+    "start)",
     "durations": "Turn it into numbers, for example with dt.total_seconds()",
     "intervals": "Turn it into text that keeps its order, with cat.rename_categories(str) of a "
     "categorical",
     "infinite numbers": "Make them absent (numpy.nan) or correct them",
     "numbers too large": "Divide the column by a constant",
     "complex numbers": "Give real and imaginary part as two columns",
-    "numbers and text": "If the text marks a missing value, make it absent; otherwise make all of "
-    "it text with astype(str)",
+    "numbers and text": "If the text marks a missing value, make it absent or declare it in "
+    "missing_values; otherwise make all of it text with astype(str)",
     "categories": "Rename them to text with cat.rename_categories(str)",
 }
 
@@ -102,7 +111,7 @@ def _column(seen: Seen, decision: _Decision) -> Column:
         dtype=dtype,
         likelihood=decision.likelihood,
         options=dict(FAMILIES[decision.likelihood].options) if decision.likelihood else {},
-        missing=seen.absent > 0,
+        missing=seen.absent > 0 or bool(seen.missing_values),
         categories=decision.categories,
         whole=is_number and seen.whole,
         decimals=_held_decimals(seen) if is_number else None,
@@ -113,6 +122,8 @@ def _column(seen: Seen, decision: _Decision) -> Column:
         top=decision.top,
         absent=seen.absent / max(seen.rows, 1),
         reason=decision.reason,
+        missing_values=seen.missing_values,
+        note="" if decision.kind == LEFT_OUT else note(seen),
     )
     if column.is_modelled and not column.is_coded:
         _refuse_unresolved(column)
@@ -171,11 +182,13 @@ def _of_labels(seen: Seen) -> _Decision:
         only = next(iter(seen.counts or ()))
         return _Decision(LEFT_OUT, f"constant: {only!r}", (only,))
     is_named = is_named_identifier(seen.name)
-    if seen.all_differ and seen.present > _FEW and not is_named and _are_amounts(seen):
+    is_said = _are_amounts(seen) or _are_dates(seen)
+    if seen.all_differ and seen.present > _FEW and not is_named and is_said:
         raise DataError(_text_message(seen))
     if seen.all_differ and (seen.present > _FEW or is_named):
         return _Decision(LEFT_OUT, "an identifier: all of its values differ")
-    if seen.categories is None and _is_text(seen):
+    is_text = _is_text(seen) or (_are_dates(seen) and len(seen.labels) > _MOST_LEVELS)
+    if seen.categories is None and is_text:
         raise DataError(_text_message(seen))
     labels = _labels(seen)
     if len(labels) > _MOST_CATEGORIES:
@@ -201,7 +214,7 @@ def _is_text(seen: Seen) -> bool:
 def _text_message(seen: Seen) -> str:
     different = "more than 5000" if seen.counts is None else f"{len(seen.counts)}"
     said = f"Column {seen.name!r} holds text, {different} different strings in {seen.present} rows"
-    labels = [label for label in seen.counts or () if isinstance(label, str)]
+    labels = [label for label in seen.labels if isinstance(label, str)]
     odd = [label for label in labels if not _is_number(label)]
     if labels and not odd:
         marked = [label for label in labels if _MARKS.search(label)]
@@ -214,10 +227,14 @@ def _text_message(seen: Seen) -> str:
     if _are_numbers(seen):
         return (
             f"{said}, most of them numbers and some not, such as {odd[0][:40]!r}. If that marks a "
-            "missing value, make it absent; then convert the column with pandas.to_numeric."
+            f"missing value, declare it: {declaration(seen.name, odd[0])}. Otherwise convert the "
+            "column with pandas.to_numeric."
         )
-    if labels and all(re.match(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}", label) for label in labels):
-        return f"{said}, which look like dates. {_REMEDIES['dates']}, or drop the column."
+    if _are_dates(seen):
+        return (
+            f"{said}, which look like dates or times, such as {labels[0][:40]!r}. "
+            f"{_REMEDIES['dates']}, or drop the column."
+        )
     return (
         f"{said}, which is too many for categories. Group the rare ones, turn it into numbers, or "
         "drop the column."
@@ -226,13 +243,19 @@ def _text_message(seen: Seen) -> str:
 
 def _are_numbers(seen: Seen) -> bool:
     """Tells whether most of the labels are text that reads as numbers."""
-    labels = [label for label in seen.counts or () if isinstance(label, str)]
+    labels = [label for label in seen.labels if isinstance(label, str)]
     return bool(labels) and sum(map(_is_number, labels)) > _HALF * len(labels)
+
+
+def _are_dates(seen: Seen) -> bool:
+    """Tells whether all labels are text that reads as dates or times of the day."""
+    labels = seen.labels
+    return bool(labels) and all(isinstance(x, str) and _DATE.fullmatch(x) for x in labels)
 
 
 def _are_amounts(seen: Seen) -> bool:
     """Tells whether they do, and are no row of digits, which may be an identifier."""
-    return _are_numbers(seen) and not all(map(str.isdecimal, filter(_is_number, seen.counts or ())))
+    return _are_numbers(seen) and not all(map(str.isdecimal, filter(_is_number, seen.labels)))
 
 
 def _is_number(text: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from keras_vae.data.columns import positions
 from keras_vae.data.content import DataError, listed, reason
 from keras_vae.data.foreign import as_known
-from keras_vae.data.schema import shown, toml
+from keras_vae.data.schema import dtypes, shown, toml
 from keras_vae.data.schema.column import LEFT_OUT, Column
 from keras_vae.data.schema.inference import describe
 from keras_vae.data.schema.seen import Seen
@@ -66,6 +66,7 @@ class Schema:
         kinds: Mapping[str, str] | None = None,
         drop: Sequence[str] = (),
         missing: bool = False,
+        missing_values: Mapping[str, Sequence[Any]] | None = None,
     ) -> Schema:
         """Infers the schema of a table.
 
@@ -87,12 +88,14 @@ class Schema:
                 "left_out" leaves a column out.
             drop: names of columns to leave out.
             missing: whether columns without absent values here may have some in other tables.
+            missing_values: values that stand for a missing one in some columns, by name, as in
+                {"age": [-999], "city": ["unknown"]}.
 
         Raises:
             DataError: if a column holds text of too many kinds, dates, nested values, infinite
                 numbers or mixed types; the message says what to do.
         """
-        return cls._inferred([_framed(frame)], kinds, drop, missing)
+        return cls._inferred([_framed(frame)], kinds, drop, missing, missing_values or {})
 
     @classmethod
     def of_file(
@@ -102,6 +105,7 @@ class Schema:
         kinds: Mapping[str, str] | None = None,
         drop: Sequence[str] = (),
         missing: bool = False,
+        missing_values: Mapping[str, Sequence[Any]] | None = None,
     ) -> Schema:
         """Infers the schema of a CSV, Parquet or Feather file, as `load_frame` reads it.
 
@@ -109,24 +113,30 @@ class Schema:
 
         Args:
             path: path of the file.
-            kinds, drop, missing: as for `of`.
+            kinds, drop, missing, missing_values: as for `of`.
 
         Raises:
             DataError: as `of` and `load_frame`.
         """
-        return cls._inferred(frame_chunks(Path(path)), kinds, drop, missing)
+        chunks = frame_chunks(Path(path))
+        return cls._inferred(chunks, kinds, drop, missing, missing_values or {})
 
     @classmethod
     def _inferred(
-        cls, chunks: Any, kinds: Mapping[str, str] | None, drop: Sequence[str], missing: bool
+        cls,
+        chunks: Any,
+        kinds: Mapping[str, str] | None,
+        drop: Sequence[str],
+        missing: bool,
+        marks: Mapping[str, Sequence[Any]],
     ) -> Schema:
         seen: dict[str, Seen] = {}
         asked = {**(kinds or {}), **dict.fromkeys(drop, LEFT_OUT)}
         for chunk in chunks:
             if not seen:
                 names = _names(chunk)
-                _refuse_unknown(asked, names)
-                seen = {name: Seen(name, chunk[name].dtype) for name in names}
+                _refuse_unknown({**asked, **marks}, names)
+                seen = {name: Seen(name, chunk[name].dtype, marks.get(name, ())) for name in names}
             for name, column in seen.items():
                 column.update(chunk[name])
         if not seen or not next(iter(seen.values())).rows:
@@ -171,8 +181,9 @@ class Schema:
 
     @property
     def notes(self) -> list[str]:
-        """One sentence for each column that is left out."""
-        return [f"{name} is left out ({reason})" for name, reason in self.left_out.items()]
+        """One sentence for each column that is left out, and what the values of others may mean."""
+        left_out = [f"{name} is left out ({reason})" for name, reason in self.left_out.items()]
+        return [*left_out, *(f"{column.name} {column.note}" for column in self if column.note)]
 
     @property
     def nats_offset(self) -> dict[str, float]:
@@ -199,6 +210,16 @@ class Schema:
                 is_absent = np.isnan(np.asarray(values[name][rows])).any(axis=-1)
                 found[rows] += np.where(is_absent, 0.0, nats)
         return found
+
+    def with_holes(self, frame: Any) -> Any:
+        """Returns a data frame in which values that stand for a missing one are absent."""
+        marks = {name: each.missing_values for name, each in self.columns.items()}
+        found = {
+            name: dtypes.with_holes(frame[name], of_column)
+            for name, of_column in marks.items()
+            if of_column and name in frame
+        }
+        return frame.assign(**found) if found else frame
 
     def raw(self, frame: Any) -> dict[str, np.ndarray]:
         """Returns a table as the signatures of an artifact take it: file numbers, and codes.

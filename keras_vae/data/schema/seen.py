@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,37 @@ _MOST_DECIMALS = 8
 _MOST_LABELS = 5000
 _MOST_LEVELS = 64
 _HEAD = 4096
+_MOST_EXAMPLES = 100
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 _DATES = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period")
+
+
+class End(NamedTuple):
+    """The smallest or the largest number of a column: how often it occurs, and the one beside it.
+
+    Attributes:
+        rows: number of rows that hold it.
+        next: the number beside it; infinite if there is no other.
+    """
+
+    rows: int
+    next: float
+
+    def joined(self, end: float, numbers: np.ndarray, sign: float) -> End:
+        """Returns the end of a column after more numbers.
+
+        Args:
+            end: the end so far.
+            numbers: more numbers.
+            sign: 1 for the largest, -1 for the smallest.
+        """
+        values, before = sign * numbers, sign * end
+        top = max(before, float(values.max()))
+        inner = values[values < top]
+        beside = [sign * self.next, *([before] if before < top else [])]
+        beside += [float(inner.max())] if inner.size else []
+        rows = int((values == top).sum()) + (self.rows if before == top else 0)
+        return End(rows, sign * max(beside))
 
 
 class Seen:
@@ -31,7 +61,10 @@ class Seen:
         categories: declared labels of a pandas categorical, or None.
         ordered: whether they are ordered.
         counts: number of rows by label or whole number; None if there are too many.
+        examples: the first different texts.
+        missing_values: values that stand for a missing one.
         low, high: smallest and largest number.
+        lowest, highest: how many rows hold the smallest and the largest number, and which is next.
         mean: mean of the numbers.
         whole: whether all numbers are whole.
         decimals: digits after the point that hold every number, or None.
@@ -39,7 +72,7 @@ class Seen:
         counts_up: whether each number is 1 more than the one before.
     """
 
-    def __init__(self, name: str, dtype: Any) -> None:
+    def __init__(self, name: str, dtype: Any, missing_values: Sequence[Any] = ()) -> None:
         self.name = name
         self.dtype = dtypes.dtype_name(dtype)
         self.rows = self.absent = 0
@@ -47,7 +80,10 @@ class Seen:
         self.categories: list[Any] | None = None
         self.ordered = dtypes.is_category(dtype) and bool(dtype.ordered)
         self.counts: dict[Any, int] | None = {}
+        self.examples: dict[str, None] = {}
+        self.missing_values = tuple(missing_values)
         self.low, self.high = math.inf, -math.inf
+        self.lowest, self.highest = End(0, math.inf), End(0, -math.inf)
         self.mean = self._squares = 0.0
         self.zeros = 0
         self.whole = True
@@ -60,6 +96,11 @@ class Seen:
     def present(self) -> int:
         """Number of rows with a value."""
         return self.rows - self.absent
+
+    @property
+    def labels(self) -> list[Any]:
+        """Different labels: all of them, or the first texts of too many."""
+        return list(self.examples if self.counts is None else self.counts)
 
     @property
     def deviation(self) -> float:
@@ -80,7 +121,10 @@ class Seen:
 
         if isinstance(values.dtype, pd.SparseDtype):
             values = values.sparse.to_dense()
-        start = self.rows
+        given, start = values.dtype, self.rows
+        values = dtypes.with_holes(values, self.missing_values)
+        if values.dtype != given and not dtypes.is_category(given):
+            self.dtype = dtypes.dtype_name(values.dtype)
         self.rows += len(values)
         missing = values.isna().to_numpy()
         self.absent += int(missing.sum())
@@ -96,6 +140,9 @@ class Seen:
         found = values[~missing]
         if form == "labels":
             self._count(found.astype(object).value_counts(sort=False))
+            if len(self.examples) < _MOST_EXAMPLES:
+                texts = [each for each in found.iloc[:_MOST_EXAMPLES] if isinstance(each, str)]
+                self.examples |= dict.fromkeys(texts)
         else:
             self._note_numbers(found)
         self._note_differences(found)
@@ -146,6 +193,8 @@ class Seen:
     def _note_moments(self, numbers: np.ndarray) -> None:
         before, count = self.present - len(numbers), len(numbers)
         low, high = float(numbers.min()), float(numbers.max())
+        self.lowest = self.lowest.joined(self.low, numbers, -1.0)
+        self.highest = self.highest.joined(self.high, numbers, 1.0)
         self.low, self.high = min(self.low, low), max(self.high, high)
         mean = low + float((numbers - low).mean())
         step = mean - self.mean

@@ -47,6 +47,9 @@ def as_text(
                 lines += textwrap.wrap(
                     f"{column.name} is left out: {column.reason}", width, subsequent_indent="    "
                 )
+    for column in columns:
+        if column.note:
+            lines += textwrap.wrap(f"{column.name} {column.note}", width, subsequent_indent="    ")
     return "\n".join(lines)
 
 

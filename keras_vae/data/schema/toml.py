@@ -17,7 +17,7 @@ __all__ = ["read", "write"]
 
 _FORMAT = 1
 _WIDEST = 80
-_FACTS = ("whole", "decimals", "low", "high", "mean", "deviation", "absent", "reason")
+_FACTS = ("whole", "decimals", "low", "high", "mean", "deviation", "absent", "reason", "note")
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "kind": ((str,), "text"),
     "likelihood": ((str,), "text"),
@@ -34,6 +34,8 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "top": ((int, float), "a number"),
     "absent": ((int, float), "a number"),
     "reason": ((str,), "text"),
+    "missing_values": ((list,), "a list of values"),
+    "note": ((str,), "text"),
 }
 
 
@@ -61,6 +63,8 @@ def _heading(rows: int) -> str:
 #   kind, to one of those below, or to "{LEFT_OUT}"
 #   likelihood, to one beside the kind (leave it out for the first), and its options
 #   missing, to true if values may be absent in other tables
+#   missing_values, labels that stand for a missing value, as in ["unknown"]; numbers change the
+#   range and the mean, so name them to `keras-vae schema FILE --missing-value COLUMN=-999`
 #   categories: their order; add those that other tables hold
 #   top, the number that stands for 1 in a proportion (100 for percentages)
 #   dtype, the type in which rows come back: int64, float64, Int64, str, object, category[str], ...
@@ -160,12 +164,12 @@ def _column(name: str, entries: Any, source: str) -> Column:
         if key not in entries:
             raise DataError(f"{where} has no {key}: add one.")
     values: dict[str, Any] = dict(entries)
-    if "categories" in values:
-        values["categories"] = tuple(values["categories"])
-        odd = [c for c in values["categories"] if not isinstance(c, (str, bool, int, float))]
+    for key in {"categories", "missing_values"} & set(values):
+        values[key] = tuple(values[key])
+        odd = [each for each in values[key] if not isinstance(each, (str, bool, int, float))]
         if odd:
             raise DataError(
-                f"Expected the categories of {where} to be text, numbers or true and false; got "
+                f"Expected the {key} of {where} to be text, numbers or true and false; got "
                 f"{odd[0]!r}."
             )
     try:
