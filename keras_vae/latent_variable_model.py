@@ -374,18 +374,21 @@ class LatentVariableModel(Trainer, abc.ABC):
         """Returns row seeds of n draws, or [seeds, conditions]."""
         if not is_integer(n) or not 1 <= n < 2**31:
             raise ValueError(f"Expected a number of draws of at least 1, below 2^31; got n={n!r}.")
-        seeds, condition = self._row_seeds(int(n), seed), self._condition(condition)
+        seeds, condition = self._row_seeds(int(n), seed), self._condition(condition, int(n))
         if condition is None:
             return seeds
-        if condition.shape[0] not in (1, n):
-            raise ValueError(
-                f"Expected one condition, or one for each of the {n} draws; got "
-                f"{condition.shape[0]}."
-            )
         return [seeds, tf.broadcast_to(condition, [n, *condition.shape[1:]])]
 
-    def _condition(self, condition: Any) -> tf.Tensor | None:
-        """Returns the condition as [n, *C], or [1, *C] if it came without the batch axis."""
+    def _condition(
+        self, condition: Any, rows: int | None = None, of: str = "draws"
+    ) -> tf.Tensor | None:
+        """Returns the condition as [n, *C], or [1, *C] if it came without the batch axis.
+
+        Args:
+            condition: what was given, or None.
+            rows: number of rows that it is for; None if it is not known.
+            of: what the rows are, for messages.
+        """
         if "condition" not in self.data.parts:
             if condition is not None:
                 raise ValueError("This model is unconditional; leave condition out.")
@@ -401,6 +404,10 @@ class LatentVariableModel(Trainer, abc.ABC):
             self.data.array("condition", array)
         elif not array.shape[1:].is_compatible_with(shape):
             raise ValueError(f"{wanted}; got {array.shape.as_list()}.")
+        if rows is not None and array.shape[0] not in (None, 1, rows):
+            raise ValueError(
+                f"Expected one condition, or one for each of the {rows} {of}; got {array.shape[0]}."
+            )
         return self._cast(array)
 
     def _row_seeds(self, n: int | tf.Tensor, seed: Any) -> tf.Tensor:

@@ -170,7 +170,7 @@ class VAE(LikelihoodModel):
         """
         z = self._latents(z)
         z = projected(z) if self.posterior.on_sphere else z
-        inputs = self._beside(z, self._condition(condition))
+        inputs = self._beside(z, self._condition(condition, z.shape[-2], "latents"))
         if z.shape.rank > 2:
             inputs = keras.tree.map_structure(
                 lambda part: tf.reshape(part, [-1, *part.shape[z.shape.rank - 1 :]]), inputs

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_vae import random
 from keras_vae.arguments import as_count, deserialize, register, serialize
-from keras_vae.data.frames import is_frame
+from keras_vae.data.frames import is_frame, numbers
 from keras_vae.distributions import Categorical, Likelihood, Parts, Posterior
 from keras_vae.distributions.base.shapes import symbolic
 from keras_vae.distributions.noise import Draw, Noise, checked_draw, from_rows
@@ -308,7 +308,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         if label is None:
             return super().sample(n, seed, condition=condition)
         seeds = self._prior_inputs(n, seed, condition)
-        label = np.asarray(label, self.float_dtype)
+        label = numbers(label, _LABEL, missing=True)
         if label.shape not in ((self.num_classes,), (n, self.num_classes)):
             raise ValueError(
                 f"label must have shape [{n}, {self.num_classes}], or [{self.num_classes}] for all "

@@ -8,6 +8,7 @@ import sys
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -156,6 +157,8 @@ def test_condition_is_checked_as_data_is():
         (lambda: vae.decode(np.zeros((2, 2))), wanted),
         (lambda: vae.sample(2, condition=np.zeros((2, 4))), r"have shape \[n, 3\]; got \[2, 4\]"),
         (lambda: vae.sample(3, condition=np.zeros((2, 3))), "each of the 3 draws; got 2"),
+        (lambda: vae.decode(np.zeros((4, 2)), np.zeros((3, 3))), "each of the 4 latents; got 3"),
+        (lambda: vae.sample(2, condition=pd.Series(["a", "b"])), r"pandas.get_dummies\(condition"),
         (lambda: tiny_vae().sample(2, condition=np.zeros((2, 3))), "is unconditional"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -52,6 +52,17 @@ def test_what_has_no_value_is_named(arrays, names, messages) -> None:
     assert presence(arrays, names) == messages
 
 
+def test_classes_that_never_occur_are_named() -> None:
+    label = np.eye(4)[[0, 1, 1, 0]]
+    label[0] = NAN
+    x = {"x": np.ones((4, 2)), "label": label}
+    said = "No row has classes 2, 3 of label: the model learns that this never occurs."
+    assert presence(x, one_hot=["label"]) == [said]
+    assert presence({**x, "label": np.eye(4)}, one_hot=["label"]) == []
+    never = {**x, "label": np.full((4, 4), NAN)}
+    assert presence(never, one_hot=["label"])[0].startswith("No row has a value of label")
+
+
 def test_rows_are_not_counted_where_other_parts_are_unknown() -> None:
     assert presence({"a": np.array([[NAN], [1.0]])}, is_all=False) == []
     assert len(presence({"a": np.array([[NAN], [NAN]])}, is_all=False)) == 1

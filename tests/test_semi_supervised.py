@@ -6,13 +6,14 @@ of x, and q can be the posterior.
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.special
 import scipy.stats
 import tensorflow as tf
 
 import keras_vae
-from keras_vae import SemiSupervised, SemiSupervisedVAE
+from keras_vae import DataError, SemiSupervised, SemiSupervisedVAE
 from keras_vae.distributions import inverse_positive
 from keras_vae.distributions.noise import from_seed
 from tests.models import terms_of
@@ -405,6 +406,20 @@ def test_fit_with_a_few_labels_and_holes_classifies_and_is_saved_whole(tmp_path)
         (lambda: small().classify({"x": X}, "x"), ValueError, "no finite set of classes"),
         (lambda: small().decode(np.zeros([2, 2]), np.zeros([2, 3])), ValueError, "label must have"),
         (lambda: small().sample(2, label=np.zeros([3, 10])), ValueError, "label must have shape"),
+        (lambda: small().sample(2, label="cat"), DataError, "label must be an array of numbers"),
+        (lambda: small().elbo(X), DataError, "a dict of the parts x, label"),
+        *(
+            (lambda label=label: small().elbo({"x": X, "label": label}), DataError, match)
+            for label, match in (
+                (np.arange(len(X)) % 2, "one-hot: keras.utils.to_categorical.label, 10."),
+                (np.arange(len(X))[:, None] % 2, "one-hot: keras.utils.to_categorical.label, 10."),
+                (np.eye(3)[np.arange(len(X)) % 3], r"label must have shape \[n, 10\]; got"),
+                (pd.Series(["a", "b"] * len(X))[: len(X)], "label holds .* pandas.get_dummies"),
+                (np.ones([len(X), CLASSES]), "one-hot vectors along the last axis; got"),
+                (np.full([len(X), CLASSES], 0.5), "one-hot vectors"),
+                (np.array([[1.0, *[np.nan] * 9]] * len(X)), "present or absent as a whole"),
+            )
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(call, error, match):

@@ -183,6 +183,11 @@ def _from_pandas(
 ) -> np.ndarray:
     text = [str(label) for label, column in columns if not is_numeric(column.dtype)]
     if text:
+        if value.ndim == 1:
+            raise DataError(
+                f"{name} holds {value.dtype} values, and numbers are expected. Encode labels as "
+                f"one-hot numbers, for example with pandas.get_dummies({name})."
+            )
         raise DataError(
             f"{name} has columns that are not numbers: {listed(text)}. Encode them as numbers or "
             "leave them out."

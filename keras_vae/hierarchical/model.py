@@ -322,7 +322,9 @@ class HierarchicalVAE(LikelihoodModel):
             DataError: if a number of z is not finite.
             ValueError: if a level is missing or has another shape, or the condition is missing.
         """
-        z, condition = self._levels(z), self._condition(condition)
+        z = self._levels(z)
+        rows = next(iter(z.values())).shape[0]
+        condition = self._condition(condition, rows, "latents")
         inputs = [z] if condition is None else [z, condition]
 
         def parameters(inputs: Any) -> Any:

@@ -158,7 +158,7 @@ def shape_hint(found: Sequence[int | None], whole: bool, name: str, part: Part) 
     shape, support = part.shape, part.support
     event, categories = tuple(found[1:]), shape[-1]
     one_hot = support is None or support.event_dim == 1
-    if whole and one_hot and categories > 1 and len(found) and event == shape[:-1]:
+    if whole and one_hot and categories > 1 and len(found) and event in (shape[:-1], (1,)):
         return f" Code integers as one-hot: keras.utils.to_categorical({name}, {categories})."
     if len(found) and (*event, 1) == shape:
         axis = "channel axis" if len(shape) > 2 else "last axis"

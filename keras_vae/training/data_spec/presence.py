@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,19 @@ __all__ = ["presence"]
 
 
 def presence(
-    arrays: Mapping[str, Any], feature_names: Sequence[str] | None = None, *, is_all: bool = True
+    arrays: Mapping[str, Any],
+    feature_names: Sequence[str] | None = None,
+    *,
+    is_all: bool = True,
+    one_hot: Collection[str] = (),
 ) -> list[str]:
-    """Returns messages about parts, columns and rows that have no value.
+    """Returns messages about parts, columns, classes and rows that have no value.
 
     Args:
         arrays: parts [n, ...] by name, NaN where absent.
         feature_names: names of the columns of a single part [n, D].
         is_all: whether these are all parts, so that a row without a value of them has none.
+        one_hot: names of the parts that are one-hot vectors.
 
     Raises:
         DataError: if there is no value at all.
@@ -56,6 +61,14 @@ def presence(
         messages.append(
             f"No row has a value of {listed(empty, 5)}: the model learns nothing about {them}."
         )
+    for name in one_hot:
+        seen = (np.asarray(arrays[name]) == 1.0).reshape(-1, arrays[name].shape[-1]).any(axis=0)
+        if name not in empty and not seen.all():
+            never = listed([str(index) for index in np.flatnonzero(~seen)], 5)
+            classes = "class" if seen.sum() == len(seen) - 1 else "classes"
+            messages.append(
+                f"No row has {classes} {never} of {name}: the model learns that this never occurs."
+            )
     count = int((~rows.any(axis=0)).sum()) if is_all else 0
     if count:
         has, adds = ("has", "adds") if count == 1 else ("have", "add")

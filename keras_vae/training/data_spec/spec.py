@@ -243,7 +243,14 @@ class DataSpec:
             if name in self.missing and isinstance(array, (np.ndarray, tf.Tensor)) and len(array)
         }
         is_all = len(arrays) == len(self.observed)
-        return presence(arrays, self.feature_names, is_all=is_all) if arrays else []
+        one_hot = [
+            name
+            for name in arrays
+            if (support := self.parts[name].support) is not None and support.is_one_hot
+        ]
+        if not arrays:
+            return []
+        return presence(arrays, self.feature_names, is_all=is_all, one_hot=one_hot)
 
     def _in_memory(self, inputs: Any) -> dict[str, Any]:
         """Returns the observed parts that are in memory as the model takes them, by name."""
