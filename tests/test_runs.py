@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -124,18 +125,46 @@ def test_short_epochs_are_saved_together_and_none_is_lost_or_done_twice(tmp_path
     np.testing.assert_array_equal(weights(run), weights(whole))
 
 
-@pytest.mark.parametrize(("rows", "epochs"), [(1, 1000), (150, 500), (5000, 20), (10**6, 20)])
-def test_auto_epochs_are_20_or_make_1000_steps(rows: int, epochs: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "epochs"), [(1, 500), (400, 500), (401, 400), (9901, 20), (10**6, 20)]
+)
+def test_auto_epochs_are_20_or_make_2000_steps_up_to_500(rows: int, epochs: int) -> None:
     assert RunConfig(data="a.csv").epochs_of(rows) == epochs
     assert RunConfig(data="a.csv", epochs=3).epochs_of(rows) == 3
 
 
+@pytest.mark.parametrize(
+    ("settings", "decided"),
+    [
+        ({}, (3e-3, "cosine")),
+        ({"epochs": 100}, (1e-3, "steps")),
+        ({"batch_size": 1}, (1e-3, "steps")),
+        ({"learning_rate": 1e-3}, (1e-3, "cosine")),
+        ({"learning_rate_schedule": "steps"}, (1e-3, "steps")),
+        ({"learning_rate_schedule": "cosine", "epochs": 9}, (1e-3, "cosine")),
+        ({"learning_rate_milestones": (30,)}, (1e-3, "steps")),
+    ],
+)
+def test_the_learning_rate_falls_where_auto_makes_more_than_20_epochs(
+    settings: dict[str, Any], decided: tuple[float, str]
+) -> None:
+    config = RunConfig(data="a.csv", **settings).decided_for(2000)
+    assert (config.learning_rate, config.learning_rate_schedule) == decided
+    assert config.decided_for(10) == config
+
+
 def test_a_run_records_the_number_that_auto_became_and_keeps_it(tmp_path: Path) -> None:
     said: list[str] = []
-    config = dataclasses.replace(CONFIG, epochs="auto", batch_size=20)
-    config, task = task_of(config, None, said.append)
+    auto = dataclasses.replace(CONFIG, epochs="auto", batch_size=10)
+    config, task = task_of(auto, None, said.append)
     assert (task.examples, config.epochs) == (1617, 20)
-    assert said[-1] == "Trains 20 epochs, 1620 steps; --epochs chooses another number."
+    assert said[-1] == "Trains 20 epochs, 3240 steps; --epochs chooses another number."
+    config, _ = task_of(dataclasses.replace(auto, batch_size=100), None, said.append)
+    assert config.epochs == 118
+    assert said[-1] == (
+        "Trains 118 epochs, 2006 steps, with a learning rate that falls from 0.003 to 0; "
+        "--epochs chooses another number."
+    )
     run = train(dataclasses.replace(CONFIG, epochs=1), tmp_path / "run")
     said.clear()
     train(dataclasses.replace(CONFIG, epochs="auto"), run.path, resume=True, report=said.append)

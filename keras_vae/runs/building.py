@@ -148,7 +148,7 @@ def _compiled(config: RunConfig, vae: LikelihoodModel) -> LikelihoodModel:
             gradient=gradient,
         )
     adam = keras.optimizers.Adam(
-        config.learning_rate, config.adam_beta_1, epsilon=config.adam_epsilon
+        config.first_learning_rate, config.adam_beta_1, epsilon=config.adam_epsilon
     )
     steps = _STEPS_OF_WARM_UP if config.warmup_epochs else None
     vae.compile(adam, objective, monitor=config.monitor, steps_per_execution=steps)

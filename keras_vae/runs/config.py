@@ -47,8 +47,8 @@ __all__ = [
 RESUMABLE = ("epochs", "data", "test_data", "cache")
 """Settings that may change when a run is resumed."""
 
-LEAST_EPOCHS, LEAST_STEPS = 20, 1000
-"""The fewest epochs and steps of a training whose number of epochs is "auto"."""
+LEAST_EPOCHS, LEAST_STEPS, MOST_EPOCHS = 20, 2000, 500
+"""Limits of a training whose number of epochs is "auto"."""
 
 RESTORE = "restore it from a backup, or train again with another --out"
 """Advice about a damaged file of a run."""
@@ -216,7 +216,25 @@ class RunConfig(TrainingSettings, SequenceSettings, ModelSettings, DataSettings)
         if not isinstance(self.epochs, str):
             return self.epochs
         per_epoch = -(-examples // self.batch_size)
-        return max(LEAST_EPOCHS, -(-LEAST_STEPS // per_epoch))
+        return min(max(LEAST_EPOCHS, -(-LEAST_STEPS // per_epoch)), MOST_EPOCHS)
+
+    @property
+    def first_learning_rate(self) -> float:
+        """Learning rate of the first epoch."""
+        return 1e-3 if isinstance(self.learning_rate, str) else self.learning_rate
+
+    def decided_for(self, examples: int) -> RunConfig:
+        """Returns it with epochs and learning rates for a training set of so many examples."""
+        epochs = self.epochs_of(examples)
+        falls = self.epochs == "auto" and epochs > LEAST_EPOCHS
+        schedule, rate = self.learning_rate_schedule, self.first_learning_rate
+        if schedule == "auto":
+            schedule = "cosine" if falls and not self.learning_rate_milestones else "steps"
+            if schedule == "cosine" and self.learning_rate == "auto":
+                rate = 3e-3
+        return dataclasses.replace(
+            self, epochs=epochs, learning_rate=rate, learning_rate_schedule=schedule
+        )
 
     def options_of(self, kind: Literal["posterior", "prior"]) -> dict[str, Any]:
         """Returns the arguments of the class of the posterior or the prior."""

@@ -52,15 +52,16 @@ class OfColumn(click.ParamType):
 
 
 class _NumberOrWord(click.ParamType):
-    """Type of options that are an integer, or a word that stands for one."""
+    """Type of options that are a number, or a word that stands for one."""
 
-    def __init__(self, words: tuple[str, ...]) -> None:
-        self.name = f"integer or {' or '.join(words)}"
+    def __init__(self, kind: click.ParamType, words: tuple[str, ...]) -> None:
+        self.name = f"{kind.name} or {' or '.join(words)}"
+        self._kind = kind
         self._words = words
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
-        """Returns the integer or the word."""
-        return value if value in self._words else click.INT.convert(value, param, ctx)
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        """Returns the number or the word."""
+        return value if value in self._words else self._kind.convert(value, param, ctx)
 
 
 def add_settings(
@@ -88,8 +89,8 @@ def add_settings(
             options.append(click.option(_dashed(name), is_flag=True, default=None, help=about))
             continue
         kind: type | click.ParamType = Listed(item) if is_list else item
-        if setting.choices and item is int:
-            kind = _NumberOrWord(setting.choices)
+        if setting.choices and item is not str:
+            kind = _NumberOrWord(click.types.convert_type(item), setting.choices)
         elif setting.choices:
             kind = click.Choice([word for word in setting.choices if word])
         options.append(click.option(_dashed(name), type=kind, help=about.strip()))

@@ -14,6 +14,7 @@ KINDS: dict[str, tuple[type, bool]] = {
     "int": (int, False),
     "int | str": (int, False),
     "float": (float, False),
+    "float | str": (float, False),
     "str": (str, False),
     "bool": (bool, False),
     "tuple[int, ...]": (int, True),

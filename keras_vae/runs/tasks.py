@@ -65,12 +65,19 @@ def task_of(config: RunConfig, run: Run | None, report: Report) -> tuple[RunConf
         config, task = of_table(config, run, report)
     else:
         config, task = of_arrays(config, sets, report)
+    decided = config.decided_for(task.examples)
     if config.epochs == "auto":
-        epochs = config.epochs_of(task.examples)
+        epochs = decided.epochs_of(task.examples)
         steps = counted(epochs * data.steps(task.examples, config.batch_size), "step")
-        report(f"Trains {counted(epochs, 'epoch')}, {steps}; --epochs chooses another number.")
-        config = dataclasses.replace(config, epochs=epochs)
-    return config, task
+        falling = (
+            f", with a learning rate that falls from {decided.learning_rate:g} to 0"
+            if decided.learning_rate_schedule == "cosine"
+            else ""
+        )
+        report(
+            f"Trains {counted(epochs, 'epoch')}, {steps}{falling}; --epochs chooses another number."
+        )
+    return decided, task
 
 
 def read(config: RunConfig, run: Run | None, report: Report) -> datasets.Datasets | None:

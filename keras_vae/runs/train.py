@@ -28,9 +28,9 @@ __all__ = ["epochs_of_one_save", "fit", "learning_rate", "train"]
 def learning_rate(config: RunConfig, epoch: int, epochs: int) -> float:
     """Returns the learning rate of one of so many epochs, counted from 0."""
     if config.learning_rate_schedule == "cosine":
-        return config.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        return config.first_learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
     passed = sum(milestone <= epoch for milestone in config.learning_rate_milestones)
-    return config.learning_rate * config.learning_rate_decay**passed
+    return config.first_learning_rate * config.learning_rate_decay**passed
 
 
 def train(

@@ -21,11 +21,14 @@ class TrainingSettings:
         beta: weight of the rate.
         free_bits: nats per latent that are free.
         warmup_epochs: epochs in which beta rises linearly from 0.
-        epochs: epochs of training. "auto" is 20, or as many as make 1000 steps if these are more,
-            and is stored as that number.
+        epochs: epochs of training. "auto" is 20, or as many as make 2000 steps if these are more,
+            but at most 500, and is stored as that number.
         batch_size: examples per step.
-        learning_rate: learning rate of Adam in the first epoch.
+        learning_rate: learning rate of Adam in the first epoch. "auto" is 1e-3, or 3e-3 if it falls
+            because "auto" makes more than 20 epochs, and is stored as that number.
         learning_rate_schedule: "steps" at milestones, or "cosine", which falls to 0 over epochs.
+            "auto" is "cosine" if "auto" makes more than 20 epochs and there are no milestones,
+            otherwise "steps", and is stored as one of these.
         learning_rate_milestones: epochs after which the learning rate falls, ascending.
         learning_rate_decay: factor of the learning rate at each milestone.
         adam_beta_1: decay of Adam's mean of gradients.
@@ -63,14 +66,21 @@ class TrainingSettings:
     )
     epochs: int | str = setting(
         "auto",
-        "auto is 20, or as many as make 1000 steps if these are more.",
+        "auto is 20, or as many as make 2000 steps if these are more, but at most 500.",
         choices=("auto",),
         interval="[1, inf)",
     )
     batch_size: int = setting(100, interval="[1, inf)")
-    learning_rate: float = setting(1e-3, "Of Adam.", interval="(0, inf)")
+    learning_rate: float | str = setting(
+        "auto",
+        "Of Adam; auto is 0.001, or 0.003 where auto chooses cosine.",
+        choices=("auto",),
+        interval="(0, inf)",
+    )
     learning_rate_schedule: str = setting(
-        "steps", "cosine falls to 0 over the epochs.", choices=("steps", "cosine")
+        "auto",
+        "cosine falls to 0 over the epochs; auto is cosine where auto makes more than 20 epochs.",
+        choices=("auto", "steps", "cosine"),
     )
     learning_rate_milestones: tuple[int, ...] = setting(
         (), "Epochs after which it falls, as in 30,40.", only=("learning_rate_schedule", ("steps",))
