@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers.cases import BETA_1, BETA_2, EPSILON, Case, all_weights, checks
+from benchmarks.peers.cases import (
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    Case,
+    all_weights,
+    checks,
+    held_out_loss,
+)
 from benchmarks.peers.jax_models import Noise, first_averages, loss
 from benchmarks.peers.worker import Gate
 
@@ -61,9 +69,15 @@ def _initial(case: Case, x: jax.Array) -> State:
     return weights, averages, *zeros, jnp.float32(0), jax.random.key(0)
 
 
+_loss = jax.jit(loss, static_argnums=0)
+
+
 def _check(case: Case, state: State, x: jax.Array) -> float:
-    noise = _noise(case, jax.random.key(1), len(x))
-    return float(jax.jit(functools.partial(loss, case))(*state[:2], noise, x)[0])
+    def loss_of(case: Case, x: jax.Array) -> float:
+        noise = _noise(case, jax.random.key(1), len(x))
+        return float(_loss(case, *state[:2], noise, x)[0])
+
+    return held_out_loss(case, loss_of, x)
 
 
 def scan(case: Case, x: np.ndarray, gate: Gate) -> None:

@@ -9,8 +9,17 @@ import numpy as np
 import tensorflow as tf
 
 import keras_vae
-from benchmarks.peers.cases import CODES, Case, Layer, all_weights, checks, initial_weights
+from benchmarks.peers.cases import (
+    CODES,
+    Case,
+    Layer,
+    all_weights,
+    checks,
+    held_out_loss,
+    initial_weights,
+)
 from benchmarks.peers.worker import Gate
+from keras_vae.distributions.noise import from_seed
 from keras_vae.training.step import draw_noise, train_on
 
 _FOREVER = 1_000_000
@@ -110,15 +119,16 @@ def fit(case: Case, x: np.ndarray, gate: Gate) -> None:
     vae = model(case)
     x, checked = case.split(x)
 
-    def loss() -> float:
-        noise = draw_noise(vae, tf.constant([0, 0]), len(checked))
-        terms = vae.objective.terms(vae.infer(tf.constant(checked)), noise)
+    def loss(measured: Case, x: np.ndarray) -> float:
+        objective = _objective(measured)
+        shape = [measured.num_samples, len(x)]
+        noise = from_seed(objective.noise(vae), tf.constant([0, 0]), shape, vae.float_dtype)
+        terms = objective.terms(vae.infer(tf.constant(x)), noise)
         return float(tf.reduce_mean(terms.loss))
 
+    epochs = _Epochs(case, gate, lambda: held_out_loss(case, loss, checked))
     vae.compile(keras.optimizers.Adam(case.learning_rate), _objective(case))
-    vae.fit(
-        x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[_Epochs(case, gate, loss)]
-    )
+    vae.fit(x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[epochs])
 
 
 def same(case: Case, x: np.ndarray, gate: Gate) -> None:
@@ -230,12 +240,14 @@ def example(case: Case, x: np.ndarray, gate: Gate) -> None:
     x, checked = case.split(x)
     model.compile(optimizer=keras.optimizers.Adam(case.learning_rate))
 
-    def loss() -> float:
-        return float(model.losses_of(tf.constant(checked))[0])
+    def loss(measured: Case, x: np.ndarray) -> float:
+        model.case = measured
+        value = float(model.losses_of(tf.constant(x))[0])
+        model.case = case
+        return value
 
-    model.fit(
-        x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[_Epochs(case, gate, loss)]
-    )
+    epochs = _Epochs(case, gate, lambda: held_out_loss(case, loss, checked))
+    model.fit(x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[epochs])
 
 
 SYSTEMS = {

@@ -14,7 +14,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 
-from benchmarks.peers.cases import BETA_1, BETA_2, EPSILON, Case, initial_weights
+from benchmarks.peers.cases import BETA_1, BETA_2, EPSILON, Case, held_out_loss, initial_weights
 from benchmarks.peers.torch_models import channels_first, network
 from benchmarks.peers.worker import Gate
 
@@ -107,7 +107,11 @@ def trainer(case: Case, x: np.ndarray, gate: Gate) -> None:
         num_epochs=_FOREVER,
         no_cuda=True,
     )
-    callback = _Epochs(gate, lambda: _bound(case, model, checked))
+
+    def loss(measured: Case, x: torch.Tensor) -> float:
+        return _bound(measured, model, x)
+
+    callback = _Epochs(gate, lambda: held_out_loss(case, loss, checked))
     dataset = BaseDataset(rows, torch.ones(len(rows)))
     BaseTrainer(model, dataset, training_config=config, callbacks=[callback]).train()
 

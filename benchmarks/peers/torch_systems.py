@@ -7,7 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks.peers.cases import BETA_1, BETA_2, CODE_SIZE, CODES, EPSILON, Case, Layer, checks
+from benchmarks.peers.cases import (
+    BETA_1,
+    BETA_2,
+    CODE_SIZE,
+    CODES,
+    EPSILON,
+    Case,
+    Layer,
+    checks,
+    held_out_loss,
+)
 from benchmarks.peers.torch_models import MODELS, Loss, channels_first
 from benchmarks.peers.worker import Gate
 
@@ -32,10 +42,12 @@ def _train(case: Case, x: np.ndarray, gate: Gate, compiled: bool) -> None:
     loss_of = torch.compile(model) if compiled else model
     optimizer = _adam(case, model)
 
-    def check() -> float:
+    def loss_on(measured: Case, x: torch.Tensor) -> float:
         model.eval()
+        model.case = measured
         with torch.no_grad():
-            value = float(model(checked))
+            value = float(model(x))
+        model.case = case
         model.train()
         return value
 
@@ -52,7 +64,7 @@ def _train(case: Case, x: np.ndarray, gate: Gate, compiled: bool) -> None:
             optimizer.step()
             total += loss.detach()
         float(total)
-        gate.end(check)
+        gate.end(lambda: held_out_loss(case, loss_on, checked))
 
 
 def eager(case: Case, x: np.ndarray, gate: Gate) -> None:
