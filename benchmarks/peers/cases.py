@@ -350,20 +350,22 @@ def all_weights(case: Case) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     }
 
 
-def held_out_loss(case: Case, loss: Callable[[Case, Any], float], x: Any) -> float:
+def held_out_loss(case: Case, loss: Callable[[Case, Any, int], float], x: Any) -> float:
     """The loss on held-out examples: the objective's, or below `tight` the bound of many draws.
 
     Args:
         case: with its `tight`.
-        loss: computes the mean loss of a case on examples, with as many draws as the case has.
+        loss: computes the mean loss of a case on examples, with as many draws as the case has, and
+            noise of its own for each seed.
         x: held-out examples, an array of any system.
     """
-    value = loss(case, x)
+    value = loss(case, x, 0)
     if value >= case.tight:
         return value
     tight = dataclasses.replace(case, num_samples=case.tight_draws)
     starts = range(0, TIGHT_EXAMPLES, TIGHT_CHUNK)
-    return math.fsum(loss(tight, x[at : at + TIGHT_CHUNK]) for at in starts) / len(starts)
+    chunks = (loss(tight, x[at : at + TIGHT_CHUNK], at) for at in starts)
+    return math.fsum(chunks) / len(starts)
 
 
 def orders(case: Case) -> list[np.ndarray]:

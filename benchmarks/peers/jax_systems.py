@@ -73,8 +73,8 @@ _loss = jax.jit(loss, static_argnums=0)
 
 
 def _check(case: Case, state: State, x: jax.Array) -> float:
-    def loss_of(case: Case, x: jax.Array) -> float:
-        noise = _noise(case, jax.random.key(1), len(x))
+    def loss_of(case: Case, x: jax.Array, seed: int) -> float:
+        noise = _noise(case, jax.random.key(1 + seed), len(x))
         return float(_loss(case, *state[:2], noise, x)[0])
 
     return held_out_loss(case, loss_of, x)

@@ -119,10 +119,10 @@ def fit(case: Case, x: np.ndarray, gate: Gate) -> None:
     vae = model(case)
     x, checked = case.split(x)
 
-    def loss(measured: Case, x: np.ndarray) -> float:
+    def loss(measured: Case, x: np.ndarray, seed: int) -> float:
         objective = _objective(measured)
         shape = [measured.num_samples, len(x)]
-        noise = from_seed(objective.noise(vae), tf.constant([0, 0]), shape, vae.float_dtype)
+        noise = from_seed(objective.noise(vae), tf.constant([seed, 0]), shape, vae.float_dtype)
         terms = objective.terms(vae.infer(tf.constant(x)), noise)
         return float(tf.reduce_mean(terms.loss))
 
@@ -240,7 +240,7 @@ def example(case: Case, x: np.ndarray, gate: Gate) -> None:
     x, checked = case.split(x)
     model.compile(optimizer=keras.optimizers.Adam(case.learning_rate))
 
-    def loss(measured: Case, x: np.ndarray) -> float:
+    def loss(measured: Case, x: np.ndarray, seed: int) -> float:
         model.case = measured
         value = float(model.losses_of(tf.constant(x))[0])
         model.case = case

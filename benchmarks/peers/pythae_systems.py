@@ -108,7 +108,7 @@ def trainer(case: Case, x: np.ndarray, gate: Gate) -> None:
         no_cuda=True,
     )
 
-    def loss(measured: Case, x: torch.Tensor) -> float:
+    def loss(measured: Case, x: torch.Tensor, seed: int) -> float:
         return _bound(measured, model, x)
 
     callback = _Epochs(gate, lambda: held_out_loss(case, loss, checked))

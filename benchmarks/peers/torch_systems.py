@@ -42,7 +42,7 @@ def _train(case: Case, x: np.ndarray, gate: Gate, compiled: bool) -> None:
     loss_of = torch.compile(model) if compiled else model
     optimizer = _adam(case, model)
 
-    def loss_on(measured: Case, x: torch.Tensor) -> float:
+    def loss_on(measured: Case, x: torch.Tensor, seed: int) -> float:
         model.eval()
         model.case = measured
         with torch.no_grad():
