@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from typing import Any, Final
+from typing import Any
 
 from keras_vae.data.content import listed
 from keras_vae.data.schema.seen import End, Seen
 
 __all__ = ["declaration", "note"]
 
-_WORDS: Final = frozenset(
-    """
-    ?,??,.,..,-,--,---,na,n/a,n.a.,nan,nil,null,none,missing,unknown,unk,undefined,unspecified,
-    unavailable,not available,not known,not specified,not stated,no answer,no data,
-    """.replace("\n    ", "").split(",")
+_WORDS = re.compile(
+    r"\?*|\.+|-+|n/?a|n\.a\.|nan|nil|null|none|missing|unknown|unk|undefined|unspecified"
+    r"|unavailable|not (available|known|specified|stated)|no (answer|data)"
 )
 _NINES = re.compile(r"-?(9+|8{2,}|7{2,})")
 _FEWEST = 3
@@ -77,7 +75,7 @@ def _stands_out(value: float, end: End, farthest: float, seen: Seen) -> bool:
 
 def _of_words(seen: Seen) -> str:
     for label, rows in (seen.counts or {}).items():
-        if isinstance(label, str) and label.strip().casefold() in _WORDS:
+        if isinstance(label, str) and _WORDS.fullmatch(label.strip().casefold()):
             return (
                 f"has the label {label!r} in {_share(rows, seen)}. If it stands for a missing "
                 f"value, declare it: {declaration(seen.name, label)}."
