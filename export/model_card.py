@@ -30,7 +30,7 @@ def model_card(manifest: dict[str, Any]) -> str:
             "## Training",
             "",
             f"Data {config['data']}, {counted(config['epochs'], 'epoch')} of batches of "
-            f"{config['batch_size']}, Adam at {config['learning_rate']:g}, objective "
+            f"{config['batch_size']}, Adam at {config['learning_rate']}, objective "
             f"{config['objective']} with {config['num_samples']} "
             f"{'draw' if config['num_samples'] == 1 else 'draws'}, "
             f"{'no beta' if beta is None else f'final beta {beta:g}'}, seed {config['seed']}.",
