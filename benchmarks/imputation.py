@@ -10,10 +10,9 @@ github.com/pamattei/miwae (Mattei and Frellsen 2019, arXiv:1812.02633): 569 rows
 columns, `numpy.random.seed(1234)`, half of the entries missing completely at random, 10 latents, a
 decoder of two layers of 128 units, 20 importance samples. It prints 0.287 after 1001 epochs. The
 models see only the observed entries, but the settings of the second command are the best of about
-twenty by the error of the hidden ones. With `--logarithm` all
-models are of log(x + e), where e is a twentieth of the column's mean, and errors are still those of
-the standardised columns. `--linear` puts z beside the features of the decoder's last layer, so that
-factor analysis is a special case.
+twenty by the error of the hidden ones. With `--logarithm` all models are of log(x + e), where e is
+a twentieth of the column's mean, and errors are still those of the standardised columns. `--linear`
+puts z beside the features of the decoder's last layer, so that factor analysis is a special case.
 """
 
 import argparse
