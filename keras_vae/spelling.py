@@ -1,9 +1,28 @@
-"""Spelling: hints at the name that was probably meant, and numbers before nouns."""
+"""Spelling: hints at the name that was meant, numbers before nouns, and text that is a number."""
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["counted", "meant"]
+__all__ = ["as_number", "counted", "meant", "numbers_in"]
+
+
+def as_number(value: Any) -> float | None:
+    """Returns the number that a value is, or that its text reads as; None for other text.
+
+    Example:
+        >>> as_number("-999"), as_number("n/a")
+        (-999.0, None)
+    """
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def numbers_in(values: Iterable[Any]) -> list[float]:
+    """Returns the numbers among some values, as `as_number` reads them."""
+    return [number for number in map(as_number, values) if number is not None]
 
 
 def counted(count: int, noun: str, spec: str = "", *, plural: str | None = None) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_vae.data.content import DataError, listed
+from keras_vae.spelling import as_number
 
 __all__ = ["DELIMITED_SUFFIXES", "delimited_chunks", "read_delimited"]
 
@@ -161,7 +162,9 @@ def _check_header(path: Path, given: Sequence[str]) -> None:
         )
     if names == [str(i) for i in range(len(names))]:
         return
-    values = [name for name in names if _is_number(name) or name.lower() in _TRUTH_VALUES]
+    values = [
+        name for name in names if as_number(name) is not None or name.lower() in _TRUTH_VALUES
+    ]
     certain = [name for name in values if not name.isdecimal()]
     if values and (len(values) == len(names) or certain):
         raise DataError(
@@ -171,11 +174,3 @@ def _check_header(path: Path, given: Sequence[str]) -> None:
     twice = [name for name, count in collections.Counter(given).items() if name and count > 1]
     if twice:
         raise DataError(f"{path} has several columns {twice[0]}. Rename all but one.")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from keras_vae.integrity import Observation
-from keras_vae.spelling import counted
+from keras_vae.spelling import counted, numbers_in
 from serving.errors import ServingError
 from serving.score.rows import Range, is_list, is_number, listed, refusal, tensor
 
@@ -122,19 +122,11 @@ def _with_holes(values: Any, marks: Sequence[Any]) -> Any:
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if is_number(values.type) and not pa.types.is_boolean(values.type):
-        found = [float(mark) for mark in marks if _reads_as_number(mark)]
-        is_mark = pc.is_in(values.cast(pa.float64()), pa.array(found, pa.float64()))
+        found = pa.array(numbers_in(marks), pa.float64())
+        is_mark = pc.is_in(values.cast(pa.float64()), found)
     else:
         is_mark = pc.is_in(values.cast(pa.string()), pa.array(list(map(str, marks)), pa.string()))
     return pc.if_else(is_mark, pa.scalar(None, values.type), values)
-
-
-def _reads_as_number(value: Any) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _are_numbers(categories: Sequence[Any]) -> bool:

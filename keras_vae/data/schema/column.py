@@ -13,7 +13,7 @@ import numpy as np
 from keras_vae.data.content import DataError
 from keras_vae.data.preparation import Preparation
 from keras_vae.data.schema import dtypes
-from keras_vae.spelling import counted, meant
+from keras_vae.spelling import counted, meant, numbers_in
 
 __all__ = ["FAMILIES", "KINDS", "LEFT_OUT", "Column", "Family", "Label"]
 
@@ -227,7 +227,7 @@ class Column:
     @property
     def missing_numbers(self) -> list[float]:
         """Those of its `missing_values` that are numbers."""
-        return dtypes.numbers_of(self.missing_values)
+        return numbers_in(self.missing_values)
 
     @property
     def digits(self) -> int | None:

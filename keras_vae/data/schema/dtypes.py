@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_vae.data.content import DataError
+from keras_vae.spelling import as_number, numbers_in
 
 __all__ = [
     "NotANumberError",
@@ -17,7 +18,6 @@ __all__ = [
     "is_category",
     "is_ordered",
     "numbers",
-    "numbers_of",
     "plain",
     "series_of_codes",
     "series_of_numbers",
@@ -109,30 +109,18 @@ def with_holes(values: Any, marks: Sequence[Any], *, as_numbers: bool = True) ->
         known = [label for label in values.cat.categories if str(label) in texts]
         return values.cat.remove_categories(known) if known else values
     if types.is_numeric_dtype(values.dtype) and not types.is_bool_dtype(values.dtype):
-        found = numbers_of(marks)
-        return values.mask(values.isin(found)) if values.isin(found).any() else values
+        is_mark = values.isin(numbers_in(marks))
+        return values.mask(is_mark) if is_mark.any() else values
     is_mark = values.map(str).isin(texts)
     kept = values.mask(is_mark) if is_mark.any() else values
     present = kept[kept.notna()]
     if (
         as_numbers
         and len(present)
-        and all(isinstance(value, str) and _number(value) is not None for value in present)
+        and all(isinstance(value, str) and as_number(value) is not None for value in present)
     ):
         return pd.to_numeric(kept)
     return kept
-
-
-def numbers_of(marks: Sequence[Any]) -> list[float]:
-    """Returns those of the values that are numbers, or read as one."""
-    return [number for number in map(_number, marks) if number is not None]
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
 
 
 def codes(values: Any, categories: Sequence[Any]) -> np.ndarray:

@@ -14,7 +14,7 @@ from keras_vae.data.precision import resolution, unresolved_message
 from keras_vae.data.schema.column import FAMILIES, KINDS, LEFT_OUT, Column
 from keras_vae.data.schema.notes import declaration, note
 from keras_vae.data.schema.seen import Seen
-from keras_vae.spelling import counted
+from keras_vae.spelling import as_number, counted
 
 __all__ = ["describe"]
 
@@ -259,11 +259,7 @@ def _are_amounts(seen: Seen) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(_MARKS.sub("", text))
-    except ValueError:
-        return False
-    return True
+    return as_number(_MARKS.sub("", text)) is not None
 
 
 def _of_numbers(seen: Seen) -> _Decision:

@@ -242,14 +242,14 @@ class DataSpec:
             for name, array in self._in_memory(inputs).items()
             if name in self.missing and isinstance(array, (np.ndarray, tf.Tensor)) and len(array)
         }
+        if not arrays:
+            return []
         is_all = len(arrays) == len(self.observed)
         one_hot = [
             name
             for name in arrays
             if (support := self.parts[name].support) is not None and support.is_one_hot
         ]
-        if not arrays:
-            return []
         return presence(arrays, self.feature_names, is_all=is_all, one_hot=one_hot)
 
     def _in_memory(self, inputs: Any) -> dict[str, Any]:
