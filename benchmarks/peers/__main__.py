@@ -75,7 +75,7 @@ def measure(
         path = Path(folder) / "data.npy"
         np.save(path, data(case, grey))
         allowed = (_OTHERS, _TRIES) if clock == "wall" else ()
-        with workers(systems, case, path, peers, clock) as running:
+        with workers(dict.fromkeys(systems, case), path, peers, clock) as running:
             for number in range(warm + repeats):
                 turn = number % len(running)
                 for worker in running[turn:] + running[:turn]:

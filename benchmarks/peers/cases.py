@@ -23,6 +23,7 @@ __all__ = [
     "held_out_loss",
     "initial_weights",
     "orders",
+    "presented",
     "sampled_rows",
 ]
 
@@ -122,6 +123,9 @@ class Case:
         tight: loss on the held-out examples below which a bound of `tight_draws` draws replaces
             it, on `TIGHT_EXAMPLES` of them.
         tight_draws: draws per example of that bound.
+        binarise: whether the examples of an epoch are grey levels, which every system binarises
+            anew in each epoch, within its time; held-out examples are binarised once.
+        seed: of the order of the examples, of the noise and of what is binarised.
         band: relative distance of a system's loss from the median of all above which its row is
             void. Other seeds move the loss of a ladder by 7 % after its first hundred steps.
     """
@@ -143,6 +147,8 @@ class Case:
     held_out: int = 0
     tight: float = -math.inf
     tight_draws: int = 500
+    binarise: bool = False
+    seed: int = 0
     band: float = 0.02
 
     def to_json(self) -> str:
@@ -312,7 +318,15 @@ def data(case: Case, grey: np.ndarray | None = None) -> np.ndarray:
         if len(grey) < count:
             raise ValueError(f"{case.name} needs {count} images; got {len(grey)}.")
         x = grey[:count].reshape(-1, size)
-        x = (rng.random(x.shape) < x) * 1.0 if case.likelihood == "bernoulli" else x - 0.5
+        if case.likelihood == "bernoulli":
+            binary = (rng.random(x.shape) < x) * 1.0
+            x = (
+                np.concatenate(case.split(x)[:1] + case.split(binary)[1:])
+                if case.binarise
+                else binary
+            )
+        else:
+            x = x - 0.5
     else:
         rank = min(8, size // 2)
         signal = rng.standard_normal((count, rank)) @ rng.standard_normal((rank, size))
@@ -321,6 +335,17 @@ def data(case: Case, grey: np.ndarray | None = None) -> np.ndarray:
         else:
             x = (signal + rng.standard_normal(signal.shape)) / math.sqrt(rank + 1)
     return x.reshape(-1, *case.event_shape).astype(np.float32)
+
+
+def presented(case: Case, rows: np.ndarray, epoch: int) -> np.ndarray:
+    """The examples of an epoch: those given, or grey levels binarised with draws of NumPy.
+
+    50 000 images take it 0.44 s on one core, PyTorch 0.60 and JAX 0.88.
+    """
+    if not case.binarise:
+        return rows
+    rng = np.random.default_rng([case.seed, epoch])
+    return (rng.random(rows.shape, dtype=np.float32) < rows).astype(np.float32)
 
 
 def initial_weights(

@@ -19,6 +19,7 @@ from benchmarks.peers.cases import (
     all_weights,
     checks,
     held_out_loss,
+    presented,
 )
 from benchmarks.peers.jax_models import Noise, first_averages, loss
 from benchmarks.peers.worker import Gate
@@ -66,7 +67,7 @@ def _initial(case: Case, x: jax.Array) -> State:
     weights = jax.tree.map(jnp.asarray, all_weights(case))
     averages = jax.jit(functools.partial(first_averages, case))(weights, x)
     zeros = (jax.tree.map(jnp.zeros_like, weights) for _ in range(2))
-    return weights, averages, *zeros, jnp.float32(0), jax.random.key(0)
+    return weights, averages, *zeros, jnp.float32(0), jax.random.key(case.seed)
 
 
 _loss = jax.jit(loss, static_argnums=0)
@@ -82,7 +83,8 @@ def _check(case: Case, state: State, x: jax.Array) -> float:
 
 def scan(case: Case, x: np.ndarray, gate: Gate) -> None:
     """An epoch as one compiled program."""
-    rows, checked = map(jnp.asarray, case.split(x))
+    given, checked = case.split(x)
+    rows, checked = jnp.asarray(given), jnp.asarray(checked)
     state = _initial(case, rows[: case.batch])
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -93,6 +95,8 @@ def scan(case: Case, x: np.ndarray, gate: Gate) -> None:
 
     for index in itertools.count():
         gate.begin()
+        if case.binarise:
+            rows = jnp.asarray(presented(case, given, index))
         state, mean = epoch(state, rows, jnp.float32(case.rate(index)))
         float(mean)
         gate.end(lambda state=state: _check(case, state, checked))

@@ -19,6 +19,7 @@ from benchmarks.peers.cases import (
     initial_weights,
 )
 from benchmarks.peers.worker import Gate
+from keras_vae.data import batches, binarize
 from keras_vae.distributions.noise import from_seed
 from keras_vae.training.step import draw_noise, train_on
 
@@ -116,6 +117,7 @@ def _objective(case: Case) -> keras_vae.ELBO | keras_vae.IWAE:
 
 def fit(case: Case, x: np.ndarray, gate: Gate) -> None:
     """`compile` and `fit`, as in the README."""
+    keras.utils.set_random_seed(case.seed)
     vae = model(case)
     x, checked = case.split(x)
 
@@ -128,7 +130,12 @@ def fit(case: Case, x: np.ndarray, gate: Gate) -> None:
 
     epochs = _Epochs(case, gate, lambda: held_out_loss(case, loss, checked))
     vae.compile(keras.optimizers.Adam(case.learning_rate), _objective(case))
-    vae.fit(x, batch_size=case.batch, epochs=_FOREVER, verbose=0, callbacks=[epochs])
+    how: dict[str, Any] = {"epochs": _FOREVER, "verbose": 0, "callbacks": [epochs]}
+    if case.binarise:
+        stream = batches(x, case.batch, epochs=_FOREVER, seed=case.seed, transform=binarize)
+        vae.fit(stream, steps_per_epoch=case.steps, shuffle=False, **how)
+    else:
+        vae.fit(x, batch_size=case.batch, **how)
 
 
 def same(case: Case, x: np.ndarray, gate: Gate) -> None:
@@ -162,7 +169,7 @@ class _Example(keras.Model):
         self.case = case
         self.encoder = _network(case.encoder, case, (*case.event_shape,), seed=1)
         self.decoder = _network(case.decoder, case, (case.latent_size,), seed=2)
-        self.seeds = keras.random.SeedGenerator(0)
+        self.seeds = keras.random.SeedGenerator(case.seed)
         self.trackers = [keras.metrics.Mean(name) for name in ("loss", "reconstruction", "kl")]
 
     @property
@@ -195,6 +202,9 @@ class _Example(keras.Model):
 
     def train_step(self, data: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step."""
+        if self.case.binarise:
+            u = keras.random.uniform(tf.shape(data), seed=self.seeds)
+            data = tf.cast(u < data, tf.float32)
         with tf.GradientTape() as tape:
             losses = self.losses_of(data)
         gradients = tape.gradient(losses[0], self.trainable_weights)
@@ -236,6 +246,7 @@ def _network(
 
 def example(case: Case, x: np.ndarray, gate: Gate) -> None:
     """The tutorial's model, `compile` with Keras Adam and `fit`."""
+    keras.utils.set_random_seed(case.seed)
     model = _Example(case)
     x, checked = case.split(x)
     model.compile(optimizer=keras.optimizers.Adam(case.learning_rate))

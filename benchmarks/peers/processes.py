@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +105,12 @@ def _used(process: int) -> float:
 
 @contextlib.contextmanager
 def workers(
-    systems: list[str], case: Case, path: Path, peers: Path, clock: str = "wall"
+    cases: Mapping[str, Case], path: Path, peers: Path, clock: str = "wall"
 ) -> Iterator[list[Worker]]:
-    """The systems, started together, and ended at the end whatever happens."""
+    """A system for each of the cases, started together, and ended at the end whatever happens."""
     started: list[Worker] = []
     try:
-        for system in systems:
+        for system, case in cases.items():
             ours = MODULES[system] == "keras_systems"
             python = Path(sys.executable) if ours else peers
             started.append(Worker(system, case, path, python, clock))

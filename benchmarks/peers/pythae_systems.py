@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,15 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 
-from benchmarks.peers.cases import BETA_1, BETA_2, EPSILON, Case, held_out_loss, initial_weights
+from benchmarks.peers.cases import (
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    Case,
+    held_out_loss,
+    initial_weights,
+    presented,
+)
 from benchmarks.peers.torch_models import channels_first, network
 from benchmarks.peers.worker import Gate
 
@@ -52,11 +61,12 @@ class _Decoder(BaseDecoder):
 
 
 class _Epochs(TrainingCallback):
-    def __init__(self, gate: Gate, loss: Any) -> None:
-        self.gate, self.loss = gate, loss
+    def __init__(self, gate: Gate, loss: Any, begin: Callable[[int], None]) -> None:
+        self.gate, self.loss, self.begin = gate, loss, begin
 
-    def on_epoch_begin(self, training_config: Any, **others: Any) -> None:
+    def on_epoch_begin(self, training_config: Any, epoch: int, **others: Any) -> None:
         self.gate.begin()
+        self.begin(epoch)
 
     def on_epoch_end(self, training_config: Any, **others: Any) -> None:
         self.gate.end(self.loss)
@@ -95,12 +105,14 @@ def _bound(case: Case, model: BaseAE, x: torch.Tensor) -> float:
 
 def trainer(case: Case, x: np.ndarray, gate: Gate) -> None:
     """`BaseTrainer.train`."""
+    given = case.split(x)[0]
     rows, checked = (channels_first(case, part) for part in case.split(x))
     model = _model(case, tuple(rows.shape[1:]))
     config = BaseTrainerConfig(
         output_dir=tempfile.mkdtemp(),
         learning_rate=case.learning_rate,
         optimizer_params={"betas": (BETA_1, BETA_2), "eps": EPSILON},
+        seed=case.seed,
         scheduler_cls="CosineAnnealingLR" if case.decay else None,
         scheduler_params={"T_max": case.decay} if case.decay else None,
         per_device_train_batch_size=case.batch,
@@ -111,8 +123,13 @@ def trainer(case: Case, x: np.ndarray, gate: Gate) -> None:
     def loss(measured: Case, x: torch.Tensor, seed: int) -> float:
         return _bound(measured, model, x)
 
-    callback = _Epochs(gate, lambda: held_out_loss(case, loss, checked))
     dataset = BaseDataset(rows, torch.ones(len(rows)))
+
+    def begin(epoch: int) -> None:
+        if case.binarise:
+            dataset.data = torch.from_numpy(presented(case, given, epoch))
+
+    callback = _Epochs(gate, lambda: held_out_loss(case, loss, checked), begin)
     BaseTrainer(model, dataset, training_config=config, callbacks=[callback]).train()
 
 

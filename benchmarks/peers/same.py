@@ -39,7 +39,7 @@ def compared(case: Case, peers: Path, grey: np.ndarray | None = None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.npy"
         np.save(path, data(case, grey))
-        with workers(list(SYSTEMS), case, path, peers) as running:
+        with workers(dict.fromkeys(SYSTEMS, case), path, peers) as running:
             for worker in running:
                 worker.epoch()
             losses = {worker.system: worker.epochs[0]["loss"] for worker in running}

@@ -62,7 +62,7 @@ def measure(case: Case, epochs: int) -> dict[str, Any]:
         path = Path(folder) / "data.npy"
         few = dataclasses.replace(case, examples=min(case.examples, 10_000))
         np.save(path, np.resize(data(few), (case.examples, *case.event_shape)))
-        with workers([OURS], case, path, Path(sys.executable)) as (worker,):
+        with workers({OURS: case}, path, Path(sys.executable)) as (worker,):
             for _ in range(1 + epochs):
                 worker.epoch(most=0.05, tries=2)
     seconds = statistics.median(epoch["seconds"] for epoch in worker.epochs[1:])

@@ -17,6 +17,7 @@ from benchmarks.peers.cases import (
     Layer,
     checks,
     held_out_loss,
+    presented,
 )
 from benchmarks.peers.torch_models import MODELS, Loss, channels_first
 from benchmarks.peers.worker import Gate
@@ -35,7 +36,8 @@ def _adam(case: Case, model: Loss) -> torch.optim.Adam:
 
 
 def _train(case: Case, x: np.ndarray, gate: Gate, compiled: bool) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(case.seed)
+    given = case.split(x)[0]
     rows, checked = (channels_first(case, part) for part in case.split(x))
     model = MODELS[case.model](case)
     model.start(rows[: case.batch])
@@ -56,6 +58,8 @@ def _train(case: Case, x: np.ndarray, gate: Gate, compiled: bool) -> None:
         for group in optimizer.param_groups:
             group["lr"] = case.rate(epoch)
         order = torch.randperm(case.examples)
+        if case.binarise:
+            rows = torch.from_numpy(presented(case, given, epoch))
         total = torch.zeros(())
         for start in range(0, case.steps * case.batch, case.batch):
             optimizer.zero_grad()
