@@ -224,6 +224,21 @@ def test_validation_draws_anew_and_means_the_bound():
     assert abs(mean - np.mean(vae.elbo(X, 300, seed=0).elbo)) < 4 * error  # 1 in 500, for 12 draws
 
 
+@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": False}])
+def test_training_is_the_same_with_and_without_validation(options):
+    plain, validated = (compiled(again(), **options) for _ in range(2))
+    logs = [
+        plain.fit(X, epochs=3, **ORDERED).history,
+        validated.fit(X, epochs=3, validation_data=X, **ORDERED).history,
+    ]
+    assert_same_weights(plain, validated)
+    assert [logs[1][name] for name in KEYS] == [logs[0][name] for name in KEYS]
+    assert len(set(logs[1]["val_elbo"])) == 3
+    for vae in (plain, validated):
+        vae.fit(X, **ORDERED)
+    assert_same_weights(plain, validated)  # the next training, too
+
+
 def test_early_stopping_watches_the_validation_bound():
     vae = compiled(again(), optimizer=keras.optimizers.SGD(0.0))
     stop = keras.callbacks.EarlyStopping("val_elbo", mode="max", patience=1, min_delta=100.0)

@@ -45,6 +45,7 @@ from keras_vae.training.fast_loop import (
 from keras_vae.training.guard import NonFiniteGuard, saves_within_epochs
 from keras_vae.training.monitor import LatentMonitor
 from keras_vae.training.step import draw_noise, evaluate_on, size_of, train_on
+from keras_vae.training.validation_draws import ValidationDraws
 
 __all__ = ["Trainer"]
 
@@ -223,7 +224,8 @@ class Trainer(CheckedModel):
                 `feature_names`; data frames are matched by name from then on.
             y: must be None; a VAE has no targets.
             sample_weight: numbers [N], at least 0, that weight `loss` and nothing else.
-            validation_data: as x, or (x, None, sample_weight).
+            validation_data: as x, or (x, None, sample_weight). It has draws of its own: training is
+                the same with and without it.
             callbacks: Keras callbacks.
             **kwargs: as for `keras.Model.fit`, including epochs, batch_size, validation_split.
 
@@ -278,10 +280,11 @@ class Trainer(CheckedModel):
             _say_once_that_onednn_pays(self)
         self.feature_names = spec.feature_names
         guard = NonFiniteGuard(each_step=any(map(saves_within_epochs, callbacks)))
+        callbacks = [guard, ValidationDraws(self._draws), *callbacks]
         with spec.data_errors(), worker_errors(self._strategy):
             if source is not None:
-                return self._fit_in_chunks(source, assertions, [guard, *callbacks], kwargs)
-            return self._fit_stepwise((x, targets, sample_weight), [guard, *callbacks], kwargs)
+                return self._fit_in_chunks(source, assertions, callbacks, kwargs)
+            return self._fit_stepwise((x, targets, sample_weight), callbacks, kwargs)
 
     def _validation(self, spec: DataSpec, data: Any, options: dict[str, Any]) -> dict[str, Any]:
         """Returns the options of Keras for validation."""
