@@ -14,6 +14,7 @@ from typing import Any
 from keras_vae import integrity
 from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
+from serving.ranges import Range
 
 __all__ = ["Artifact", "Signature", "Tensor", "find", "latest", "versions"]
 
@@ -30,15 +31,14 @@ class Tensor:
         missing: whether it may hold NaN, which is absent.
         tokens: tokens of texts, whose numbers it holds; None for other data, and in the metadata of
             a server, which does not know them.
-        codes: number of codes, whose numbers from 0 on it holds; None for other data, and in the
-            metadata of a server.
+        allowed: the numbers that it may hold; None for any, and in the metadata of a server.
     """
 
     dtype: str
     shape: tuple[int, ...]
     missing: bool = False
     tokens: integrity.Tokens | None = None
-    codes: int | None = None
+    allowed: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,10 @@ class Artifact:
             manifest = integrity.read(path)
         parts = integrity.observations(manifest.entries).values()
         about = {part.tensors["x"]: part for part in parts}
-        codes = (integrity.codes_of(manifest.entries) or {}).get("num_codes")
+        codes = integrity.codes_of(manifest.entries)
+        ranges = {} if codes is None else {"codes": Range(0, codes["num_codes"] - 1, whole=True)}
         signatures = {
-            name: _signature(path, name, entry, about, codes)
+            name: _signature(path, name, entry, about, ranges)
             for name, entry in manifest.entries["signatures"].items()
         }
         return cls(
@@ -188,6 +189,11 @@ def find(root: str | os.PathLike[str]) -> dict[str, list[int]]:
         for entry in sorted(directory.iterdir())
         if not entry.name.startswith(".") and versions(entry)
     }
+    if not models and versions(directory):
+        raise ServingError(
+            f"{root} holds the versions of one model; name the directory above it, "
+            f"{directory.resolve().parent}."
+        )
     if not models:
         raise ServingError(
             f"{root} holds no artifact NAME/VERSION; publish one with `keras-vae export MODEL "
@@ -210,12 +216,12 @@ def _signature(
     name: str,
     entry: dict[str, Any],
     parts: dict[str, integrity.Observation],
-    codes: int | None,
+    ranges: Mapping[str, Range],
 ) -> Signature:
     return Signature(
         name,
         entry["description"],
-        _tensors(entry["inputs"], parts, codes),
+        _tensors(entry["inputs"], parts, ranges),
         _tensors(entry["outputs"]),
         None if entry["onnx"] is None else path / entry["onnx"],
     )
@@ -224,7 +230,7 @@ def _signature(
 def _tensors(
     entries: dict[str, Any],
     parts: Mapping[str, integrity.Observation] = MappingProxyType({}),
-    codes: int | None = None,
+    ranges: Mapping[str, Range] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     return {
         name: Tensor(
@@ -232,7 +238,7 @@ def _tensors(
             tuple(entry["shape"][1:]),
             name in parts and parts[name].missing,
             parts[name].tokens if name in parts else None,
-            codes if name == "codes" else None,
+            Range.of(parts[name]) if name in parts else ranges.get(name),
         )
         for name, entry in entries.items()
     }

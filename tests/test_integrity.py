@@ -25,7 +25,7 @@ from serving.artifact import Artifact
 from serving.deploy import deployment
 from serving.errors import ServingError
 from serving.explore import site
-from serving.score.rows import Range
+from serving.ranges import Range
 
 ZEROS = "0" * 64
 EVERYWHERE = random.Random(20131220)

@@ -991,6 +991,7 @@ def test_what_keeps_the_server_from_starting_is_said_in_a_sentence(root, tmp_pat
         assert "no artifact" in said(tmp_path, *free)
         other_file(publish(tmp_path))
         assert "m/1" in said(tmp_path, *free)
+        assert f"name the directory above it, {tmp_path}" in said(tmp_path / "m", *free)
         assert "was changed after publishing" in said(tmp_path, *free)
         (tmp_path / "m").rename(tmp_path / "my model")
         assert "'my model' cannot stand in a URL" in said(tmp_path, *free)

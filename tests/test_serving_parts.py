@@ -25,6 +25,7 @@ from serving.client.wire import Call
 from serving.errors import DtypeError, InputError, ServingError, ValueRangeError
 from serving.protocol import messages, rest
 from serving.protocol.checks import check_inputs
+from serving.ranges import Range
 from serving.score.parts import check_columns, columns_of_parts, part_tensor
 
 AGE, IMAGE = Tensor("float32", (1,), missing=True), Tensor("float32", (2, 2))
@@ -423,14 +424,36 @@ def test_latents_of_any_kind_are_given_by_name(takes, z, found):
         np.testing.assert_array_equal(given[name], value)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (5, "a number from 0 to 4; got 5"),
+        (-1, "a number from 0 to 4; got -1"),
+        (1.5, "a whole number; got 1.5"),
+        (np.inf, "finite numbers in the range of float32; got inf"),
+    ],
+)
+def test_numbers_that_the_data_cannot_hold_are_refused(wrong, expected):
+    """The graphs are trained on other numbers; what they answer to these would mean nothing."""
+    allowed = Range(0, 4, whole=True, missing=True, marks=(-9.0,))
+    takes = {"x": Tensor("float32", (1,), missing=True, allowed=allowed)}
+    score = Signature("score", "", takes, {"elbo": Tensor("float32", ())}, None)
+    known = check_inputs(score, {"x": [[0], [4.0], [None], [-9]]})["x"]
+    np.testing.assert_array_equal(known, np.float32([[0], [4], [np.nan], [-9]]))
+    with pytest.raises(
+        ValueRangeError, match=rf"score: input 'x': expected {expected} at \[1, 0\]"
+    ):
+        check_inputs(score, {"x": [[0], [wrong]]})
+
+
 @pytest.mark.parametrize("wrong", [8, -1])
 def test_codes_that_the_book_does_not_have_are_refused(wrong):
-    takes = {"codes": Tensor("int32", (2,), codes=8)}
+    takes = {"codes": Tensor("int32", (2,), allowed=Range(0, 7, whole=True))}
     decode = Signature("decode", "", takes, {"mean": Tensor("float32", ())}, None)
     known = check_inputs(decode, {"codes": [[0, 7]]})["codes"]
     np.testing.assert_array_equal(known, [[0, 7]])
-    with pytest.raises(ValueRangeError, match=rf"codes from 0 to 7; got {wrong} at \[0, 1\]"):
+    with pytest.raises(ValueRangeError, match=rf"a number from 0 to 7; got {wrong} at \[0, 1\]"):
         check_inputs(decode, {"codes": [[0, wrong]]})
     body = json.dumps({"signature_name": "decode", "instances": [[0, wrong]]}).encode()
-    with pytest.raises(ValueRangeError, match="codes from 0 to 7"):
+    with pytest.raises(ValueRangeError, match="a number from 0 to 7"):
         rest.read_predict(body, {"decode": decode})

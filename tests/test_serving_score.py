@@ -24,6 +24,7 @@ from keras_vae.integrity import observations
 from serving.artifact import Artifact, Tensor
 from serving.cli import main
 from serving.errors import ServingError
+from serving.ranges import Range
 from serving.score import files, rows, run
 from serving.score.plan import plan
 from serving.score.results import averaged
@@ -362,16 +363,16 @@ def test_bad_value_is_refused_where_it_is(
 def test_bad_list_is_refused_where_it_is(values, sentence):
     table = pa.table({"x": pa.array(values)})
     with pytest.raises(ServingError, match=sentence):
-        rows.tensor(table, ["x"], (2,), rows.Range(0.0, 9.0, True), Path("a.parquet"), 7)
+        rows.tensor(table, ["x"], (2,), Range(0.0, 9.0, True), Path("a.parquet"), 7)
 
 
 def test_numbers_of_every_type_and_nested_lists_become_float32():
     for kind in (pa.int8(), pa.uint64(), pa.bool_(), pa.float16(), pa.decimal128(9, 2)):
         values = pa.array([0, 1, 1], pa.int64()).cast(pa.float64()).cast(kind)
-        x = rows.tensor(pa.table({"x": values}), ["x"], (1,), rows.Range(), Path("a"), 0)
+        x = rows.tensor(pa.table({"x": values}), ["x"], (1,), Range(), Path("a"), 0)
         np.testing.assert_array_equal(x, np.float32([[0], [1], [1]]), strict=True)
     nested = pa.array([[[1, 2], [3, 4]], [[5, 6], [7, 8]]], pa.list_(pa.list_(pa.uint8(), 2)))
-    x = rows.tensor(pa.table({"x": nested}), ["x"], (2, 2, 1), rows.Range(), Path("a"), 0)
+    x = rows.tensor(pa.table({"x": nested}), ["x"], (2, 2, 1), Range(), Path("a"), 0)
     np.testing.assert_array_equal(x.ravel(), np.arange(1, 9))
     assert x.shape == (2, 2, 2, 1)
 
@@ -379,9 +380,9 @@ def test_numbers_of_every_type_and_nested_lists_become_float32():
 @pytest.mark.parametrize(
     ("family", "preparation", "expected"),
     [
-        ("Bernoulli", {"step": "none", "divide": 1.0}, rows.Range(0.0, 9.0, True)),
-        ("Bernoulli", {"step": "binarize", "divide": 9.0}, rows.Range(0.0, 9.0, False)),
-        ("Normal", {"step": "none", "divide": 1.0}, rows.Range(0.0, 9.0, False)),
+        ("Bernoulli", {"step": "none", "divide": 1.0}, Range(0.0, 9.0, True)),
+        ("Bernoulli", {"step": "binarize", "divide": 9.0}, Range(0.0, 9.0, False)),
+        ("Normal", {"step": "none", "divide": 1.0}, Range(0.0, 9.0, False)),
     ],
 )
 def test_range_is_that_of_the_manifest(family, preparation, expected):
@@ -394,7 +395,7 @@ def test_range_is_that_of_the_manifest(family, preparation, expected):
         "likelihood": {**likelihood, "family": "Own"},
     }
     for about in (old, new):
-        assert rows.Range.of(observations(about)["x"]) == expected
+        assert Range.of(observations(about)["x"]) == expected
 
 
 @pytest.mark.parametrize(

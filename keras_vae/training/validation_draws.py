@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 __all__ = ["ValidationDraws"]
 
@@ -24,7 +25,7 @@ class ValidationDraws(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Goes far ahead of the training."""
         self._before = keras.ops.convert_to_numpy(self._state)
-        self._state.assign(self._before + [0, _APART])
+        self._state.assign(self._before + np.array([0, _APART]))
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Goes back to where the training is."""

@@ -88,7 +88,7 @@ def check_inputs(
         InputError: on unknown or missing names, and on an empty batch.
         ShapeError: on a wrong shape, or different numbers of rows.
         DtypeError: on a type that cannot be converted to the signature's.
-        ValueRangeError: on NaN, infinity, numbers out of the range of the type, and codes and
+        ValueRangeError: on NaN, infinity, numbers out of the range of the type, and numbers and
             texts that the model cannot take.
     """
     check_names(signature, inputs)
@@ -150,12 +150,12 @@ def _convert(where: str, value: ArrayLike, tensor: Tensor, exact: bool) -> np.nd
             f"{where}: expected shape {_shape(tensor)}; got {list(array.shape)}.{hint}"
         )
     _check_range(where, array, tensor)
-    if (count := tensor.codes) is not None and ((array < 0) | (array >= count)).any():
-        place = tuple(int(i) for i in np.argwhere((array < 0) | (array >= count))[0])
-        raise ValueRangeError(
-            f"{where}: expected codes from 0 to {count - 1}; got {array[place]} at {list(place)}."
-        )
-    return np.ascontiguousarray(array, tensor.dtype)
+    array = np.ascontiguousarray(array, tensor.dtype)
+    if tensor.allowed is not None and (bad := tensor.allowed.bad(array)).any():
+        place = tuple(int(i) for i in np.argwhere(bad)[0])
+        problem = tensor.allowed.problem(float(array[place]))
+        raise ValueRangeError(f"{where}: expected {problem} at {list(place)}.")
+    return array
 
 
 _KINDS = {"float32": "fiub", "int32": "iu"}

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from keras_vae.integrity import Observation
 from keras_vae.spelling import counted, numbers_in
 from serving.errors import ServingError
-from serving.score.rows import Range, is_list, is_number, listed, refusal, tensor
+from serving.ranges import Range
+from serving.score.rows import is_list, is_number, listed, refusal, tensor
 
 __all__ = ["check_columns", "columns_of_parts", "part_tensor"]
 

@@ -12,16 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from keras_vae.integrity import Observation
 from keras_vae.spelling import counted
 from serving.artifact import Tensor
 from serving.errors import ServingError
+from serving.ranges import Range
 from serving.score.files import chunks
 from serving.score.series import SeriesReader
 
 __all__ = [
     "Layout",
-    "Range",
     "column_layout",
     "is_list",
     "is_number",
@@ -32,59 +31,6 @@ __all__ = [
     "tensor",
     "text_tensor",
 ]
-
-
-@dataclass(frozen=True)
-class Range:
-    """Values that an entry of x can take.
-
-    Attributes:
-        low, high: bounds; infinite if there are none.
-        is_open: whether the bounds themselves are left out.
-        whole: whether only whole numbers have a probability.
-        missing: whether it may be absent, which is NaN.
-    """
-
-    low: float = -math.inf
-    high: float = math.inf
-    whole: bool = False
-    missing: bool = False
-    is_open: bool = False
-
-    @classmethod
-    def of(cls, part: Observation) -> Range:
-        """Reads the range of a part of the data."""
-        return cls(
-            -math.inf if part.low is None else part.low,
-            math.inf if part.high is None else part.high,
-            part.whole,
-            part.missing,
-            part.is_open,
-        )
-
-    def problem(self, value: float) -> str:
-        """Says what was expected instead of an impossible value, and what came."""
-        if not math.isfinite(value):
-            return f"a finite number; got {value}"
-        if abs(value) > np.finfo(np.float32).max:
-            return f"a number that float32 holds; got {value:g}"
-        if self.whole and not value.is_integer():
-            return f"a whole number; got {value:g}"
-        if math.isinf(self.low):
-            bounds = f"of at most {self.high:g}"
-        elif math.isinf(self.high):
-            bounds = f"above {self.low:g}" if self.is_open else f"of at least {self.low:g}"
-        else:
-            bounds = f"from {self.low:g} to {self.high:g}"
-            bounds += ", both left out" if self.is_open else ""
-        return f"a number {bounds}; got {value:g}"
-
-    def bad(self, values: np.ndarray) -> np.ndarray:
-        """Tells which values are impossible."""
-        bad = ~np.isfinite(values) | (values < self.low) | (values > self.high)
-        bad = bad | (values == self.low) | (values == self.high) if self.is_open else bad
-        bad = bad | (values != np.rint(values)) if self.whole else bad
-        return bad & ~np.isnan(values) if self.missing else bad
 
 
 @dataclass(frozen=True)

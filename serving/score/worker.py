@@ -20,6 +20,7 @@ from keras_vae.integrity import Observation, one_line
 from keras_vae.spelling import counted
 from serving.errors import ServingError
 from serving.onnx_model import OnnxModel
+from serving.ranges import Range
 from serving.score import rows
 from serving.score.files import leads_on
 from serving.score.parts import part_tensor
@@ -179,7 +180,7 @@ class Worker:
             given = {"x": rows.text_tensor(table, job.columns[0], inputs["x"], path, at)}
         elif "x" in inputs:
             (x,) = parts
-            allowed = rows.Range.of(x)
+            allowed = Range.of(x)
             given = {"x": rows.tensor(table, job.columns, inputs["x"].shape, allowed, path, at)}
         else:
             given = {
@@ -188,7 +189,7 @@ class Worker:
             }
         if job.condition:
             shape = inputs["condition"].shape
-            given["condition"] = rows.tensor(table, job.condition, shape, rows.Range(), path, at)
+            given["condition"] = rows.tensor(table, job.condition, shape, Range(), path, at)
         outputs = self._run(given, number)
         arrays: list[Any] = [
             pa.repeat(path.relative_to(self._task.data).as_posix(), count),
