@@ -108,10 +108,9 @@ def part_tensor(table: pa.Table, name: str, part: Observation, path: Path, at: i
             raise refusal(path, at, name, "a number; got null")
         return np.full((len(table), *part.shape), np.nan, np.float32)
     values = _with_holes(table.column(name), part.missing_values)
-    if part.categories and _is_label(values.type):
+    has_numbers = _are_numbers(part.categories) and is_number(values.type)
+    if part.categories and (has_numbers or _is_label(values.type)):
         values = _codes(values, part, path, at, name)
-    elif part.categories and _are_numbers(part.categories) and is_number(values.type):
-        values = _codes_of_numbers(values, part, path, at, name)
     table = table.set_column(table.schema.get_field_index(name), name, values)
     return tensor(table, [name], part.shape, Range.of(part), path, at)
 
@@ -135,34 +134,23 @@ def _are_numbers(categories: Sequence[Any]) -> bool:
     return all(isinstance(each, int | float) and not isinstance(each, bool) for each in categories)
 
 
-def _codes_of_numbers(values: Any, part: Observation, path: Path, at: int, name: str) -> Any:
-    """Converts numbers that are labels of categories to their codes."""
-    labels = pa.array(list(map(float, part.categories)), pa.float64())
-    values = values.cast(pa.float64())
-    codes = pc.index_in(values, labels)
-    unknown = pc.and_not(pc.is_null(codes), pc.is_null(values, nan_is_null=True))
-    if (row := pc.index(unknown, True).as_py()) >= 0:
-        known, got = listed(list(map(str, part.categories))), values[row].as_py()
-        raise refusal(path, at + row, name, f"one of the categories {known}; got {got:g}")
-    return codes
-
-
 def _codes(values: Any, part: Observation, path: Path, at: int, name: str) -> Any:
+    """Converts labels of categories, which are texts or numbers, to their codes."""
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    labels = [str(label) for label in part.categories]
-    texts = [None if value is None else str(value) for value in values.to_pylist()]
-    places = {label: float(code) for code, label in enumerate(labels)}
-    for row, text in enumerate(texts):
-        if text is not None and text not in places:
-            near = difflib.get_close_matches(text, labels, 1)
-            hint = f" (is it {near[0]!r}?)" if near else ""
-            raise refusal(
-                path, at + row, name, f"one of the categories {listed(labels)}; got {text!r}{hint}"
-            )
-    return pa.chunked_array(
-        [pa.array([None if text is None else places[text] for text in texts], pa.float64())]
-    )
+    if pa.types.is_boolean(values.type):
+        values = pc.if_else(values, "True", "False")
+    made, kind = (float, pa.float64()) if is_number(values.type) else (str, pa.string())
+    values = values.cast(kind)
+    codes = pc.index_in(values, pa.array(list(map(made, part.categories)), kind))
+    unknown = pc.and_not(pc.is_null(codes), pc.is_null(values, nan_is_null=True))
+    if (row := pc.index(unknown, True).as_py()) >= 0:
+        got, known = values[row].as_py(), list(map(str, part.categories))
+        shown = f"{got!r}" if isinstance(got, str) else f"{got:g}"
+        if isinstance(got, str) and (near := difflib.get_close_matches(got, known, 1)):
+            shown = f"{got!r} (is it {near[0]!r}?)"
+        raise refusal(path, at + row, name, f"one of the categories {listed(known)}; got {shown}")
+    return codes
 
 
 def _is_label(kind: pa.DataType) -> bool:
