@@ -319,12 +319,8 @@ def data(case: Case, grey: np.ndarray | None = None) -> np.ndarray:
             raise ValueError(f"{case.name} needs {count} images; got {len(grey)}.")
         x = grey[:count].reshape(-1, size)
         if case.likelihood == "bernoulli":
-            binary = (rng.random(x.shape) < x) * 1.0
-            x = (
-                np.concatenate(case.split(x)[:1] + case.split(binary)[1:])
-                if case.binarise
-                else binary
-            )
+            grey_rows = case.examples if case.binarise else 0
+            x = np.concatenate([x[:grey_rows], ((rng.random(x.shape) < x) * 1.0)[grey_rows:]])
         else:
             x = x - 0.5
     else:
@@ -338,12 +334,10 @@ def data(case: Case, grey: np.ndarray | None = None) -> np.ndarray:
 
 
 def presented(case: Case, rows: np.ndarray, epoch: int) -> np.ndarray:
-    """The examples of an epoch: those given, or grey levels binarised with draws of NumPy.
+    """The examples of an epoch: grey levels, binarised with draws of NumPy.
 
     50 000 images take it 0.44 s on one core, PyTorch 0.60 and JAX 0.88.
     """
-    if not case.binarise:
-        return rows
     rng = np.random.default_rng([case.seed, epoch])
     return (rng.random(rows.shape, dtype=np.float32) < rows).astype(np.float32)
 
