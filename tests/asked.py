@@ -1,17 +1,21 @@
 """A model asked all cases in this process, as `export` asks it, without files."""
 
 import contextlib
+import dataclasses
+import functools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 
 from export import gates, loading, manifest, onnx_graphs, saved_model
 from export.cases import Case
 from export.parity import live
+from keras_vae.integrity import observations
 from keras_vae.model import VAE
 from keras_vae.random import philox
 from keras_vae.signatures import signatures
@@ -46,8 +50,9 @@ class Asked:
         """Arguments of `parity.compare` before the answers."""
         return self.cases, self.expected
 
-    def answers(self):
-        """Runs cases in ONNX Runtime."""
+    @functools.cached_property
+    def sessions(self):
+        """ONNX files of the signatures, loaded."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
@@ -62,7 +67,47 @@ class Asked:
                 path = Path(directory) / f"{name}.onnx"
                 onnx_graphs.convert(entry, self.vae.weights).save(path)
                 sessions[name] = onnxruntime.InferenceSession(path, options)
-        return [_run(sessions[case.signature], case) for case in self.cases]
+        return sessions
+
+    def answers(self):
+        """Runs cases in ONNX Runtime."""
+        return [_run(self.sessions[case.signature], case) for case in self.cases]
+
+    def tells_what_is_impossible(self):
+        """Checks that a row whose data is impossible is NaN, or -1 in codes, and no other row is.
+
+        One number of one input is changed in each row but the last of a batch of 7.
+        """
+        parts = {each.tensors["x"]: each for each in observations(self.about).values()}
+        batches = {case.signature: case for case in self.cases if case.size == 7}
+        for case in (case for case in self.cases if case is batches.get(case.signature)):
+            kept = _run(self.sessions[case.signature], case)
+            for name, part in parts.items():
+                for value in _impossible(part) if name in case.inputs else ():
+                    changed = case.inputs[name].copy()
+                    changed.reshape(7, -1)[:6, 0] = value
+                    found = _run(
+                        self.sessions[case.signature],
+                        dataclasses.replace(case, inputs={**case.inputs, name: changed}),
+                    )
+                    for output, array in found.items():
+                        is_float = array.dtype.kind == "f"
+                        told = np.isnan(array) if is_float else array == -1
+                        assert told[:6].all(), (case.signature, name, value, output)
+                        np.testing.assert_array_equal(array[6:], kept[output][6:])
+
+
+def _impossible(part):
+    """Lists numbers that a part of the data cannot hold."""
+    yield np.inf
+    if not part.missing:
+        yield np.nan
+    if part.low is not None:
+        yield np.nextafter(np.float32(part.low), np.float32(-np.inf))
+    if part.high is not None:
+        yield np.nextafter(np.float32(part.high), np.float32(np.inf))
+    if part.whole:
+        yield 0.5
 
 
 def _run(session, case):

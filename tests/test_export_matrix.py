@@ -44,6 +44,7 @@ def verify(vae, preparation=None, only=None):
     obeys_tensorflow_serving(asked.functions)
     comparisons = parity.compare("onnxruntime", *asked.parity, asked.answers(), asked.about)
     parity.refuse_failed(comparisons)
+    asked.tells_what_is_impossible()
     return comparisons
 
 

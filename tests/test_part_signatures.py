@@ -86,21 +86,64 @@ def test_categories_are_codes_and_their_mean_probabilities(vae):
     np.testing.assert_array_equal(drawn["mean_label"], one_hot["mean_label"])
 
 
-@pytest.mark.parametrize("code", [-1.0, 3.0, 1.5])
-def test_a_code_of_no_category_gives_no_number(vae, code):
-    x = {**mixed_data(12), "label": np.full((12, 1), code)}
-    found = asked(signatures(vae, CODES), "score", **named(x), seed=SEED)
-    assert not np.isfinite(found["elbo"]).any()
+def told(found):
+    """Lists the rows that are NaN in all outputs; in the others no number is."""
+    rows = [np.isnan(value.reshape(len(value), -1)) for value in found.values()]
+    rows = np.concatenate(rows, axis=1)
+    assert (rows.all(axis=1) | ~rows.any(axis=1)).all()
+    return np.flatnonzero(rows.all(axis=1)).tolist()
 
 
-def test_what_may_not_be_absent_gives_no_number(vae):
+IMPOSSIBLE = {
+    "label": (-1.0, 3.0, 1.5, np.inf),
+    "visits": (-1.0, 0.5, np.inf),
+    "image": (0.5, -1.0, 2.0, np.nan),
+    "age": (np.inf, -np.inf),
+}
+POSSIBLE = {"label": (2.0, np.nan), "visits": (1e6, np.nan), "image": (1.0,), "age": (-1e6, np.nan)}
+
+
+def test_a_row_of_data_that_cannot_be_has_no_answer(vae):
+    values = [(name, value) for name, row in IMPOSSIBLE.items() for value in row]
+    bad = list(range(len(values)))
+    values += [(name, value) for name, row in POSSIBLE.items() for value in row]
+    count = len(values)
+    x = {**mixed_data(count), "label": np.zeros((count, 1))}
+    for row, (name, value) in enumerate(values):
+        x[name].reshape(count, -1)[row, 0] = value
+    table = signatures(vae, CODES, num_samples=4)
+    given = {**named(x), "seed": np.resize(SEED, (count, 2))}
+    for name in ("encode", "reconstruct", "score", "impute", "classify"):
+        inputs = {key: each for key, each in given.items() if key in table[name].inputs}
+        assert told(asked(table, name, **inputs)) == bad
+
+
+def test_a_vector_without_a_single_one_has_no_answer(vae):
     x = mixed_data(12)
-    x["image"] = np.where(np.arange(12).reshape(-1, 1, 1, 1) < 3, np.nan, x["image"])
-    found = asked(signatures(vae), "score", **named(x), seed=SEED)
-    np.testing.assert_array_equal(np.isfinite(found["elbo"]), np.arange(12) >= 3)
-    binarised = signatures(keras_vae.mlp_vae(4, 2, hidden=(3,)), Preparation("binarize", 255.0))
-    found = asked(binarised, "score", x=np.full((12, 4), np.nan, "float32"), seed=SEED)
-    assert np.isnan(found["elbo"]).all()
+    nan = np.nan
+    x["label"] = np.eye(3)[np.arange(12) % 3]
+    x["label"][:6] = [[1, 1, 0], [0, 0, 0], [nan, 1, 0], [0, 0, nan], [2, -1, 0], [nan, nan, nan]]
+    assert told(asked(signatures(vae), "encode", **named(x))) == [0, 1, 2, 3, 4]
+
+
+def test_a_condition_that_is_no_number_has_no_answer():
+    vae = keras_vae.mlp_vae(4, 2, condition_shape=3, hidden=(3,))
+    condition = np.zeros((12, 3), "float32")
+    condition[5, 1], condition[7, 2] = np.nan, np.inf
+    table = signatures(vae)
+    given = {"x": np.ones((12, 4), "float32"), "z": np.zeros((12, 2), "float32"), "seed": SEED}
+    for name in table:
+        inputs = {key: each for key, each in given.items() if key in table[name].inputs}
+        found = asked(table, name, **inputs, condition=condition)
+        assert told(found) == [5, 7]
+
+
+def test_binarised_grey_levels_are_those_of_the_file():
+    table = signatures(keras_vae.mlp_vae(4, 2, hidden=(3,)), Preparation("binarize", 255.0))
+    x = np.full((12, 4), 255.0, "float32")
+    x[:6, 2] = [np.nan, 256.0, -1.0, np.inf, 0.5, 0.0]
+    found = asked(table, "score", x=x, seed=SEED)
+    assert told(found) == [0, 1, 2, 3]
 
 
 def test_standardisation_counts_what_is_present():

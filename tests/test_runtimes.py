@@ -98,7 +98,11 @@ def draw(generator, name, spec, batch):
 
 @pytest.fixture(scope="module")
 def cases(table):
-    """Makes for each signature all batches, single rows, a wrong shape, and a batch again."""
+    """Makes for each signature all batches, single rows, a wrong shape, and a batch again.
+
+    Where it takes data, the batch comes a third time, in which each part has a number in a row of
+    its own that is no data: half a pixel, half a category, infinity.
+    """
     generator = np.random.default_rng(0)
     result = []
     for name, signature in table.items():
@@ -112,6 +116,11 @@ def cases(table):
         wrong = {key: np.concatenate([value, value], axis=1) for key, value in tensors.items()}
         result.append(Case(name, wrong, signature.outputs, "wrong"))
         result.append(Case(name, tensors, signature.outputs, "batch"))
+        if data := [key for key in tensors if key.startswith("x")]:
+            unlike = {key: value.copy() for key, value in tensors.items()}
+            for row, key in enumerate(data):
+                unlike[key].reshape(BATCHES[-1], -1)[row, 0] = np.inf if key == "x_age" else 0.5
+            result.append(Case(name, unlike, signature.outputs, f"{len(data)} impossible"))
     return result
 
 
@@ -172,7 +181,7 @@ def test_absent_values_are_imputed_alike(cases, expected, answered):
     for output in ("sample_age", "mean_age", "mean_label", "mean_pixels", "ess"):
         for case, want, got in pairs(cases, expected, answered, "impute", output):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-            if output == "mean_age":
+            if output == "mean_age" and "impossible" not in case.kind:
                 given = ~np.isnan(case.inputs["x_age"])
                 np.testing.assert_array_equal(got[given], case.inputs["x_age"][given])
 
@@ -228,6 +237,18 @@ def test_row_alone_is_the_row_in_a_batch(cases, answered):
                 tolerance = 1e-5 if case.signature == "score" else 1e-6
                 tolerance = 0.0 if name in ("bits", "sample") else tolerance
                 np.testing.assert_allclose(alone, among, rtol=0, atol=tolerance)
+
+
+def test_rows_of_impossible_data_are_nan_and_no_others(cases, answered):
+    asked = 0
+    for case, answer in zip(cases, answered.answers, strict=True):
+        if "impossible" in case.kind:
+            count = int(case.kind.split()[0])
+            for name, value in answer.items():
+                assert np.isnan(value[:count]).all(), (case.signature, name)
+                assert np.isfinite(value[count:]).all(), (case.signature, name)
+            asked += 1
+    assert asked == len(("encode", "reconstruct", "score", "impute"))
 
 
 def test_refused_case_is_an_error_of_that_case(cases, answered):

@@ -32,6 +32,7 @@ from keras_vae.integrity import as_word
 from keras_vae.model import VAE
 from keras_vae.observed import log_probs, means_of, observations_of
 from keras_vae.signatures.layout import Layout, Tensors
+from keras_vae.signatures.raw_part import Limits, within
 from keras_vae.trace import Generation, Latent, Site, Trace
 
 __all__ = ["Functions"]
@@ -39,6 +40,24 @@ __all__ = ["Functions"]
 
 class Functions(Layout):
     """The functions behind the signatures of a model, with the preparation of its data inside."""
+
+    def possible(self, inputs: Tensors) -> tf.Tensor | None:
+        """Tells which rows [b] hold data that can be; None if no data is given.
+
+        Of a text what follows the end is not read.
+        """
+        tensors: list[tuple[tf.Tensor, Limits]] = []
+        checks: list[tf.Tensor] = []
+        for part in self._parts.values():
+            if (x := inputs.get(part.tensor("x"))) is not None:
+                x = part.ended(part.given(x))
+                tensors.append((x, part.limits))
+                checks += part.one_hot_or_absent(x)
+        others = [name for name in self._model.data.parts if name not in self._parts]
+        tensors += [(inputs[name], Limits()) for name in others if name in inputs]
+        checks += [within(tensors)] if tensors else []
+        rows = (tf.reduce_all(each, axis=list(range(1, each.shape.rank))) for each in checks)
+        return reduce(tf.logical_and, rows) if checks else None
 
     def decode(self, **inputs: tf.Tensor) -> Tensors:
         """Returns means and parameters of p(x | z).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,61 @@ from keras_vae.integrity import as_word
 from keras_vae.latent_variable_model import LatentVariableModel
 from keras_vae.training.data_spec import Part
 
-__all__ = ["Preparations", "RawPart", "raw_parts"]
+__all__ = ["Limits", "Preparations", "RawPart", "raw_parts", "within"]
 
 Preparations = Preparation | Mapping[str, Preparation] | None
 """Preparation of the only part of the data, or preparations by part; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Numbers that a tensor may hold: finite ones from low to high.
+
+    Attributes:
+        low, high: bounds, which are among them; infinite if there are none.
+        whole: whether all are whole.
+        missing: whether NaN, an absent number, may be among them.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+    missing: bool = False
+
+
+def within(tensors: Sequence[tuple[tf.Tensor, Limits]]) -> tf.Tensor:
+    """Tells which numbers of tensors [b, ...] are within the limits of each, as one matrix.
+
+    All are checked as one tensor: an op of a small graph costs as much as many numbers.
+    """
+    sizes = [math.prod(x.shape[1:]) for x, _ in tensors]
+    flat = [
+        x if x.shape.rank == 2 else tf.reshape(x, [-1, size])
+        for (x, _), size in zip(tensors, sizes, strict=True)
+    ]
+    x = flat[0] if len(flat) == 1 else tf.concat(flat, axis=1)
+
+    def of_all(name: str, dtype: type) -> np.ndarray:
+        """Returns a limit of every number of a row, or one if it is that of all."""
+        values: np.ndarray = np.array([getattr(limits, name) for _, limits in tensors], dtype)
+        return values[0] if (values == values[0]).all() else np.repeat(values, sizes)
+
+    low, high = of_all("low", np.float32), of_all("high", np.float32)
+    whole, missing = of_all("whole", bool), of_all("missing", bool)
+    nearest = tf.maximum(x, low) if np.isfinite(low).any() else x
+    nearest = tf.minimum(nearest, high) if np.isfinite(high).any() else nearest
+    if whole.any():
+        rounded = tf.round(nearest)
+        nearest = rounded if whole.all() else tf.where(whole, rounded, nearest)
+    if np.isfinite(low).all() and np.isfinite(high).all():
+        inside = tf.equal(x, nearest)  # infinity, and NaN, are not
+    else:
+        inside = tf.abs(x) < np.float32(np.inf)
+        inside = inside if nearest is x else inside & tf.equal(x, nearest)
+    if missing.any():
+        absent = tf.math.is_nan(x)
+        inside = inside | (absent if missing.all() else absent & missing)
+    return inside
 
 
 @dataclass(frozen=True)
@@ -118,11 +169,35 @@ class RawPart:
             x = tf.where(x == np.float32(number), np.float32(np.nan), x)
         return x
 
+    @property
+    def limits(self) -> Limits:
+        """Which numbers the file may hold.
+
+        An open end is among them: the model takes it for the nearest number inside.
+        """
+        low, high = self.range
+        return Limits(
+            -math.inf if low is None else low,
+            math.inf if high is None else high,
+            self.is_whole or bool(self.how.categories),
+            self.part.missing,
+        )
+
+    def one_hot_or_absent(self, x: tf.Tensor) -> list[tf.Tensor]:
+        """Tells which vectors along the last axis of x have the sum 1, or may be absent and are.
+
+        Returns nothing where the numbers are no one-hot vectors.
+        """
+        if self.how.categories or not (self.part.support and self.part.support.is_one_hot):
+            return []
+        found = tf.equal(tf.reduce_sum(x, axis=-1), 1.0)
+        return [found | tf.reduce_all(tf.math.is_nan(x), axis=-1) if self.part.missing else found]
+
     def prepared(self, x: tf.Tensor, u: tf.Tensor | None, dtype: str) -> tf.Tensor:
         """Returns model data, by the arithmetic of `Preparation.static` and its random step.
 
-        NaN stays NaN, and a code that no category has becomes infinite, so that the answer shows
-        it. What follows the end of a text is absent.
+        NaN stays NaN. What follows the end of a text is absent. Numbers outside the `limits` become
+        anything.
 
         Args:
             x: numbers of the file, [b, *shape].
@@ -153,11 +228,9 @@ class RawPart:
         return x if self.how.vocabulary is None else tf.where(_follows_end(x), 0.0, x)
 
     def _one_hot(self, codes: tf.Tensor) -> tf.Tensor:
-        count, codes = self.how.categories, codes[..., tf.newaxis]
-        known = (codes >= 0.0) & (codes <= count - 1.0) & (codes == tf.round(codes))
-        unknown = tf.where(tf.math.is_nan(codes), codes, np.float32(np.inf))
-        coded = tf.cast(codes == np.arange(count, dtype=np.float32), tf.float32)
-        return tf.where(known, coded, unknown)
+        codes = codes[..., tf.newaxis]
+        coded = codes == np.arange(self.how.categories, dtype=np.float32)
+        return tf.where(tf.math.is_nan(codes), codes, tf.cast(coded, tf.float32))
 
     def raw(self, x: tf.Tensor, is_mean: bool = False) -> tf.Tensor:
         """Returns model data in the units of the file; whole numbers where the file has them.

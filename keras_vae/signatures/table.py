@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_vae.conformal import Conformal
@@ -67,7 +68,11 @@ def signatures(
     parameters as PARAMETER_NAME and distortion_NAME; one category is a code, [b, 1], and its mean
     holds the probabilities of all. In NAME, characters other than letters, digits and _ are
     replaced (`keras_vae.integrity.as_word`). NaN is absent where the part has `missing=True`, and
-    `score` is then a bound on the log-probability of what is present. Elsewhere NaN gives NaN.
+    `score` is then a bound on the log-probability of what is present.
+
+    Data that the file could not hold gives NaN in its row of all outputs, and -1 in codes: NaN
+    elsewhere, a number outside the range of its part or a fraction where all are whole, a code that
+    no category has, and infinity. So do conditions that are not finite.
 
     With `num_samples` draws, a model whose data may be absent has two more, for which the draws are
     weighted as `vae.impute` and `vae.classify` do with the same seed and number of draws:
@@ -111,7 +116,7 @@ def signatures(
     table = [
         Signature(
             "decode",
-            _in_float32(functions.decode),
+            _answered(functions.decode, functions),
             {**inputs["latents"], **condition},
             functions.decoded,
             "Distribution p(x | z) of the latents z: its mean and its parameters."
@@ -120,28 +125,28 @@ def signatures(
         ),
         Signature(
             "encode",
-            _in_float32(functions.encode),
+            _answered(functions.encode, functions),
             data,
             functions.encoded,
             _described_encode(vae, functions),
         ),
         Signature(
             "sample",
-            _in_float32(functions.sample),
+            _answered(functions.sample, functions),
             {**seed, **condition},
             functions.sampled,
             "A draw from p(x) for each seed pair, the mean at its z, and z.",
         ),
         Signature(
             "reconstruct",
-            _in_float32(functions.reconstruct),
+            _answered(functions.reconstruct, functions),
             data,
             functions.means,
             "Mean of p(x | z) at the mean of q(z | x).",
         ),
         Signature(
             "score",
-            _in_float32(functions.score),
+            _answered(functions.score, functions),
             {**inputs["observed"], **seed, **inputs["given"]},
             functions.scored,
             "Lower bound on log p(x) in nats from one draw of z, and its two terms"
@@ -152,7 +157,7 @@ def signatures(
         table.append(
             Signature(
                 "impute",
-                _in_float32(functions.impute),
+                _answered(functions.impute, functions),
                 {**inputs["observed"], **seed, **inputs["given"]},
                 functions.imputed,
                 f"What is absent given what is present, from {num_samples} weighted draws of z.",
@@ -166,7 +171,7 @@ def signatures(
         table.append(
             Signature(
                 "classify",
-                _in_float32(functions.classify),
+                _answered(functions.classify, functions),
                 {**drawn, **inputs["given"]},
                 functions.probabilities,
                 f"Probability of each class of a part given all other parts{by}.",
@@ -178,7 +183,7 @@ def signatures(
         table.append(
             Signature(
                 "sample_given",
-                _in_float32(functions.sample_given),
+                _answered(functions.sample_given, functions),
                 {**given, **seed},
                 functions.sampled,
                 f"A draw from p(x | {', '.join(p.name for p in functions.given)}) for each seed "
@@ -230,13 +235,29 @@ def _refuse_twice(names: Sequence[str], what: str) -> None:
         )
 
 
-def _in_float32(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
-    """Makes a function whose outputs are float32, or int32 if they are codes."""
+def _answered(function: Callable[..., Tensors], functions: Functions) -> Callable[..., Tensors]:
+    """Makes a function that answers in float32, or in int32 if these are codes.
 
-    def cast(**inputs: tf.Tensor) -> Tensors:
-        return {
-            name: value if value.dtype == tf.int32 else tf.cast(value, tf.float32)
-            for name, value in function(**inputs).items()
-        }
+    Rows of inputs that are not possible are NaN in the answer, and -1 in codes.
+    """
 
-    return cast
+    def answer(**inputs: tf.Tensor) -> Tensors:
+        inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
+        possible = functions.possible(inputs)
+        found = {}
+        for name, value in function(**inputs).items():
+            is_code = value.dtype == tf.int32
+            value = value if is_code else tf.cast(value, tf.float32)
+            found[name] = _where(possible, value, -1 if is_code else np.nan)
+        return found
+
+    return answer
+
+
+def _where(kept: tf.Tensor | None, value: tf.Tensor, other: float) -> tf.Tensor:
+    """Returns a value [b, ...] whose other rows than those that are kept, [b], hold a number."""
+    if kept is None:
+        return value
+    for _ in range(1, value.shape.rank):
+        kept = tf.expand_dims(kept, -1)
+    return tf.where(kept, value, other)
