@@ -237,7 +237,7 @@ def _observation(
         "shape": list(part.shape),
         "range": list(part.range),
         "open_range": part.is_open,
-        "one_hot": support.is_one_hot and not how.categories,
+        "one_hot": part.is_one_hot,
         "whole": part.is_whole,
         "grid": part.grid,
         "missing": layer.missing,

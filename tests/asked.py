@@ -80,7 +80,7 @@ class Asked:
         """
         parts = {each.tensors["x"]: each for each in observations(self.about).values()}
         batches = {case.signature: case for case in self.cases if case.size == 7}
-        for case in (case for case in self.cases if case is batches.get(case.signature)):
+        for case in batches.values():
             kept = _run(self.sessions[case.signature], case)
             for name, part in parts.items():
                 for value in _impossible(part) if name in case.inputs else ():

@@ -52,7 +52,7 @@ class Functions(Layout):
             if (x := inputs.get(part.tensor("x"))) is not None:
                 x = part.ended(part.given(x))
                 tensors.append((x, part.limits))
-                checks += part.one_hot_or_absent(x)
+                checks += [part.single_ones(x)] if part.is_one_hot else []
         others = [name for name in self._model.data.parts if name not in self._parts]
         tensors += [(inputs[name], Limits()) for name in others if name in inputs]
         checks += [within(tensors)] if tensors else []

@@ -125,6 +125,12 @@ class RawPart:
         return support is not None and support.is_open and self._is_as_in_the_file
 
     @property
+    def is_one_hot(self) -> bool:
+        """Whether the last axis of the numbers in the file holds one-hot vectors."""
+        support = self.part.support
+        return support is not None and support.is_one_hot and not self.how.categories
+
+    @property
     def is_whole(self) -> bool:
         """Whether the file may hold whole numbers alone, by its column or its support."""
         support, column = self.part.support, self.column
@@ -183,15 +189,10 @@ class RawPart:
             self.part.missing,
         )
 
-    def one_hot_or_absent(self, x: tf.Tensor) -> list[tf.Tensor]:
-        """Tells which vectors along the last axis of x have the sum 1, or may be absent and are.
-
-        Returns nothing where the numbers are no one-hot vectors.
-        """
-        if self.how.categories or not (self.part.support and self.part.support.is_one_hot):
-            return []
+    def single_ones(self, x: tf.Tensor) -> tf.Tensor:
+        """Tells which one-hot vectors along the last axis of x have the sum 1, or may be absent."""
         found = tf.equal(tf.reduce_sum(x, axis=-1), 1.0)
-        return [found | tf.reduce_all(tf.math.is_nan(x), axis=-1) if self.part.missing else found]
+        return found | tf.reduce_all(tf.math.is_nan(x), axis=-1) if self.part.missing else found
 
     def prepared(self, x: tf.Tensor, u: tf.Tensor | None, dtype: str) -> tf.Tensor:
         """Returns model data, by the arithmetic of `Preparation.static` and its random step.
