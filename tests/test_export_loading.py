@@ -216,7 +216,7 @@ MODULE = """
 import keras
 import tensorflow as tf
 import keras_vae
-from keras_vae.distributions.base import Parameter, positive
+from keras_vae.distributions import Parameter, positive, supports
 from keras_vae.distributions.tfp import tfd
 
 
@@ -224,7 +224,7 @@ from keras_vae.distributions.tfp import tfd
 class Exponential(keras_vae.Likelihood):
     @property
     def support(self):
-        return keras_vae.Poisson(1).support
+        return supports.positive()
 
     def parameter_specs(self):
         return {"rate": Parameter(self.channels, positive)}
@@ -278,6 +278,24 @@ def test_classes_of_a_users_own_without_onednn(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     found = read_manifest(tmp_path / "a" / "1")
     assert found["likelihood"]["family"] == "Exponential"
+
+
+def test_draws_outside_the_declared_support_are_refused(tmp_path):
+    """Graphs answer NaN to what the data cannot hold; so the model's own draws must not be that."""
+
+    class Halves(keras_vae.Poisson):
+        def draw(self, noise, **parameters):
+            found = super().draw(noise, **parameters)
+            return found._replace(value=found.value + 0.5)
+
+    vae = keras_vae.VAE(
+        prior=keras_vae.StandardNormal(2),
+        likelihood=Halves(6, network=keras.layers.Dense(8)),
+        posterior=keras_vae.DiagonalNormal(2, network=keras.layers.Dense(8)),
+    )
+    with pytest.raises(ExportError, match=r"draws \d+\.5 for x, but takes whole numbers from 0 to"):
+        pipeline.export_model(vae, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_mixed_precision_with_onednn(tmp_path):

@@ -84,6 +84,9 @@ def make_cases(
         about: description of the model in the manifest.
         draw_x: map from seeds int32 [b, 2] to draws of the parts of x by the names of their inputs.
         seed: seed of the inputs.
+
+    Raises:
+        ExportError: if a draw of x lies outside the range that its likelihood declares.
     """
     generator = np.random.default_rng(seed)
     parts = {part.tensors["x"]: part for part in integrity.observations(about).values()}
@@ -108,6 +111,7 @@ def make_cases(
                 drawn = drawn or draw_x(integers(most, 2))
                 largest[name] = drawn[name]
                 if name in parts:
+                    _refuse_impossible(drawn[name], parts[name])
                     largest[name] = _with_holes(drawn[name], parts[name], generator)
             else:
                 largest[name] = generator.standard_normal([most, *shape]).astype(np.float32)
@@ -302,6 +306,21 @@ def _sensitivity(
             "numbers, or for weights so large that their products cancel."
         )
     return largest
+
+
+def _refuse_impossible(drawn: np.ndarray, part: Observation) -> None:
+    """Refuses draws that the model itself does not take for data: graphs answer them with NaN."""
+    found = drawn[~np.isnan(drawn)]
+    low = -np.inf if part.low is None else part.low
+    high = np.inf if part.high is None else part.high
+    outside = found[(found < low) | (found > high) | (part.whole & (found != np.rint(found)))]
+    if outside.size:
+        kind = "whole numbers" if part.whole else "numbers"
+        raise ExportError(
+            f"sample: the model draws {outside[0]:g} for {part.name}, but takes only {kind} from "
+            f"{low:g} to {high:g}, and answers NaN to others. Correct the likelihood: what `draw` "
+            "returns must lie in its `support`."
+        )
 
 
 def _with_holes(x: np.ndarray, part: Observation, generator: np.random.Generator) -> np.ndarray:
