@@ -293,7 +293,9 @@ def test_draws_outside_the_declared_support_are_refused(tmp_path):
         likelihood=Halves(6, network=keras.layers.Dense(8)),
         posterior=keras_vae.DiagonalNormal(2, network=keras.layers.Dense(8)),
     )
-    with pytest.raises(ExportError, match=r"draws \d+\.5 for x, but takes whole numbers from 0 to"):
+    with pytest.raises(
+        ExportError, match=r"draws \d+\.5 for x, but takes only whole numbers from 0 to"
+    ):
         pipeline.export_model(vae, tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
