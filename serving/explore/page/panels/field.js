@@ -77,9 +77,9 @@ export class Field {
   #range() {
     const { low, high, whole, labels, variables, shape, about } = this.part;
     if (about.kind === "image") return `image of ${shape.slice(0, 2).join(" × ")}`;
-    const count = variables > 1 ? `${variables} ` : "";
-    if (labels.length) return `${count}${variables > 1 ? "of " : ""}${labels.length} categories`;
-    const kind = `${count}${whole ? "whole " : ""}${whole || variables > 1 || (low === null && high === null) ? "numbers" : "number"}`;
+    if (labels.length) return `${variables > 1 ? `${variables} of ` : ""}${labels.length} categories`;
+    const noun = whole ? "whole number" : "number";
+    const kind = variables > 1 ? `${variables} ${noun}s` : noun;
     if (low === null && high === null) return kind;
     if (high === null) return `${kind} from ${low} on`;
     return low === null ? `${kind} up to ${high}` : `${kind} from ${low} to ${high}`;
