@@ -20,6 +20,7 @@ from tests.models import (
     flat,
     linear_gaussian,
     mean_and_error,
+    mixed_vae,
     terms_of,
     tiny_vae,
 )
@@ -214,6 +215,69 @@ def test_validation_draws_from_the_posterior_in_every_form(exact):
     logs = vae.fit(x, validation_split=0.3, verbose=0).history
     held = linear_gaussian().log_prob(x[int(len(x) * 0.7) :])
     assert logs["val_elbo"][0] == pytest.approx(float(tf.reduce_mean(held)), abs=1e-10)
+
+
+def _parts_with_holes():
+    numbers = np.arange(len(X), dtype="float32")[:, np.newaxis]
+    x = {"image": X[:, :4].reshape(-1, 2, 2, 1), "age": np.where(numbers % 3, numbers, np.nan)}
+    x |= {"label": np.eye(3, dtype="float32")[np.arange(len(X)) % 3], "visits": numbers}
+    return mixed_vae(), x
+
+
+@pytest.mark.parametrize(
+    ("make", "weight"),
+    [
+        (lambda: (again(), X), None),
+        (lambda: (again(), X), np.linspace(0.0, 2.0, len(X), dtype="float32")),
+        (
+            lambda: (tiny_vae("binomial", total_count=9), np.arange(6 * len(X)).reshape(-1, 6) % 9),
+            None,
+        ),
+        (_parts_with_holes, None),
+    ],
+    ids=["array", "weights", "integers", "parts with holes"],
+)
+def test_validation_on_arrays_is_that_of_keras_on_their_batches(make, weight):
+    """Keras makes iterators of datasets, whose batches are of the same size and in this order."""
+    found = []
+    for as_dataset in (False, True):
+        keras.utils.set_random_seed(0)
+        vae, x = make()
+        parts = x if weight is None else (x, np.zeros(len(X), "float32"), weight)
+        data = x if weight is None else (x, None, weight)
+        if as_dataset:
+            data = tf.data.Dataset.from_tensor_slices(parts).batch(7)
+        given = {"validation_data": data, "epochs": 3, "batch_size": 8, "verbose": 0}
+        sizes = {} if as_dataset else {"validation_batch_size": 7}
+        found.append(compiled(vae, run_eagerly=False).fit(x, **given, **sizes).history)
+    assert found[0] == found[1]
+    assert len(set(found[0]["val_elbo"])) == 3
+
+
+def test_a_callback_evaluates_other_data_while_arrays_are_validated():
+    class Evaluates(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            found.append(self.model.evaluate(stream(X), verbose=0, return_dict=True)["elbo"])
+
+    found, vae = [], compiled(again(), run_eagerly=False)
+    given = {"validation_data": X, "epochs": 2, **ORDERED}
+    logs = [vae.fit(X, callbacks=each, **given).history for each in ([Evaluates()], [])]
+    assert np.all(np.isfinite(found))
+    assert len(found) == 2
+    assert all(np.all(np.isfinite(each["val_elbo"])) for each in logs)
+    assert vae.evaluate(X, verbose=0, return_dict=True)["elbo"] < 0.0
+
+
+def test_a_training_that_fails_in_its_validation_leaves_the_model_as_it_was():
+    class Fails(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            raise InterruptedError
+
+    vae = compiled(again(), run_eagerly=False)
+    with pytest.raises(InterruptedError):
+        vae.fit(X, validation_data=X, callbacks=[Fails()], **ORDERED)
+    assert vae._eval_epoch_iterator is None  # which held the data
+    assert np.isfinite(vae.evaluate(X, verbose=0, return_dict=True)["elbo"])
 
 
 def test_validation_draws_anew_and_means_the_bound():

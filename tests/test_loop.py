@@ -21,6 +21,7 @@ from models import (
 
 import keras_vae
 from keras_vae import data, devices
+from keras_vae.data.stream import source_of_arrays
 from keras_vae.distributions.supports import DataError
 from keras_vae.training import fast_loop
 
@@ -282,3 +283,10 @@ def test_fit_from_memory_says_nothing(capsys):
     vae.compile("sgd")
     vae.fit(data.batches(X, 8, epochs=2), epochs=2, steps_per_epoch=6, verbose=2)
     assert "batch by batch" not in capsys.readouterr().out
+
+
+def test_no_thread_tunes_the_chunks():
+    """At its end an iterator waited for that thread: for seconds, after a long training."""
+    source = source_of_arrays(X, 8, range(3), seed=0, shuffle=True)
+    options = source.in_chunks(2, 2, frozenset(source.tables)).options()
+    assert options.autotune.enabled is False

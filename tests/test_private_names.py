@@ -16,6 +16,7 @@ import keras_vae
 
 PRIVATE = {
     "_all_reduce_sum_gradients": (keras.optimizers.Adam, "gradients come summed over replicas"),
+    "_eval_epoch_iterator": (None, "batches of the validation, which Keras makes at its first"),
     "_flatten_layers": (keras.layers.Layer, "all layers of a model, those inside layers too"),
     "_flatten_metrics_in_order": (keras.Model, "train_on_batch(return_dict=False)"),
     "_handle_name": (None, "names of variables while a model is exported"),

@@ -122,6 +122,8 @@ class Source(NamedTuple):
             capacity: maximum number of batches in a chunk.
             within: names of the tables that the training gathers from itself.
         """
+        import tensorflow as tf
+
         calls = (self.step_ranges(begin, steps, capacity) for begin in range(0, self.steps, steps))
         chunks = [chunk for call in calls for chunk in call]
         positions = self.positions([c.first for c in chunks], [c.end for c in chunks])
@@ -130,7 +132,12 @@ class Source(NamedTuple):
         def with_rows(epoch: tf.Tensor, first: tf.Tensor, rows: tf.Tensor) -> Any:
             return epoch, first, rows, {name: rows_of(table, rows) for name, table in read.items()}
 
-        return positions.map(_as_it_is(with_rows)).prefetch(1)
+        options = tf.data.Options()
+        # There is nothing to tune, and an iterator waits for the thread that tunes, when it ends:
+        # for seconds after a long training. Nor is there anything to rewrite in so small a program.
+        options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False
+        return positions.map(_as_it_is(with_rows)).prefetch(1).with_options(options)
 
     def in_batches(self) -> tf.data.Dataset:
         """Makes the dataset of the batches, one after another, of every epoch."""

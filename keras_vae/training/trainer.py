@@ -45,7 +45,7 @@ from keras_vae.training.fast_loop import (
 from keras_vae.training.guard import NonFiniteGuard, saves_within_epochs
 from keras_vae.training.monitor import LatentMonitor
 from keras_vae.training.step import draw_noise, evaluate_on, size_of, train_on
-from keras_vae.training.validation_draws import ValidationDraws
+from keras_vae.training.validation import ValidationBatches, ValidationDraws
 
 __all__ = ["Trainer"]
 
@@ -348,13 +348,43 @@ class Trainer(CheckedModel):
         pace, chunks = loop.prepare(source, steps, capacity, validation=given or 1)
         options["steps_per_epoch"] = source.steps
         epochs = max(options.get("epochs", 1) - options.get("initial_epoch", 0), 0)
-        stepwise, self.train_function = self.train_function, loop
+        callbacks = [pace, *callbacks]
+        if batches := self._validation_batches(options):
+            callbacks.append(batches)
+        stepwise, evaluated = self.train_function, self.test_function
+        self.train_function = loop
         try:
             # Finite, because a tracker may read all of it: MLflow's autolog computes a digest.
-            return super().fit(chunks.repeat(epochs + 1), callbacks=[pace, *callbacks], **options)
+            return super().fit(chunks.repeat(epochs + 1), callbacks=callbacks, **options)
         finally:
-            self.train_function = stepwise
+            self.train_function, self.test_function = stepwise, evaluated
             self.steps_per_execution = given or 1
+            self._eval_epoch_iterator = None
+
+    def _validation_batches(self, options: dict[str, Any]) -> ValidationBatches | None:
+        """Returns the validation data if it is arrays, and Keras goes through them step by step."""
+        data = options.get("validation_data")
+        is_plain = (
+            self._strategy is None
+            and (self._compile_arguments["steps_per_execution"] or 1) == 1
+            and options.get("validation_steps") is None
+            and keras.config.max_steps_per_epoch() is None
+            and not self._overrides("make_test_function")
+        )
+        parts = keras.tree.flatten(data)
+        if not is_plain or not all(isinstance(part, np.ndarray) for part in parts):
+            return None
+        batches = ValidationBatches(data, options["validation_batch_size"])
+        batches.evaluate_on = self._graph(
+            f"validation of {batches.spec}",
+            lambda: tf.function(
+                self.test_step,
+                input_signature=[batches.spec],
+                autograph=False,
+                jit_compile=self.jit_compile or None,
+            ),
+        )
+        return batches
 
     def _order(self, passed: int) -> int:
         """Returns the seed of the order of examples in arrays.
