@@ -82,17 +82,17 @@ def main() -> None:
     for make in (one_array, parts, images):
         vae, x = make()
         vae.compile()
-        half = len(keras.tree.flatten(x)[0]) * 5 // 6
+        kept = len(keras.tree.flatten(x)[0]) * 5 // 6
         train, held = (
             keras.tree.map_structure(lambda part, rows=rows: part[rows], x)
-            for rows in (slice(half), slice(half, None))
+            for rows in (slice(kept), slice(kept, None))
         )
         ways = (None, held, tf.data.Dataset.from_tensors(held))
         for way in ways:  # traces the graphs
             fit(vae, train, way)
         found = [[fit(vae, train, way) for way in ways] for _ in range(ROUNDS)]
-        medians = [statistics.median(round[way][0] for round in found) for way in range(3)]
-        after = statistics.median(each[1] for round in found for each in round)
+        medians = [statistics.median(turn[way][0] for turn in found) for way in range(3)]
+        after = statistics.median(each[1] for turn in found for each in turn)
         plain, arrays, dataset = medians
         lines.append(
             f"{make.__name__} | {plain:.1f} | {arrays:.1f} | {dataset:.1f} | "

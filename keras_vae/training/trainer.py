@@ -374,17 +374,19 @@ class Trainer(CheckedModel):
         parts = keras.tree.flatten(data)
         if not is_plain or not all(isinstance(part, np.ndarray) for part in parts):
             return None
-        batches = ValidationBatches(data, options["validation_batch_size"])
-        batches.evaluate_on = self._graph(
-            f"validation of {batches.spec}",
+        return ValidationBatches(data, options["validation_batch_size"], self._test_graph)
+
+    def _test_graph(self, spec: Any) -> Callable[[Any], dict[str, tf.Tensor]]:
+        """Returns the graph that evaluates a batch of this specification."""
+        return self._graph(
+            f"validation of {spec}",
             lambda: tf.function(
                 self.test_step,
-                input_signature=[batches.spec],
+                input_signature=[spec],
                 autograph=False,
                 jit_compile=self.jit_compile or None,
             ),
         )
-        return batches
 
     def _order(self, passed: int) -> int:
         """Returns the seed of the order of examples in arrays.

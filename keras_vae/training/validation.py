@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+
+from keras_vae.training.chunking import spec_of
 
 __all__ = ["ValidationBatches", "ValidationDraws"]
 
@@ -46,23 +47,17 @@ class ValidationBatches(keras.callbacks.Callback):
     Args:
         data: x, or (x, y, sample_weight), of arrays [N, ...].
         batch_size: number of examples in a batch; the last one may have fewer.
+        graph_of: function from the specification of a batch to the graph that evaluates one.
     """
 
-    evaluate_on: Callable[[Any], dict[str, tf.Tensor]]
-    """Function from a batch to the logs after it."""
-
-    def __init__(self, data: Any, batch_size: int) -> None:
+    def __init__(
+        self, data: Any, batch_size: int, graph_of: Callable[[Any], Callable[[Any], Any]]
+    ) -> None:
         super().__init__()
         self._data = keras.tree.map_structure(_as_floatx, data)
         self._batch_size = batch_size
         self._count = len(keras.tree.flatten(data)[0])
-
-    @property
-    def spec(self) -> Any:
-        """Specification of a batch of any size."""
-        return tf.nest.map_structure(
-            lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self._data
-        )
+        self._evaluate = graph_of(spec_of(self._data))
 
     @property
     def num_batches(self) -> int:
@@ -75,7 +70,7 @@ class ValidationBatches(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Lets the model evaluate batches instead of what an iterator yields."""
-        self._of_iterators, self.model.test_function = self.model.test_function, self.evaluate_on
+        self._of_iterators, self.model.test_function = self.model.test_function, self._evaluate
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the function back: another callback may call `evaluate`."""
